@@ -1,0 +1,184 @@
+// The hand-off ring: one connection's in-order bytes on their way from its poll core to a loader worker, as slices
+// of packet buffers, without copying. Together with the other headers of this folder it is all that the loader
+// knows of the dataplane.
+//
+//   poll core                         worker                            control thread
+//   push..push publish ───────────▶  readable, advance, release
+//   reclaim  ◀──(same slots)────────┘                                   send/close/reset ──▶ take_command
+//
+// Buffers go home in the slots they came in: the worker releases a slot by moving head_, and the poll core, which
+// alone may free the buffer, finds the pointer still in the slot when it reclaims. No second ring.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "dataplane/handoff/byte_order.h"
+#include "dataplane/handoff/counter.h"
+#include "dataplane/handoff/spsc_ring.h"
+
+namespace migrx {
+
+// Why a stream ended. Carried by the last slice of a connection, which has no bytes.
+enum class StreamEnd : uint32_t {
+  none,       // an ordinary slice
+  fin,        // the peer sent FIN and everything before it has been handed over
+  reset,      // RST, from the peer
+  timed_out,  // keepalive or retransmission gave up: the peer is gone
+  local,      // ended here: the control thread asked for close or reset
+};
+
+// A contiguous piece of the stream inside one packet buffer. Each slice owns one reference to its buffer.
+struct Slice {
+  const std::byte* data = nullptr;
+  void* buffer = nullptr;  // opaque outside dataplane/dpdk; freed only by the poll core that owns its pool
+  uint32_t length = 0;
+  StreamEnd end = StreamEnd::none;
+};
+static_assert(sizeof(Slice) == 24);
+
+// What the control thread asks of a connection.
+struct ConnectionCommand {
+  enum class Kind : uint16_t { send, close, reset };
+  static constexpr std::size_t kBytesMax = 60;  // a return-path message is 4 + at most 13 bytes in precopy
+  Kind kind = Kind::send;
+  uint16_t length = 0;
+  std::array<std::byte, kBytesMax> bytes{};
+};
+static_assert(sizeof(ConnectionCommand) == 64);
+
+class Handoff {
+ public:
+  // capacity: slots, rounded up to a power of two; one slot more than `writable()` ever reports is kept for the end
+  // marker, so the end of a stream can always be told. Allocates once, here.
+  explicit Handoff(uint32_t capacity)
+      : mask_(std::bit_ceil(capacity < 4 ? 4U : capacity) - 1),
+        slots_(std::make_unique<Slice[]>(mask_ + 1)),
+        commands_(16) {}
+
+  Handoff(const Handoff&) = delete;
+  Handoff& operator=(const Handoff&) = delete;
+
+  // ---- Poll core ---------------------------------------------------------------------------------------------
+
+  // Slots that push() may still fill. A byte is acknowledged only after its slice has been pushed.
+  [[nodiscard]] uint32_t writable() const noexcept { return mask_ - (next_ - reclaimed_); }
+  // Slots that hold a buffer: pushed and not yet reclaimed.
+  [[nodiscard]] uint32_t held() const noexcept { return next_ - reclaimed_; }
+  [[nodiscard]] uint32_t capacity() const noexcept { return mask_; }
+
+  // Precondition: writable() > 0. The worker sees it after publish().
+  void push(const Slice& slice) noexcept { slots_[next_++ & mask_] = slice; }
+  // Always possible, once: uses the reserved slot when the ring is full.
+  void push_end(StreamEnd end) noexcept { slots_[next_++ & mask_] = Slice{nullptr, nullptr, 0, end}; }
+  // One release store per burst and connection.
+  void publish() noexcept { tail_.store(next_, std::memory_order_release); }  // pairs with readable()
+
+  // Takes the buffers of released slots, at most `out.size()`, oldest first; returns how many slots became writable.
+  // `count` is the number of buffers stored (slots without a buffer give none).
+  uint32_t reclaim(std::span<void*> out, uint32_t& count) noexcept {
+    count = 0;
+    // pairs with detach() and release(): the worker has finished reading those bytes
+    const uint32_t head = detached() ? next_ : head_.load(std::memory_order_acquire);
+    const uint32_t before = reclaimed_;
+    while (reclaimed_ != head && count < out.size()) {
+      Slice& slot = slots_[reclaimed_++ & mask_];
+      if (slot.buffer != nullptr) out[count++] = slot.buffer;
+      slot.buffer = nullptr;
+    }
+    return reclaimed_ - before;
+  }
+
+  [[nodiscard]] bool take_command(ConnectionCommand& command) noexcept { return commands_.pop(command); }
+  // The worker will not look at this ring again. Pairs with detach().
+  [[nodiscard]] bool detached() const noexcept { return detached_.load(std::memory_order_acquire); }
+
+  // For use by the next connection: only when detached, nothing held, and the connection is closed.
+  void reset() noexcept {
+    ConnectionCommand ignored;
+    while (commands_.pop(ignored)) {
+    }
+    head_.store(0, std::memory_order_relaxed);
+    tail_.store(0, std::memory_order_relaxed);
+    next_ = reclaimed_ = read_ = tail_seen_ = 0;
+    detached_.store(false, std::memory_order_release);
+  }
+
+  // ---- Worker ------------------------------------------------------------------------------------------------
+
+  // The next published slices that lie side by side in the ring; empty: nothing new. They stay valid until
+  // released.
+  [[nodiscard]] std::span<const Slice> readable() noexcept {
+    if (read_ == tail_seen_) tail_seen_ = tail_.load(std::memory_order_acquire);  // pairs with publish()
+    const uint32_t first = read_ & mask_;
+    const uint32_t count = std::min(tail_seen_ - read_, mask_ + 1 - first);
+    return {&slots_[first], count};
+  }
+  // Moves the reading position; the slots stay owned by the worker.
+  void advance(uint32_t slices) noexcept { read_ += slices; }
+  // Gives the oldest `slices` of those advanced over back to the poll core.
+  void release(uint32_t slices) noexcept {
+    head_.store(head_.load(std::memory_order_relaxed) + slices, std::memory_order_release);  // pairs with reclaim()
+  }
+  [[nodiscard]] uint32_t advanced_unreleased() const noexcept {
+    return read_ - head_.load(std::memory_order_relaxed);
+  }
+  // Releases everything, read or not, now and in future; the last call a worker makes.
+  void detach() noexcept { detached_.store(true, std::memory_order_release); }  // pairs with reclaim()
+
+  // ---- Control thread ----------------------------------------------------------------------------------------
+
+  // False: the command ring is full; try again later. bytes.size() <= ConnectionCommand::kBytesMax.
+  [[nodiscard]] bool send(Bytes bytes) noexcept {
+    ConnectionCommand command;
+    command.length = static_cast<uint16_t>(bytes.size());
+    std::memcpy(command.bytes.data(), bytes.data(), bytes.size());
+    return commands_.push(command);
+  }
+  // close: FIN after what was sent. reset: RST now.
+  [[nodiscard]] bool close() noexcept { return commands_.push({ConnectionCommand::Kind::close, 0, {}}); }
+  [[nodiscard]] bool abort() noexcept { return commands_.push({ConnectionCommand::Kind::reset, 0, {}}); }
+
+  // ---- Written by the poll core before the connection is announced, constant afterwards ------------------------
+  std::array<char, 64> peer{};  // "10.77.0.1:45678", for people
+  uint32_t poll_core = 0;       // index of the owning poll core
+  uint32_t connection = 0;      // index within that core
+
+  // ---- Written by the poll core, read by the control thread ---------------------------------------------------
+  Counter bytes_received;      // in-order payload bytes handed over
+  Counter segments;            // segments that carried payload
+  Counter out_of_order;        // segments that arrived beyond a hole
+  Counter duplicate_segments;  // segments that brought nothing new
+  Counter over_quota;          // in-window segments dropped un-ACKed because slots or buffers ran out
+  Counter acks_sent;
+  Counter zero_window;         // times the announced window reached zero
+  Counter window_bytes;        // as last announced
+  // The peer has acknowledged everything that was sent, FIN included when one was sent (1) or not (0).
+  Counter send_queue_empty;
+
+ private:
+  const uint32_t mask_;
+  const std::unique_ptr<Slice[]> slots_;
+  SpscRing<ConnectionCommand> commands_;  // control thread -> poll core
+
+  // Positions are free-running. Invariant: reclaimed_ <= head_ <= read_ <= tail_ <= next_ <= reclaimed_ + mask_ + 1.
+  // Poll core's line.
+  alignas(kCacheLineBytes) std::atomic<uint32_t> tail_{0};
+  uint32_t next_ = 0;
+  uint32_t reclaimed_ = 0;
+  // Worker's line.
+  alignas(kCacheLineBytes) std::atomic<uint32_t> head_{0};
+  uint32_t read_ = 0;
+  uint32_t tail_seen_ = 0;
+  std::atomic<bool> detached_{false};
+};
+
+}  // namespace migrx

@@ -1,0 +1,55 @@
+// One bit per target page, set by any worker, scanned by one thread.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <memory>
+
+namespace migrx {
+
+class PageBitmap {
+ public:
+  explicit PageBitmap(uint64_t pages)
+      : pages_(pages), words_(std::make_unique<std::atomic<uint64_t>[]>((pages + 63) / 64)) {}
+
+  [[nodiscard]] uint64_t pages() const noexcept { return pages_; }
+
+  // Call when the page has been written. Release, so that whoever takes the bit sees the page. A bit that stands
+  // already costs one load (most pages of later rounds): a take() that runs meanwhile may then have read the page too
+  // early, so a taker that must not miss anything takes once more behind a barrier (the RAM END section does).
+  void set(uint64_t page) noexcept {
+    std::atomic<uint64_t>& word = words_[page / 64];
+    const uint64_t bit = uint64_t{1} << (page % 64);
+    if ((word.load(std::memory_order_relaxed) & bit) == 0) word.fetch_or(bit, std::memory_order_release);
+  }
+  [[nodiscard]] bool test(uint64_t page) const noexcept {
+    return (words_[page / 64].load(std::memory_order_acquire) >> (page % 64) & 1) != 0;
+  }
+  void clear_all() noexcept {
+    for (uint64_t i = 0; i < (pages_ + 63) / 64; ++i) words_[i].store(0, std::memory_order_relaxed);
+  }
+  [[nodiscard]] uint64_t count() const noexcept {
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < (pages_ + 63) / 64; ++i)
+      n += static_cast<uint64_t>(std::popcount(words_[i].load(std::memory_order_relaxed)));
+    return n;
+  }
+
+  // Calls visit(page) for every bit set and clears it. Writers may set bits meanwhile; they are seen now or next
+  // time. acquire pairs with set().
+  template <class Visit>
+  void take(Visit&& visit) {
+    for (uint64_t i = 0; i < (pages_ + 63) / 64; ++i) {
+      if (words_[i].load(std::memory_order_relaxed) == 0) continue;
+      uint64_t bits = words_[i].exchange(0, std::memory_order_acquire);
+      for (; bits != 0; bits &= bits - 1) visit(i * 64 + static_cast<uint64_t>(std::countr_zero(bits)));
+    }
+  }
+
+ private:
+  uint64_t pages_;
+  std::unique_ptr<std::atomic<uint64_t>[]> words_;
+};
+
+}  // namespace migrx

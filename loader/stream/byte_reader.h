@@ -1,0 +1,69 @@
+// Resumable reading of fixed-size fields from a stream that may be torn at any byte.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "dataplane/handoff/byte_order.h"
+
+namespace migrx {
+
+// A parser is a switch over "what comes next"; each case takes the bytes it needs and returns need_more when they
+// are not there yet. take() keeps what there was, so that the same case can simply be entered again with more bytes:
+//
+//   case State::record_word:
+//     if ((p = in.take(8)) == nullptr) return need_more;
+//
+// Invariant: carried_ > 0 only between a failed take(n) and its repetition with the same n.
+class ByteReader {
+ public:
+  // carry_max: the largest n that take() will ever be asked for. Allocates once, here.
+  explicit ByteReader(std::size_t carry_max)
+      : carry_max_(carry_max), carry_(std::make_unique<std::byte[]>(carry_max)) {}
+
+  // The next piece of the stream. The one before must have been used up.
+  void feed(Bytes piece) noexcept { in_ = piece; }
+  [[nodiscard]] std::size_t available() const noexcept { return in_.size(); }
+
+  // n bytes side by side, in place where possible; valid until the next call. nullptr: not all here yet.
+  [[nodiscard]] const std::byte* take(std::size_t n) noexcept {
+    if (carried_ == 0 && in_.size() >= n) [[likely]] {
+      const std::byte* const p = in_.data();
+      in_ = in_.subspan(n);
+      offset_ += n;
+      return p;
+    }
+    const std::size_t add = std::min(n - carried_, in_.size());
+    if (add > 0) std::memcpy(carry_.get() + carried_, in_.data(), add);
+    carried_ += add;
+    in_ = in_.subspan(add);
+    if (carried_ < n) return nullptr;
+    carried_ = 0;
+    offset_ += n;
+    return carry_.get();
+  }
+
+  // As much as lies side by side, at most `max` bytes; empty: nothing left of this piece.
+  [[nodiscard]] Bytes take_some(std::size_t max) noexcept {
+    const Bytes some = in_.first(std::min(max, in_.size()));
+    in_ = in_.subspan(some.size());
+    offset_ += some.size();
+    return some;
+  }
+
+  // Position in the stream of the next field.
+  [[nodiscard]] uint64_t offset() const noexcept { return offset_; }
+  // Bytes of an unfinished field that have been put aside.
+  [[nodiscard]] std::size_t carried() const noexcept { return carried_; }
+  [[nodiscard]] std::size_t carry_max() const noexcept { return carry_max_; }
+
+ private:
+  Bytes in_;
+  uint64_t offset_ = 0;
+  std::size_t carried_ = 0;
+  const std::size_t carry_max_;
+  const std::unique_ptr<std::byte[]> carry_;
+};
+
+}  // namespace migrx

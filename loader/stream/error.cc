@@ -1,0 +1,69 @@
+#include "loader/stream/error.h"
+
+#include <cstdarg>
+#include <cstdio>
+
+namespace migrx {
+
+std::string to_string(ChannelName channel) {
+  if (channel.index == ChannelName::kMain) return "main";
+  if (channel.index == ChannelName::kUnknown) return "unidentified";
+  return "multifd " + std::to_string(channel.index);
+}
+
+const char* to_string(ErrorClass error_class) noexcept {
+  switch (error_class) {
+    case ErrorClass::none:
+      return "none";
+    case ErrorClass::bad_stream:
+      return "bad-stream";
+    case ErrorClass::truncated:
+      return "truncated";
+    case ErrorClass::mismatch:
+      return "mismatch";
+    case ErrorClass::unsupported:
+      return "unsupported";
+    case ErrorClass::io:
+      return "io";
+    case ErrorClass::timed_out:
+      return "timed-out";
+    case ErrorClass::cancelled:
+      return "cancelled";
+  }
+  return "?";
+}
+
+std::string StreamError::message() const {
+  std::string out = to_string(channel) + ": byte " + std::to_string(offset) + ": " + field;
+  if (has_values) out += ": found " + std::to_string(found) + ", allowed " + std::to_string(allowed);
+  if (text[0] != '\0') out += std::string(": ") + text.data();
+  return out;
+}
+
+StreamError make_error(ErrorClass error_class, uint64_t offset, const char* field, const char* format,
+                       ...) noexcept {
+  StreamError error;
+  error.error_class = error_class;
+  error.offset = offset;
+  error.field = field;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(error.text.data(), error.text.size(), format, arguments);
+  va_end(arguments);
+  return error;
+}
+
+StreamError make_error_values(ErrorClass error_class, uint64_t offset, const char* field, uint64_t found,
+                              uint64_t allowed, const char* text) noexcept {
+  StreamError error;
+  error.error_class = error_class;
+  error.offset = offset;
+  error.field = field;
+  error.found = found;
+  error.allowed = allowed;
+  error.has_values = true;
+  std::snprintf(error.text.data(), error.text.size(), "%s", text);
+  return error;
+}
+
+}  // namespace migrx

@@ -1,0 +1,65 @@
+// QEMU's order rule between the main channel and the multifd channels.
+//
+// Epoch k is everything before the main channel's k-th marker (MULTIFD_FLUSH, or EOS for older sources) and before
+// the k-th SYNC packet of every channel. All of epoch k must be in memory before any byte of epoch k+1 is applied
+// (QEMU migration/multifd.c, multifd_recv_sync_main):
+//
+//   channel i                              main
+//   apply epoch k; arrive(i)               apply epoch k; at marker k: all_arrived(k)?
+//   parked until released(k) ◀──────────── release(k)
+//
+// Nobody blocks a thread: a parser that has to wait reports `parked` and its worker serves others.
+//
+// Memory order: arrive() releases the channel's page writes (the caller has done sfence for its non-temporal
+// stores); all_arrived() acquires them, release() hands them on together with main's own, released() acquires both.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "dataplane/handoff/spsc_ring.h"
+
+namespace migrx {
+
+class FlushBarrier {
+ public:
+  explicit FlushBarrier(uint32_t channels)
+      : channels_(channels), arrived_(std::make_unique<Line[]>(channels > 0 ? channels : 1)) {}
+
+  [[nodiscard]] uint32_t channels() const noexcept { return channels_; }
+
+  // Channel `i`'s worker: SYNC number `k` (from 0, ascending) and everything before it has been applied.
+  void arrive(uint32_t i, uint64_t k) noexcept { arrived_[i].epochs.store(k + 1, std::memory_order_release); }
+  // Channel `i`'s worker: may bytes behind SYNC k be applied?
+  [[nodiscard]] bool released(uint64_t k) const noexcept {
+    return released_.load(std::memory_order_acquire) > k;  // pairs with release()
+  }
+
+  // Main's worker: has every channel finished SYNC k?
+  [[nodiscard]] bool all_arrived(uint64_t k) const noexcept {
+    for (uint32_t i = 0; i < channels_; ++i)
+      if (arrived_[i].epochs.load(std::memory_order_acquire) <= k) return false;  // pairs with arrive()
+    return true;
+  }
+  // Main's worker: marker k has been met and everything main had to apply before it is in memory.
+  void release(uint64_t k) noexcept { released_.store(k + 1, std::memory_order_release); }
+  // Main's worker: RAM is complete; whoever still comes with a SYNC passes (QEMU 9.1 and 9.2 send one more).
+  void release_all() noexcept { released_.store(UINT64_MAX, std::memory_order_release); }
+
+  // Any thread, for reports.
+  [[nodiscard]] uint64_t epochs_arrived(uint32_t i) const noexcept {
+    return arrived_[i].epochs.load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] uint64_t epochs_released() const noexcept { return released_.load(std::memory_order_relaxed); }
+
+ private:
+  struct alignas(kCacheLineBytes) Line {
+    std::atomic<uint64_t> epochs{0};  // written by the channel's worker only
+  };
+  const uint32_t channels_;
+  const std::unique_ptr<Line[]> arrived_;
+  alignas(kCacheLineBytes) std::atomic<uint64_t> released_{0};  // written by main's worker only
+};
+
+}  // namespace migrx

@@ -1,0 +1,35 @@
+// What every channel parser looks like to the worker that feeds it.
+#pragma once
+
+#include "dataplane/handoff/byte_order.h"
+#include "loader/stream/error.h"
+
+namespace migrx {
+
+enum class ParseStatus : uint8_t {
+  need_more,  // everything fed was used up
+  parked,     // waits for other channels, for memory or for a slow hand-off; call again when ready() is true
+  complete,   // nothing more is expected on this channel (bytes behind are ignored)
+  failed,     // error() says why; the parser must not be fed again
+};
+
+struct ParseResult {
+  std::size_t consumed = 0;  // of the bytes fed; the rest must be fed again (after parked)
+  ParseStatus status = ParseStatus::need_more;
+};
+
+// One channel's state machine. Sans-IO: bytes in, page writes and events out. One worker thread at a time.
+class ChannelParser {
+ public:
+  virtual ~ChannelParser() = default;
+  // Hot: no allocation, lock, exception, log or system call for the records that carry pages.
+  virtual ParseResult parse(Bytes piece) noexcept = 0;
+  // A parked parser may go on.
+  [[nodiscard]] virtual bool ready() noexcept = 0;
+  // The connection ended here. Returns an error unless the stream may end at this point.
+  virtual StreamError end_of_stream() noexcept = 0;
+  [[nodiscard]] virtual const StreamError& error() const noexcept = 0;
+  [[nodiscard]] virtual uint64_t offset() const noexcept = 0;
+};
+
+}  // namespace migrx
