@@ -1,0 +1,44 @@
+// What the stream cannot tell about itself: the operator says it, in QEMU's own names.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace migrx {
+
+// Where the main channel waits for the multifd channels (QEMU migration/ram.c, property
+// multifd-flush-after-each-section of the migration object).
+enum class FlushMode : uint8_t {
+  automatic,  // a MULTIFD_FLUSH record in the RAM START section means `round`, none means `section`
+  section,    // multifd-flush-after-each-section=on: each EOS (sources up to 8.0, machine types up to 8.0)
+  round,      // multifd-flush-after-each-section=off: each MULTIFD_FLUSH record
+};
+
+// Constant while a migration runs.
+struct MainSettings {
+  // multifd-channels when the capability `multifd` is on, 0 when it is off.
+  uint32_t multifd_channels = 0;
+
+  // Capabilities of the source, by QEMU's names.
+  bool xbzrle = false;    // refused without only if `strict`, as QEMU itself does not check
+  bool compress = false;  // COMPRESS_PAGE records are refused without
+  bool x_colo = false;
+  bool mapped_ram = false;           // files only: MainChannel reports the blocks, pages are read elsewhere
+  bool switchover_ack = false;       // not visible on the wire: the session answers OPEN_RETURN_PATH with it
+  bool background_snapshot = false;  // RAM ends without an END section
+
+  FlushMode multifd_flush_after_each_section = FlushMode::automatic;
+
+  // Refuse what QEMU lets pass although it shows that source and receiver are configured differently.
+  bool strict = false;
+
+  // Compared when set; an empty machine accepts every name. QEMU compares only as many bytes as it received,
+  // migrx the whole name.
+  std::string machine;
+  std::optional<std::array<std::byte, 16>> uuid;
+};
+
+}  // namespace migrx
