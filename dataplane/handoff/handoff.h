@@ -1,13 +1,13 @@
-// The hand-off ring: one connection's in-order bytes on their way from its poll core to a loader worker, as slices
-// of packet buffers, without copying. Together with the other headers of this folder it is all that the loader
-// knows of the dataplane.
+// The hand-off ring: one connection's in-order bytes on their way from its poll core to a loader worker, as
+// slices of packet buffers, without copying. Together with the other headers of this folder it is all that
+// the loader knows of the dataplane.
 //
 //   poll core                         worker                            control thread
 //   push..push publish ───────────▶  readable, advance, release
 //   reclaim  ◀──(same slots)────────┘                                   send/close/reset ──▶ take_command
 //
-// Buffers go home in the slots they came in: the worker releases a slot by moving head_, and the poll core, which
-// alone may free the buffer, finds the pointer still in the slot when it reclaims. No second ring.
+// Buffers go home in the slots they came in: the worker releases a slot by moving head_, and the poll core,
+// which alone may free the buffer, finds the pointer still in the slot when it reclaims. No second ring.
 #pragma once
 
 #include <algorithm>
@@ -57,8 +57,8 @@ static_assert(sizeof(ConnectionCommand) == 64);
 
 class Handoff {
  public:
-  // capacity: slots, rounded up to a power of two; one slot more than `writable()` ever reports is kept for the end
-  // marker, so the end of a stream can always be told. Allocates once, here.
+  // capacity: slots, rounded up to a power of two; one slot more than `writable()` ever reports is kept for
+  // the end marker, so the end of a stream can always be told. Allocates once, here.
   explicit Handoff(uint32_t capacity)
       : mask_(std::bit_ceil(capacity < 4 ? 4U : capacity) - 1),
         slots_(std::make_unique<Slice[]>(mask_ + 1)),
@@ -67,7 +67,8 @@ class Handoff {
   Handoff(const Handoff&) = delete;
   Handoff& operator=(const Handoff&) = delete;
 
-  // ---- Poll core ---------------------------------------------------------------------------------------------
+  // ---- Poll core
+  // ---------------------------------------------------------------------------------------------
 
   // Slots that push() may still fill. A byte is acknowledged only after its slice has been pushed.
   [[nodiscard]] uint32_t writable() const noexcept { return mask_ - (next_ - reclaimed_); }
@@ -82,8 +83,8 @@ class Handoff {
   // One release store per burst and connection.
   void publish() noexcept { tail_.store(next_, std::memory_order_release); }  // pairs with readable()
 
-  // Takes the buffers of released slots, at most `out.size()`, oldest first; returns how many slots became writable.
-  // `count` is the number of buffers stored (slots without a buffer give none).
+  // Takes the buffers of released slots, at most `out.size()`, oldest first; returns how many slots became
+  // writable. `count` is the number of buffers stored (slots without a buffer give none).
   uint32_t reclaim(std::span<void*> out, uint32_t& count) noexcept {
     count = 0;
     // pairs with detach() and release(): the worker has finished reading those bytes
@@ -101,7 +102,11 @@ class Handoff {
   // The worker will not look at this ring again. Pairs with detach().
   [[nodiscard]] bool detached() const noexcept { return detached_.load(std::memory_order_acquire); }
 
-  // For use by the next connection: only when detached, nothing held, and the connection is closed.
+  // Neither the worker nor the control thread will look at this ring again. Pairs with detach() and retire().
+  [[nodiscard]] bool reusable() const noexcept {
+    return detached() && retired_.load(std::memory_order_acquire) && held() == 0;
+  }
+  // For use by the next connection: only when reusable() and the connection is closed.
   void reset() noexcept {
     ConnectionCommand ignored;
     while (commands_.pop(ignored)) {
@@ -109,10 +114,16 @@ class Handoff {
     head_.store(0, std::memory_order_relaxed);
     tail_.store(0, std::memory_order_relaxed);
     next_ = reclaimed_ = read_ = tail_seen_ = 0;
-    detached_.store(false, std::memory_order_release);
+    bytes_sent_ = 0;
+    for (Counter* const counter : {&bytes_received, &segments, &out_of_order, &duplicate_segments,
+                                   &over_quota, &acks_sent, &zero_window, &window_bytes, &bytes_acknowledged})
+      counter->set(0);
+    detached_.store(false, std::memory_order_relaxed);
+    retired_.store(false, std::memory_order_release);
   }
 
-  // ---- Worker ------------------------------------------------------------------------------------------------
+  // ---- Worker
+  // ------------------------------------------------------------------------------------------------
 
   // The next published slices that lie side by side in the ring; empty: nothing new. They stay valid until
   // released.
@@ -126,33 +137,49 @@ class Handoff {
   void advance(uint32_t slices) noexcept { read_ += slices; }
   // Gives the oldest `slices` of those advanced over back to the poll core.
   void release(uint32_t slices) noexcept {
-    head_.store(head_.load(std::memory_order_relaxed) + slices, std::memory_order_release);  // pairs with reclaim()
+    head_.store(head_.load(std::memory_order_relaxed) + slices,
+                std::memory_order_release);  // pairs with reclaim()
   }
   [[nodiscard]] uint32_t advanced_unreleased() const noexcept {
     return read_ - head_.load(std::memory_order_relaxed);
   }
+  // The oldest of those slots that lie side by side: still owned by the worker.
+  [[nodiscard]] std::span<const Slice> unreleased() const noexcept {
+    const uint32_t first = head_.load(std::memory_order_relaxed) & mask_;
+    return {&slots_[first], std::min(advanced_unreleased(), mask_ + 1 - first)};
+  }
   // Releases everything, read or not, now and in future; the last call a worker makes.
   void detach() noexcept { detached_.store(true, std::memory_order_release); }  // pairs with reclaim()
 
-  // ---- Control thread ----------------------------------------------------------------------------------------
+  // ---- Control thread
+  // ----------------------------------------------------------------------------------------
 
   // False: the command ring is full; try again later. bytes.size() <= ConnectionCommand::kBytesMax.
   [[nodiscard]] bool send(Bytes bytes) noexcept {
     ConnectionCommand command;
     command.length = static_cast<uint16_t>(bytes.size());
     std::memcpy(command.bytes.data(), bytes.data(), bytes.size());
-    return commands_.push(command);
+    if (!commands_.push(command)) return false;
+    bytes_sent_ += bytes.size();
+    return true;
   }
+  // Everything sent so far has reached the peer's TCP.
+  [[nodiscard]] bool all_acknowledged() const noexcept { return bytes_acknowledged.read() >= bytes_sent_; }
   // close: FIN after what was sent. reset: RST now.
   [[nodiscard]] bool close() noexcept { return commands_.push({ConnectionCommand::Kind::close, 0, {}}); }
   [[nodiscard]] bool abort() noexcept { return commands_.push({ConnectionCommand::Kind::reset, 0, {}}); }
 
-  // ---- Written by the poll core before the connection is announced, constant afterwards ------------------------
+  // The control thread is done with this connection, its counters included; its last call.
+  void retire() noexcept { retired_.store(true, std::memory_order_release); }  // pairs with reusable()
+
+  // ---- Written by the poll core before the connection is announced, constant afterwards
+  // ------------------------
   std::array<char, 64> peer{};  // "10.77.0.1:45678", for people
   uint32_t poll_core = 0;       // index of the owning poll core
   uint32_t connection = 0;      // index within that core
 
-  // ---- Written by the poll core, read by the control thread ---------------------------------------------------
+  // ---- Written by the poll core, read by the control thread
+  // ---------------------------------------------------
   Counter bytes_received;      // in-order payload bytes handed over
   Counter segments;            // segments that carried payload
   Counter out_of_order;        // segments that arrived beyond a hole
@@ -161,16 +188,17 @@ class Handoff {
   Counter acks_sent;
   Counter zero_window;         // times the announced window reached zero
   Counter window_bytes;        // as last announced
-  // The peer has acknowledged everything that was sent, FIN included when one was sent (1) or not (0).
-  Counter send_queue_empty;
+  Counter bytes_acknowledged;  // of those given to send(): the peer's TCP has them
 
  private:
   const uint32_t mask_;
   const std::unique_ptr<Slice[]> slots_;
   SpscRing<ConnectionCommand> commands_;  // control thread -> poll core
+  uint64_t bytes_sent_ = 0;               // control thread
+  std::atomic<bool> retired_{false};      // set by the control thread
 
-  // Positions are free-running. Invariant: reclaimed_ <= head_ <= read_ <= tail_ <= next_ <= reclaimed_ + mask_ + 1.
-  // Poll core's line.
+  // Positions are free-running. Invariant: reclaimed_ <= head_ <= read_ <= tail_ <= next_ <= reclaimed_ +
+  // mask_ + 1. Poll core's line.
   alignas(kCacheLineBytes) std::atomic<uint32_t> tail_{0};
   uint32_t next_ = 0;
   uint32_t reclaimed_ = 0;
