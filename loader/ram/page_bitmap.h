@@ -1,6 +1,7 @@
 // One bit per target page, set by any worker, scanned by one thread.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstdint>
@@ -15,13 +16,28 @@ class PageBitmap {
 
   [[nodiscard]] uint64_t pages() const noexcept { return pages_; }
 
-  // Call when the page has been written. Release, so that whoever takes the bit sees the page. A bit that stands
-  // already costs one load (most pages of later rounds): a take() that runs meanwhile may then have read the page too
-  // early, so a taker that must not miss anything takes once more behind a barrier (the RAM END section does).
+  // Call when the page has been written. Release, so that whoever takes the bit sees the page. A bit that
+  // stands already costs one load (most pages of later rounds): a take() that runs meanwhile may then have
+  // read the page too early, so a taker that must not miss anything takes once more behind a barrier (the RAM
+  // END section does).
   void set(uint64_t page) noexcept {
     std::atomic<uint64_t>& word = words_[page / 64];
     const uint64_t bit = uint64_t{1} << (page % 64);
     if ((word.load(std::memory_order_relaxed) & bit) == 0) word.fetch_or(bit, std::memory_order_release);
+  }
+  // The same for `count` pages side by side: one locked operation per 64 pages instead of one per page. count
+  // may be 0; the range must lie inside pages().
+  void set_range(uint64_t first, uint64_t count) noexcept {
+    while (count > 0) {
+      const uint64_t in_word = std::min<uint64_t>(count, 64 - first % 64);
+      const uint64_t ones = in_word == 64 ? ~uint64_t{0} : (uint64_t{1} << in_word) - 1;
+      const uint64_t bits = ones << (first % 64);
+      std::atomic<uint64_t>& word = words_[first / 64];
+      if ((word.load(std::memory_order_relaxed) & bits) != bits)
+        word.fetch_or(bits, std::memory_order_release);
+      first += in_word;
+      count -= in_word;
+    }
   }
   [[nodiscard]] bool test(uint64_t page) const noexcept {
     return (words_[page / 64].load(std::memory_order_acquire) >> (page % 64) & 1) != 0;
@@ -36,8 +52,8 @@ class PageBitmap {
     return n;
   }
 
-  // Calls visit(page) for every bit set and clears it. Writers may set bits meanwhile; they are seen now or next
-  // time. acquire pairs with set().
+  // Calls visit(page) for every bit set and clears it. Writers may set bits meanwhile; they are seen now or
+  // next time. acquire pairs with set().
   template <class Visit>
   void take(Visit&& visit) {
     for (uint64_t i = 0; i < (pages_ + 63) / 64; ++i) {

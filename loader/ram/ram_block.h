@@ -1,4 +1,5 @@
-// The guest's RAM blocks as this receiver holds them (QEMU: RAMBlock). The block list of the stream must fit them.
+// The guest's RAM blocks as this receiver holds them (QEMU: RAMBlock). The block list of the stream must fit
+// them.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +19,22 @@ inline constexpr uint32_t kPageBits = 12;
 inline constexpr uint32_t kPageBytes = 1U << kPageBits;
 inline constexpr std::size_t kIdstrMax = 255;
 
-// Where the pages of a block go at present: the one seam between parsers and memory. Ordinary migration writes to
-// guest RAM and marks `written`; a block that QEMU must be sent marks pages to forward; COLO state writes to the
-// cache and marks the checkpoint's pages. The session switches it between epochs, so a page write has no branch.
+// Where the pages of a block go at present: the one seam between parsers and memory. Ordinary migration
+// writes to guest RAM and marks `written`; a block that QEMU must be sent marks pages to forward; COLO state
+// writes to the cache and marks the checkpoint's pages. The session switches it between epochs, so a page
+// write has no branch.
 struct PageTarget {
-  std::byte* base = nullptr;    // page i lies at base + i * kPageBytes
-  PageBitmap* bits = nullptr;   // set behind each page written
+  std::byte* base = nullptr;       // page i lies at base + i * kPageBytes
+  PageBitmap* bits = nullptr;      // set behind each page written
   bool untouched_is_zero = false;  // a page whose bit is clear reads as zeros: a zero page need not touch it
 };
 
-// Set up by one thread before loading starts; afterwards the names and sizes are constant and workers write pages.
+// Set up by one thread before loading starts; afterwards the names and sizes are constant and workers write
+// pages.
 class RamBlock {
  public:
-  RamBlock(std::string idstr, std::byte* host, uint64_t used_length, bool file_backed, bool fresh, NodeId node)
+  RamBlock(std::string idstr, std::byte* host, uint64_t used_length, bool file_backed, bool fresh,
+           NodeId node)
       : idstr_(std::move(idstr)),
         host_(host),
         used_length_(used_length),
@@ -55,7 +59,8 @@ class RamBlock {
   [[nodiscard]] const PageTarget& target() const noexcept { return target_; }
   void set_target(const PageTarget& target) noexcept { target_ = target; }
 
-  // offset is that of a whole page inside used_length (QEMU only tests the first byte; we test the last as well).
+  // offset is that of a whole page inside used_length (QEMU only tests the first byte; we test the last as
+  // well).
   [[nodiscard]] bool contains_page(uint64_t offset) const noexcept {
     return (offset & (kPageBytes - 1)) == 0 && offset < used_length_;
   }
@@ -71,8 +76,8 @@ class RamBlock {
   PageTarget target_;
 };
 
-// The blocks of one session, in the order of the stream's list once that has come. Lookup is by name; sources repeat
-// the same name for millions of records, so callers keep the last answer.
+// The blocks of one session, in the order of the stream's list once that has come. Lookup is by name; sources
+// repeat the same name for millions of records, so callers keep the last answer.
 class RamBlockList {
  public:
   RamBlock& add(std::unique_ptr<RamBlock> block) {

@@ -1,0 +1,328 @@
+#include "loader/multifd/multifd_channel.h"
+
+#include <algorithm>
+#include <cinttypes>
+
+namespace migrx {
+
+MultifdChannel::MultifdChannel(const MultifdSession& session, const NodeRouter* router)
+    : session_(session),
+      router_(router),
+      decoder_(make_page_decoder(session.compression, *session.kernels, session.decoder_limits)),
+      in_(kMultifdBodyBytes),
+      writer_(*session.kernels) {}
+
+ChannelName MultifdChannel::name() const noexcept {
+  return {id_ >= 0 ? id_ : ChannelName::kUnknown};
+}
+
+MultifdChannel::Step MultifdChannel::fail(const StreamError& error) noexcept {
+  error_ = error;
+  error_.channel = name();
+  state_ = State::failed;
+  return Step::failed;
+}
+
+ParseResult MultifdChannel::parse(Bytes piece) noexcept {
+  piece_offset_ = in_.offset() + in_.carried();
+  in_.feed(piece);
+  Step result;
+  do {
+    result = step();
+  } while (result == Step::again);
+  const std::size_t consumed = piece.size() - in_.available();
+  in_.feed({});
+  switch (result) {
+    case Step::parked:
+      return {consumed, ParseStatus::parked};
+    case Step::failed:
+      return {consumed, ParseStatus::failed};
+    case Step::again:
+    case Step::need_more:
+      break;
+  }
+  return {consumed, ParseStatus::need_more};
+}
+
+MultifdChannel::Step MultifdChannel::step() noexcept {
+  const std::byte* p = nullptr;
+  switch (state_) {
+    case State::init:
+      if ((p = in_.take(kMultifdInitBytes)) == nullptr) return Step::need_more;
+      return on_init(p);
+
+    case State::prefix: {
+      if (in_.carried() == 0) packet_offset_ = in_.offset();
+      if ((p = in_.take(kMultifdPrefixBytes)) == nullptr) return Step::need_more;
+      if (const StreamError error = parse_multifd_prefix(p, packet_offset_, flags_)) return fail(error);
+      state_ = (flags_ & multifd_flag::kDeviceState) != 0 ? State::device_state : State::body;
+      return Step::again;
+    }
+
+    case State::body:
+      if ((p = in_.take(kMultifdBodyBytes)) == nullptr) return Step::need_more;
+      return on_body(p);
+
+    case State::device_state:
+      if ((p = in_.take(kMultifdDeviceBodyBytes)) == nullptr) return Step::need_more;
+      return fail(refuse_device_state(p, packet_offset_));
+
+    case State::payload:
+      return on_payload();
+
+    case State::pages_done:
+      return on_pages_done();
+
+    case State::copies:
+      return routed_.collect() ? on_copies_done() : Step::parked;
+
+    case State::barrier:
+      if (!session_.barrier->released(epoch_)) return Step::parked;
+      ++epoch_;
+      state_ = State::prefix;
+      return Step::again;
+
+    case State::failed:
+      return Step::failed;
+  }
+  return Step::failed;
+}
+
+MultifdChannel::Step MultifdChannel::on_init(const std::byte* bytes) noexcept {
+  MultifdInit init;
+  if (const StreamError error = parse_multifd_init(bytes, 0, init)) return fail(error);
+  if (const StreamError error = session_.roster->claim(init, 0)) return fail(error);
+  id_ = init.id;
+  state_ = State::prefix;
+  return Step::again;
+}
+
+MultifdChannel::Step MultifdChannel::on_body(const std::byte* body) noexcept {
+  MultifdPacket packet;
+  if (const StreamError error =
+          parse_multifd_body(flags_, body, packet_offset_, session_.compression, packet))
+    return fail(error);
+  counters_.packets.add();
+  runs_ = run_ = run_done_ = 0;
+  payload_left_ = packet.payload_bytes;
+  if (packet.has_pages()) {
+    if (resolve_pages(packet) == Step::failed) return Step::failed;
+    clear_zero_pages(packet);
+  }
+  if (packet.normal_pages == 0) {
+    state_ = State::pages_done;
+    return Step::again;
+  }
+  counters_.normal_pages.add(packet.normal_pages);
+  counters_.payload_bytes.add(packet.payload_bytes);
+  if (decoder_ != nullptr) {
+    const DecodeStatus status = decoder_->begin({page_runs_.data(), runs_}, payload_left_);
+    if (status != DecodeStatus::ok) return fail_decode(status);
+  }
+  state_ = State::payload;
+  return Step::again;
+}
+
+MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) noexcept {
+  // Sources begin every channel with SYNC 0 and main's START section holds marker 0, so the block list is
+  // complete once SYNC 0 is released. A data packet before it cannot be placed.
+  if (epoch_ == 0)
+    return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
+                           "pages before the first SYNC"));
+  if (block_ == nullptr || block_->idstr() != packet.ramblock) {
+    block_ = session_.blocks->find(packet.ramblock);
+    if (block_ == nullptr) {
+      std::array<char, 256> shown{};
+      std::transform(packet.ramblock.begin(), packet.ramblock.end(), shown.begin(),
+                     [](char c) { return c >= ' ' && c <= '~' ? c : '?'; });
+      return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
+                             "\"%.200s\" is not in the block list of the main channel", shown.data()));
+    }
+  }
+  target_ = block_->target();
+  lane_ = router_ != nullptr && decoder_ == nullptr ? router_->lane_to(block_->node()) : nullptr;
+
+  const uint32_t pages = packet.normal_pages + packet.zero_pages;
+  for (uint32_t i = 0; i < pages; ++i) {
+    const uint64_t offset = load_be64(packet.offsets + 8 * std::size_t{i});
+    if (!block_->contains_page(offset))
+      return fail(make_error(ErrorClass::bad_stream, packet_offset_ + kMultifdFixedBytes + 8 * uint64_t{i},
+                             "multifd packet: offset",
+                             "page %u of %u: 0x%" PRIx64
+                             " is no page of block \"%.200s\", which has 0x%" PRIx64 " bytes",
+                             i, pages, offset, block_->idstr().c_str(), block_->used_length()));
+    if (i >= packet.normal_pages) continue;
+    std::byte* const dst = target_.base + offset;
+    if (runs_ > 0 && page_runs_[runs_ - 1].dst + page_runs_[runs_ - 1].bytes == dst)
+      page_runs_[runs_ - 1].bytes += kPageBytes;
+    else
+      page_runs_[runs_++] = {dst, kPageBytes};
+  }
+  return Step::again;
+}
+
+void MultifdChannel::clear_zero_pages(const MultifdPacket& packet) noexcept {
+  uint32_t written = 0;
+  for (uint32_t i = packet.normal_pages; i < packet.normal_pages + packet.zero_pages; ++i) {
+    const uint64_t page = load_be64(packet.offsets + 8 * std::size_t{i}) / kPageBytes;
+    if (target_.untouched_is_zero && !target_.bits->test(page)) continue;
+    writer_.clear_page(target_.base + page * kPageBytes);
+    target_.bits->set(page);
+    ++written;
+  }
+  counters_.zero_pages_written.add(written);
+  counters_.zero_pages_skipped.add(packet.zero_pages - written);
+}
+
+MultifdChannel::Step MultifdChannel::on_payload() noexcept {
+  if (decoder_ != nullptr) return decode_payload();
+  return lane_ != nullptr ? route_payload() : write_payload();
+}
+
+MultifdChannel::Step MultifdChannel::write_payload() noexcept {
+  // next_packet_size was checked to be the sum of the runs.
+  while (payload_left_ > 0) {
+    const PageRun& run = page_runs_[run_];
+    const Bytes piece = in_.take_some(run.bytes - run_done_);
+    if (piece.empty()) return Step::need_more;
+    if (run_done_ == 0) writer_.seek(run.dst);
+    writer_.write(piece);
+    advance_run(static_cast<uint32_t>(piece.size()));
+  }
+  state_ = State::pages_done;
+  return Step::again;
+}
+
+MultifdChannel::Step MultifdChannel::route_payload() noexcept {
+  while (payload_left_ > 0) {
+    if (in_.available() == 0) return Step::need_more;
+    if (!lane_->has_room() || !routed_.room_for(*lane_, piece_offset_)) return Step::parked;
+    const PageRun& run = page_runs_[run_];
+    const Bytes piece = in_.take_some(run.bytes - run_done_);
+    if (!lane_->push({run.dst + run_done_, piece.data(), static_cast<uint32_t>(piece.size())}))
+      return Step::parked;  // not reached: there was room, and only this worker pushes
+    routed_.note(*lane_, piece_offset_);
+    counters_.routed_bytes.add(piece.size());
+    advance_run(static_cast<uint32_t>(piece.size()));
+  }
+  state_ = State::pages_done;
+  return Step::again;
+}
+
+void MultifdChannel::advance_run(uint32_t bytes) noexcept {
+  payload_left_ -= bytes;
+  run_done_ += bytes;
+  if (run_done_ == page_runs_[run_].bytes) {
+    ++run_;
+    run_done_ = 0;
+  }
+}
+
+MultifdChannel::Step MultifdChannel::decode_payload() noexcept {
+  while (payload_left_ > 0) {
+    const Bytes piece = in_.take_some(payload_left_);
+    if (piece.empty()) return Step::need_more;
+    payload_left_ -= static_cast<uint32_t>(piece.size());
+    const DecodeStatus status = decoder_->feed(piece);
+    if (status != DecodeStatus::ok) return fail_decode(status);
+  }
+  const DecodeStatus status = decoder_->finish();
+  if (status != DecodeStatus::ok) return fail_decode(status);
+  state_ = State::pages_done;
+  return Step::again;
+}
+
+MultifdChannel::Step MultifdChannel::fail_decode(DecodeStatus status) noexcept {
+  const bool memory = status == DecodeStatus::out_of_memory;
+  return fail(make_error(memory ? ErrorClass::io : ErrorClass::bad_stream, packet_offset_,
+                         "multifd packet: payload", "%s: %s", to_string(session_.compression),
+                         to_string(status)));
+}
+
+MultifdChannel::Step MultifdChannel::on_pages_done() noexcept {
+  // Routed pages are marked before they are copied: who must not miss one takes the bits behind a barrier,
+  // and there the copies are complete.
+  for (uint32_t i = 0; i < runs_; ++i)
+    target_.bits->set_range(static_cast<uint64_t>(page_runs_[i].dst - target_.base) / kPageBytes,
+                            page_runs_[i].bytes / kPageBytes);
+  runs_ = 0;
+  if ((flags_ & multifd_flag::kSync) == 0) {
+    state_ = State::prefix;
+    return Step::again;
+  }
+  state_ = State::copies;
+  return Step::again;
+}
+
+MultifdChannel::Step MultifdChannel::on_copies_done() noexcept {
+  writer_.fence();
+  session_.barrier->arrive(static_cast<uint32_t>(id_), epoch_);
+  counters_.syncs.add();
+  state_ = State::barrier;
+  return Step::again;
+}
+
+bool MultifdChannel::ready() noexcept {
+  switch (state_) {
+    case State::barrier:
+      return session_.barrier->released(epoch_);
+    case State::copies:
+      return routed_.collect();
+    case State::payload:
+      return lane_ == nullptr || (lane_->has_room() && routed_.room_for(*lane_, in_.offset()));
+    case State::init:
+    case State::prefix:
+    case State::body:
+    case State::device_state:
+    case State::pages_done:
+    case State::failed:
+      break;
+  }
+  return true;
+}
+
+uint64_t MultifdChannel::needed_from() noexcept {
+  return routed_.collect() ? kNothingNeeded : routed_.oldest();
+}
+
+StreamError MultifdChannel::end_of_stream() noexcept {
+  const char* inside = nullptr;
+  switch (state_) {
+    case State::init:
+      inside = "multifd init packet";
+      break;
+    case State::prefix:
+      if (in_.carried() > 0) inside = "multifd packet: header";
+      break;
+    case State::body:
+    case State::device_state:
+      inside = "multifd packet: header";
+      break;
+    case State::payload:
+      inside = "multifd packet: payload";
+      break;
+    case State::pages_done:
+    case State::copies:
+    case State::barrier:
+      break;
+    case State::failed:
+      return error_;
+  }
+  if (inside == nullptr) return {};
+  StreamError error = make_error(ErrorClass::truncated, in_.offset() + in_.carried(), inside,
+                                 "the connection ended here, after %" PRIu64 " packets, in epoch %" PRIu64,
+                                 counters_.packets.read(), epoch_);
+  error.channel = name();
+  return error;
+}
+
+StreamError MultifdChannel::closed_too_early() const noexcept {
+  StreamError error =
+      make_error(ErrorClass::truncated, in_.offset(), "multifd channel",
+                 "closed after %" PRIu64 " packets, in epoch %" PRIu64 ", before RAM was complete",
+                 counters_.packets.read(), epoch_);
+  error.channel = name();
+  return error;
+}
+
+}  // namespace migrx

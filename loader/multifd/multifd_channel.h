@@ -1,0 +1,136 @@
+// One multifd channel: init packet, packets, payloads to pages, SYNCs to the barrier (QEMU
+// migration/multifd.c, multifd_recv_thread).
+//
+//   init ─▶ prefix ─▶ body ─▶ payload ─▶ pages_done ─▶ prefix …        without normal pages: body ─▶
+//   pages_done
+//               │                           │ SYNC
+//               └▶ device_state (refused)   └▶ copies (routed ones complete) ─▶ barrier (released?) ─▶ prefix
+//               …
+//
+// Rules beyond the layout (protocol documented at QEMU's functions named above):
+// - Until SYNC 0 has been released the block list may not be known, so nothing but a bare SYNC may come.
+// - A SYNC that carries data (sources up to 8.2) takes effect behind its payload.
+// - Empty packets without SYNC (sources up to 8.2 send them behind such a SYNC) mean nothing.
+// - packet_num is not enforced: 7.2 repeats numbers.
+#pragma once
+
+#include <array>
+#include <memory>
+
+#include "dataplane/handoff/counter.h"
+#include "loader/multifd/decoder.h"
+#include "loader/multifd/multifd_packet.h"
+#include "loader/multifd/multifd_roster.h"
+#include "loader/ram/node_router.h"
+#include "loader/ram/page_writer.h"
+#include "loader/stream/byte_reader.h"
+#include "loader/stream/flush_barrier.h"
+#include "loader/stream/parser.h"
+
+namespace migrx {
+
+// Written by the channel's worker, read by anybody.
+struct MultifdCounters {
+  Counter packets;
+  Counter syncs;
+  Counter normal_pages;
+  Counter zero_pages_written;
+  Counter zero_pages_skipped;  // fresh memory that was zero already
+  Counter payload_bytes;
+  Counter routed_bytes;  // of those, copied by another node's worker
+};
+
+// What a channel shares with the rest of its session. All must outlive the channel.
+struct MultifdSession {
+  MultifdRoster* roster = nullptr;
+  FlushBarrier* barrier = nullptr;
+  const RamBlockList* blocks = nullptr;
+  const PageKernels* kernels = nullptr;
+  MultifdCompression compression = MultifdCompression::none;
+  DecoderLimits decoder_limits;
+};
+
+class MultifdChannel final : public ChannelParser {
+ public:
+  // Allocates everything. router: of the worker that runs this channel; nullptr with one node.
+  // Precondition: is_supported(session.compression).
+  explicit MultifdChannel(const MultifdSession& session, const NodeRouter* router = nullptr);
+
+  ParseResult parse(Bytes piece) noexcept override;
+  [[nodiscard]] bool ready() noexcept override;
+  // Between packets this returns no error: without return path a source closes its channels as soon as the
+  // last byte is on its way, before main is through. Whether the end came too early shows at the barrier: a
+  // session whose main channel waits for a SYNC of an ended channel fails with closed_too_early().
+  StreamError end_of_stream() noexcept override;
+  [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
+  [[nodiscard]] uint64_t offset() const noexcept override { return in_.offset(); }
+  [[nodiscard]] uint64_t needed_from() noexcept override;
+
+  // -1 until the init packet has been accepted.
+  [[nodiscard]] int32_t id() const noexcept { return id_; }
+  // SYNCs that have taken effect.
+  [[nodiscard]] uint64_t epoch() const noexcept { return epoch_; }
+  [[nodiscard]] const MultifdCounters& counters() const noexcept { return counters_; }
+  // For the session, after end_of_stream().
+  [[nodiscard]] StreamError closed_too_early() const noexcept;
+
+ private:
+  enum class State : uint8_t {
+    init,
+    prefix,
+    body,
+    device_state,
+    payload,
+    pages_done,
+    copies,
+    barrier,
+    failed
+  };
+  // What a step of the machine came to.
+  enum class Step : uint8_t { again, need_more, parked, failed };
+
+  Step step() noexcept;
+  Step on_init(const std::byte* bytes) noexcept;
+  Step on_body(const std::byte* body) noexcept;
+  Step resolve_pages(const MultifdPacket& packet) noexcept;
+  void clear_zero_pages(const MultifdPacket& packet) noexcept;
+  Step on_payload() noexcept;
+  Step write_payload() noexcept;
+  Step route_payload() noexcept;
+  Step decode_payload() noexcept;
+  Step on_pages_done() noexcept;
+  Step on_copies_done() noexcept;
+  void advance_run(uint32_t bytes) noexcept;
+  Step fail_decode(DecodeStatus status) noexcept;
+  Step fail(const StreamError& error) noexcept;
+  [[nodiscard]] ChannelName name() const noexcept;
+
+  const MultifdSession session_;
+  const NodeRouter* const router_;
+  const std::unique_ptr<PageDecoder> decoder_;  // none: payloads are written as they come
+  ByteReader in_;
+  PageWriter writer_;
+
+  State state_ = State::init;
+  int32_t id_ = -1;
+  uint64_t epoch_ = 0;  // also the number of the SYNC that comes next
+  uint64_t packet_offset_ = 0;
+  uint64_t piece_offset_ = 0;  // of the piece being parsed
+
+  // The packet at hand.
+  uint32_t flags_ = 0;
+  uint32_t payload_left_ = 0;
+  uint32_t runs_ = 0;
+  uint32_t run_ = 0;       // index of the run being filled
+  uint32_t run_done_ = 0;  // bytes of it
+  CopyLane* lane_ = nullptr;
+  RamBlock* block_ = nullptr;  // of the last packet with pages; the next one is most likely of the same
+  PageTarget target_;
+  std::array<PageRun, kMultifdPagesMax> page_runs_{};
+
+  RoutedBytes routed_;
+  MultifdCounters counters_;
+  StreamError error_;
+};
+
+}  // namespace migrx
