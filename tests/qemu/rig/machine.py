@@ -1,0 +1,195 @@
+"""QEMU processes: which there are on this machine, how to start one, how to ask it to migrate."""
+
+import ctypes
+import dataclasses
+import functools
+import os
+import signal
+import subprocess
+import time
+
+from .guest import MIB, console_lines
+from .qmp import Qmp, QmpError
+
+_CACHE = os.environ.get("MIGRX_CACHE", "/var/cache/migrx")
+_PROGRAMS = {"7.2": "/usr/bin/qemu-system-x86_64", "10": os.path.join(_CACHE, "qemu10", "qemu-system-x86_64")}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@functools.lru_cache(maxsize=None)
+def qemu_program(version):
+    """Path of the QEMU whose version begins with `version`, or None when this machine has none."""
+    path = _PROGRAMS[version]
+    try:
+        text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return path if (" version %s." % version) in text else None
+
+
+def die_with_parent():
+    """For Popen's preexec_fn: the child is killed when the rig ends, however it ends."""
+    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def in_namespace(namespace, command):
+    """`command` as run inside a network namespace; None is the present one."""
+    return command if namespace is None else ["nsenter", "--net=/run/netns/" + namespace, *command]
+
+
+@dataclasses.dataclass
+class Backend:
+    """One memory backend of a machine. kind: file (at `path`, shared), memfd (shared) or ram (private)."""
+
+    id: str
+    size: int
+    kind: str = "file"
+    path: str = ""
+
+    def option(self):
+        if self.kind == "file":
+            return "memory-backend-file,id=%s,size=%d,share=on,mem-path=%s" % (self.id, self.size, self.path)
+        if self.kind == "memfd":
+            return "memory-backend-memfd,id=%s,size=%d,share=on" % (self.id, self.size)
+        return "memory-backend-ram,id=%s,size=%d" % (self.id, self.size)
+
+
+class Machine:
+    """One QEMU process with its QMP connection, console file and memory files, all inside `folder`."""
+
+    def __init__(self, folder, version="10", machine="pc", backends=None, guest=None, namespace=None,
+                 accel=None, incoming=None, vga=True, extra=(), name="source", cpus=1):
+        self.folder, self.version, self.name, self.namespace = folder, version, name, namespace
+        self.backends = backends or [Backend("mem", 64 * MIB)]
+        for backend in self.backends:
+            if backend.kind == "file" and not backend.path:
+                backend.path = os.path.join(folder, name + "." + backend.id)
+        self.console_path = os.path.join(folder, name + ".console")
+        self.log_path = os.path.join(folder, name + ".log")
+        self._qmp_path = os.path.join(folder, name + ".qmp")
+        # TCG by default: it is there on every machine, and some hosts' KVM runs nothing but 64-bit Linux well.
+        self.accel = accel or os.environ.get("MIGRX_ACCEL", "tcg")
+        size = sum(backend.size for backend in self.backends)
+        command = [qemu_program(version), "-nodefaults", "-display", "none", "-no-user-config", "-name", name,
+                   "-accel", self.accel, "-smp", str(cpus), "-m", "%dM" % (size // MIB),
+                   "-qmp", "unix:%s,server=on,wait=off" % self._qmp_path,
+                   "-chardev", "file,id=console,path=%s,append=on" % self.console_path,
+                   "-serial", "chardev:console"]
+        if self.accel == "kvm":
+            command += ["-cpu", "host"]
+        for backend in self.backends:
+            command += ["-object", backend.option()]
+        if len(self.backends) == 1:
+            machine += ",memory-backend=" + self.backends[0].id
+        else:
+            for node, backend in enumerate(self.backends):
+                command += ["-numa", "node,nodeid=%d,memdev=%s" % (node, backend.id)]
+        command += ["-machine", machine]
+        if vga:
+            command += ["-vga", "std"]
+        if guest is not None:
+            command += ["-kernel", guest.build(folder)]
+        if incoming:
+            command += ["-incoming", incoming]
+        command += list(extra)
+        self._log = open(self.log_path, "wb")
+        self.process = subprocess.Popen(in_namespace(namespace, command), stdin=subprocess.DEVNULL,
+                                        stdout=self._log, stderr=self._log, preexec_fn=die_with_parent)
+        try:
+            self.qmp = Qmp(self._qmp_path)
+            self.qmp.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        except Exception as error:
+            self.close()
+            raise RuntimeError("%s did not start: %s" % (name, self.log())) from error
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def console(self):
+        with open(self.console_path, "rb") as file:
+            return file.read()
+
+    def counts(self):
+        """What the busy guest printed: (count, pass, bad) of each line."""
+        return console_lines(self.console())
+
+    def wait_console(self, text, timeout=60.0):
+        deadline = time.monotonic() + timeout
+        while text not in self.console():
+            if self.process.poll() is not None:
+                raise RuntimeError("%s ended: %s" % (self.name, self.log()))
+            if time.monotonic() > deadline:
+                raise TimeoutError("%s never printed %r; it printed %r" % (self.name, text, self.console()[-400:]))
+            time.sleep(0.02)
+
+    def set_capabilities(self, **states):
+        """set_capabilities(multifd=True, return_path=True); underscores become hyphens."""
+        self.qmp.command("migrate-set-capabilities", capabilities=[
+            {"capability": name.replace("_", "-"), "state": state} for name, state in states.items()])
+
+    def set_parameters(self, **parameters):
+        self.qmp.command("migrate-set-parameters", **parameters)
+
+    def migrate(self, uri):
+        self.qmp.command("migrate", uri=uri)
+
+    def migration(self):
+        return self.qmp.command("query-migrate")
+
+    def running(self):
+        return self.qmp.command("query-status")["running"]
+
+    def wait_migration(self, states=("completed",), timeout=120.0, ended=("completed", "failed", "cancelled")):
+        """Waits until the migration's status is one of `states`; an unwanted end is an error."""
+        deadline = time.monotonic() + timeout
+        while True:
+            info = self.migration()
+            status = info.get("status")
+            if status in states:
+                return info
+            if status in ended or time.monotonic() > deadline:
+                raise RuntimeError("migration of %s is %s, expected %s: %s %s" % (
+                    self.name, status, "/".join(states), info.get("error-desc", ""), self.log()))
+            time.sleep(0.02)
+
+    def capture_small_blocks(self, path):
+        """Writes to `path` a stream that holds every block but the shared ones, from the stopped machine.
+
+        A machine that has migrated must be continued before it may migrate again; it is stopped at once, so
+        guest RAM may differ from then on, but ROMs and video memory, which these guests do not touch, do not.
+        """
+        if self.qmp.command("query-status")["status"] == "postmigrate":
+            self.qmp.command("cont")
+        self.qmp.command("stop")
+        off = {entry["capability"]: False for entry in self.qmp.command("query-migrate-capabilities")
+               if entry["state"] and entry["capability"] != "events"}
+        self.set_capabilities(**off)
+        self.set_capabilities(x_ignore_shared=True)
+        self.set_parameters(max_bandwidth=1 << 40)
+        self.migrate("exec:cat > " + path)
+        self.wait_migration()
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def close(self):
+        """Ends the process and removes its memory files; safe to call twice."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+        if hasattr(self, "qmp"):
+            self.qmp.close()
+        for backend in self.backends:
+            if backend.kind == "file" and os.path.exists(backend.path):
+                os.unlink(backend.path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()
+
+
+__all__ = ["Backend", "Machine", "QmpError", "die_with_parent", "in_namespace", "qemu_program"]

@@ -1,0 +1,74 @@
+"""A client of QEMU's machine protocol (QMP) over a UNIX socket."""
+
+import json
+import socket
+import time
+
+
+class QmpError(Exception):
+    """QEMU answered a command with an error."""
+
+
+class Qmp:
+    """One QMP connection; commands are answered in turn, events are kept with the time of their arrival."""
+
+    def __init__(self, path, timeout=20.0):
+        deadline = time.monotonic() + timeout
+        while True:
+            self._socket = socket.socket(socket.AF_UNIX)
+            try:
+                self._socket.connect(path)
+                break
+            except OSError:
+                self._socket.close()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        self._socket.settimeout(timeout)
+        self._buffer = b""
+        self.events = []
+        self._read_message()  # The greeting.
+        self.command("qmp_capabilities")
+
+    def close(self):
+        self._socket.close()
+
+    def _read_message(self):
+        while b"\n" not in self._buffer:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionError("QEMU closed its QMP socket")
+            self._buffer += data
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return json.loads(line)
+
+    def command(self, execute, **arguments):
+        """Runs one command and returns its result; underscores in argument names become hyphens."""
+        request = {"execute": execute}
+        if arguments:
+            request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            message = self._read_message()
+            if "event" in message:
+                self.events.append(message)
+            elif "error" in message:
+                raise QmpError("%s: %s" % (execute, message["error"]["desc"]))
+            else:
+                return message["return"]
+
+    def wait_event(self, name, timeout=30.0):
+        """Returns the first event called `name`, past or to come, and forgets it and those before it."""
+        deadline = time.monotonic() + timeout
+        while True:
+            for index, event in enumerate(self.events):
+                if event["event"] == name:
+                    del self.events[: index + 1]
+                    return event
+            self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                message = self._read_message()
+            finally:
+                self._socket.settimeout(20.0)
+            if "event" in message:
+                self.events.append(message)
