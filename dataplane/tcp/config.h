@@ -1,0 +1,103 @@
+// What an endpoint is told at start, and what a finished handshake leaves behind.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "dataplane/wire/address.h"
+#include "dataplane/wire/segment.h"
+
+namespace migrx {
+
+inline constexpr uint64_t kNever = UINT64_MAX;  // a deadline that does not exist
+inline constexpr uint64_t kNsPerMs = 1'000'000;
+inline constexpr uint64_t kNsPerSecond = 1'000'000'000;
+
+// Shared by all connections of a poll core; must outlive them. Times in ns.
+struct TcpConfig {
+  uint16_t mss = 1460;  // announced: MTU - 40 (RFC 6691); bounds what the peer sends
+  // Upper bound of the receive window. The window in force is also bounded by free packet buffers.
+  uint32_t window_bytes = 4U << 20;
+  // Packet buffers (slices) that one connection may hold, in order or not; 0: as many as its Handoff has
+  // slots.
+  uint32_t buffer_quota = 0;
+  // Room of one packet buffer. Segments larger than that come as a chain, and the window counts them so.
+  uint32_t buffer_bytes = 2048;
+
+  bool timestamps = true;      // RFC 7323
+  bool window_scaling = true;  // RFC 7323
+  bool sack = true;            // RFC 2018, with RFC 2883
+
+  // RFC 9293 section 3.8.6.3 asks for less than 500 ms; Linux's smallest value is kind to senders with one
+  // segment in flight.
+  uint64_t delayed_ack_ns = 40 * kNsPerMs;
+  // A pushed segment ends a write of the peer, which may be waiting for its acknowledgment (Nagle).
+  bool ack_on_push = true;
+  // A quiet channel is normal for minutes; a dead peer is not. 0: no keepalive (RFC 9293 section 3.8.4).
+  uint64_t keepalive_idle_ns = 20 * kNsPerSecond;
+  uint64_t keepalive_interval_ns = 5 * kNsPerSecond;
+  uint32_t keepalive_probes = 6;
+
+  // RFC 6298. Departure: the minimum is 200 ms, not 1 s, as in common kernels: the peer is one switch away.
+  uint64_t rto_initial_ns = kNsPerSecond;
+  uint64_t rto_min_ns = 200 * kNsPerMs;
+  uint64_t rto_max_ns = 60 * kNsPerSecond;
+  // R2 of RFC 9293 section 3.8.3, at least 100 s for data.
+  uint64_t give_up_ns = 100 * kNsPerSecond;
+  // Departure: RFC 9293 wants 2 MSL = 4 min. A receiver seldom closes first, and its sources are near.
+  uint64_t time_wait_ns = 60 * kNsPerSecond;
+  // FIN-WAIT-2 without a reader on our side.
+  uint64_t fin_wait_2_ns = 60 * kNsPerSecond;
+
+  // RFC 5961 section 7. Per connection, not per system: a shared budget can be read by strangers
+  // (CVE-2016-5696).
+  uint32_t challenge_acks_per_second = 10;
+};
+
+// Packet buffers that a segment with `payload` bytes occupies, headers included.
+[[nodiscard]] constexpr uint32_t buffers_per_segment(const TcpConfig& config, uint32_t payload) noexcept {
+  return (payload + kHeaderBytesMax + config.buffer_bytes - 1) / config.buffer_bytes;
+}
+// Bytes that surely fit into `buffers` buffers if they come in segments of `segment_bytes`.
+[[nodiscard]] constexpr uint32_t window_for(const TcpConfig& config, uint32_t buffers,
+                                            uint32_t segment_bytes) noexcept {
+  const uint64_t bytes = uint64_t{buffers / buffers_per_segment(config, segment_bytes)} * segment_bytes;
+  return static_cast<uint32_t>(std::min<uint64_t>(bytes, config.window_bytes));
+}
+// The smallest quota with which a connection makes progress at any time: two full segments, so that a sender
+// in delayed-ACK lockstep is not throttled to one segment per 40 ms, and one buffer for a torn one.
+[[nodiscard]] constexpr uint32_t buffer_quota_min(const TcpConfig& config) noexcept {
+  return 2 * buffers_per_segment(config, config.mss) + 1;
+}
+// The shift that lets window_bytes be announced: RFC 7323 section 2.3, at most 14.
+[[nodiscard]] constexpr uint8_t window_scale_for(uint32_t window_bytes) noexcept {
+  uint8_t shift = 0;
+  while (shift < 14 && (window_bytes >> shift) > 65535) ++shift;
+  return shift;
+}
+
+// The state of a connection at the moment it becomes ESTABLISHED.
+struct TcpHandshake {
+  FourTuple tuple;
+  FrameAddress link;
+  SeqNum irs;
+  SeqNum iss;
+  uint16_t send_mss =
+      536;  // the largest payload the peer takes (RFC 9293 section 3.7.1), options not subtracted
+  uint8_t send_shift = 0;     // applied to windows we receive
+  uint8_t receive_shift = 0;  // applied to windows we announce
+  bool timestamps = false;
+  bool sack = false;
+  uint32_t ts_recent = 0;
+  uint32_t ts_offset = 0;       // added to the millisecond clock to make our TSval
+  uint32_t send_window = 0;     // bytes, scaled already
+  uint32_t receive_window = 0;  // bytes, as announced with SYN-ACK
+  uint64_t rtt_ns = 0;          // SYN-ACK to ACK; 0: unknown, it was sent more than once
+};
+
+// The clock of our timestamps: 1 ms (RFC 7323 section 5.4), offset by a keyed hash of the tuple.
+[[nodiscard]] constexpr uint32_t timestamp_at(uint64_t now_ns, uint32_t ts_offset) noexcept {
+  return static_cast<uint32_t>(now_ns / kNsPerMs) + ts_offset;
+}
+
+}  // namespace migrx

@@ -1,0 +1,235 @@
+// One established TCP connection, sans-IO: segments, slices, commands and time go in; slices for the loader
+// and segments to send come out. Receive-dominated: bulk in, a few control bytes out. The handshake is
+// listener.h's.
+//
+//                  ESTABLISHED ──FIN──▶ CLOSE-WAIT ──close()──▶ LAST-ACK ──ACK──▶ closed
+//                       │close()
+//                       ▼
+//   closed ◀─ time ─ FIN-WAIT-1 ──ACK──▶ FIN-WAIT-2 ──FIN──▶ TIME-WAIT ── 2 MSL ──▶ closed
+//                       └────FIN──▶ CLOSING ──ACK──▶ TIME-WAIT
+//   any ── RST, abort(), a silent peer ──▶ closed
+//
+// Read first: config.h, handoff.h, reassembly.h. RFC 9293 section 3.10.7.4 is followed step by step in
+// on_segment().
+//
+// How the poll core calls it, per burst:
+//   1. on_segment() for each segment; slices whose `buffer` is still set afterwards are the caller's to free.
+//   2. reclaim() for connections that hold buffers, freeing what it gives; take_commands() now and then.
+//   3. poll_output() until false, for each connection touched by 1 or 2 or whose next_deadline_ns() has come.
+//   It
+//      publishes the slices to the loader and emits at most one ACK without data.
+//   4. finished(): take it out of the flow table; recyclable(): the Handoff may be reset and used again.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "dataplane/handoff/handoff.h"
+#include "dataplane/tcp/config.h"
+#include "dataplane/tcp/counters.h"
+#include "dataplane/tcp/reassembly.h"
+#include "dataplane/tcp/send_queue.h"
+#include "dataplane/wire/segment.h"
+
+namespace migrx {
+
+enum class TcpState : uint8_t {
+  closed,
+  established,
+  fin_wait_1,
+  fin_wait_2,
+  close_wait,
+  closing,
+  last_ack,
+  time_wait,
+};
+[[nodiscard]] std::string_view tcp_state_name(TcpState state) noexcept;
+
+// Invariants:
+//   handoff.held() + reassembly nodes + discarded buffers <= quota: what is SACKed has a slot waiting for it.
+//   The right edge of the window (rcv_adv_) never moves back; on the wire it is rounded down to the window
+//   scale, so what the peer sees may retract by less than one scale unit, which RFC 7323 section 2.4 allows
+//   for. A byte below rcv_nxt_ has been pushed into the Handoff; it is acknowledged only after that.
+//
+// Tiny segments: each occupies a whole buffer and slot. They are not copied together, because a buffer may be
+// shared with the port's hardware ring only for reading, and because the loader drains a slot faster than a
+// copy takes; what exceeds the quota is dropped unacknowledged and counted (over_quota), and the window
+// closes as slots go.
+//
+// Owned and called by one poll core. Nothing allocates after construction.
+class TcpConnection {
+ public:
+  // config, handoff and counters outlive the connection.
+  TcpConnection(const TcpConfig& config, Handoff& handoff, TcpCounters& counters);
+  TcpConnection(const TcpConnection&) = delete;
+  TcpConnection& operator=(const TcpConnection&) = delete;
+
+  // Begins in ESTABLISHED. Precondition: state() == closed, and the Handoff is fresh or reset.
+  void open(const TcpHandshake& handshake, uint64_t now_ns) noexcept;
+
+  // payload: segment.payload_length bytes in order, one slice per packet buffer, each owning one reference.
+  // Slices that are kept get buffer = nullptr. Returns the segment's fate, already counted. time_wait_reuse:
+  // remove this connection and give the segment to the listener. connection_closed: answer with reset_for().
+  TcpCounter on_segment(const TcpSegment& segment, std::span<Slice> payload, uint64_t now_ns) noexcept;
+
+  // Emits what is due, timers included; call until false.
+  [[nodiscard]] bool poll_output(uint64_t now_ns, OutSegment& out) noexcept;
+  // When poll_output() must be called even if nothing happens; kNever: not needed.
+  [[nodiscard]] uint64_t next_deadline_ns() const noexcept;
+
+  // Buffers the loader has finished with, and out-of-order ones that were given up: the caller frees them.
+  // Returns how many are in `freed`; call again while it is full. When the window reopens, poll_output() says
+  // so.
+  [[nodiscard]] uint32_t reclaim(std::span<void*> freed) noexcept;
+
+  // Takes what the control thread has asked for through the Handoff.
+  void take_commands(uint64_t now_ns) noexcept;
+  // False: no room, or the sending direction is closed.
+  [[nodiscard]] bool send(Bytes bytes) noexcept;
+  // FIN after what was sent; half close: the peer may go on.
+  void close(uint64_t now_ns) noexcept;
+  // RST, and the end of the stream for the loader.
+  void abort() noexcept;
+
+  [[nodiscard]] TcpState state() const noexcept { return state_; }
+  [[nodiscard]] const FourTuple& tuple() const noexcept { return tuple_; }
+  [[nodiscard]] Handoff& handoff() const noexcept { return handoff_; }
+  // Nothing is left to be received or sent.
+  [[nodiscard]] bool finished() const noexcept { return state_ == TcpState::closed && !rst_pending_; }
+  // No buffer is held either and the loader has let go.
+  [[nodiscard]] bool recyclable() const noexcept {
+    return finished() && handoff_.detached() && handoff_.held() == 0 && reassembly_.node_count() == 0 &&
+           reassembly_.discarded() == 0;
+  }
+  // For tests and checkers.
+  [[nodiscard]] SeqNum rcv_nxt() const noexcept { return rcv_nxt_; }
+  [[nodiscard]] SeqNum right_edge() const noexcept { return rcv_adv_; }
+  [[nodiscard]] uint32_t quota() const noexcept { return quota_; }
+  [[nodiscard]] uint32_t free_buffers() const noexcept {
+    const uint32_t used = handoff_.held() + reassembly_.node_count() + reassembly_.discarded();
+    return used < quota_ ? quota_ - used : 0;
+  }
+  [[nodiscard]] uint32_t bytes_unacknowledged() const noexcept { return bytes_between(snd_una_, snd_nxt_); }
+
+ private:
+  enum class AckNeed : uint8_t { none, delayed, burst_end };
+  struct Text {
+    SeqNum begin;
+    uint32_t length = 0;
+    bool fin = false;
+  };
+
+  // The numbered steps of RFC 9293 section 3.10.7.4; `true`: the segment lives on.
+  [[nodiscard]] bool predicted(const TcpSegment& segment, std::size_t slices) const noexcept;
+  TcpCounter take_predicted(const TcpSegment& segment, std::span<Slice> payload, uint64_t now_ns) noexcept;
+  TcpCounter on_segment_in_full(const TcpSegment& segment, std::span<Slice> payload,
+                                uint64_t now_ns) noexcept;
+  [[nodiscard]] bool check_timestamp(const TcpSegment& segment, uint64_t now_ns, TcpCounter& fate) noexcept;
+  [[nodiscard]] bool check_sequence(const TcpSegment& segment, Text& text, uint64_t now_ns,
+                                    TcpCounter& fate) noexcept;
+  [[nodiscard]] bool check_ack(const TcpSegment& segment, uint64_t now_ns, TcpCounter& fate) noexcept;
+  void take_ack(const TcpSegment& segment, uint64_t now_ns) noexcept;
+  TcpCounter take_text(const TcpSegment& segment, Text text, std::span<Slice> payload,
+                       uint64_t now_ns) noexcept;
+  TcpCounter take_slice(SeqNum seq, Slice& slice) noexcept;
+  void deliver_runs() noexcept;
+  void take_fin(uint64_t now_ns) noexcept;
+
+  void ack_now() noexcept { ack_need_ = AckNeed::burst_end; }
+  void ack_later(uint32_t bytes, uint64_t now_ns) noexcept;
+  void challenge(uint64_t now_ns) noexcept;
+  void report_duplicate(SeqNum begin, SeqNum end) noexcept;
+  void end_stream(StreamEnd end) noexcept;
+  void become_closed(StreamEnd end) noexcept;
+  void enter_time_wait(uint64_t now_ns) noexcept;
+  void give_up(uint64_t now_ns) noexcept;
+  [[nodiscard]] bool receiving() const noexcept {
+    return state_ == TcpState::established || state_ == TcpState::fin_wait_1 ||
+           state_ == TcpState::fin_wait_2;
+  }
+
+  [[nodiscard]] SeqNum right_edge_wanted() const noexcept;
+  [[nodiscard]] bool window_update_due() const noexcept;
+  void fill_header(OutSegment& out, uint8_t flags, SeqNum seq, uint64_t now_ns) noexcept;
+  [[nodiscard]] bool emit_data(uint64_t now_ns, OutSegment& out) noexcept;
+  [[nodiscard]] bool emit_ack(uint64_t now_ns, OutSegment& out) noexcept;
+  [[nodiscard]] bool expire_timers(uint64_t now_ns, OutSegment& out) noexcept;
+  [[nodiscard]] bool fin_to_send() const noexcept { return close_requested_ && !fin_acked_; }
+  [[nodiscard]] SeqNum send_end() const noexcept;  // one past the last byte queued, FIN included
+  void arm_rto(uint64_t now_ns) noexcept { rto_deadline_ns_ = now_ns + rtt_.rto_ns(); }
+
+  // ---- Read and written for every in-order segment: two cache lines ----
+  TcpState state_ = TcpState::closed;
+  AckNeed ack_need_ = AckNeed::none;
+  bool timestamps_ = false;
+  bool plain_ = false;  // no out-of-order data, no FIN seen, nothing in flight: header prediction may apply
+  uint8_t send_shift_ = 0;
+  uint8_t receive_shift_ = 0;
+  bool unpublished_ = false;
+  bool heard_since_probe_ = false;
+  SeqNum rcv_nxt_;
+  SeqNum rcv_adv_;        // right edge of the window, as promised
+  SeqNum last_ack_sent_;  // RFC 7323 section 4.3
+  SeqNum snd_una_;
+  SeqNum snd_nxt_;
+  uint32_t snd_wnd_ = 0;
+  uint32_t ts_recent_ = 0;
+  uint32_t unacked_bytes_ = 0;    // received in order since the last ACK
+  uint32_t segment_bytes_ = 536;  // the largest payload seen: what the peer's full segments are
+  uint32_t quota_ = 0;
+  uint32_t burst_segments_ = 0;  // for Handoff's counters, which are written once per burst
+  uint64_t burst_bytes_ = 0;
+  uint64_t heard_ns_ = 0;  // when the last acceptable segment came
+  uint64_t ack_deadline_ns_ = kNever;
+  Handoff& handoff_;
+  TcpCounters& counters_;
+  const TcpConfig& config_;
+  FrameAddress link_;
+  FourTuple tuple_;
+
+  // ---- Receiving, other than in order ----
+  SeqNum irs_;
+  bool sack_ = false;
+  bool fin_seen_ = false;  // a FIN has arrived, perhaps beyond a hole
+  SeqNum fin_seq_;
+  bool stream_ended_ = false;  // push_end() was called
+  bool duplicate_pending_ = false;
+  SackBlock duplicate_;  // to be reported by D-SACK
+  bool window_update_only_ = false;
+  bool zero_announced_ = false;
+  uint32_t quick_acks_ = 0;
+  uint64_t ts_recent_ns_ = 0;
+  Reassembly reassembly_;
+  // Token bucket of challenge ACKs.
+  uint32_t challenges_left_ = 0;
+  uint64_t challenge_window_ns_ = 0;
+
+  // ---- Sending ----
+  SeqNum snd_max_;  // highest SND.NXT ever: after a time-out SND.NXT goes back
+  SeqNum snd_wl1_;
+  SeqNum snd_wl2_;
+  uint32_t snd_wnd_max_ = 0;
+  uint32_t send_mss_ = 536;
+  uint32_t cwnd_ = 0;
+  uint32_t ts_offset_ = 0;
+  uint32_t duplicate_acks_ = 0;
+  bool close_requested_ = false;
+  bool fin_acked_ = false;
+  bool rst_pending_ = false;
+  bool command_waits_ = false;
+  uint32_t probes_sent_ = 0;  // keepalive
+  uint32_t retries_ = 0;      // of the oldest unacknowledged byte, or of window probes
+  bool rtt_timing_ = false;   // without timestamps: one segment is being timed
+  SeqNum rtt_seq_;
+  uint64_t rtt_start_ns_ = 0;
+  uint64_t rto_deadline_ns_ = kNever;
+  uint64_t unacked_since_ns_ = 0;
+  uint64_t state_deadline_ns_ = kNever;  // TIME-WAIT, orphaned FIN-WAIT-2
+  uint64_t probe_ns_ = 0;                // when the last keepalive probe went out
+  RttEstimator rtt_;
+  SendQueue send_queue_;
+  ConnectionCommand command_;  // taken from the ring, waiting for room
+};
+
+}  // namespace migrx

@@ -1,0 +1,103 @@
+// The passive side of the handshake: LISTEN and SYN-RECEIVED. Read config.h and connection.h with it.
+//
+//   SYN ──▶ [peer allowed? room?] ──▶ SYN table entry ──▶ SYN-ACK ─┐ again after 1, 2, 4.. s
+//                                └─▶ table full: cookie SYN-ACK    │
+//   ACK ──▶ entry, or cookie, matches ──▶ TcpHandshake ──▶ TcpConnection::open()
+//
+// SYN floods (RFC 4987): half-open connections live in a set-associative table of fixed size; when a set is
+// full the answer is a SYN cookie, which needs no state. MSS travels in the cookie, window scale and SACK in
+// the low bits of our timestamp when the peer uses timestamps, so that even a connection made under attack is
+// a fast one.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "dataplane/tcp/config.h"
+#include "dataplane/tcp/counters.h"
+#include "dataplane/wire/segment.h"
+
+namespace migrx {
+
+struct ListenerConfig {
+  uint16_t port = 4444;
+  // Who may connect; empty: everybody. A stranger's SYN is answered with RST.
+  std::vector<Ipv4Network> allow;
+  // Key of ISNs, timestamp offsets and cookies: random, the same on all poll cores of a process, so that any
+  // core can finish what another began with a cookie.
+  std::array<uint8_t, 16> secret{};
+  uint32_t syn_table_entries = 512;
+  bool syn_cookies =
+      true;  // false: the oldest entry of a full set is given up instead (RFC 4987 section 3.4)
+  uint32_t syn_ack_retries = 5;
+};
+
+// One per poll core; single-threaded. All memory is allocated in the constructor.
+class TcpListener {
+ public:
+  enum class Action : uint8_t {
+    none,    // nothing to send
+    reply,   // send `reply`
+    accept,  // `handshake` is complete: open a connection, then give it this same segment
+  };
+  struct Result {
+    Action action = Action::none;
+    TcpCounter fate = TcpCounter::handshake_ignored;  // already counted
+  };
+
+  TcpListener(const ListenerConfig& listener, const TcpConfig& tcp, TcpCounters& counters);
+  ~TcpListener();
+
+  // A segment of a tuple that no connection owns. connections_free: how many more connections may be opened
+  // now; SYNs beyond that are refused with RST.
+  Result on_segment(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
+                    TcpHandshake& handshake) noexcept;
+
+  // Repeats a SYN-ACK that is due; call until false.
+  [[nodiscard]] bool poll_output(uint64_t now_ns, OutSegment& out) noexcept;
+  [[nodiscard]] uint64_t next_deadline_ns() const noexcept { return next_deadline_ns_; }
+  [[nodiscard]] uint32_t half_open() const noexcept { return half_open_; }
+
+  // RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey).
+  [[nodiscard]] SeqNum initial_sequence(const FourTuple& tuple, uint64_t now_ns) const noexcept;
+
+ private:
+  struct Entry;
+  [[nodiscard]] Entry* find(const FourTuple& tuple, uint64_t hash) noexcept;
+  [[nodiscard]] Entry* place(uint64_t hash) noexcept;
+  [[nodiscard]] uint64_t keyed_hash(const FourTuple& tuple, uint32_t domain, uint32_t extra) const noexcept;
+  [[nodiscard]] uint32_t ts_offset(const FourTuple& tuple) const noexcept;
+  [[nodiscard]] bool allowed(Ipv4Address peer) const noexcept;
+  Result on_syn(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
+                OutSegment& reply) noexcept;
+  Result on_half_open(Entry& entry, const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
+                      OutSegment& reply, TcpHandshake& handshake) noexcept;
+  void offer(const TcpSegment& segment, Entry& entry) const noexcept;
+  void fill_syn_ack(const Entry& entry, uint64_t now_ns, OutSegment& out) const noexcept;
+  void make_cookie(const TcpSegment& segment, Entry& entry, uint64_t now_ns) const noexcept;
+  [[nodiscard]] bool open_cookie(const TcpSegment& segment, uint64_t now_ns, Entry& entry) const noexcept;
+  void fill_handshake(const Entry& entry, const TcpSegment& segment, uint64_t now_ns,
+                      TcpHandshake& handshake) const noexcept;
+  void release(Entry& entry) noexcept;
+  Result count(Action action, TcpCounter fate) noexcept;
+
+  const ListenerConfig listener_;
+  const TcpConfig& tcp_;
+  TcpCounters& counters_;
+  const uint32_t sets_;
+  const uint32_t initial_window_bytes_;
+  const uint8_t receive_shift_;
+  const std::unique_ptr<Entry[]> entries_;
+  uint32_t half_open_ = 0;
+  uint64_t next_deadline_ns_ = kNever;
+  uint64_t cookies_until_ns_ = 0;  // cookies are only believed when some were given out lately
+};
+
+// The answer to a segment that belongs nowhere: RFC 9293 section 3.10.7.1. False: none is due (it was a RST).
+// Also the whole of "reset mode", in which a restarted process tells the sources of its predecessor.
+[[nodiscard]] bool reset_for(const TcpSegment& segment, OutSegment& out) noexcept;
+
+}  // namespace migrx
