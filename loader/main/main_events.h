@@ -91,8 +91,7 @@ struct MappedRamHeader {
 struct BlockEntry {
   std::string idstr;
   uint64_t used_length = 0;
-  std::optional<uint64_t> page_size;  // postcopy-ram at the source and huge pages behind this block
-  std::optional<uint64_t> mr_addr;    // x-ignore-shared at the source
+  std::optional<uint64_t> mr_addr;  // x-ignore-shared at the source
   std::optional<MappedRamHeader> mapped_ram;
 };
 

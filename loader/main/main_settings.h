@@ -27,6 +27,7 @@ struct MainSettings {
   bool compress = false;  // COMPRESS_PAGE records are refused without
   bool x_colo = false;
   bool mapped_ram = false;           // files only: MainChannel reports the blocks, pages are read elsewhere
+  bool x_ignore_shared = false;      // the source keeps shared RAM to itself: it is in place here already
   bool switchover_ack = false;       // not visible on the wire: the session answers OPEN_RETURN_PATH with it
   bool background_snapshot = false;  // RAM ends without an END section
 

@@ -52,6 +52,14 @@ class ByteReader {
     return some;
   }
 
+  // What take_some() would give, without using it up; skip() then uses up as much of it as was wanted.
+  // Precondition: carried() == 0.
+  [[nodiscard]] Bytes peek_some(std::size_t max) const noexcept { return in_.first(std::min(max, in_.size())); }
+  void skip(std::size_t n) noexcept {
+    in_ = in_.subspan(n);
+    offset_ += n;
+  }
+
   // Position in the stream of the next field.
   [[nodiscard]] uint64_t offset() const noexcept { return offset_; }
   // Bytes of an unfinished field that have been put aside.

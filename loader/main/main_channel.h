@@ -1,0 +1,186 @@
+// The main channel's stream, from the file header to the device state (QEMU migration/savevm.c,
+// qemu_loadvm_state_main).
+//
+//   header ─▶ configuration ─▶ items ─▶ … ─▶ RAM END ─▶ items ─first FULL─▶ tail (opaque, to the end)
+//                               │  command
+//                               │  ram START, PART, END: body ─marker─▶ wait for all channels ─▶ … ─EOS─▶
+//                               footer └  other sections: followed to their end, passed on
+//
+// Where main waits for the multifd channels (a marker) depends on the source: see FlushMode. Sections end
+// with a footer or not: the byte behind the first section's EOS tells.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "dataplane/handoff/counter.h"
+#include "loader/main/commands.h"
+#include "loader/main/configuration.h"
+#include "loader/main/main_events.h"
+#include "loader/main/main_settings.h"
+#include "loader/main/other_sections.h"
+#include "loader/main/ram_section.h"
+#include "loader/stream/flush_barrier.h"
+#include "loader/stream/parser.h"
+
+namespace migrx {
+
+// Written by main's worker, once per piece of stream; read by anyone.
+struct MainCounters {
+  Counter normal_pages;
+  Counter zero_pages;
+  Counter zero_pages_untouched;  // of zero_pages: memory that still was zero
+  Counter xbzrle_pages;
+  Counter xbzrle_bytes;  // encoded
+  Counter compressed_pages;
+  Counter compressed_bytes;
+  Counter ram_sections;    // START, PARTs, END
+  Counter other_sections;  // of other iterables, and early FULL sections
+  Counter markers;         // epochs closed
+  Counter verbatim_bytes;
+  Counter tail_bytes;
+};
+
+class MainChannel final : public ChannelParser {
+ public:
+  // Nothing is owned; all must outlive the channel. barrier: for settings.multifd_channels channels. router:
+  // null with one node. Allocates; afterwards only the configuration and the block list do.
+  MainChannel(const MainSettings& settings, MainEvents& events, RamBlockList& blocks, FlushBarrier& barrier,
+              CompressJobs& compress, const PageKernels& kernels, const NodeRouter* router = nullptr);
+
+  // An empty piece lets a parked channel go on without bytes.
+  ParseResult parse(Bytes piece) noexcept override;
+  [[nodiscard]] bool ready() noexcept override;
+  StreamError end_of_stream() noexcept override;
+  [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
+  [[nodiscard]] uint64_t offset() const noexcept override { return in_.offset() + in_.carried(); }
+  [[nodiscard]] uint64_t needed_from() noexcept override { return ram_.needed_from(); }
+
+  [[nodiscard]] const MainCounters& counters() const noexcept { return counters_; }
+  // Main's worker, or when the channel has stopped.
+  [[nodiscard]] FlushMode flush_mode() const noexcept { return mode_; }
+  [[nodiscard]] uint64_t epoch() const noexcept { return epoch_; }
+
+  // In a mapped-ram file the stream jumps over the pages. While this has a value the channel is parked; feed
+  // it from that absolute position of the file after file_position_reached(). offset() does not count the
+  // jump.
+  [[nodiscard]] std::optional<uint64_t> file_position_wanted() noexcept {
+    return ram_.block_list().file_position_wanted();
+  }
+  void file_position_reached() noexcept { ram_.block_list().file_position_reached(); }
+
+ private:
+  // Bound of iterable sections; QEMU has at most one per kind, VFIO devices apart.
+  static constexpr std::size_t kSectionsMax = 64;
+  static constexpr std::size_t kSectionHeaderMax = 1 + 4 + 1 + 255 + 8;
+
+  enum class State : uint8_t {
+    header,
+    header_event,
+    first_type,
+    configuration,
+    configuration_event,
+    next_item,
+    item,
+    command,
+    section_id,
+    section_name,
+    section_begin,
+    part_id,
+    ram_body,
+    ram_listed,
+    ram_ready,
+    marker,
+    ram_eos,
+    ram_settle,
+    section_footer,
+    footer_unknown,
+    footer_rest,
+    section_end,
+    other_body,
+    tail_first,
+    tail,
+    failed,
+  };
+  enum class Wait : uint8_t { none, events, barrier, settle, lane, file_position };
+
+  struct Section {
+    uint32_t id = 0;
+    uint32_t instance_id = 0;
+    uint32_t version_id = 0;
+    SectionKind kind = SectionKind::device;
+    bool ended = false;
+    std::string idstr;
+  };
+
+  // nullopt: state_ has moved on, run again.
+  using Outcome = std::optional<ParseStatus>;
+  ParseStatus run() noexcept;
+  Outcome run_header();
+  Outcome run_configuration();
+  Outcome run_item();
+  Outcome run_section_header();
+  Outcome run_ram();
+  Outcome run_marker();
+  Outcome run_section_tail();
+  Outcome run_tail() noexcept;
+
+  Outcome begin_section();
+  Outcome begin_part(uint32_t id);
+  Outcome met_flush() noexcept;
+  Outcome met_eos() noexcept;
+  Outcome end_of_section();
+  void end_of_ram() noexcept;
+  [[nodiscard]] bool known_type(uint8_t type) const noexcept;
+
+  ParseStatus park(Wait wait) noexcept {
+    wait_ = wait;
+    return ParseStatus::parked;
+  }
+  ParseStatus fail(const StreamError& error) noexcept;
+  // An event's answer; offset and field are filled in where it left them out.
+  bool refused(StreamError error, const char* field) noexcept;
+  void pass_header() noexcept;
+  [[nodiscard]] SectionHeader current_header() const noexcept;
+  void publish() noexcept;
+
+  const MainSettings& settings_;
+  MainEvents& events_;
+  FlushBarrier& barrier_;
+  ByteReader in_;
+  ConfigurationReader configuration_;
+  CommandReader command_;
+  RamSection ram_;
+  OtherSectionBody other_;
+
+  State state_ = State::header;
+  State after_marker_ = State::ram_body;
+  Wait wait_ = Wait::none;
+  FlushMode mode_;
+  StreamError error_;
+
+  uint8_t type_ = 0;      // of the item being read
+  uint64_t item_at_ = 0;  // its offset
+  uint64_t footer_at_ = 0;
+  uint32_t id_ = 0;  // of the START or FULL section being read
+  uint8_t name_length_ = 0;
+  std::vector<Section> sections_;  // those STARTed; never more than kSectionsMax
+  Section early_;                  // the FULL section being passed on
+  const Section* current_ = nullptr;
+  std::optional<bool> footers_;  // not known before the first section has ended
+  bool has_footer_ = false;      // of the section that just ended
+  bool type_known_ = false;      // the next item's type has been read looking for a footer
+  bool ram_started_ = false;
+  bool ram_ended_ = false;
+  uint64_t epoch_ = 0;  // number of the next marker
+
+  std::array<std::byte, kSectionHeaderMax> header_{};  // of the section being read, as it came
+  std::size_t header_bytes_ = 0;
+  std::size_t header_passed_ = 0;  // of it, to the tail
+
+  MainCounters counters_;
+  uint64_t ram_sections_ = 0;
+};
+
+}  // namespace migrx

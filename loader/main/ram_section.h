@@ -1,0 +1,151 @@
+// The records of a RAM section (QEMU migration/ram.c, ram_load_precopy): each a big-endian word of page
+// offset and flags, then, depending on the flag,
+//
+//   ZERO           [str8 idstr] u8 0
+//   PAGE           [str8 idstr] the page
+//   XBZRLE         [str8 idstr] u8 1, be16 len, patch of the page as it is in memory
+//   COMPRESS_PAGE  [str8 idstr] be32 len, one zlib stream
+//   MEM_SIZE       the block list (block_list.h), once, first in START
+//   MULTIFD_FLUSH  -
+//   EOS            - (ends the body)
+//
+// The idstr is left out when CONTINUE is set: the block is that of the page record before, across sections
+// too.
+#pragma once
+
+#include <vector>
+
+#include "loader/main/block_list.h"
+#include "loader/main/compress_jobs.h"
+#include "loader/main/main_settings.h"
+#include "loader/ram/node_router.h"
+#include "loader/ram/page_writer.h"
+#include "loader/ram/ram_block.h"
+#include "loader/stream/byte_reader.h"
+#include "loader/stream/parser.h"
+
+namespace migrx {
+
+// RAM_SAVE_FLAG_* of QEMU's migration/ram.c; the low kPageBits bits of a record's word.
+namespace ram_flag {
+inline constexpr uint64_t kFull = 0x001;  // never sent since 2009
+inline constexpr uint64_t kZero = 0x002;
+inline constexpr uint64_t kMemSize = 0x004;
+inline constexpr uint64_t kPage = 0x008;
+inline constexpr uint64_t kEos = 0x010;
+inline constexpr uint64_t kContinue = 0x020;
+inline constexpr uint64_t kXbzrle = 0x040;
+inline constexpr uint64_t kHook = 0x080;  // RDMA
+inline constexpr uint64_t kCompressPage = 0x100;
+inline constexpr uint64_t kMultifdFlush = 0x200;
+}  // namespace ram_flag
+
+// Plain numbers of one thread; the main channel publishes them.
+struct RamTally {
+  uint64_t normal_pages = 0;
+  uint64_t zero_pages = 0;
+  uint64_t zero_pages_untouched = 0;  // of zero_pages: memory that still was zero
+  uint64_t xbzrle_pages = 0;
+  uint64_t xbzrle_bytes = 0;
+  uint64_t compressed_pages = 0;
+  uint64_t compressed_bytes = 0;
+};
+
+class RamSection {
+ public:
+  enum class Event : uint8_t {
+    need_more,
+    parked,         // a lane to another node is full, or a mapped-ram file has to be positioned
+    blocks_listed,  // blocks() is complete: call resolve() before going on
+    flush,          // a MULTIFD_FLUSH record
+    eos,            // the body ends here
+    failed,
+  };
+
+  // compress: null means no helpers. router: null with one node. All references must outlive this.
+  RamSection(const MainSettings& settings, const RamBlockList& blocks, const PageKernels& kernels,
+             CompressJobs& compress, const NodeRouter* router);
+
+  // A body begins. `start`: of the START section, whose first record must be MEM_SIZE.
+  void begin(bool start) noexcept;
+  // What the configuration section announced.
+  void set_announced(bool x_ignore_shared, bool mapped_ram) noexcept {
+    with_mr_addr_ = x_ignore_shared;
+    with_mapped_ram_ = mapped_ram;
+  }
+
+  // The piece that `in` was fed begins at this offset of the stream: what runs to other nodes is noted by
+  // piece.
+  void piece_begins(uint64_t offset) noexcept { piece_at_ = offset; }
+  // Hot. Afterwards error is set if the answer is `failed`.
+  Event run(ByteReader& in, StreamError& error) noexcept;
+
+  // Behind blocks_listed: finds every listed block in the session's list, where it must have the listed
+  // length.
+  bool resolve(StreamError& error);
+  [[nodiscard]] std::span<const BlockEntry> blocks() const noexcept { return list_.entries(); }
+
+  // Nothing is under way at helpers or other nodes' workers. When true, `error` tells whether all of it was
+  // right, and fence() makes main's own page writes visible with the next release store.
+  [[nodiscard]] bool settled(StreamError& error) noexcept;
+  void fence() noexcept { writer_.fence(); }
+
+  // See ChannelParser.
+  [[nodiscard]] uint64_t needed_from() noexcept;
+
+  [[nodiscard]] BlockListReader& block_list() noexcept { return list_; }
+  [[nodiscard]] const RamTally& tally() const noexcept { return tally_; }
+  // Inside a record: an end of the stream here tears it.
+  [[nodiscard]] bool mid_record() const noexcept { return state_ != State::word; }
+
+ private:
+  enum class State : uint8_t {
+    word,
+    block_list,
+    idstr_length,
+    idstr,
+    zero_fill,
+    page_data,
+    xbzrle_header,
+    xbzrle_data,
+    compress_length,
+    compress_data,
+  };
+  struct Listed {
+    RamBlock* block = nullptr;
+    CopyLane* lane = nullptr;  // to the worker of the block's node; null: write it here
+  };
+
+  Event begin_record(uint64_t flags, StreamError& error) noexcept;
+  bool check_flags(uint64_t flags, StreamError& error) const noexcept;
+  bool check_offset(StreamError& error) const noexcept;
+  bool find_block(std::string_view idstr, StreamError& error) noexcept;
+  void payload_follows() noexcept;
+  Event page_data(ByteReader& in) noexcept;
+  void zero_page() noexcept;
+  [[nodiscard]] std::byte* page() const noexcept { return current_->block->target().base + page_offset_; }
+  void mark_page() const noexcept { current_->block->target().bits->set(page_offset_ / kPageBytes); }
+
+  const MainSettings& settings_;
+  const RamBlockList& session_blocks_;
+  CompressJobs& compress_;
+  const NodeRouter* const router_;
+  PageWriter writer_;
+  BlockListReader list_;
+  std::vector<Listed> listed_;  // in the order of the stream's list; constant after resolve()
+  RoutedBytes routed_;
+  RamTally tally_;
+
+  State state_ = State::word;
+  const Listed* current_ = nullptr;  // block of the last page record: what CONTINUE means
+  uint64_t record_flag_ = 0;         // of the page record being read, without CONTINUE
+  uint64_t page_offset_ = 0;         // in the block
+  uint64_t piece_at_ = 0;
+  uint64_t at_ = 0;             // stream offset of the record
+  uint32_t left_ = 0;           // payload bytes to come
+  bool list_expected_ = false;  // MEM_SIZE must be the next record
+  bool with_mr_addr_ = false;
+  bool with_mapped_ram_ = false;
+};
+
+}  // namespace migrx
