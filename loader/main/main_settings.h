@@ -38,8 +38,8 @@ struct MainSettings {
 
   // Compared when set; an empty machine accepts every name. QEMU compares only as many bytes as it received,
   // migrx the whole name.
-  std::string machine;
-  std::optional<std::array<std::byte, 16>> uuid;
+  std::string machine{};
+  std::optional<std::array<std::byte, 16>> uuid{};
 };
 
 }  // namespace migrx
