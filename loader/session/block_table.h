@@ -1,0 +1,40 @@
+// The session's RAM blocks: those named by --ram, and private memory for all others that the stream lists.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "loader/main/main_events.h"
+#include "loader/ram/ram_block.h"
+
+namespace migrx {
+
+class GuestMemory;
+class PrivateMemory;
+
+class BlockTable {
+ public:
+  // private_bytes_max bounds what the stream's block list can make us allocate.
+  explicit BlockTable(uint64_t private_bytes_max);
+  ~BlockTable();
+
+  // Before loading: a block that lives in a file. The memory must outlive the table.
+  void add_file_backed(const std::string& idstr, GuestMemory& memory);
+
+  // The stream's block list: every named block must be in it with the very length prepared, every other gets
+  // private memory. Main's worker, once. Errors say which option or file to change.
+  [[nodiscard]] StreamError resolve(std::span<const BlockEntry> entries);
+
+  [[nodiscard]] RamBlockList& list() noexcept { return list_; }
+  [[nodiscard]] const RamBlockList& list() const noexcept { return list_; }
+
+ private:
+  const uint64_t private_bytes_max_;
+  uint64_t private_bytes_ = 0;
+  RamBlockList list_;
+  std::vector<std::unique_ptr<PrivateMemory>> private_memory_;
+};
+
+}  // namespace migrx

@@ -1,0 +1,142 @@
+#include "loader/session/channel.h"
+
+namespace migrx {
+
+uint32_t Channel::do_work(uint32_t slices_max) noexcept {
+  if (state_ == State::over) return 0;
+  if (directory_.over()) [[unlikely]] {
+    give_up();
+    return 1;
+  }
+  uint32_t work = 0;
+  if (state_ == State::parked) {
+    if (!parser_->ready()) {
+      parked_turns.add();
+      return 0;
+    }
+    state_ = State::streaming;
+    // What the parser does behind a barrier must not wait for more bytes to come: others wait for it.
+    if (feed({}), state_ != State::streaming) return 1;
+    work = 1;
+  }
+  uint32_t taken = 0;
+  while (taken < slices_max && (state_ == State::streaming || state_ == State::identifying)) {
+    const std::span<const Slice> run = connection_.readable().first(
+        std::min<std::size_t>(connection_.readable().size(), slices_max - taken));
+    if (run.empty()) break;
+    uint32_t done = 0;
+    for (const Slice& slice : run) {
+      if (slice.end != StreamEnd::none) [[unlikely]] {
+        stream_ended(slice.end);
+        ++done;
+        break;
+      }
+      const Bytes piece = Bytes{slice.data, slice.length}.subspan(slice_used_);
+      std::size_t used = 0;
+      if (state_ == State::identifying) [[unlikely]]
+        used = identify(piece);
+      if (state_ == State::streaming) [[likely]]
+        used += feed(piece.subspan(used));
+      if (used < piece.size()) [[unlikely]] {
+        slice_used_ += static_cast<uint32_t>(used);
+        break;  // parked or over
+      }
+      slice_used_ = 0;
+      advanced_bytes_ += slice.length;
+      ++done;
+      if (state_ != State::streaming && state_ != State::identifying) break;
+    }
+    connection_.advance(done);
+    taken += done;
+    if (done < run.size()) break;
+  }
+  if (taken > 0 || work > 0) {
+    slices.add(taken);
+    if (state_ == State::over)
+      connection_.detach();
+    else
+      release_unneeded();
+  } else if (state_ == State::over) {
+    connection_.detach();
+  }
+  return work + taken;
+}
+
+std::size_t Channel::identify(Bytes piece) noexcept {
+  const std::size_t n = std::min(piece.size(), magic_.size() - magic_have_);
+  std::memcpy(magic_.data() + magic_have_, piece.data(), n);
+  magic_have_ += n;
+  if (magic_have_ < magic_.size()) return n;
+  parser_ = directory_.identify(magic_, connection_, worker_);
+  if (parser_ == nullptr) {
+    refused_.store(true, std::memory_order_release);
+    state_ = State::over;
+    return n;
+  }
+  identified_.store(true, std::memory_order_release);
+  state_ = State::streaming;
+  feed(magic_);  // four bytes of a header: never parks
+  return n;
+}
+
+std::size_t Channel::feed(Bytes piece) noexcept {
+  const ParseResult result = parser_->parse(piece);
+  switch (result.status) {
+    case ParseStatus::need_more:
+    case ParseStatus::complete:
+      break;
+    case ParseStatus::parked:
+      state_ = State::parked;
+      break;
+    case ParseStatus::failed:
+      directory_.channel_failed(parser_->error());
+      state_ = State::over;
+      break;
+  }
+  return result.status == ParseStatus::complete ? piece.size() : result.consumed;
+}
+
+void Channel::stream_ended(StreamEnd end) noexcept {
+  end_.store(end, std::memory_order_release);
+  state_ = State::over;
+  if (parser_ == nullptr) {
+    refused_.store(true, std::memory_order_release);
+    return;
+  }
+  if (StreamError error = parser_->end_of_stream()) {
+    if (error.text[0] == '\0') {
+      const char* why = end == StreamEnd::fin         ? "the source closed the connection"
+                        : end == StreamEnd::reset     ? "the source reset the connection"
+                        : end == StreamEnd::timed_out ? "the source no longer answers"
+                                                      : "closed here";
+      std::snprintf(error.text.data(), error.text.size(), "%s", why);
+    }
+    directory_.channel_failed(error);
+  }
+}
+
+void Channel::release_unneeded() noexcept {
+  const uint32_t advanced = connection_.advanced_unreleased();
+  if (advanced == 0) return;
+  const uint64_t needed_from = parser_ != nullptr ? parser_->needed_from() : ChannelParser::kNothingNeeded;
+  if (needed_from == ChannelParser::kNothingNeeded) [[likely]] {
+    connection_.release(advanced);
+    released_bytes_ = advanced_bytes_;
+    return;
+  }
+  // Page runs on their way to another node's worker still refer to some of the bytes.
+  uint32_t free = 0;
+  for (const Slice& slice : connection_.unreleased()) {
+    if (released_bytes_ + slice.length > needed_from) break;
+    released_bytes_ += slice.length;
+    ++free;
+  }
+  if (free > 0) connection_.release(free);
+}
+
+void Channel::give_up() noexcept {
+  state_ = State::over;
+  connection_.detach();
+}
+
+}  // namespace migrx

@@ -1,0 +1,86 @@
+// One connection as the loader sees it: slices from its hand-off ring go into a parser, and their buffers
+// home again.
+//
+//   identifying ──4 bytes──▶ streaming ◀──▶ parked          any ──error, or session over──▶ over
+//                                 └──end of stream──▶ over
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "dataplane/handoff/handoff.h"
+#include "loader/stream/parser.h"
+
+namespace migrx {
+
+// Gives a connection that has said what it is (its first four bytes) a parser. Called on worker threads.
+class ChannelDirectory {
+ public:
+  static constexpr std::size_t kMagicBytes = 4;
+  virtual ~ChannelDirectory() = default;
+  // nullptr: this is nobody we know; the connection is refused and nothing else happens.
+  virtual ChannelParser* identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
+                                  uint32_t worker) noexcept = 0;
+  // A channel that had been identified failed, or ended too early: the whole session fails with this error.
+  virtual void channel_failed(const StreamError& error) noexcept = 0;
+  // The session has ended (well or not): channels let go of their connections.
+  [[nodiscard]] virtual bool over() const noexcept = 0;
+};
+
+// Owned by the session; used by one worker thread, apart from what is marked otherwise.
+class Channel {
+ public:
+  // worker: index of the one that will serve it.
+  Channel(Handoff& connection, ChannelDirectory& directory, uint32_t worker) noexcept
+      : connection_(connection), directory_(directory), worker_(worker) {}
+
+  // Feeds at most `slices_max` slices to the parser. Returns the number of slices worked on, or 1 when a
+  // parked parser moved on. Hot.
+  uint32_t do_work(uint32_t slices_max) noexcept;
+
+  // The worker may forget this channel: its connection has been given back.
+  [[nodiscard]] bool over() const noexcept { return state_ == State::over; }
+  // The worker's last call.
+  void set_let_go() noexcept { let_go_.store(true, std::memory_order_release); }
+
+  // ---- Any thread ----
+  [[nodiscard]] Handoff& connection() const noexcept { return connection_; }
+  [[nodiscard]] uint32_t worker() const noexcept { return worker_; }
+  [[nodiscard]] bool identified() const noexcept { return identified_.load(std::memory_order_acquire); }
+  // Nobody we know, or it ended before it said what it is: the control thread resets the connection.
+  [[nodiscard]] bool refused() const noexcept { return refused_.load(std::memory_order_acquire); }
+  // The worker will not touch this object again. Pairs with set_let_go().
+  [[nodiscard]] bool let_go() const noexcept { return let_go_.load(std::memory_order_acquire); }
+  [[nodiscard]] StreamEnd end() const noexcept { return end_.load(std::memory_order_acquire); }
+  Counter slices;          // slices taken
+  Counter parked_turns;    // turns in which the parser could not go on
+  Counter ring_depth_max;  // most slices seen waiting: how far the worker fell behind
+
+ private:
+  enum class State : uint8_t { identifying, streaming, parked, over };
+
+  // Each returns the bytes used; fewer than given means the parser parked or failed.
+  std::size_t identify(Bytes piece) noexcept;
+  std::size_t feed(Bytes piece) noexcept;
+  void stream_ended(StreamEnd end) noexcept;
+  void release_unneeded() noexcept;
+  void give_up() noexcept;
+
+  Handoff& connection_;
+  ChannelDirectory& directory_;
+  const uint32_t worker_;
+  ChannelParser* parser_ = nullptr;  // owned by the session
+  State state_ = State::identifying;
+  uint32_t slice_used_ = 0;      // bytes of the oldest unread slice that the parser has taken
+  uint64_t advanced_bytes_ = 0;  // stream offset behind the last slice advanced over
+  uint64_t released_bytes_ = 0;  // stream offset behind the last slice released
+  std::array<std::byte, ChannelDirectory::kMagicBytes> magic_{};
+  std::size_t magic_have_ = 0;
+
+  std::atomic<bool> identified_{false};
+  std::atomic<bool> refused_{false};
+  std::atomic<bool> let_go_{false};
+  std::atomic<StreamEnd> end_{StreamEnd::none};
+};
+
+}  // namespace migrx

@@ -1,0 +1,32 @@
+// What becomes of the guest once its RAM is in place: a destination QEMU, or a file.
+#pragma once
+
+#include <cstdint>
+
+#include "loader/main/main_events.h"
+#include "loader/stream/error.h"
+
+namespace migrx {
+
+enum class Verdict : uint8_t {
+  pending,
+  accepted,  // the guest is safe at the destination: the source may be told so
+  refused,   // error() says why; the source's guest must run on
+};
+
+// events() is called on main's worker; everything else on the control thread.
+class Destination {
+ public:
+  virtual ~Destination() = default;
+  [[nodiscard]] virtual MainEvents& events() noexcept = 0;
+  // Moves bytes on; system calls, never blocking. Returns work done.
+  virtual uint32_t do_work(uint64_t now_ns) = 0;
+  [[nodiscard]] virtual Verdict verdict() const noexcept = 0;
+  [[nodiscard]] virtual const StreamError& error() const noexcept = 0;
+  // The source closed the main channel behind complete RAM: nothing more will come.
+  virtual void source_ended() = 0;
+  // The migration failed elsewhere: let the destination give up.
+  virtual void abandon() = 0;
+};
+
+}  // namespace migrx

@@ -1,0 +1,60 @@
+// A loader worker: the agent that moves bytes from hand-off rings into guest RAM.
+#pragma once
+
+#include <vector>
+
+#include "dataplane/handoff/agent.h"
+#include "dataplane/handoff/spsc_ring.h"
+#include "loader/session/channel.h"
+
+namespace migrx {
+
+// Something else a worker does in turn with its channels: decompress pages for the main channel, write page
+// runs that another node's worker parsed. Called on the worker's thread.
+class WorkerTask {
+ public:
+  virtual ~WorkerTask() = default;
+  virtual uint32_t do_work() noexcept = 0;
+};
+
+// One per loader core. Channels come by a ring from the control thread and leave when they are over; each
+// turn gives every channel the same budget of slices, so that no channel starves another (QEMU's main channel
+// likewise yields every 32,768 records, migration/ram.c ram_load_precopy).
+class LoaderWorker final : public Agent {
+ public:
+  // Slices per channel and turn: 64 slices of 1448 bytes are some 23 pages, about 5 µs of copying. Small
+  // enough for a quiet channel's SYNC to be noticed quickly, large enough for the turn's fixed costs to
+  // vanish.
+  static constexpr uint32_t kSlicesPerTurn = 64;
+
+  // channels_max: bound of channels that this worker serves at a time. Allocates here only.
+  explicit LoaderWorker(uint32_t channels_max);
+
+  uint32_t do_work(uint64_t now_ns) noexcept override;
+  [[nodiscard]] const char* name() const noexcept override { return "loader"; }
+
+  // ---- Before the worker's thread starts ----
+  void add_task(WorkerTask& task) { tasks_.push_back(&task); }
+
+  // ---- Control thread ----
+  // False: full. The channel must live until it is over and this worker has let go of it (served() tells).
+  [[nodiscard]] bool attach(Channel& channel) noexcept {
+    if (attached_.read() - let_go_.load(std::memory_order_acquire) >= channels_max_) return false;
+    attached_.add();
+    return incoming_.push(&channel);
+  }
+  // Channels that have been attached and not let go of. acquire pairs with do_work().
+  [[nodiscard]] uint64_t serving() const noexcept {
+    return attached_.read() - let_go_.load(std::memory_order_acquire);
+  }
+
+ private:
+  const uint32_t channels_max_;
+  SpscRing<Channel*> incoming_;      // control thread -> worker
+  std::vector<Channel*> channels_;   // worker only; capacity channels_max_, never grows
+  std::vector<WorkerTask*> tasks_;   // constant after start
+  Counter attached_;                 // written by the control thread
+  std::atomic<uint64_t> let_go_{0};  // written by the worker
+};
+
+}  // namespace migrx

@@ -1,0 +1,211 @@
+#include "loader/session/session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace migrx {
+
+const char* to_string(SessionState state) noexcept {
+  switch (state) {
+    case SessionState::listening:
+      return "listening";
+    case SessionState::setup:
+      return "setup";
+    case SessionState::precopy:
+      return "precopy";
+    case SessionState::switchover:
+      return "switchover";
+    case SessionState::device_state:
+      return "device state";
+    case SessionState::done:
+      return "done";
+    case SessionState::failed:
+      return "failed";
+  }
+  return "?";
+}
+
+Session::Session(SessionSettings settings, BlockTable& blocks, MainEvents& outgoing,
+                 const PageKernels& kernels, CompressJobs& compress)
+    : settings_(std::move(settings)),
+      blocks_(blocks),
+      outgoing_(outgoing),
+      kernels_(kernels),
+      barrier_(settings_.main.multifd_channels),
+      roster_(settings_.main.multifd_channels, settings_.main.uuid),
+      compress_(compress),
+      multifd_connections_(std::make_unique<std::atomic<Handoff*>[]>(settings_.main.multifd_channels + 1)) {
+  multifd_.resize(settings_.main.multifd_channels);
+  channels_.reserve(settings_.connections_max);
+}
+
+Session::~Session() = default;
+
+Channel* Session::add_connection(Handoff& connection, uint32_t worker) {
+  if (channels_.size() >= settings_.connections_max) return nullptr;
+  channels_.push_back(std::make_unique<Channel>(connection, *this, worker));
+  return channels_.back().get();
+}
+
+void Session::remove_connection(const Channel& channel) {
+  std::erase_if(channels_, [&](const std::unique_ptr<Channel>& held) { return held.get() == &channel; });
+}
+
+SessionState Session::state() const noexcept {
+  if (failed_.load(std::memory_order_acquire) == 2) return SessionState::failed;  // pairs with fail()
+  if (done_.load(std::memory_order_acquire)) return SessionState::done;
+  if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return SessionState::device_state;
+  if (moments_.switchover.load(std::memory_order_relaxed) != 0) return SessionState::switchover;
+  if (moments_.blocks_known.load(std::memory_order_acquire) != 0) return SessionState::precopy;
+  if (moments_.first_channel.load(std::memory_order_relaxed) != 0) return SessionState::setup;
+  return SessionState::listening;
+}
+
+void Session::fail(const StreamError& error) noexcept {
+  uint32_t expected = 0;
+  if (!failed_.compare_exchange_strong(expected, 1, std::memory_order_relaxed)) return;
+  error_ = error;
+  failed_.store(2, std::memory_order_release);  // pairs with state(), over()
+}
+
+ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
+                                 uint32_t worker) noexcept {
+  constexpr uint32_t kMainMagic = 0x5145564d;  // QEMU_VM_FILE_MAGIC, migration/savevm.h
+  // A TLS ClientHello: handshake record, version 3.x.
+  constexpr uint32_t kTlsPrefix = 0x160300;
+
+  const uint32_t found = load_be32(magic.data());
+  const NodeRouter* const router = worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
+  stamp(moments_.first_channel);
+  if (found == kMainMagic) {
+    if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {
+      main_ = std::make_unique<MainChannel>(settings_.main, static_cast<MainEvents&>(*this), blocks_.list(),
+                                            barrier_, compress_, kernels_, router);
+      main_connection_.store(&connection, std::memory_order_release);
+      return main_.get();
+    }
+    fail(make_error(ErrorClass::bad_stream, 0, "main channel: magic",
+                    "a second main channel came, from %s; one migration at a time", connection.peer.data()));
+    return nullptr;
+  }
+  if (found == kMultifdMagic) {
+    const uint32_t i = multifd_claimed_.fetch_add(1, std::memory_order_acq_rel);
+    if (i < multifd_.size()) {
+      MultifdSession shared;
+      shared.roster = &roster_;
+      shared.barrier = &barrier_;
+      shared.blocks = &blocks_.list();
+      shared.kernels = &kernels_;
+      shared.compression = settings_.multifd_compression;
+      multifd_[i] = std::make_unique<MultifdChannel>(shared, router);
+      multifd_connections_[i].store(&connection, std::memory_order_release);
+      return multifd_[i].get();
+    }
+    multifd_claimed_.fetch_sub(1, std::memory_order_acq_rel);
+    const auto expected = static_cast<uint32_t>(multifd_.size());
+    fail(make_error_values(ErrorClass::mismatch, 0, "multifd channel: count", expected + 1, expected,
+                           expected == 0
+                               ? "the source uses multifd: give --multifd-channels its number, or turn the "
+                                 "capability multifd off there"
+                               : "the source opens more channels than --multifd-channels says: make both "
+                                 "equal (parameter multifd-channels at the source)"));
+    return nullptr;
+  }
+  if (found >> 8 == kTlsPrefix)
+    fail(make_error(
+        ErrorClass::mismatch, 0, "connection: first bytes",
+        "the source uses TLS (tls-creds) and this receiver does not: unset tls-creds at the source"));
+  return nullptr;
+}
+
+std::string Session::standing() const {
+  std::string out =
+      "main met " + std::to_string(barrier_.epochs_released()) + " barriers at byte " +
+      std::to_string(main_connection() != nullptr ? main_connection()->bytes_received.read() : 0);
+  for (uint32_t i = 0; i < multifd_.size(); ++i) {
+    const Handoff* const connection = multifd_connection(i);
+    out += connection == nullptr
+               ? ", one multifd channel missing"
+               : ", multifd " + std::to_string(i) + " met " + std::to_string(barrier_.epochs_arrived(i)) +
+                     " at byte " + std::to_string(connection->bytes_received.read());
+  }
+  return out;
+}
+
+void Session::stamp(std::atomic<uint64_t>& moment) const {
+  if (moment.load(std::memory_order_relaxed) == 0)
+    moment.store(settings_.now_ns(), std::memory_order_release);
+}
+
+bool Session::writable() noexcept {
+  // Half of the ring is kept for one item's events; a flood of PINGs therefore parks main instead of being
+  // lost.
+  return events_.size() < events_.capacity() / 2 && outgoing_.writable();
+}
+
+StreamError Session::on_header(uint32_t version) {
+  return outgoing_.on_header(version);
+}
+
+StreamError Session::on_configuration(const Configuration& configuration) {
+  source_machine_ = configuration.machine;
+  return outgoing_.on_configuration(configuration);
+}
+
+StreamError Session::on_command(MigCommand command, Bytes payload) {
+  if (command == MigCommand::open_return_path)
+    (void)events_.push({SessionEvent::Kind::return_path_opened, 0});
+  if (command == MigCommand::ping) (void)events_.push({SessionEvent::Kind::ping, load_be32(payload.data())});
+  if (command == MigCommand::switchover_start) stamp(moments_.switchover);
+  return outgoing_.on_command(command, payload);
+}
+
+StreamError Session::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) {
+  if (StreamError error = blocks_.resolve(blocks)) return error;
+  if (StreamError error = outgoing_.on_ram_start(section, blocks)) return error;
+  stamp(moments_.blocks_known);
+  return {};
+}
+
+void Session::on_ram_section_begin(SectionType type, uint32_t section_id) noexcept {
+  if (type == SectionType::end) stamp(moments_.switchover);
+  outgoing_.on_ram_section_begin(type, section_id);
+}
+
+void Session::on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept {
+  outgoing_.on_ram_section_end(type, section_id, has_footer);
+}
+
+void Session::on_epoch_closed(uint64_t k) noexcept {
+  outgoing_.on_epoch_closed(k);
+}
+
+void Session::on_ram_complete() noexcept {
+  outgoing_.on_ram_complete();
+  (void)events_.push({SessionEvent::Kind::ram_complete, 0});
+  stamp(moments_.ram_complete);
+}
+
+void Session::on_other_section_begin(const SectionHeader& section) noexcept {
+  outgoing_.on_other_section_begin(section);
+}
+
+std::size_t Session::on_verbatim(Bytes bytes) noexcept {
+  return outgoing_.on_verbatim(bytes);
+}
+
+void Session::on_other_section_end(const SectionHeader& section) noexcept {
+  outgoing_.on_other_section_end(section);
+}
+
+std::size_t Session::on_tail(Bytes bytes) noexcept {
+  const std::size_t taken = outgoing_.on_tail(bytes);
+  if (taken > 0) {
+    stamp(moments_.first_tail);
+    moments_.last_tail.store(settings_.now_ns(), std::memory_order_relaxed);
+  }
+  return taken;
+}
+
+}  // namespace migrx

@@ -1,0 +1,155 @@
+// One migration: its channels, blocks, barrier and state. A process may hold many.
+//
+//   listening ─first channel─▶ setup ─block list─▶ precopy ─guest stopped─▶ switchover ─RAM END─▶
+//   device_state ─▶ done
+//        any ──error, cancelled, time-out──▶ failed
+//
+// Threads: channels run on worker threads and call in through ChannelDirectory and MainEvents; everything
+// under "control thread" belongs to the one thread that also does the system calls. The two meet in atomics
+// and one ring.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dataplane/handoff/spsc_ring.h"
+#include "loader/main/main_channel.h"
+#include "loader/main/main_events.h"
+#include "loader/main/main_settings.h"
+#include "loader/multifd/multifd_channel.h"
+#include "loader/ram/ram_block.h"
+#include "loader/session/block_table.h"
+#include "loader/session/channel.h"
+#include "loader/stream/flush_barrier.h"
+
+namespace migrx {
+
+enum class SessionState : uint8_t { listening, setup, precopy, switchover, device_state, done, failed };
+[[nodiscard]] const char* to_string(SessionState state) noexcept;
+
+// What the main channel's worker tells the control thread.
+struct SessionEvent {
+  enum class Kind : uint8_t { return_path_opened, ping, ram_complete };
+  Kind kind = Kind::ping;
+  uint32_t value = 0;  // of a PING
+};
+
+// Moments in nanoseconds of the clock given; 0: not yet. Written once each by a worker.
+struct SessionMoments {
+  std::atomic<uint64_t> first_channel{0};
+  std::atomic<uint64_t> blocks_known{0};
+  std::atomic<uint64_t> switchover{0};
+  std::atomic<uint64_t> ram_complete{0};
+  std::atomic<uint64_t> first_tail{0};
+  std::atomic<uint64_t> last_tail{0};
+};
+
+struct SessionSettings {
+  MainSettings main;
+  MultifdCompression multifd_compression = MultifdCompression::none;
+  // Connections that may be open at a time, strangers included: bounds memory.
+  uint32_t connections_max = 64;
+  // A clock; called on worker threads, but only at the moments above.
+  std::function<uint64_t()> now_ns;
+  // By worker index: how its channels reach memory of other nodes. Empty with one node.
+  std::vector<const NodeRouter*> routers;
+};
+
+class Session final : public ChannelDirectory, private MainEvents {
+ public:
+  // `outgoing` gets everything that is not RAM. All references must outlive the session.
+  Session(SessionSettings settings, BlockTable& blocks, MainEvents& outgoing, const PageKernels& kernels,
+          CompressJobs& compress);
+  ~Session() override;
+
+  // ---- Control thread ----
+  // A new connection; null when there are too many already (reset it).
+  [[nodiscard]] Channel* add_connection(Handoff& connection, uint32_t worker);
+  // A stranger that its worker has let go of. Identified channels stay as long as the session.
+  void remove_connection(const Channel& channel);
+  [[nodiscard]] SessionState state() const noexcept;
+  // The first error; valid when state() is failed.
+  [[nodiscard]] const StreamError& error() const noexcept { return error_; }
+  void fail(const StreamError& error) noexcept;  // any thread; only the first counts
+  void finish() noexcept { done_.store(true, std::memory_order_release); }
+  [[nodiscard]] bool next_event(SessionEvent& event) noexcept { return events_.pop(event); }
+
+  [[nodiscard]] const std::vector<std::unique_ptr<Channel>>& channels() const noexcept { return channels_; }
+  // The main channel's connection, once it has said that it is that.
+  [[nodiscard]] Handoff* main_connection() const noexcept {
+    return main_connection_.load(std::memory_order_acquire);
+  }
+  [[nodiscard]] uint32_t multifd_identified() const noexcept {
+    return multifd_claimed_.load(std::memory_order_acquire);
+  }
+  [[nodiscard]] uint32_t channels_expected() const noexcept { return settings_.main.multifd_channels + 1; }
+  // The connection of each multifd parser; null while unclaimed.
+  [[nodiscard]] Handoff* multifd_connection(uint32_t i) const noexcept {
+    return multifd_connections_[i].load(std::memory_order_acquire);
+  }
+  // Only behind main_connection() and multifd_connection(i) that are not null.
+  [[nodiscard]] const MainChannel& main_channel() const noexcept { return *main_; }
+  [[nodiscard]] const MultifdChannel& multifd_channel(uint32_t i) const noexcept { return *multifd_[i]; }
+  [[nodiscard]] const FlushBarrier& barrier() const noexcept { return barrier_; }
+  [[nodiscard]] const SessionMoments& moments() const noexcept { return moments_; }
+  // Set with the first configuration section; constant when blocks_known is set.
+  [[nodiscard]] const std::string& source_machine() const noexcept { return source_machine_; }
+  // Where everybody stands, for a time-out's message: "main at epoch 3, multifd 0 at 4, …".
+  [[nodiscard]] std::string standing() const;
+
+  // ---- ChannelDirectory: worker threads ----
+  ChannelParser* identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
+                          uint32_t worker) noexcept override;
+  void channel_failed(const StreamError& error) noexcept override { fail(error); }
+  [[nodiscard]] bool over() const noexcept override {
+    return failed_.load(std::memory_order_acquire) != 0 || done_.load(std::memory_order_acquire);
+  }
+
+ private:
+  // ---- MainEvents: main's worker ----
+  [[nodiscard]] bool writable() noexcept override;
+  StreamError on_header(uint32_t version) override;
+  StreamError on_configuration(const Configuration& configuration) override;
+  StreamError on_command(MigCommand command, Bytes payload) override;
+  StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) override;
+  void on_ram_section_begin(SectionType type, uint32_t section_id) noexcept override;
+  void on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept override;
+  void on_epoch_closed(uint64_t k) noexcept override;
+  void on_ram_complete() noexcept override;
+  void on_other_section_begin(const SectionHeader& section) noexcept override;
+  [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override;
+  void on_other_section_end(const SectionHeader& section) noexcept override;
+  [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
+
+  void stamp(std::atomic<uint64_t>& moment) const;
+
+  const SessionSettings settings_;
+  BlockTable& blocks_;
+  MainEvents& outgoing_;
+  const PageKernels& kernels_;
+  FlushBarrier barrier_;
+  MultifdRoster roster_;
+  CompressJobs& compress_;
+  // Parsers are made by the worker that serves them, so that their buffers lie on its node, and published by
+  // main_connection_ and multifd_connections_. Multifd channels stand in the order in which they connected.
+  std::unique_ptr<MainChannel> main_;
+  std::vector<std::unique_ptr<MultifdChannel>> multifd_;
+  std::unique_ptr<std::atomic<Handoff*>[]> multifd_connections_;
+  std::atomic<Handoff*> main_connection_{nullptr};
+  std::atomic<bool> main_claimed_{false};
+  std::atomic<uint32_t> multifd_claimed_{0};
+  std::vector<std::unique_ptr<Channel>> channels_;  // control thread only
+  SpscRing<SessionEvent> events_{64};               // main's worker -> control thread
+  SessionMoments moments_;
+  std::string source_machine_;
+
+  std::atomic<uint32_t> failed_{0};  // 0: no; 1: error_ is being written; 2: error_ is there
+  StreamError error_;
+  std::atomic<bool> done_{false};
+};
+
+}  // namespace migrx

@@ -1,0 +1,229 @@
+#include "loader/session/session_control.h"
+
+#include <utility>
+
+#include "loader/main/return_path.h"
+
+namespace migrx {
+
+SessionControl::SessionControl(Session& session, Destination& destination,
+                               std::vector<SpscRing<Handoff*>*> accepted, std::vector<LoaderWorker*> workers,
+                               SessionLimits limits, bool switchover_ack)
+    : session_(session),
+      destination_(destination),
+      accepted_(std::move(accepted)),
+      workers_(std::move(workers)),
+      limits_(limits),
+      switchover_ack_(switchover_ack) {}
+
+uint32_t SessionControl::do_work(uint64_t now_ns) {
+  const std::size_t before = served_.size();
+  take_connections(now_ns);
+  uint32_t work = static_cast<uint32_t>(served_.size() - before);
+  work += destination_.do_work(now_ns);
+  refuse_strangers(now_ns);
+  switch (phase_) {
+    case Phase::running:
+      answer_source();
+      watch_clock(now_ns);
+      judge(now_ns);
+      break;
+    case Phase::telling: {
+      // With a return path the source closes when it has read SHUT 0. Without one it closed long ago.
+      const Served* const main = main_served();
+      const bool told = main == nullptr || session_.main_connection()->all_acknowledged();
+      const bool gone = main == nullptr || main->channel->end() != StreamEnd::none;
+      if (gone || (told && !return_path_open_) || now_ns >= deadline_ns_) {
+        session_.finish();
+        // Orderly: FIN behind everything sent. The poll cores finish the handshake while the report is
+        // written.
+        for (Served& served : served_) (void)served.channel->connection().close();
+        deadline_ns_ = now_ns + limits_.abort_ns;
+        phase_ = Phase::over;
+      }
+      break;
+    }
+    case Phase::aborting: {
+      const Handoff* const main = session_.main_connection();
+      const bool told = main == nullptr || main->all_acknowledged();
+      if (told || now_ns >= deadline_ns_) {
+        reset_all();
+        phase_ = Phase::resetting;
+        deadline_ns_ = now_ns + limits_.abort_ns;
+      }
+      break;
+    }
+    case Phase::resetting: {
+      reset_all();  // also those whose command ring was full, and late ones
+      uint64_t serving = 0;
+      for (const LoaderWorker* const worker : workers_) serving += worker->serving();
+      if (serving == 0 || now_ns >= deadline_ns_) phase_ = Phase::over;
+      break;
+    }
+    case Phase::over:
+      break;
+  }
+  return work;
+}
+
+void SessionControl::cancel() {
+  if (phase_ != Phase::running || destination_.verdict() == Verdict::accepted) return;
+  session_.fail(make_error(ErrorClass::cancelled, 0, "operator",
+                           "ended by a signal before the migration was complete"));
+}
+
+int SessionControl::worker_of(const Handoff* connection) const noexcept {
+  for (const Served& served : served_)
+    if (&served.channel->connection() == connection) return static_cast<int>(served.channel->worker());
+  return -1;
+}
+
+void SessionControl::take_connections(uint64_t now_ns) {
+  for (SpscRing<Handoff*>* const ring : accepted_) {
+    Handoff* connection = nullptr;
+    while (ring->pop(connection)) {
+      // Round robin: channels of one source carry about the same.
+      const std::size_t worker = next_worker_++ % workers_.size();
+      Channel* const channel = phase_ == Phase::running
+                                   ? session_.add_connection(*connection, static_cast<uint32_t>(worker))
+                                   : nullptr;
+      if (channel == nullptr || !workers_[worker]->attach(*channel)) {
+        ++refused_;
+        (void)connection->abort();
+        connection->detach();
+        connection->retire();
+        continue;
+      }
+      served_.push_back({channel, now_ns, false});
+    }
+  }
+}
+
+void SessionControl::refuse_strangers(uint64_t now_ns) {
+  for (std::size_t i = 0; i < served_.size();) {
+    Served& served = served_[i];
+    if (served.channel->identified()) {
+      ++i;
+      continue;
+    }
+    // A silent one is still its worker's: the reset comes back to it as the end of the stream.
+    const bool silent = now_ns - served.since_ns > limits_.identify_ns;
+    if (!served.aborted && (silent || served.channel->refused())) {
+      served.aborted = served.channel->connection().abort();
+      refused_ += served.aborted ? 1 : 0;
+    }
+    if (!served.aborted || !served.channel->let_go()) {
+      ++i;
+      continue;
+    }
+    served.channel->connection().retire();
+    session_.remove_connection(*served.channel);
+    served_.erase(served_.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+void SessionControl::answer_source() {
+  SessionEvent event;
+  while (session_.next_event(event)) {
+    switch (event.kind) {
+      case SessionEvent::Kind::return_path_opened:
+        return_path_open_ = true;
+        if (switchover_ack_) (void)send(make_switchover_ack());
+        break;
+      case SessionEvent::Kind::ping:
+        (void)send(make_pong(event.value));
+        break;
+      case SessionEvent::Kind::ram_complete:
+        break;
+    }
+  }
+}
+
+bool SessionControl::send(Bytes message) {
+  Handoff* const main = session_.main_connection();
+  return main != nullptr && main->send(message);
+}
+
+uint64_t SessionControl::bytes_received() const noexcept {
+  uint64_t sum = 0;
+  for (const Served& served : served_) sum += served.channel->connection().bytes_received.read();
+  return sum;
+}
+
+const SessionControl::Served* SessionControl::main_served() const noexcept {
+  const Handoff* const main = session_.main_connection();
+  for (const Served& served : served_)
+    if (main != nullptr && &served.channel->connection() == main) return &served;
+  return nullptr;
+}
+
+void SessionControl::watch_clock(uint64_t now_ns) {
+  const uint32_t identified =
+      session_.multifd_identified() + (session_.main_connection() != nullptr ? 1U : 0U);
+  if (identified == 0) return;
+  if (setup_since_ns_ == 0) setup_since_ns_ = progress_ns_ = now_ns;
+  if (identified < session_.channels_expected() && limits_.channels_ns > 0 &&
+      now_ns - setup_since_ns_ > limits_.channels_ns) {
+    session_.fail(make_error_values(
+        ErrorClass::mismatch, 0, "session: channels connected", identified, session_.channels_expected(),
+        "the other channels did not come: make --multifd-channels equal to the source's parameter"));
+    return;
+  }
+  const uint64_t bytes = bytes_received();
+  if (bytes != progress_bytes_) {
+    progress_bytes_ = bytes;
+    progress_ns_ = now_ns;
+    return;
+  }
+  // A quiet source is no fault: a switchover may idle for minutes. Channels that wait at a barrier for others
+  // from which nothing comes are one.
+  if (limits_.stall_ns == 0 || now_ns - progress_ns_ < limits_.stall_ns) return;
+  const FlushBarrier& barrier = session_.barrier();
+  bool some_wait = false;
+  for (uint32_t i = 0; i < barrier.channels(); ++i)
+    some_wait = some_wait || barrier.epochs_arrived(i) > barrier.epochs_released();
+  if (some_wait && session_.state() != SessionState::device_state)
+    session_.fail(
+        make_error(ErrorClass::timed_out, 0, "session: flush barrier",
+                   "no byte came for %.0f s while channels wait for each other (%s): is the source alive, "
+                   "and is multifd-flush-after-each-section as there?",
+                   static_cast<double>(limits_.stall_ns) * 1e-9, session_.standing().c_str()));
+}
+
+void SessionControl::judge(uint64_t now_ns) {
+  const Served* const main = main_served();
+  if (!source_end_told_ && main != nullptr && main->channel->end() != StreamEnd::none &&
+      session_.state() == SessionState::device_state) {
+    source_end_told_ = true;
+    destination_.source_ended();
+  }
+  switch (destination_.verdict()) {
+    case Verdict::pending:
+      break;
+    case Verdict::refused:
+      session_.fail(destination_.error());
+      break;
+    case Verdict::accepted:
+      if (session_.state() == SessionState::failed) break;
+      if (return_path_open_ && !send(make_shut(0))) return;  // command ring full: next turn
+      phase_ = Phase::telling;
+      deadline_ns_ = now_ns + limits_.farewell_ns;
+      return;
+  }
+  if (session_.state() == SessionState::failed) begin_abort(now_ns);
+}
+
+void SessionControl::begin_abort(uint64_t now_ns) {
+  destination_.abandon();
+  answer_source();
+  if (return_path_open_) (void)send(make_shut(1));
+  phase_ = Phase::aborting;
+  deadline_ns_ = now_ns + (return_path_open_ ? limits_.abort_ns : 0);
+}
+
+void SessionControl::reset_all() {
+  for (Served& served : served_)
+    if (!served.aborted) served.aborted = served.channel->connection().abort();
+}
+
+}  // namespace migrx

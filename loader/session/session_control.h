@@ -1,0 +1,86 @@
+// The control thread's part of a session: takes in connections, answers the return path, watches the clock,
+// and ends it all in the one way that leaves the source able to go on.
+//
+//   running ──accepted──▶ telling (SHUT 0) ──acked, source gone──▶ over
+//      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting ──▶ over
+//
+// Sans-IO: time is an argument, bytes go through the hand-off's command ring.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "loader/session/destination.h"
+#include "loader/session/loader_worker.h"
+#include "loader/session/session.h"
+
+namespace migrx {
+
+struct SessionLimits {
+  uint64_t identify_ns = 30'000'000'000;  // a connection that has not said what it is
+  uint64_t channels_ns = 60'000'000'000;  // between the first channel and the last
+  uint64_t stall_ns = 60'000'000'000;     // channels wait for each other and no byte comes; 0: for ever
+  // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
+  // lives.
+  uint64_t abort_ns = 200'000'000;
+  // For the source to acknowledge SHUT 0 and close. It closes as soon as it has read it.
+  uint64_t farewell_ns = 10'000'000'000;
+};
+
+class SessionControl {
+ public:
+  // `accepted`: one ring per poll core; `workers`: who serves channels. All must outlive this object.
+  SessionControl(Session& session, Destination& destination, std::vector<SpscRing<Handoff*>*> accepted,
+                 std::vector<LoaderWorker*> workers, SessionLimits limits, bool switchover_ack);
+
+  // Returns work done; call until over().
+  uint32_t do_work(uint64_t now_ns);
+  [[nodiscard]] bool over() const noexcept { return phase_ == Phase::over; }
+  [[nodiscard]] bool return_path_open() const noexcept { return return_path_open_; }
+  // Worker that serves this connection, -1: none.
+  [[nodiscard]] int worker_of(const Handoff* connection) const noexcept;
+  [[nodiscard]] uint64_t refused() const noexcept { return refused_; }
+
+  // The operator wants it to end. Behind the destination's acceptance it is too late: the migration is
+  // finished.
+  void cancel();
+
+ private:
+  enum class Phase : uint8_t { running, telling, aborting, resetting, over };
+  struct Served {
+    Channel* channel;
+    uint64_t since_ns;
+    bool aborted;
+  };
+
+  void take_connections(uint64_t now_ns);
+  void refuse_strangers(uint64_t now_ns);
+  void answer_source();
+  void watch_clock(uint64_t now_ns);
+  void judge(uint64_t now_ns);
+  void begin_abort(uint64_t now_ns);
+  bool send(Bytes message);
+  void reset_all();
+  [[nodiscard]] uint64_t bytes_received() const noexcept;
+  [[nodiscard]] const Served* main_served() const noexcept;
+
+  Session& session_;
+  Destination& destination_;
+  const std::vector<SpscRing<Handoff*>*> accepted_;
+  const std::vector<LoaderWorker*> workers_;
+  const SessionLimits limits_;
+  const bool switchover_ack_;
+
+  Phase phase_ = Phase::running;
+  std::vector<Served> served_;
+  std::size_t next_worker_ = 0;
+  bool return_path_open_ = false;
+  bool source_end_told_ = false;
+  uint64_t refused_ = 0;
+  uint64_t deadline_ns_ = 0;     // of the present phase
+  uint64_t setup_since_ns_ = 0;  // first channel
+  uint64_t progress_ns_ = 0;     // last time bytes_received() changed
+  uint64_t progress_bytes_ = 0;
+};
+
+}  // namespace migrx

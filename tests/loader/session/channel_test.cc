@@ -1,0 +1,211 @@
+#include "loader/session/channel.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "loader/session/loader_worker.h"
+
+namespace migrx {
+namespace {
+
+// Takes bytes one record of eight at a time; parks in front of a record that begins with 'P' until allowed
+// on.
+class FakeParser final : public ChannelParser {
+ public:
+  ParseResult parse(Bytes piece) noexcept override {
+    ++calls;
+    if (parked_) {
+      if (!allowed) return {0, ParseStatus::parked};
+      parked_ = false;
+      ++continued;
+    }
+    std::size_t used = 0;
+    for (const std::byte byte : piece) {
+      if (byte == std::byte{'X'}) {
+        error_ = make_error(ErrorClass::bad_stream, text.size(), "fake: record", "X");
+        return {used, ParseStatus::failed};
+      }
+      text.push_back(static_cast<char>(byte));
+      ++used;
+      if (byte == std::byte{'P'} && !allowed) {
+        parked_ = true;
+        return {used, ParseStatus::parked};
+      }
+    }
+    return {used, ParseStatus::need_more};
+  }
+  bool ready() noexcept override { return allowed; }
+  StreamError end_of_stream() noexcept override {
+    return complete ? StreamError{} : make_error(ErrorClass::truncated, text.size(), "fake: end", "%s", "");
+  }
+  const StreamError& error() const noexcept override { return error_; }
+  uint64_t offset() const noexcept override { return text.size(); }
+  uint64_t needed_from() noexcept override { return needed; }
+
+  std::string text;
+  bool allowed = true;
+  bool complete = false;
+  uint64_t needed = kNothingNeeded;
+  int calls = 0;
+  int continued = 0;
+
+ private:
+  bool parked_ = false;
+  StreamError error_;
+};
+
+class FakeDirectory final : public ChannelDirectory {
+ public:
+  ChannelParser* identify(std::span<const std::byte, kMagicBytes> magic, Handoff&,
+                          uint32_t) noexcept override {
+    return magic[0] == std::byte{'m'} ? &parser : nullptr;
+  }
+  void channel_failed(const StreamError& error) noexcept override { errors.push_back(error); }
+  bool over() const noexcept override { return is_over; }
+
+  FakeParser parser;
+  std::vector<StreamError> errors;
+  bool is_over = false;
+};
+
+class ChannelTest : public ::testing::Test {
+ protected:
+  void send(const std::string& text) {
+    texts_.push_back(std::make_unique<std::string>(text));
+    handoff_.push({reinterpret_cast<const std::byte*>(texts_.back()->data()), texts_.back().get(),
+                   static_cast<uint32_t>(text.size()), StreamEnd::none});
+    handoff_.publish();
+  }
+  void end(StreamEnd end) {
+    handoff_.push_end(end);
+    handoff_.publish();
+  }
+  uint32_t home() {
+    std::array<void*, 64> buffers;
+    uint32_t count = 0;
+    handoff_.reclaim(buffers, count);
+    return count;
+  }
+
+  Handoff handoff_{64};
+  FakeDirectory directory_;
+  Channel channel_{handoff_, directory_, 0};
+  std::vector<std::unique_ptr<std::string>> texts_;
+};
+
+TEST_F(ChannelTest, identified_by_four_bytes_split_anywhere) {
+  for (const char* const piece : {"m", "ai", "", "n-and-more"}) send(piece);
+  channel_.do_work(64);
+  EXPECT_TRUE(channel_.identified());
+  EXPECT_EQ(directory_.parser.text, "main-and-more");
+  EXPECT_EQ(home(), 4U);
+}
+
+TEST_F(ChannelTest, a_stranger_is_refused_and_nothing_else_happens) {
+  send("GET / HTTP/1.1");
+  channel_.do_work(64);
+  EXPECT_TRUE(channel_.refused());
+  EXPECT_TRUE(channel_.over());
+  EXPECT_TRUE(directory_.errors.empty());
+  EXPECT_EQ(home(), 1U);
+}
+
+TEST_F(ChannelTest, a_connection_that_ends_before_it_said_what_it_is_is_a_stranger) {
+  send("ma");
+  end(StreamEnd::fin);
+  channel_.do_work(64);
+  EXPECT_TRUE(channel_.refused());
+  EXPECT_TRUE(directory_.errors.empty());
+}
+
+TEST_F(ChannelTest, the_budget_is_kept) {
+  for (int i = 0; i < 10; ++i) send("main");
+  EXPECT_EQ(channel_.do_work(4), 4U);
+  EXPECT_EQ(directory_.parser.text.size(), 16U);
+}
+
+TEST_F(ChannelTest, a_parked_parser_keeps_its_place_inside_a_slice) {
+  directory_.parser.allowed = false;
+  send("main12P34");
+  send("56");
+  channel_.do_work(64);
+  EXPECT_EQ(directory_.parser.text, "main12P");
+  EXPECT_EQ(home(), 0U);
+  EXPECT_EQ(channel_.do_work(64), 0U);
+  directory_.parser.allowed = true;
+  channel_.do_work(64);
+  EXPECT_EQ(directory_.parser.text, "main12P3456");
+  EXPECT_EQ(home(), 2U);
+}
+
+TEST_F(ChannelTest, what_a_parser_does_behind_a_barrier_needs_no_further_bytes) {
+  directory_.parser.allowed = false;
+  send("mainP");
+  channel_.do_work(64);
+  directory_.parser.allowed = true;
+  EXPECT_GT(channel_.do_work(64), 0U);
+  EXPECT_EQ(directory_.parser.continued, 1);
+}
+
+TEST_F(ChannelTest, bytes_still_referenced_are_not_given_back) {
+  send("main");
+  send("0123");
+  send("4567");
+  directory_.parser.needed = 6;  // inside the second slice
+  channel_.do_work(64);
+  EXPECT_EQ(home(), 1U);
+  directory_.parser.needed = ChannelParser::kNothingNeeded;
+  send("8");
+  channel_.do_work(64);
+  EXPECT_EQ(home(), 3U);
+  directory_.parser.needed = 13;
+  send("9");
+  channel_.do_work(64);
+  EXPECT_EQ(home(), 0U);
+}
+
+TEST_F(ChannelTest, a_failure_is_told_once_and_the_ring_let_go) {
+  send("mainX");
+  send("more");
+  channel_.do_work(64);
+  ASSERT_EQ(directory_.errors.size(), 1U);
+  EXPECT_EQ(directory_.errors[0].error_class, ErrorClass::bad_stream);
+  EXPECT_TRUE(channel_.over());
+  EXPECT_EQ(home(), 2U);
+}
+
+TEST_F(ChannelTest, an_early_end_says_who_ended_it) {
+  send("main");
+  end(StreamEnd::reset);
+  channel_.do_work(64);
+  ASSERT_EQ(directory_.errors.size(), 1U);
+  EXPECT_STREQ(directory_.errors[0].text.data(), "the source reset the connection");
+}
+
+TEST_F(ChannelTest, lets_go_when_the_session_is_over) {
+  send("main");
+  directory_.is_over = true;
+  channel_.do_work(64);
+  EXPECT_TRUE(channel_.over());
+  EXPECT_TRUE(handoff_.detached());
+  EXPECT_EQ(home(), 1U);
+}
+
+TEST_F(ChannelTest, a_worker_lets_go_of_what_is_over) {
+  LoaderWorker worker(4);
+  ASSERT_TRUE(worker.attach(channel_));
+  send("main");
+  worker.do_work(0);
+  EXPECT_EQ(worker.serving(), 1U);
+  directory_.parser.complete = true;
+  end(StreamEnd::fin);
+  worker.do_work(0);
+  EXPECT_EQ(worker.serving(), 0U);
+  EXPECT_TRUE(channel_.let_go());
+  EXPECT_TRUE(directory_.errors.empty());
+}
+
+}  // namespace
+}  // namespace migrx
