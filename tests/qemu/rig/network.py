@@ -1,0 +1,124 @@
+"""Network namespaces for one test: the source's side, and optionally a router with an impaired link.
+
+Plain:   [source and receiver's tap mig0, 10.77.0.1/24]
+Routed:  [source 10.78.0.2] == tap - impair.py - tap == [router 10.78.0.1, 10.77.0.1 on mig0]
+The receiver creates mig0 itself (DPDK's net_tap) and answers as 10.77.0.2. No address ever exists outside
+these namespaces. Names carry the rig's process id; what a killed rig left is removed by the next one.
+"""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+
+from .machine import die_with_parent
+
+_RUN = "/run/netns"
+_numbers = itertools.count()
+INTERFACE, RECEIVER, NEAR, FAR = "mig0", "10.77.0.2", "10.77.0.1", "10.78.0.2"
+
+
+def _ip(*words, check=True):
+    return subprocess.run(["ip", *words], check=check, capture_output=True, text=True)
+
+
+def remove_stale_namespaces():
+    """Removes namespaces whose rig is no longer alive."""
+    if not os.path.isdir(_RUN):
+        return
+    for name in os.listdir(_RUN):
+        match = re.fullmatch(r"migrx-(\d+)-\d+[a-z]?", name)
+        if match and not os.path.exists("/proc/" + match.group(1)):
+            _ip("netns", "del", name, check=False)
+
+
+class Network:
+    """The namespaces of one test. `source` and `receiver` name those for the two processes."""
+
+    def __init__(self, mtu=9000, congestion=None, impair=None):
+        """`congestion`: the source's TCP congestion control; `impair`: options for impair.py, which also
+        puts the router in between, e.g. {"seed": 1, "loss": 0.01}."""
+        self.mtu, self._names, self._impairment = mtu, [], None
+        number = next(_numbers)
+        self.receiver = self._make("migrx-%d-%d" % (os.getpid(), number))
+        self.source = self._make("migrx-%d-%ds" % (os.getpid(), number)) if impair is not None else self.receiver
+        try:
+            if congestion:
+                self.sysctl(self.source, "net/ipv4/tcp_congestion_control", congestion)
+            if impair is not None:
+                self._start_impairment(impair)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self, name):
+        _ip("netns", "add", name)
+        self._names.append(name)
+        self.sysctl(name, "net/ipv6/conf/all/disable_ipv6", "1")
+        self.sysctl(name, "net/ipv6/conf/default/disable_ipv6", "1")
+        _ip("-n", name, "link", "set", "lo", "up")
+        return name
+
+    @staticmethod
+    def sysctl(name, key, value):
+        """Sets /proc/sys/KEY inside the namespace."""
+        subprocess.run(["nsenter", "--net=%s/%s" % (_RUN, name), "sh", "-c", 'echo "$2" > /proc/sys/"$1"', "sh",
+                        key, value], check=True)
+
+    def _start_impairment(self, options):
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "impair.py")
+        words = [word for key, value in options.items() for word in ("--" + key, str(value))]
+        self._impairment = subprocess.Popen([sys.executable, program, self.source, self.receiver, *words],
+                                            stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        if self._impairment.stdout.readline() != "ready\n":
+            raise RuntimeError("impair.py did not start")
+        for name, address in ((self.source, FAR), (self.receiver, "10.78.0.1")):
+            _ip("-n", name, "link", "set", "link0", "mtu", str(self.mtu), "up")
+            _ip("-n", name, "addr", "add", address + "/24", "dev", "link0")
+        _ip("-n", self.source, "route", "add", "default", "via", "10.78.0.1")
+        self.sysctl(self.receiver, "net/ipv4/ip_forward", "1")
+
+    def has_interface(self):
+        return _ip("-n", self.receiver, "link", "show", INTERFACE, check=False).returncode == 0
+
+    def attach(self, alive=lambda: True, timeout=30.0):
+        """Waits until the receiver has made its interface and gives it MTU and address; False if it ended."""
+        deadline = time.monotonic() + timeout
+        while not self.has_interface():
+            if not alive():
+                return False
+            if time.monotonic() > deadline:
+                raise TimeoutError("the receiver made no interface " + INTERFACE)
+            time.sleep(0.02)
+        _ip("-n", self.receiver, "link", "set", INTERFACE, "mtu", str(self.mtu), "up")
+        _ip("-n", self.receiver, "addr", "replace", NEAR + "/24", "dev", INTERFACE)
+        return True
+
+    def impairment_counts(self):
+        """What impair.py did so far, as a dictionary; empty without one. Ends it."""
+        if self._impairment is None:
+            return {}
+        self._impairment.terminate()
+        counts = {}
+        for line in self._impairment.stdout:
+            key, value = line.split()
+            counts[key] = int(value)
+        self._impairment.wait()
+        self._impairment = None
+        return counts
+
+    def close(self):
+        if self._impairment is not None:
+            self._impairment.kill()
+            self._impairment.wait()
+        for name in self._names:
+            _ip("netns", "del", name, check=False)
+        self._names = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()

@@ -1,0 +1,127 @@
+"""Running the migrx program under test and reading what it reports."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+from .machine import die_with_parent, in_namespace
+from .network import INTERFACE, NEAR, RECEIVER
+
+_ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
+PORT = 4444
+
+
+def migrx_program():
+    """The program under test: $MIGRX, or the one in $MIGRX_BUILD (default build/); None when it is not built."""
+    build = os.path.join(_ROOT, os.environ.get("MIGRX_BUILD", "build"))
+    for path in (os.environ.get("MIGRX", ""), os.path.join(build, "loader", "app", "migrx"),
+                 os.path.join(build, "migrx")):
+        if path and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+class Receiver:
+    """`migrx receive` in the network's receiver namespace.
+
+    `ram` maps block names to their files, optionally with options: {"mem": "/dev/shm/x,size=64M"}.
+    """
+
+    def __init__(self, folder, network, ram, channels=0, compression="none", capabilities=(), extra=(),
+                 handoff=None, name="receiver"):
+        self.folder, self.network, self.name = folder, network, name
+        self.report_path = os.path.join(folder, name + ".json")
+        self.dump = os.path.join(folder, name + ".blocks")
+        self.log_path = os.path.join(folder, name + ".log")
+        self.uri = "tcp:%s:%d" % (RECEIVER, PORT)
+        os.makedirs(self.dump, exist_ok=True)
+        ready_read, ready_write = os.pipe()
+        command = [migrx_program(), "receive", "--port", "net_tap0,iface=" + INTERFACE,
+                   "--address", RECEIVER + "/24", "--listen", str(PORT), "--mtu", str(network.mtu),
+                   "--report", self.report_path, "--dump-blocks", self.dump, "--ready-fd", str(ready_write)]
+        if network.source != network.receiver:
+            command += ["--gateway", NEAR]
+        for block, file in ram.items():
+            command += ["--ram", "%s=%s" % (block, file)]
+        if channels:
+            command += ["--multifd-channels", str(channels), "--multifd-compression", compression]
+        for capability in capabilities:
+            command += ["--capability", capability]
+        command += ["--handoff", handoff] if handoff else ["--no-handoff"]
+        self.command = command + list(extra)
+        self._log = open(self.log_path, "wb")
+        self.process = subprocess.Popen(in_namespace(network.receiver, self.command), stdin=subprocess.DEVNULL,
+                                        stdout=self._log, stderr=subprocess.STDOUT, pass_fds=(ready_write,),
+                                        preexec_fn=die_with_parent)
+        os.close(ready_write)
+        self._ready = os.fdopen(ready_read, "rb")
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def wait_ready(self, timeout=30.0):
+        """Sets up the interface and waits for the ready line; False when the program ended instead."""
+        if not self.network.attach(self.alive, timeout):
+            return False
+        return bool(self._ready.readline())
+
+    def wait(self, timeout=60.0):
+        """Waits for the end; returns the exit status."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError("migrx did not end within %d s: %s" % (timeout, self.log()[-2000:])) from None
+
+    def report(self):
+        with open(self.report_path, encoding="utf-8") as file:
+            return json.load(file)
+
+    def children(self):
+        """Process ids of the program's children: the worker that the supervising parent watches."""
+        with open("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid), encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+
+    def signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def block(self, name):
+        """Content of a block that has no file, from --dump-blocks."""
+        wanted = name.replace("/", "_")
+        for entry in os.listdir(self.dump):
+            if entry in (wanted, wanted + ".bin", wanted + ".ram"):
+                with open(os.path.join(self.dump, entry), "rb") as file:
+                    return file.read()
+        raise FileNotFoundError("no dump of block %s among %s" % (name, sorted(os.listdir(self.dump))))
+
+    def close(self):
+        """Ends the program with all its children; the supervising parent first, so that it restarts nothing."""
+        if self.alive():
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                children = self.children()
+                self.process.kill()
+                for child in children:
+                    try:
+                        os.kill(child, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+        self.process.wait()
+        self._log.close()
+        self._ready.close()
+        deadline = time.monotonic() + 5
+        while self.network.has_interface() and time.monotonic() < deadline:
+            time.sleep(0.02)  # The worker of a killed parent is about to go, and its interface with it.
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()
