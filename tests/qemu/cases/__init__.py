@@ -1,0 +1,1 @@
+"""The cases of tests/qemu/test_matrix.py."""

@@ -1,0 +1,230 @@
+"""Migrations that must fail: cleanly, with a clear reason, and with the guest still running at the source."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import time
+
+from rig.guest import MIB
+from rig.network import Network
+from rig.runner import Case, expect
+from rig.transfer import SLOW, Transfer, need
+
+FREE_S = 5.0  # "within seconds": how soon a source must be free of a receiver that failed
+
+
+class Faulty:
+    """A started source and receiver, and the expectations that failing cases share."""
+
+    def __init__(self, transfer, folder, stack, ram=None, **receiver_changes):
+        need(transfer.version)
+        self.transfer, self.folder = transfer, folder
+        self.network = stack.enter_context(Network(transfer.mtu))
+        self.source = transfer.start_source(folder, stack, self.network)
+        options, self.files = transfer.ram_files(folder, self.source)
+        told = dataclasses.replace(transfer, **receiver_changes)
+        self.receiver = told.start_receiver(folder, stack, self.network, options if ram is None else ram)
+
+    def begin(self, seconds=1.0):
+        """Starts a migration that cannot converge and lets it run for a while."""
+        self.source.migrate(self.receiver.uri)
+        deadline = time.monotonic() + 20
+        while self.source.migration().get("ram", {}).get("transferred", 0) < MIB:
+            expect(time.monotonic() < deadline, "the migration never got going: %s", self.source.migration())
+            time.sleep(0.05)
+        time.sleep(seconds)
+        expect(self.source.migration()["status"] == "active", "ended too early: %s", self.source.migration())
+
+    def expect_source_free(self, states=("failed",), within=FREE_S):
+        """The source's migration is over and its guest runs: it counts on."""
+        begun = time.monotonic()
+        self.source.wait_migration(states, timeout=within)
+        taken = time.monotonic() - begun
+        expect(self.source.running(), "the source's guest is %s", self.source.qmp.command("query-status"))
+        before = len(self.source.console())
+        deadline = time.monotonic() + 5
+        while len(self.source.console()) == before:
+            expect(time.monotonic() < deadline, "the source's guest prints nothing any more")
+            time.sleep(0.05)
+        counts = self.source.counts()
+        expect(counts[-1][2] == 0, "the source's guest found bad pages: %s", counts[-1])
+        return "source free after %.2f s" % taken
+
+    def expect_failed(self, error_class, *words, status=1):
+        """migrx ended with `status` and its report's error is of that class and names those words."""
+        got = self.receiver.wait(30)
+        expect(got == status, "exit status %d, expected %d: %s", got, status, self.receiver.log()[-1500:])
+        report = self.receiver.report()
+        expect(report["outcome"] != "complete", "the report says complete")
+        error = report["error"]
+        expect(error, "the report has no error: %s", report)
+        expect(error["class"] in error_class.split("|"), "error class %s, expected %s: %s", error["class"],
+               error_class, error)
+        text = " ".join(str(value) for value in error.values())
+        for word in words:
+            expect(word in text, "the error does not name %r: %s", word, error)
+        self.expect_nothing_left()
+        return report
+
+    def expect_nothing_left(self):
+        """No interface, and of the files only those that were there before."""
+        deadline = time.monotonic() + 2
+        while self.network.has_interface() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        expect(not self.network.has_interface(), "migrx ended but its interface is still there")
+        for path in self.files.values():
+            expect(not os.path.exists(path), "migrx failed but left %s", path)
+
+
+def _busy(version, **changes):
+    """A migration that goes on until somebody ends it: the guest dirties faster than the bandwidth allows."""
+    settings = {"version": version, "dirty_s": 1.0, "channels": 4, "parameters": {"max_bandwidth": SLOW // 2}}
+    settings.update(changes)
+    return Transfer(**settings)
+
+
+def _case(name, body, quick=True):
+    def run(folder):
+        with contextlib.ExitStack() as stack:
+            return body(folder, stack)
+    return Case(name, run, quick, 90)
+
+
+def cancelled(version, channels):
+    def body(folder, stack):
+        faulty = Faulty(_busy(version, channels=channels), folder, stack)
+        faulty.begin()
+        faulty.source.qmp.command("migrate_cancel")
+        remark = faulty.expect_source_free(("cancelled",))
+        faulty.expect_failed("truncated")
+        return remark
+    return body
+
+
+def source_killed(version, channels):
+    def body(folder, stack):
+        faulty = Faulty(_busy(version, channels=channels), folder, stack)
+        faulty.begin()
+        faulty.source.process.kill()
+        faulty.expect_failed("truncated|io")
+    return body
+
+
+def receiver_terminated(version, number):
+    def body(folder, stack):
+        faulty = Faulty(_busy(version), folder, stack)
+        faulty.begin()
+        faulty.receiver.signal(number)
+        remark = faulty.expect_source_free()
+        status = faulty.receiver.wait(10)
+        expect(status == 1, "exit status %d after %s", status, signal.Signals(number).name)
+        expect(faulty.receiver.report()["outcome"] != "complete", "the report says complete")
+        faulty.expect_nothing_left()
+        return remark
+    return body
+
+
+def worker_killed(version, return_path=True):
+    """SIGKILL of the process that holds the connections: its parent must free the source."""
+    def body(folder, stack):
+        faulty = Faulty(_busy(version, return_path=return_path), folder, stack)
+        faulty.begin()
+        workers = faulty.receiver.children()
+        expect(len(workers) == 1, "migrx has the children %s, expected one worker", workers)
+        os.kill(workers[0], signal.SIGKILL)
+        # The interface goes with the worker and comes back with the one that resets: configure it again, as the
+        # host's network manager would.
+        deadline = time.monotonic() + FREE_S + 5
+        while faulty.source.migration()["status"] == "active" and time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                faulty.network.attach(faulty.receiver.alive, 1)
+            time.sleep(0.1)
+        remark = faulty.expect_source_free()
+        status = faulty.receiver.wait(30)
+        expect(status == 1, "exit status %d, expected 1", status)
+        faulty.expect_nothing_left()
+        return remark
+    return body
+
+
+def parent_killed(version):
+    def body(folder, stack):
+        faulty = Faulty(_busy(version), folder, stack)
+        faulty.begin()
+        workers = faulty.receiver.children()
+        faulty.receiver.process.kill()
+        remark = faulty.expect_source_free()
+        deadline = time.monotonic() + 5
+        while any(os.path.exists("/proc/%d" % worker) for worker in workers):
+            expect(time.monotonic() < deadline, "the worker outlives its parent")
+            time.sleep(0.05)
+        return remark
+    return body
+
+
+def misconfigured(version, settings, receiver, words, error_class="mismatch", ram=None):
+    """Source and receiver disagree: settings of the one, changes of the other."""
+    def body(folder, stack):
+        transfer = _busy(version, **settings)
+        faulty = Faulty(transfer, folder, stack, ram=ram(folder) if ram else None, **receiver)
+        faulty.source.migrate(faulty.receiver.uri)
+        report = faulty.expect_failed(error_class, *words)
+        return "%s; %s" % (faulty.expect_source_free(), report["error"].get("message", ""))
+    return body
+
+
+def postcopy(version):
+    def body(folder, stack):
+        transfer = _busy(version, channels=0, capabilities={"postcopy_ram": True})
+        faulty = Faulty(transfer, folder, stack)
+        faulty.source.migrate(faulty.receiver.uri)
+        faulty.expect_failed("unsupported", "postcopy-ram")
+        return faulty.expect_source_free()
+    return body
+
+
+def too_few_channels(version):
+    """The source opens 2 channels, the receiver waits for 4."""
+    def body(folder, stack):
+        faulty = Faulty(_busy(version, channels=2), folder, stack, channels=4,
+                        receiver_extra=("--channels-timeout", "2"))
+        faulty.source.migrate(faulty.receiver.uri)
+        faulty.expect_failed("mismatch", "multifd-channels")
+        return faulty.expect_source_free()
+    return body
+
+
+def cases():
+    for version in ("7.2", "10"):
+        newest = version == "10"
+        yield _case("migrate-cancel-multifd-%s" % version, cancelled(version, 4))
+        yield _case("migrate-cancel-precopy-%s" % version, cancelled(version, 0), False)
+        yield _case("source-killed-multifd-%s" % version, source_killed(version, 4))
+        yield _case("source-killed-precopy-%s" % version, source_killed(version, 0), False)
+        yield _case("sigterm-%s" % version, receiver_terminated(version, signal.SIGTERM))
+        yield _case("sigint-%s" % version, receiver_terminated(version, signal.SIGINT), False)
+        yield _case("sigkill-worker-%s" % version, worker_killed(version))
+        yield _case("sigkill-worker-no-return-path-%s" % version, worker_killed(version, False), False)
+        yield _case("sigkill-parent-%s" % version, parent_killed(version), newest)
+        yield _case("channels-fewer-at-source-%s" % version, too_few_channels(version), newest)
+        yield _case("channels-more-at-source-%s" % version,
+                    misconfigured(version, {"channels": 4}, {"channels": 2}, ["multifd-channels"]))
+        yield _case("multifd-unexpected-%s" % version,
+                    misconfigured(version, {"channels": 2}, {"channels": 0}, ["multifd"]), newest)
+        yield _case("compression-zlib-told-zstd-%s" % version,
+                    misconfigured(version, {"channels": 2, "compression": "zlib"}, {"compression": "zstd"},
+                                  ["multifd-compression", "zlib", "zstd"]))
+        yield _case("compression-none-told-zlib-%s" % version,
+                    misconfigured(version, {"channels": 2}, {"compression": "zlib"},
+                                  ["multifd-compression"]), False)
+        yield _case("block-not-at-source-%s" % version,
+                    misconfigured(version, {}, {}, ["nosuch"],
+                                  ram=lambda folder: {"nosuch": os.path.join(folder, "received.mem,size=64M")}))
+        yield _case("wrong-size-%s" % version,
+                    misconfigured(version, {}, {}, ["mem"],
+                                  ram=lambda folder: {"mem": os.path.join(folder, "received.mem,size=32M")}))
+        yield _case("postcopy-refused-%s" % version, postcopy(version))
+    yield _case("compress-not-told-7.2",
+                misconfigured("7.2", {"channels": 0, "capabilities": {"compress": True}}, {}, ["compress"],
+                              "mismatch|bad-stream"))

@@ -1,0 +1,60 @@
+"""Comparing received memory with the source's, page by page."""
+
+import mmap
+import os
+
+from .guest import MIB
+from .runner import expect
+from .stream import PAGE, Decoder
+
+
+def differing_pages(one, other, limit=8):
+    """Offsets of the first differing pages of two buffers of equal length, and how many there are."""
+    offsets, count = [], 0
+    for base in range(0, len(one), MIB):
+        a, b = one[base:base + MIB], other[base:base + MIB]
+        if a == b:
+            continue
+        for at in range(0, len(a), PAGE):
+            if a[at:at + PAGE] != b[at:at + PAGE]:
+                count += 1
+                if len(offsets) < limit:
+                    offsets.append(base + at)
+    return offsets, count
+
+
+def expect_same(name, received, wanted):
+    """Fails unless two buffers are equal; the text names the first pages that differ."""
+    expect(len(received) == len(wanted), "%s: %d bytes received, the source has %d", name, len(received),
+           len(wanted))
+    offsets, count = differing_pages(received, wanted)
+    expect(count == 0, "%s: %d of %d pages differ, first at %s", name, count, len(wanted) // PAGE,
+           " ".join("%#x" % offset for offset in offsets))
+
+
+def expect_same_files(name, received_path, source_path):
+    """Fails unless the received file holds exactly the source's bytes."""
+    size = os.path.getsize(source_path)
+    expect(os.path.getsize(received_path) >= size, "%s: %s is shorter than the source's block", name, received_path)
+    with open(received_path, "rb") as one, open(source_path, "rb") as other:
+        with mmap.mmap(one.fileno(), 0, prot=mmap.PROT_READ) as received, \
+                mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ) as source:
+            offsets, count = differing_pages(source, received)
+    expect(count == 0, "%s: %d of %d pages differ, first at %s", name, count, size // PAGE,
+           " ".join("%#x" % offset for offset in offsets))
+
+
+def expect_same_small_blocks(source, receiver, folder):
+    """Compares every block without a file with an independently decoded capture of the stopped source."""
+    path = os.path.join(folder, "small.capture")
+    source.capture_small_blocks(path)
+    with open(path, "rb") as file:
+        oracle = Decoder(file.read())
+    os.unlink(path)
+    compared = 0
+    for name, content in oracle.blocks.items():
+        if name.rsplit("/", 1)[-1] in [backend.id for backend in source.backends if backend.kind == "file"]:
+            continue
+        expect_same(name, receiver.block(name), content)
+        compared += 1
+    expect(compared > 0, "no small block was compared")

@@ -1,0 +1,19 @@
+#!/usr/bin/python3
+"""Migrates real QEMU processes into migrx in every mode and compares memory byte for byte.
+
+Needs root (network namespaces), /dev/net/tun and a built migrx; cases whose QEMU is missing are skipped.
+The quick subset runs by default; --all runs every case, and words select cases by name.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from cases import faults, modes
+from rig import runner
+from rig.network import remove_stale_namespaces
+
+if __name__ == "__main__":
+    if os.geteuid() == 0:
+        remove_stale_namespaces()
+    runner.main([*modes.cases(), *faults.cases()], __doc__.splitlines()[0])
