@@ -1,0 +1,166 @@
+#include "dataplane/agent_thread.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include <exception>
+#include <future>
+#include <string>
+#include <system_error>
+
+namespace migrx {
+namespace {
+
+// Empty turns before the first pause: a burst often follows on the heels of another.
+constexpr uint32_t kTurnsBeforeYield = 16;
+// And before the first sleep: about 50 us of yielding.
+constexpr uint32_t kTurnsBeforeSleep = 128;
+constexpr timespec kSleep{0, 50'000};
+
+void pause_cpu() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+void pause(IdleStrategy idle, uint32_t empty_turns) noexcept {
+  switch (idle) {
+    case IdleStrategy::spin:
+      pause_cpu();
+      return;
+    case IdleStrategy::yield:
+      if (empty_turns >= kTurnsBeforeYield) sched_yield();
+      return;
+    case IdleStrategy::sleep:
+      if (empty_turns >= kTurnsBeforeSleep)
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &kSleep, nullptr);
+      else if (empty_turns >= kTurnsBeforeYield)
+        sched_yield();
+      return;
+  }
+}
+
+void pin_to(CpuId cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(static_cast<std::size_t>(cpu.value()), &set);
+  const int error = pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+  if (error != 0)
+    throw std::system_error(error, std::generic_category(),
+                            "cannot pin a thread to CPU " + std::to_string(cpu.value()) +
+                                ": is it online, and in this process's cpuset?");
+}
+
+}  // namespace
+
+std::optional<IdleStrategy> parse_idle_strategy(std::string_view name) noexcept {
+  for (const IdleStrategy idle : {IdleStrategy::spin, IdleStrategy::yield, IdleStrategy::sleep})
+    if (name == to_string(idle)) return idle;
+  return std::nullopt;
+}
+
+std::string_view to_string(IdleStrategy idle) noexcept {
+  switch (idle) {
+    case IdleStrategy::spin:
+      return "spin";
+    case IdleStrategy::yield:
+      return "yield";
+    case IdleStrategy::sleep:
+      return "sleep";
+  }
+  return "";
+}
+
+uint64_t monotonic_ns() noexcept {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<uint64_t>(now.tv_nsec);
+}
+
+AgentThread::AgentThread(std::vector<Agent*> agents, AgentThreadOptions options)
+    : agents_(std::move(agents)), options_(std::move(options)) {}
+
+AgentThread::~AgentThread() {
+  stop();
+}
+
+void AgentThread::enter() {
+  if (options_.cpu) pin_to(*options_.cpu);
+  if (!agents_.empty())
+    pthread_setname_np(pthread_self(), std::string(agents_.front()->name()).substr(0, 15).c_str());
+  // A sleep of 50 us must not become 100: the kernel's default slack is 50 us.
+  if (options_.idle == IdleStrategy::sleep) prctl(PR_SET_TIMERSLACK, 1'000UL, 0, 0, 0);
+  if (options_.enter) options_.enter();
+  for (; started_ < agents_.size(); ++started_) agents_[started_]->on_start();
+}
+
+void AgentThread::start() {
+  stop_.store(false, std::memory_order_relaxed);
+  started_ = 0;
+  std::promise<void> ready;
+  std::future<void> result = ready.get_future();
+  // The promise moves to the thread: it must outlive its own set_value().
+  thread_ = std::thread([this, ready = std::move(ready)]() mutable {
+    try {
+      enter();
+    } catch (...) {
+      while (started_ > 0) agents_[--started_]->on_stop();
+      ready.set_exception(std::current_exception());
+      return;
+    }
+    ready.set_value();
+    run();
+    while (started_ > 0) agents_[--started_]->on_stop();
+    if (options_.leave) options_.leave();
+  });
+  try {
+    result.get();
+  } catch (...) {
+    thread_.join();
+    throw;
+  }
+}
+
+void AgentThread::run() noexcept {
+  uint32_t empty_turns = 0;
+  uint64_t turn_began_ns = monotonic_ns();
+  while (!stop_.load(std::memory_order_relaxed)) {
+    uint32_t work = 0;
+    for (Agent* const agent : agents_) work += agent->do_work(turn_began_ns);
+    if (work == 0) pause(options_.idle, ++empty_turns);
+    const uint64_t now_ns = monotonic_ns();
+    const uint64_t spent_ns = now_ns - turn_began_ns;
+    turn_began_ns = now_ns;
+    counters_.turns.add();
+    if (work == 0) {
+      counters_.idle_ns.add(spent_ns);
+      continue;
+    }
+    empty_turns = 0;
+    counters_.busy_turns.add();
+    counters_.busy_ns.add(spent_ns);
+    if (spent_ns > counters_.longest_turn_ns.read()) counters_.longest_turn_ns.set(spent_ns);
+  }
+}
+
+void AgentThread::stop() noexcept {
+  if (!thread_.joinable()) return;
+  stop_.store(true, std::memory_order_relaxed);
+  thread_.join();
+}
+
+uint64_t AgentThread::cpu_ns() const noexcept {
+  if (!thread_.joinable()) return 0;
+  clockid_t clock{};
+  // native_handle() is not const; the handle is only read.
+  if (pthread_getcpuclockid(const_cast<std::thread&>(thread_).native_handle(), &clock) != 0) return 0;
+  timespec used{};
+  if (clock_gettime(clock, &used) != 0) return 0;
+  return static_cast<uint64_t>(used.tv_sec) * 1'000'000'000U + static_cast<uint64_t>(used.tv_nsec);
+}
+
+}  // namespace migrx

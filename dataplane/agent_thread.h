@@ -1,0 +1,81 @@
+// A pinned thread that runs agents in turn.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "dataplane/handoff/agent.h"
+#include "dataplane/handoff/counter.h"
+#include "numa/ids.h"
+
+namespace migrx {
+
+// What a thread does when none of its agents had work.
+enum class IdleStrategy : uint8_t {
+  spin,   // nothing: for CPUs of its own
+  yield,  // gives the CPU to whoever waits for it: for shared ones, without losing latency when nobody does
+  sleep,  // also sleeps some 50 microseconds at a time after a while: for laptops, tests and long waits
+};
+[[nodiscard]] std::optional<IdleStrategy> parse_idle_strategy(std::string_view name) noexcept;
+[[nodiscard]] std::string_view to_string(IdleStrategy idle) noexcept;
+
+// Monotonic, in ns: the clock that agents are given.
+[[nodiscard]] uint64_t monotonic_ns() noexcept;
+
+struct AgentThreadOptions {
+  std::optional<CpuId> cpu;  // nothing: runs wherever the kernel likes
+  IdleStrategy idle = IdleStrategy::yield;
+  // On the thread, before the first agent starts and after the last one stopped: registration with DPDK,
+  // memory policy. `enter` may throw.
+  std::function<void()> enter;
+  std::function<void()> leave;
+};
+
+// Time is told apart by turns: one with work counts as busy, one without as idle, pause included. A busy turn
+// that the kernel interrupted counts whole; cpu_ns() shows what the thread really had.
+struct AgentThreadCounters {
+  Counter turns;
+  Counter busy_turns;
+  Counter busy_ns;
+  Counter idle_ns;
+  Counter longest_turn_ns;  // of the busy ones
+};
+
+class AgentThread {
+ public:
+  // The agents are not owned and outlive the thread. Each turn calls all of them, in this order.
+  AgentThread(std::vector<Agent*> agents, AgentThreadOptions options);
+  ~AgentThread();  // stop()
+  AgentThread(const AgentThread&) = delete;
+  AgentThread& operator=(const AgentThread&) = delete;
+
+  // Returns when the thread is pinned and all agents have started. Throws what `enter` or an agent's
+  // on_start() threw, std::system_error when the CPU cannot be used; there is no thread then.
+  void start();
+  // Ends after the present turn; all agents have stopped when it returns. Not from the thread itself.
+  void stop() noexcept;
+
+  [[nodiscard]] const AgentThreadCounters& counters() const noexcept { return counters_; }
+  // CPU time the thread has used; 0 when it does not run.
+  [[nodiscard]] uint64_t cpu_ns() const noexcept;
+  [[nodiscard]] const std::vector<Agent*>& agents() const noexcept { return agents_; }
+  [[nodiscard]] const AgentThreadOptions& options() const noexcept { return options_; }
+
+ private:
+  void enter();
+  void run() noexcept;
+
+  const std::vector<Agent*> agents_;
+  const AgentThreadOptions options_;
+  AgentThreadCounters counters_;
+  std::atomic<bool> stop_{false};
+  std::size_t started_ = 0;  // agents whose on_start() returned
+  std::thread thread_;
+};
+
+}  // namespace migrx

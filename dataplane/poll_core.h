@@ -1,0 +1,200 @@
+// One poll core: takes frames from its queues, answers ARP and ping, runs TCP for its connections and hands
+// their bytes to the loader. Everything a connection needs is here, so nothing is locked.
+//
+//   queue(s) ─rx─▶ parse ─▶ flow table ─▶ TcpConnection ─▶ Handoff ─▶ worker
+//                    │          └ unknown ─▶ other core (PollMesh) | TcpListener | RST
+//                    └ ARP, ICMP echo
+//   one turn: receive, adopt, reclaim and commands, output of touched connections, timers, tx flush, free
+//
+// Independent of DPDK: ports are PortQueue objects. Read port.h, dataplane/tcp/connection.h and handoff.h
+// first.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dataplane/flow_table.h"
+#include "dataplane/handoff/agent.h"
+#include "dataplane/handoff/handoff.h"
+#include "dataplane/owner_table.h"
+#include "dataplane/port.h"
+#include "dataplane/tcp/config.h"
+#include "dataplane/tcp/counters.h"
+#include "dataplane/tcp/listener.h"
+
+namespace migrx {
+
+class TcpConnection;
+
+enum class PollCounter : uint8_t {
+#define POLL_COUNTER(id, severity, sentence) id,
+#include "dataplane/poll_counters.def"
+#undef POLL_COUNTER
+};
+inline constexpr std::array kPollCounterInfo{
+#define POLL_COUNTER(id, severity, sentence) CounterInfo{#id, CounterSeverity::severity, sentence},
+#include "dataplane/poll_counters.def"
+#undef POLL_COUNTER
+};
+using PollCounters = CounterBlock<PollCounter, kPollCounterInfo.size()>;
+
+// One port as this core sees it. Two ports of a core must have different addresses.
+struct PollPort {
+  static constexpr int32_t kAnyVlan = -1;  // untagged, or any tag; answers bear the tag of the question
+  PortQueue* queue = nullptr;              // not owned; outlives the core
+  Ipv4Address address;
+  int32_t vlan = kAnyVlan;  // 0..4094: only frames with that tag
+};
+
+struct PollCoreConfig {
+  uint32_t index = 0;           // among the poll cores of the process
+  std::vector<PollPort> ports;  // in the same order on every core
+  // Connections this core can hold at the same time, those whose Handoff is still in use included. More SYNs
+  // are refused. At most 4096.
+  uint32_t connections_max = 17;
+  // Packet buffers each of them may hold: slots of its Handoff. tcp.buffer_quota, when set, may be less.
+  // connections_max * handoff_slots buffers of the pool are spoken for.
+  uint32_t handoff_slots = 1024;
+  TcpConfig tcp;
+  ListenerConfig listener;
+  PollMesh* mesh = nullptr;  // not owned; nullptr: the only core
+  // Announces its addresses by ARP when it starts (RFC 5227 section 3): one core per port should.
+  bool announce = true;
+};
+
+// Reset mode (RFC 9293 section 3.10.7.1: the CLOSED state): every TCP segment to our address gets RST,
+// whatever its port; ARP and ping are still answered. For a process that takes the place of one that was
+// killed, so that its sources notice at once; and for the end of a failed migration.
+struct ResetModeConfig {
+  uint64_t quiet_ns =
+      3 * kNsPerSecond;  // over when no segment came for that long; retransmissions back off to this
+  uint64_t max_ns = 120 * kNsPerSecond;  // over at the latest
+};
+
+class PollCore final : public Agent {
+ public:
+  // Allocates everything: call it on a thread bound to the node of the core. Throws std::invalid_argument on
+  // a configuration that cannot work.
+  explicit PollCore(const PollCoreConfig& config);
+  ~PollCore() override;
+  PollCore(const PollCore&) = delete;
+  PollCore& operator=(const PollCore&) = delete;
+
+  // ---- The poll core's thread
+  uint32_t do_work(uint64_t now_ns) noexcept override;
+  void on_start() override;
+  // Resets what is still open (the sources must not wait), then gives every buffer back.
+  void on_stop() noexcept override;
+  [[nodiscard]] const char* name() const noexcept override { return name_.c_str(); }
+
+  // ---- The control thread
+  // A new connection, once each: its Handoff, now ready for a worker. nullptr: none. The Handoff stays valid
+  // until both detach() and retire() have been called on it; it belongs to this core all the while.
+  [[nodiscard]] Handoff* take_accepted() noexcept;
+  // Resets every connection, ends listening and answers everything with RST from now on. Cannot be taken
+  // back.
+  void request_reset_mode(const ResetModeConfig& config = {}) noexcept;
+  // Reset mode was asked for and is over.
+  [[nodiscard]] bool reset_mode_over() const noexcept {
+    return reset_over_.load(std::memory_order_acquire);  // pairs with the store in do_work()
+  }
+  // false: SYNs get RST from now on; connections that exist live on. Initially true.
+  void set_listening(bool listening) noexcept { listening_.store(listening, std::memory_order_relaxed); }
+
+  // ---- Any thread
+  // Connections that TCP has not finished with.
+  [[nodiscard]] uint32_t connections() const noexcept { return static_cast<uint32_t>(open_count_.read()); }
+  // Those, and those whose buffers or Handoff are still in use.
+  [[nodiscard]] uint32_t connections_in_use() const noexcept {
+    return static_cast<uint32_t>(used_count_.read());
+  }
+  [[nodiscard]] const PollCounters& counters() const noexcept { return counters_; }
+  [[nodiscard]] const WireCounters& wire_counters() const noexcept { return wire_counters_; }
+  [[nodiscard]] const TcpCounters& tcp_counters() const noexcept { return tcp_counters_; }
+  [[nodiscard]] const PollCoreConfig& config() const noexcept { return config_; }
+
+  // For tests and checkers, on the core's thread: connection `i` of config().connections_max; nullptr: free.
+  [[nodiscard]] const TcpConnection* connection(uint32_t i) const noexcept;
+
+ private:
+  struct Slot;
+  enum class Mode : uint8_t { serving, resetting, over };
+
+  uint32_t receive(uint32_t port_index, uint64_t now_ns) noexcept;
+  uint32_t adopt_forwarded(uint64_t now_ns) noexcept;
+  void on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
+  void on_tcp(const Frame& frame, TcpSegment& segment, uint32_t port_index, bool adopted,
+              uint64_t now_ns) noexcept;
+  void on_unknown(const Frame& frame, const TcpSegment& segment, std::span<Slice> payload,
+                  uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
+  void on_arp(const Frame& frame, uint32_t port_index) noexcept;
+  void on_icmp(const Frame& frame, uint32_t port_index) noexcept;
+  [[nodiscard]] bool forward(const Frame& frame, uint32_t owner, uint32_t port_index) noexcept;
+  // The payload of the frame as slices in slices_; the buffers that hold none of it are dropped. False: the
+  // frame was dropped.
+  [[nodiscard]] bool take_payload(const Frame& frame, const TcpSegment& segment,
+                                  std::span<Slice>& payload) noexcept;
+  [[nodiscard]] bool checksums_ok(const Frame& frame, const TcpSegment& segment,
+                                  std::span<const Slice> pieces) noexcept;
+  void deliver(uint32_t index, const TcpSegment& segment, std::span<Slice> payload, uint32_t port_index,
+               uint64_t now_ns) noexcept;
+  void open_connection(const TcpHandshake& handshake, const TcpSegment& segment, std::span<Slice> payload,
+                       uint32_t port_index, uint64_t now_ns) noexcept;
+  void close_connection(uint32_t index) noexcept;
+  void touch(uint32_t index) noexcept;
+  uint32_t visit_some(uint32_t count, uint64_t now_ns) noexcept;
+  uint32_t serve_touched(uint64_t now_ns) noexcept;
+  uint32_t serve(uint32_t index, uint64_t now_ns) noexcept;
+  void expire_timers(uint64_t now_ns) noexcept;
+  void step_mode(uint64_t now_ns) noexcept;
+  void answer_with_reset(const TcpSegment& segment, uint32_t port_index) noexcept;
+  void transmit(const OutSegment& segment, uint32_t port_index) noexcept;
+  [[nodiscard]] uint32_t port_of(Ipv4Address local_ip) const noexcept;
+  uint32_t reclaim(Slot& slot) noexcept;
+  void drop(void* buffer) noexcept;
+  void free_dropped() noexcept;
+
+  const PollCoreConfig config_;
+  const std::string name_;
+  PollCounters counters_;
+  WireCounters wire_counters_;
+  TcpCounters tcp_counters_;
+  FlowTable flows_;
+  TcpListener listener_;
+  const std::unique_ptr<Slot[]> slots_;
+  SpscRing<Handoff*> accepted_;  // to the control thread; holds every slot, and none is in it twice
+
+  // Indices of slots: [0, used) in use, the rest free. position[i]: where slot i stands in it.
+  const std::unique_ptr<uint32_t[]> order_;
+  const std::unique_ptr<uint32_t[]> position_;
+  uint32_t used_ = 0;
+  uint32_t next_visit_ = 0;
+  const std::unique_ptr<uint32_t[]> touched_;
+  uint32_t touched_count_ = 0;
+  // No deadline lies before this one; it may be stale on the early side, which costs one look.
+  uint64_t next_deadline_ns_ = kNever;
+  FourTuple last_tuple_;  // of the last segment with a connection: bursts are mostly of one flow
+  uint32_t last_index_ = FlowTable::kNone;
+
+  Mode mode_ = Mode::serving;
+  uint64_t reset_since_ns_ = 0;
+  uint64_t reset_heard_ns_ = 0;
+  ResetModeConfig reset_config_;  // written by the control thread before reset_requested_
+  std::atomic<bool> reset_requested_{false};
+  std::atomic<bool> reset_over_{false};
+  std::atomic<bool> listening_{true};
+  Counter open_count_;
+  Counter used_count_;
+
+  std::array<Frame, kBurst> frames_;
+  std::array<Slice, kFrameSegmentsMax> slices_;
+  static constexpr uint32_t kDroppedMax = 256;
+  std::array<void*, kDroppedMax> dropped_;  // freed in bulk
+  uint32_t dropped_count_ = 0;
+};
+
+}  // namespace migrx
