@@ -38,9 +38,6 @@ class GuardedMemory {
 
 class RecordingEvents : public MainEvents {
  public:
-  // Largest block that is made for a list; a longer one is refused, as a session would.
-  static constexpr uint64_t kBlockBytesMax = 1 << 20;
-
   explicit RecordingEvents(RamBlockList& blocks) : blocks_(blocks) {}
 
   bool writable() noexcept override {
@@ -69,7 +66,7 @@ class RecordingEvents : public MainEvents {
       listed.push_back(entry);
       log.push_back("  " + entry.idstr + " " + std::to_string(entry.used_length));
       if (skip_blocks) continue;
-      if (entry.used_length > kBlockBytesMax)
+      if (entry.used_length > block_bytes_max)
         return make_error(ErrorClass::mismatch, 0, "", "block '%s' is too long", entry.idstr.c_str());
       memory[entry.idstr] = std::make_unique<GuardedMemory>(entry.used_length);
       if (stale) std::memset(memory[entry.idstr]->data(), 0xee, entry.used_length);
@@ -112,8 +109,9 @@ class RecordingEvents : public MainEvents {
   uint64_t refuse_every = 0;  // every so many-th question is answered with no
   uint64_t asked = 0;
   std::size_t step_max = SIZE_MAX;
-  bool skip_blocks = false;  // make none
-  bool stale = false;        // memory that held other bytes before
+  uint64_t block_bytes_max = 1 << 20;  // a longer one is refused, as a session would
+  bool skip_blocks = false;            // make none
+  bool stale = false;                  // memory that held other bytes before
   NodeId block_node = kAnyNode;
   std::optional<MigCommand> refuse_command;
   std::function<void(uint64_t)> at_epoch;
