@@ -123,39 +123,44 @@ class PollCore final : public Agent {
  private:
   struct Slot;
   enum class Mode : uint8_t { serving, resetting, over };
+  struct PortState {
+    PollPort port;
+    EthernetAddress mac;
+    uint32_t tx_queued = 0;  // since the last flush
+  };
 
   uint32_t receive(uint32_t port_index, uint64_t now_ns) noexcept;
   uint32_t adopt_forwarded(uint64_t now_ns) noexcept;
   void on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
-  void on_tcp(const Frame& frame, TcpSegment& segment, uint32_t port_index, bool adopted,
-              uint64_t now_ns) noexcept;
-  void on_unknown(const Frame& frame, const TcpSegment& segment, std::span<Slice> payload,
-                  uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
+  void on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
+  void on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
   void on_arp(const Frame& frame, uint32_t port_index) noexcept;
   void on_icmp(const Frame& frame, uint32_t port_index) noexcept;
-  [[nodiscard]] bool forward(const Frame& frame, uint32_t owner, uint32_t port_index) noexcept;
-  // The payload of the frame as slices in slices_; the buffers that hold none of it are dropped. False: the
-  // frame was dropped.
-  [[nodiscard]] bool take_payload(const Frame& frame, const TcpSegment& segment,
-                                  std::span<Slice>& payload) noexcept;
-  [[nodiscard]] bool checksums_ok(const Frame& frame, const TcpSegment& segment,
-                                  std::span<const Slice> pieces) noexcept;
-  void deliver(uint32_t index, const TcpSegment& segment, std::span<Slice> payload, uint32_t port_index,
-               uint64_t now_ns) noexcept;
-  void open_connection(const TcpHandshake& handshake, const TcpSegment& segment, std::span<Slice> payload,
-                       uint32_t port_index, uint64_t now_ns) noexcept;
+  [[nodiscard]] bool forwarded(const Frame& frame, uint32_t port_index) noexcept;
+  [[nodiscard]] bool for_us(const PortState& state, const FrameAddress& link) noexcept;
+  // The buffers of the frame, taken apart; empty: the frame was dropped.
+  [[nodiscard]] std::span<Slice> take_apart(const Frame& frame) noexcept;
+  [[nodiscard]] bool checksums_ok(const Frame& frame, std::span<const Slice> buffers) noexcept;
+  // The slices that hold payload, cut to it; other buffers are dropped.
+  [[nodiscard]] std::span<Slice> payload_of(std::span<Slice> buffers) noexcept;
+  void deliver(uint32_t index, uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
+  void open_connection(const TcpHandshake& handshake, uint32_t port_index, std::span<Slice> payload,
+                       uint64_t now_ns) noexcept;
   void close_connection(uint32_t index) noexcept;
+  void recycle(uint32_t index) noexcept;
   void touch(uint32_t index) noexcept;
   uint32_t visit_some(uint32_t count, uint64_t now_ns) noexcept;
   uint32_t serve_touched(uint64_t now_ns) noexcept;
   uint32_t serve(uint32_t index, uint64_t now_ns) noexcept;
   void expire_timers(uint64_t now_ns) noexcept;
-  void step_mode(uint64_t now_ns) noexcept;
-  void answer_with_reset(const TcpSegment& segment, uint32_t port_index) noexcept;
+  void abort_all(uint64_t now_ns) noexcept;
+  void step_reset_mode(uint64_t now_ns) noexcept;
+  void answer_with_reset(uint32_t port_index) noexcept;
   void transmit(const OutSegment& segment, uint32_t port_index) noexcept;
+  void flush_ports() noexcept;
   [[nodiscard]] uint32_t port_of(Ipv4Address local_ip) const noexcept;
-  uint32_t reclaim(Slot& slot) noexcept;
   void drop(void* buffer) noexcept;
+  void drop_all(std::span<const Slice> slices) noexcept;
   void free_dropped() noexcept;
 
   const PollCoreConfig config_;
@@ -163,19 +168,19 @@ class PollCore final : public Agent {
   PollCounters counters_;
   WireCounters wire_counters_;
   TcpCounters tcp_counters_;
+  std::vector<PortState> ports_;
   FlowTable flows_;
   TcpListener listener_;
-  const std::unique_ptr<Slot[]> slots_;
-  SpscRing<Handoff*> accepted_;  // to the control thread; holds every slot, and none is in it twice
+  std::vector<std::unique_ptr<Slot>> slots_;
+  SpscRing<Handoff*> accepted_;  // to the control thread; has room for every slot, and none is in it twice
 
-  // Indices of slots: [0, used) in use, the rest free. position[i]: where slot i stands in it.
-  const std::unique_ptr<uint32_t[]> order_;
-  const std::unique_ptr<uint32_t[]> position_;
+  // Indices of slots: [0, used_) in use, the rest free. slots_[i]->position: where slot i stands in it.
+  std::vector<uint32_t> order_;
   uint32_t used_ = 0;
   uint32_t next_visit_ = 0;
-  const std::unique_ptr<uint32_t[]> touched_;
+  std::vector<uint32_t> touched_;  // each at most once
   uint32_t touched_count_ = 0;
-  // No deadline lies before this one; it may be stale on the early side, which costs one look.
+  // No connection's deadline lies before this; stale on the early side at worst, which costs one look.
   uint64_t next_deadline_ns_ = kNever;
   FourTuple last_tuple_;  // of the last segment with a connection: bursts are mostly of one flow
   uint32_t last_index_ = FlowTable::kNone;
@@ -190,10 +195,13 @@ class PollCore final : public Agent {
   Counter open_count_;
   Counter used_count_;
 
+  // Scratch of one turn.
+  TcpSegment segment_;  // the one being looked at
+  OutSegment out_;
   std::array<Frame, kBurst> frames_;
   std::array<Slice, kFrameSegmentsMax> slices_;
   static constexpr uint32_t kDroppedMax = 256;
-  std::array<void*, kDroppedMax> dropped_;  // freed in bulk
+  std::array<void*, kDroppedMax> dropped_;  // to be freed in bulk
   uint32_t dropped_count_ = 0;
 };
 

@@ -1,0 +1,578 @@
+#include "dataplane/poll_core.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+
+#include "dataplane/tcp/connection.h"
+#include "dataplane/wire/arp.h"
+#include "dataplane/wire/icmp.h"
+#include "dataplane/wire/segment.h"
+
+namespace migrx {
+namespace {
+
+// Frames whose headers are fetched into cache before they are parsed: parsing one takes a few tens of cycles,
+// a line from L3 about as long.
+constexpr uint32_t kPrefetchAhead = 4;
+// Connections looked at per turn although nothing arrived for them: their loader may have released buffers,
+// the control thread may have sent a command. With 4096 connections each is seen every 512 turns.
+constexpr uint32_t kVisitsPerTurn = 8;
+// Frames adopted per turn from one other core.
+constexpr uint32_t kAdoptMax = 32;
+constexpr uint32_t kConnectionsMax = 4096;
+constexpr uint16_t kVlanIdMask = 0x0fff;
+
+uint64_t table_seed(const ListenerConfig& listener) noexcept {
+  uint64_t seed;
+  static_assert(sizeof seed <= sizeof listener.secret);
+  std::memcpy(&seed, listener.secret.data(), sizeof seed);
+  return seed;
+}
+
+PollCoreConfig checked(const PollCoreConfig& config) {
+  const auto refuse = [](const std::string& why) { throw std::invalid_argument("poll core: " + why); };
+  if (config.ports.empty()) refuse("no port");
+  for (std::size_t i = 0; i < config.ports.size(); ++i) {
+    const PollPort& port = config.ports[i];
+    if (port.queue == nullptr) refuse("port " + std::to_string(i) + " has no queue");
+    if (port.address.value == 0) refuse("port " + std::to_string(i) + " has no address");
+    if (port.vlan < PollPort::kAnyVlan || port.vlan > 4094) refuse("a VLAN is 0 to 4094");
+    for (std::size_t j = 0; j < i; ++j)
+      if (config.ports[j].address == port.address) refuse("two ports with the same address");
+  }
+  if (config.connections_max == 0 || config.connections_max > kConnectionsMax)
+    refuse("connections: " + std::to_string(config.connections_max) + ", must be 1 to " +
+           std::to_string(kConnectionsMax));
+  const uint32_t quota = config.tcp.buffer_quota != 0
+                             ? std::min(config.tcp.buffer_quota, config.handoff_slots)
+                             : config.handoff_slots;
+  if (quota < buffer_quota_min(config.tcp))
+    refuse(std::to_string(quota) + " packet buffers per connection are too few for an MSS of " +
+           std::to_string(config.tcp.mss) + ": at least " + std::to_string(buffer_quota_min(config.tcp)));
+  if (config.mesh != nullptr && config.index >= config.mesh->cores()) refuse("not one of the mesh's cores");
+  return config;
+}
+
+}  // namespace
+
+struct PollCore::Slot {
+  Slot(const PollCoreConfig& config, TcpCounters& counters)
+      : handoff(config.handoff_slots), tcp(config.tcp, handoff, counters) {}
+  Handoff handoff;
+  TcpConnection tcp;
+  uint32_t position = 0;  // in order_
+  uint32_t port = 0;      // index of the port it lives on
+  bool open = false;      // in the flow table
+  bool touched = false;   // in touched_
+};
+
+PollCore::PollCore(const PollCoreConfig& config)
+    : config_(checked(config)),
+      name_("poll " + std::to_string(config.index)),
+      flows_(config.connections_max, table_seed(config.listener)),
+      listener_(config_.listener, config_.tcp, tcp_counters_),
+      accepted_(config.connections_max),
+      order_(config.connections_max),
+      touched_(config.connections_max) {
+  for (const PollPort& port : config_.ports) ports_.push_back({port, port.queue->mac(), 0});
+  slots_.reserve(config_.connections_max);
+  for (uint32_t i = 0; i < config_.connections_max; ++i) {
+    slots_.push_back(std::make_unique<Slot>(config_, tcp_counters_));
+    slots_[i]->position = order_[i] = i;
+  }
+}
+
+PollCore::~PollCore() = default;
+
+// ---- Life
+
+void PollCore::on_start() {
+  if (!config_.announce) return;
+  for (PortState& state : ports_) {
+    ArpPacket announcement = arp_request_for(state.mac, state.port.address, state.port.address);
+    if (state.port.vlan != PollPort::kAnyVlan) {
+      announcement.link.tagged = 1;
+      announcement.link.vlan_tci = static_cast<uint16_t>(state.port.vlan);
+    }
+    TxFrame frame;
+    if (!state.port.queue->tx_alloc(frame)) continue;
+    state.port.queue->tx_commit(build_arp(announcement, {frame.data, frame.capacity}));
+    ++state.tx_queued;
+  }
+  flush_ports();
+}
+
+void PollCore::on_stop() noexcept {
+  // Deadlines do not matter to a connection that is aborted, so any time will do.
+  abort_all(0);
+  // The workers have stopped: what they did not release is released now.
+  for (uint32_t i = 0; i < used_; ++i) slots_[order_[i]]->handoff.detach();
+  for (uint32_t i = used_; i-- > 0;) serve(order_[i], 0);
+  if (config_.mesh != nullptr) {
+    PollMesh::Forwarded item;
+    for (uint32_t from = 0; from < config_.mesh->cores(); ++from)
+      while (from != config_.index && config_.mesh->ring(from, config_.index).pop(item))
+        drop(item.frame.buffer);
+  }
+  flush_ports();
+  free_dropped();
+}
+
+uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
+  counters_.add(PollCounter::turns);
+  uint32_t work = 0;
+  for (uint32_t port = 0; port < ports_.size(); ++port) work += receive(port, now_ns);
+  if (config_.mesh != nullptr) work += adopt_forwarded(now_ns);
+  work += visit_some(kVisitsPerTurn, now_ns);
+  work += serve_touched(now_ns);
+  if (now_ns >= next_deadline_ns_) expire_timers(now_ns);
+  if (now_ns >= listener_.next_deadline_ns())
+    while (listener_.poll_output(now_ns, out_)) transmit(out_, port_of(out_.tuple.local_ip));
+  if (reset_requested_.load(std::memory_order_acquire))  // pairs with request_reset_mode()
+    step_reset_mode(now_ns);
+  flush_ports();
+  free_dropped();
+  return work;
+}
+
+// ---- Receiving
+
+uint32_t PollCore::receive(uint32_t port_index, uint64_t now_ns) noexcept {
+  const uint32_t received = ports_[port_index].port.queue->rx_burst(frames_);
+  if (received == 0) return 0;
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < std::min(kPrefetchAhead, received); ++i) __builtin_prefetch(frames_[i].data);
+  for (uint32_t i = 0; i < received; ++i) {
+    if (i + kPrefetchAhead < received) __builtin_prefetch(frames_[i + kPrefetchAhead].data);
+    bytes += frames_[i].frame_len;
+    on_frame(frames_[i], port_index, false, now_ns);
+  }
+  counters_.add(PollCounter::bursts);
+  if (received == kBurst) counters_.add(PollCounter::bursts_full);
+  counters_.add(PollCounter::frames, received);
+  counters_.add(PollCounter::frame_bytes, bytes);
+  return received;
+}
+
+uint32_t PollCore::adopt_forwarded(uint64_t now_ns) noexcept {
+  uint32_t adopted = 0;
+  PollMesh::Forwarded item;
+  for (uint32_t from = 0; from < config_.mesh->cores(); ++from) {
+    if (from == config_.index) continue;
+    SpscRing<PollMesh::Forwarded>& ring = config_.mesh->ring(from, config_.index);
+    for (uint32_t i = 0; i < kAdoptMax && ring.pop(item); ++i) {
+      ++adopted;
+      Frame own;
+      if (item.port >= ports_.size() || !ports_[item.port].port.queue->adopt(item.frame, own)) {
+        counters_.add(PollCounter::adopt_dropped);
+        continue;
+      }
+      counters_.add(PollCounter::frames_adopted);
+      on_frame(own, item.port, true, now_ns);
+    }
+  }
+  return adopted;
+}
+
+void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept {
+  const WireCounter fate = parse_segment({frame.data, frame.data_len}, frame.frame_len, segment_);
+  if (fate == WireCounter::segment_ok) [[likely]]
+    return on_tcp(frame, port_index, adopted, now_ns);
+  wire_counters_.add(fate);
+  if (fate == WireCounter::arp) on_arp(frame, port_index);
+  if (fate == WireCounter::icmp) on_icmp(frame, port_index);
+  drop(frame.buffer);
+}
+
+bool PollCore::for_us(const PortState& state, const FrameAddress& link) noexcept {
+  if (state.port.vlan != PollPort::kAnyVlan &&
+      (link.tagged == 0 || (link.vlan_tci & kVlanIdMask) != state.port.vlan)) {
+    counters_.add(PollCounter::other_vlan);
+    return false;
+  }
+  return true;
+}
+
+void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept {
+  const PortState& state = ports_[port_index];
+  // 1. Whose is it? TCP has no business with broadcasts (RFC 9293 section 3.9.2.3).
+  if (segment_.link.local_mac != state.mac) {
+    counters_.add(PollCounter::other_mac);
+    return drop(frame.buffer);
+  }
+  if (!for_us(state, segment_.link)) return drop(frame.buffer);
+  if (segment_.tuple.local_ip != state.port.address) {
+    wire_counters_.add(WireCounter::not_our_address);
+    return drop(frame.buffer);
+  }
+  // 2. Another core's? It looks at the checksums itself.
+  uint32_t index = last_index_;
+  if (index == FlowTable::kNone || segment_.tuple != last_tuple_) {
+    index = flows_.find(segment_.tuple);
+    if (index == FlowTable::kNone && !adopted && forwarded(frame, port_index)) return;
+  }
+  // 3. Undamaged?
+  const std::span<Slice> buffers = take_apart(frame);
+  if (buffers.empty()) return;
+  if (!checksums_ok(frame, buffers)) return drop_all(buffers);
+  const std::span<Slice> payload = payload_of(buffers);
+  // 4. Known?
+  if (mode_ != Mode::serving) reset_heard_ns_ = now_ns;
+  if (index == FlowTable::kNone) return on_unknown(port_index, payload, now_ns);
+  deliver(index, port_index, payload, now_ns);
+}
+
+std::span<Slice> PollCore::take_apart(const Frame& frame) noexcept {
+  if (frame.nb_segs == 1) [[likely]] {
+    slices_[0] = {frame.data, frame.buffer, frame.data_len, StreamEnd::none};
+    return {slices_.data(), 1};
+  }
+  counters_.add(PollCounter::frames_chained);
+  const uint32_t count = ports_.front().port.queue->unchain(frame, slices_);
+  if (count == 0) {
+    counters_.add(PollCounter::chain_too_long);
+    drop(frame.buffer);
+    return {};
+  }
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < count; ++i) bytes += slices_[i].length;
+  if (bytes < uint64_t{segment_.payload_offset} + segment_.payload_length) {
+    wire_counters_.add(WireCounter::ip_length_bad);
+    drop_all({slices_.data(), count});
+    return {};
+  }
+  return {slices_.data(), count};
+}
+
+bool PollCore::checksums_ok(const Frame& frame, std::span<const Slice> buffers) noexcept {
+  if (frame.ip_checksum != ChecksumState::good &&
+      (frame.ip_checksum == ChecksumState::bad || !ip_checksum_ok(segment_, {frame.data, frame.data_len}))) {
+    wire_counters_.add(WireCounter::ip_checksum_bad);
+    return false;
+  }
+  bool good = frame.l4_checksum == ChecksumState::good;
+  if (frame.l4_checksum == ChecksumState::unknown) {
+    counters_.add(PollCounter::checksums_in_software);
+    std::array<Bytes, kFrameSegmentsMax> pieces;
+    for (std::size_t i = 0; i < buffers.size(); ++i) pieces[i] = {buffers[i].data, buffers[i].length};
+    good = tcp_checksum_ok(segment_, std::span<const Bytes>{pieces}.first(buffers.size()));
+  }
+  wire_counters_.add(good ? WireCounter::segment_ok : WireCounter::tcp_checksum_bad);
+  return good;
+}
+
+std::span<Slice> PollCore::payload_of(std::span<Slice> buffers) noexcept {
+  uint32_t skip = segment_.payload_offset;
+  uint32_t left = segment_.payload_length;
+  std::size_t kept = 0;
+  for (const Slice& buffer : buffers) {
+    Slice slice = buffer;
+    const uint32_t headers = std::min(skip, slice.length);
+    skip -= headers;
+    slice.data += headers;
+    slice.length = std::min(slice.length - headers, left);  // what is beyond is Ethernet's padding
+    left -= slice.length;
+    if (slice.length == 0)
+      drop(slice.buffer);
+    else
+      buffers[kept++] = slice;
+  }
+  return buffers.first(kept);
+}
+
+void PollCore::deliver(uint32_t index, uint32_t port_index, std::span<Slice> payload,
+                       uint64_t now_ns) noexcept {
+  Slot& slot = *slots_[index];
+  last_tuple_ = segment_.tuple;
+  last_index_ = index;
+  const TcpCounter fate = slot.tcp.on_segment(segment_, payload, now_ns);
+  for (const Slice& slice : payload)
+    if (slice.buffer != nullptr) drop(slice.buffer);
+  touch(index);
+  if (fate == TcpCounter::connection_closed) answer_with_reset(port_index);
+  if (fate == TcpCounter::time_wait_reuse) {
+    close_connection(index);
+    on_unknown(port_index, {}, now_ns);
+  }
+}
+
+// ---- Segments without a connection
+
+bool PollCore::forwarded(const Frame& frame, uint32_t port_index) noexcept {
+  if (config_.mesh == nullptr) return false;
+  const uint32_t owner = config_.mesh->owners().find(segment_.tuple);
+  if (owner == config_.index || owner >= config_.mesh->cores()) return false;
+  if (config_.mesh->ring(config_.index, owner).push({frame, port_index})) {
+    counters_.add(PollCounter::frames_forwarded);
+  } else {
+    counters_.add(PollCounter::forward_dropped);
+    drop(frame.buffer);
+  }
+  return true;
+}
+
+void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept {
+  if (mode_ != Mode::serving || segment_.tuple.local_port != config_.listener.port ||
+      !listening_.load(std::memory_order_relaxed)) {
+    tcp_counters_.add(segment_.has(tcp_flag::rst) ? TcpCounter::no_connection_rst
+                                                  : TcpCounter::no_connection);
+    if (mode_ != Mode::serving) counters_.add(PollCounter::resets_in_reset_mode);
+    answer_with_reset(port_index);
+    return drop_all(payload);
+  }
+  TcpHandshake handshake;
+  const TcpListener::Result result =
+      listener_.on_segment(segment_, config_.connections_max - used_, now_ns, out_, handshake);
+  switch (result.action) {
+    case TcpListener::Action::none:
+      break;
+    case TcpListener::Action::reply:
+      transmit(out_, port_index);
+      if (config_.mesh != nullptr && result.fate == TcpCounter::syn)
+        config_.mesh->owners().offer(segment_.tuple, config_.index);
+      break;
+    case TcpListener::Action::accept:
+      return open_connection(handshake, port_index, payload, now_ns);
+  }
+  drop_all(payload);
+}
+
+void PollCore::answer_with_reset(uint32_t port_index) noexcept {
+  if (reset_for(segment_, out_)) transmit(out_, port_index);
+}
+
+void PollCore::on_arp(const Frame& frame, uint32_t port_index) noexcept {
+  PortState& state = ports_[port_index];
+  ArpPacket request;
+  ArpPacket reply;
+  if (!parse_arp({frame.data, frame.data_len}, request) || !for_us(state, request.link) ||
+      !arp_reply_for(request, state.mac, state.port.address, reply))
+    return;
+  TxFrame tx;
+  if (!state.port.queue->tx_alloc(tx)) return counters_.add(PollCounter::tx_dropped);
+  state.port.queue->tx_commit(build_arp(reply, {tx.data, tx.capacity}));
+  ++state.tx_queued;
+  counters_.add(PollCounter::arp_replies);
+}
+
+void PollCore::on_icmp(const Frame& frame, uint32_t port_index) noexcept {
+  PortState& state = ports_[port_index];
+  TxFrame tx;
+  if (!state.port.queue->tx_alloc(tx)) return counters_.add(PollCounter::tx_dropped);
+  const uint32_t length =
+      frame.nb_segs != 1
+          ? 0
+          : build_icmp_echo_reply({frame.data, frame.data_len}, state.port.address, {tx.data, tx.capacity});
+  state.port.queue->tx_commit(length);
+  if (length == 0) return;
+  ++state.tx_queued;
+  counters_.add(PollCounter::icmp_replies);
+}
+
+// ---- Connections
+
+void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_index, std::span<Slice> payload,
+                               uint64_t now_ns) noexcept {
+  // The listener was told how many are free, so neither can happen; a bug there must not become one here.
+  if (used_ == config_.connections_max || flows_.find(handshake.tuple) != FlowTable::kNone) {
+    answer_with_reset(port_index);
+    return drop_all(payload);
+  }
+  const uint32_t index = order_[used_++];
+  Slot& slot = *slots_[index];
+  slot.port = port_index;
+  slot.open = true;
+  slot.tcp.open(handshake, now_ns);
+  static_cast<void>(flows_.insert(handshake.tuple, index));
+  if (config_.mesh != nullptr && !config_.mesh->owners().claim(handshake.tuple, config_.index))
+    counters_.add(PollCounter::owner_table_full);
+  const uint32_t ip = handshake.tuple.remote_ip.value;
+  std::snprintf(slot.handoff.peer.data(), slot.handoff.peer.size(), "%u.%u.%u.%u:%u", ip >> 24,
+                ip >> 16 & 0xff, ip >> 8 & 0xff, ip & 0xff, handshake.tuple.remote_port);
+  slot.handoff.poll_core = config_.index;
+  slot.handoff.connection = index;
+  static_cast<void>(accepted_.push(&slot.handoff));
+  counters_.add(PollCounter::connections_opened);
+  open_count_.add();
+  used_count_.set(used_);
+  deliver(index, port_index, payload, now_ns);
+}
+
+void PollCore::close_connection(uint32_t index) noexcept {
+  Slot& slot = *slots_[index];
+  if (!slot.open) return;
+  slot.open = false;
+  static_cast<void>(flows_.erase(slot.tcp.tuple()));
+  if (config_.mesh != nullptr) config_.mesh->owners().release(slot.tcp.tuple(), config_.index);
+  if (last_index_ == index) last_index_ = FlowTable::kNone;
+  counters_.add(PollCounter::connections_closed);
+  open_count_.set(open_count_.read() - 1);
+}
+
+void PollCore::recycle(uint32_t index) noexcept {
+  Slot& slot = *slots_[index];
+  if (slot.open || slot.touched || !slot.tcp.recyclable() || !slot.handoff.reusable()) return;
+  slot.handoff.reset();
+  // The last used one takes its place.
+  --used_;
+  const uint32_t moved = order_[used_];
+  order_[slot.position] = moved;
+  slots_[moved]->position = slot.position;
+  order_[used_] = index;
+  slot.position = used_;
+  used_count_.set(used_);
+}
+
+void PollCore::touch(uint32_t index) noexcept {
+  Slot& slot = *slots_[index];
+  if (slot.touched) return;
+  slot.touched = true;
+  touched_[touched_count_++] = index;
+}
+
+uint32_t PollCore::visit_some(uint32_t count, uint64_t now_ns) noexcept {
+  uint32_t work = 0;
+  count = std::min(count, used_);
+  for (uint32_t i = 0; i < count; ++i) {
+    if (next_visit_ >= used_) next_visit_ = 0;
+    if (used_ == 0) break;
+    const uint32_t index = order_[next_visit_++];
+    slots_[index]->tcp.take_commands(now_ns);
+    work += serve(index, now_ns);
+  }
+  return work;
+}
+
+uint32_t PollCore::serve_touched(uint64_t now_ns) noexcept {
+  uint32_t work = 0;
+  for (uint32_t i = 0; i < touched_count_; ++i) {
+    slots_[touched_[i]]->touched = false;
+    work += serve(touched_[i], now_ns);
+  }
+  touched_count_ = 0;
+  return work;
+}
+
+uint32_t PollCore::serve(uint32_t index, uint64_t now_ns) noexcept {
+  Slot& slot = *slots_[index];
+  uint32_t work = 0;
+  for (bool more = true; more;) {
+    if (dropped_count_ == kDroppedMax) free_dropped();
+    const std::span<void*> room = std::span{dropped_}.subspan(dropped_count_);
+    const uint32_t freed = slot.tcp.reclaim(room);
+    dropped_count_ += freed;
+    work += freed;
+    more = freed == room.size();
+  }
+  while (slot.tcp.poll_output(now_ns, out_)) {
+    transmit(out_, slot.port);
+    ++work;
+  }
+  if (slot.tcp.finished()) {
+    close_connection(index);
+    recycle(index);
+  } else {
+    next_deadline_ns_ = std::min(next_deadline_ns_, slot.tcp.next_deadline_ns());
+  }
+  return work;
+}
+
+void PollCore::expire_timers(uint64_t now_ns) noexcept {
+  next_deadline_ns_ = kNever;
+  // Downwards: recycle() moves the last one, which has been looked at, into the place of the one it frees.
+  for (uint32_t i = used_; i-- > 0;) {
+    Slot& slot = *slots_[order_[i]];
+    if (!slot.open) continue;
+    const uint64_t deadline_ns = slot.tcp.next_deadline_ns();
+    if (deadline_ns <= now_ns)
+      serve(order_[i], now_ns);
+    else
+      next_deadline_ns_ = std::min(next_deadline_ns_, deadline_ns);
+  }
+}
+
+// ---- Ending
+
+Handoff* PollCore::take_accepted() noexcept {
+  Handoff* handoff = nullptr;
+  return accepted_.pop(handoff) ? handoff : nullptr;
+}
+
+const TcpConnection* PollCore::connection(uint32_t i) const noexcept {
+  return i < slots_.size() && slots_[i]->open ? &slots_[i]->tcp : nullptr;
+}
+
+void PollCore::request_reset_mode(const ResetModeConfig& config) noexcept {
+  if (reset_requested_.load(std::memory_order_relaxed)) return;
+  reset_config_ = config;
+  reset_requested_.store(true, std::memory_order_release);  // pairs with do_work()
+}
+
+void PollCore::abort_all(uint64_t now_ns) noexcept {
+  for (uint32_t i = used_; i-- > 0;) {
+    const uint32_t index = order_[i];
+    if (!slots_[index]->open) continue;
+    slots_[index]->tcp.abort();
+    serve(index, now_ns);
+  }
+}
+
+void PollCore::step_reset_mode(uint64_t now_ns) noexcept {
+  if (mode_ == Mode::serving) {
+    mode_ = Mode::resetting;
+    reset_since_ns_ = reset_heard_ns_ = now_ns;
+    abort_all(now_ns);
+  }
+  if (mode_ == Mode::resetting && (now_ns - reset_heard_ns_ >= reset_config_.quiet_ns ||
+                                   now_ns - reset_since_ns_ >= reset_config_.max_ns)) {
+    mode_ = Mode::over;
+    reset_over_.store(true, std::memory_order_release);  // pairs with reset_mode_over()
+  }
+}
+
+// ---- Sending and freeing
+
+void PollCore::transmit(const OutSegment& segment, uint32_t port_index) noexcept {
+  PortState& state = ports_[port_index];
+  TxFrame frame;
+  if (!state.port.queue->tx_alloc(frame)) return counters_.add(PollCounter::tx_dropped);
+  const uint32_t length = build_segment(segment, {frame.data, frame.capacity}, TxChecksum::full);
+  state.port.queue->tx_commit(length);
+  if (length == 0) return counters_.add(PollCounter::tx_dropped);
+  ++state.tx_queued;
+}
+
+void PollCore::flush_ports() noexcept {
+  for (PortState& state : ports_) {
+    if (state.tx_queued == 0) continue;
+    const uint32_t sent = state.port.queue->tx_flush();
+    counters_.add(PollCounter::tx_frames, sent);
+    if (sent < state.tx_queued) counters_.add(PollCounter::tx_dropped, state.tx_queued - sent);
+    state.tx_queued = 0;
+  }
+}
+
+uint32_t PollCore::port_of(Ipv4Address local_ip) const noexcept {
+  for (uint32_t i = 0; i < ports_.size(); ++i)
+    if (ports_[i].port.address == local_ip) return i;
+  return 0;
+}
+
+void PollCore::drop(void* buffer) noexcept {
+  if (dropped_count_ == kDroppedMax) free_dropped();
+  dropped_[dropped_count_++] = buffer;
+}
+
+void PollCore::drop_all(std::span<const Slice> slices) noexcept {
+  for (const Slice& slice : slices) drop(slice.buffer);
+}
+
+void PollCore::free_dropped() noexcept {
+  if (dropped_count_ == 0) return;
+  ports_.front().port.queue->free_bulk({dropped_.data(), dropped_count_});
+  dropped_count_ = 0;
+}
+
+}  // namespace migrx
