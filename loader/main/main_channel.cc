@@ -507,7 +507,10 @@ MainChannel::Outcome MainChannel::run_marker() {
   if (!ram_.settled(error)) return park(Wait::settle);
   if (error) return fail(error);
   ram_.fence();
-  if (settings_.multifd_channels > 0 && !barrier_.all_arrived(epoch_)) return park(Wait::barrier);
+  if (settings_.multifd_channels > 0 && !barrier_.all_arrived(epoch_)) {
+    barrier_.wait(epoch_);
+    return park(Wait::barrier);
+  }
   events_.on_epoch_closed(epoch_);
   barrier_.release(epoch_);
   ++epoch_;

@@ -30,9 +30,9 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       break;
     case Phase::telling: {
       // With a return path the source closes when it has read SHUT 0. Without one it closed long ago.
-      const Served* const main = main_served();
+      const Channel* const main = channel_of(session_.main_connection());
       const bool told = main == nullptr || session_.main_connection()->all_acknowledged();
-      const bool gone = main == nullptr || main->channel->end() != StreamEnd::none;
+      const bool gone = main == nullptr || main->end() != StreamEnd::none;
       if (gone || (told && !return_path_open_) || now_ns >= deadline_ns_) {
         session_.finish();
         // Orderly: FIN behind everything sent. The poll cores finish the handshake while the report is
@@ -73,9 +73,8 @@ void SessionControl::cancel() {
 }
 
 int SessionControl::worker_of(const Handoff* connection) const noexcept {
-  for (const Served& served : served_)
-    if (&served.channel->connection() == connection) return static_cast<int>(served.channel->worker());
-  return -1;
+  const Channel* const channel = channel_of(connection);
+  return channel == nullptr ? -1 : static_cast<int>(channel->worker());
 }
 
 void SessionControl::take_connections(uint64_t now_ns) {
@@ -150,10 +149,9 @@ uint64_t SessionControl::bytes_received() const noexcept {
   return sum;
 }
 
-const SessionControl::Served* SessionControl::main_served() const noexcept {
-  const Handoff* const main = session_.main_connection();
+const Channel* SessionControl::channel_of(const Handoff* connection) const noexcept {
   for (const Served& served : served_)
-    if (main != nullptr && &served.channel->connection() == main) return &served;
+    if (&served.channel->connection() == connection) return served.channel;
   return nullptr;
 }
 
@@ -168,6 +166,13 @@ void SessionControl::watch_clock(uint64_t now_ns) {
         ErrorClass::mismatch, 0, "session: channels connected", identified, session_.channels_expected(),
         "the other channels did not come: make --multifd-channels equal to the source's parameter"));
     return;
+  }
+  for (uint32_t i = 0; i < session_.barrier().channels(); ++i) {
+    const Channel* const channel = channel_of(session_.multifd_connection(i));
+    if (channel != nullptr && channel->let_go() && session_.barrier().main_waits_for(i)) {
+      session_.fail(session_.multifd_channel(i).closed_too_early());
+      return;
+    }
   }
   const uint64_t bytes = bytes_received();
   if (bytes != progress_bytes_) {
@@ -191,8 +196,8 @@ void SessionControl::watch_clock(uint64_t now_ns) {
 }
 
 void SessionControl::judge(uint64_t now_ns) {
-  const Served* const main = main_served();
-  if (!source_end_told_ && main != nullptr && main->channel->end() != StreamEnd::none &&
+  const Channel* const main = channel_of(session_.main_connection());
+  if (!source_end_told_ && main != nullptr && main->end() != StreamEnd::none &&
       session_.state() == SessionState::device_state) {
     source_end_told_ = true;
     destination_.source_ended();

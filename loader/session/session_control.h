@@ -62,7 +62,7 @@ class SessionControl {
   bool send(Bytes message);
   void reset_all();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
-  [[nodiscard]] const Served* main_served() const noexcept;
+  [[nodiscard]] const Channel* channel_of(const Handoff* connection) const noexcept;
 
   Session& session_;
   Destination& destination_;

@@ -42,6 +42,8 @@ class FlushBarrier {
       if (arrived_[i].epochs.load(std::memory_order_acquire) <= k) return false;  // pairs with arrive()
     return true;
   }
+  // Main's worker: main stands at marker k and somebody has not arrived.
+  void wait(uint64_t k) noexcept { waiting_.store(k + 1, std::memory_order_relaxed); }
   // Main's worker: marker k has been met and everything main had to apply before it is in memory.
   void release(uint64_t k) noexcept { released_.store(k + 1, std::memory_order_release); }
   // Main's worker: RAM is complete; whoever still comes with a SYNC passes (QEMU 9.1 and 9.2 send one more).
@@ -51,6 +53,11 @@ class FlushBarrier {
   [[nodiscard]] uint64_t epochs_arrived(uint32_t i) const noexcept {
     return arrived_[i].epochs.load(std::memory_order_relaxed);
   }
+  // Main waits at a marker for channel `i`: if that has ended, for ever.
+  [[nodiscard]] bool main_waits_for(uint32_t i) const noexcept {
+    const uint64_t waiting = waiting_.load(std::memory_order_relaxed);
+    return waiting > epochs_released() && waiting > epochs_arrived(i);
+  }
   [[nodiscard]] uint64_t epochs_released() const noexcept { return released_.load(std::memory_order_relaxed); }
 
  private:
@@ -59,7 +66,9 @@ class FlushBarrier {
   };
   const uint32_t channels_;
   const std::unique_ptr<Line[]> arrived_;
-  alignas(kCacheLineBytes) std::atomic<uint64_t> released_{0};  // written by main's worker only
+  // Written by main's worker only.
+  alignas(kCacheLineBytes) std::atomic<uint64_t> released_{0};
+  std::atomic<uint64_t> waiting_{0};
 };
 
 }  // namespace migrx
