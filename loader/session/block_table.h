@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "loader/main/main_events.h"
@@ -22,6 +23,8 @@ class BlockTable {
 
   // Before loading: a block that lives in a file. The memory must outlive the table.
   void add_file_backed(const std::string& idstr, GuestMemory& memory);
+  // The file of a file-backed block.
+  [[nodiscard]] std::string path_of(const RamBlock& block) const;
 
   // The stream's block list: every named block must be in it with the very length prepared, every other gets
   // private memory. Main's worker, once. Errors say which option or file to change.
@@ -34,6 +37,7 @@ class BlockTable {
   const uint64_t private_bytes_max_;
   uint64_t private_bytes_ = 0;
   RamBlockList list_;
+  std::vector<std::pair<const RamBlock*, std::string>> paths_;
   std::vector<std::unique_ptr<PrivateMemory>> private_memory_;
 };
 

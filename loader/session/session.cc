@@ -72,8 +72,7 @@ void Session::fail(const StreamError& error) noexcept {
 ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
                                  uint32_t worker) noexcept {
   constexpr uint32_t kMainMagic = 0x5145564d;  // QEMU_VM_FILE_MAGIC, migration/savevm.h
-  // A TLS ClientHello: handshake record, version 3.x.
-  constexpr uint32_t kTlsPrefix = 0x160300;
+  constexpr uint32_t kTlsPrefix = 0x1603;      // a ClientHello: handshake record, version 3.x
 
   const uint32_t found = load_be32(magic.data());
   const NodeRouter* const router = worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
@@ -112,7 +111,8 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
                                  "equal (parameter multifd-channels at the source)"));
     return nullptr;
   }
-  if (found >> 8 == kTlsPrefix)
+  // Worth ending only a session that nobody else has begun.
+  if (found >> 16 == kTlsPrefix && !main_claimed_.load() && multifd_claimed_.load() == 0)
     fail(make_error(
         ErrorClass::mismatch, 0, "connection: first bytes",
         "the source uses TLS (tls-creds) and this receiver does not: unset tls-creds at the source"));

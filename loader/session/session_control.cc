@@ -7,11 +7,11 @@
 namespace migrx {
 
 SessionControl::SessionControl(Session& session, Destination& destination,
-                               std::vector<SpscRing<Handoff*>*> accepted, std::vector<LoaderWorker*> workers,
+                               std::function<Handoff*()> take_accepted, std::vector<LoaderWorker*> workers,
                                SessionLimits limits, bool switchover_ack)
     : session_(session),
       destination_(destination),
-      accepted_(std::move(accepted)),
+      take_accepted_(std::move(take_accepted)),
       workers_(std::move(workers)),
       limits_(limits),
       switchover_ack_(switchover_ack) {}
@@ -78,23 +78,21 @@ int SessionControl::worker_of(const Handoff* connection) const noexcept {
 }
 
 void SessionControl::take_connections(uint64_t now_ns) {
-  for (SpscRing<Handoff*>* const ring : accepted_) {
-    Handoff* connection = nullptr;
-    while (ring->pop(connection)) {
-      // Round robin: channels of one source carry about the same.
-      const std::size_t worker = next_worker_++ % workers_.size();
-      Channel* const channel = phase_ == Phase::running
-                                   ? session_.add_connection(*connection, static_cast<uint32_t>(worker))
-                                   : nullptr;
-      if (channel == nullptr || !workers_[worker]->attach(*channel)) {
-        ++refused_;
-        (void)connection->abort();
-        connection->detach();
-        connection->retire();
-        continue;
-      }
-      served_.push_back({channel, now_ns, false});
+  while (Handoff* const connection = take_accepted_()) {
+    // Round robin: channels of one source carry about the same.
+    const std::size_t worker = next_worker_++ % workers_.size();
+    Channel* const channel = phase_ == Phase::running
+                                 ? session_.add_connection(*connection, static_cast<uint32_t>(worker))
+                                 : nullptr;
+    if (channel == nullptr || !workers_[worker]->attach(*channel)) {
+      if (channel != nullptr) session_.remove_connection(*channel);
+      ++refused_;
+      (void)connection->abort();
+      connection->detach();
+      connection->retire();
+      continue;
     }
+    served_.push_back({channel, now_ns, false});
   }
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "loader/session/destination.h"
@@ -29,8 +30,9 @@ struct SessionLimits {
 
 class SessionControl {
  public:
-  // `accepted`: one ring per poll core; `workers`: who serves channels. All must outlive this object.
-  SessionControl(Session& session, Destination& destination, std::vector<SpscRing<Handoff*>*> accepted,
+  // take_accepted: the next new connection of any poll core, nullptr when there is none. workers: who serves
+  // channels. All must outlive this object.
+  SessionControl(Session& session, Destination& destination, std::function<Handoff*()> take_accepted,
                  std::vector<LoaderWorker*> workers, SessionLimits limits, bool switchover_ack);
 
   // Returns work done; call until over().
@@ -66,7 +68,7 @@ class SessionControl {
 
   Session& session_;
   Destination& destination_;
-  const std::vector<SpscRing<Handoff*>*> accepted_;
+  const std::function<Handoff*()> take_accepted_;
   const std::vector<LoaderWorker*> workers_;
   const SessionLimits limits_;
   const bool switchover_ack_;

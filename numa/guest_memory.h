@@ -1,0 +1,91 @@
+// Guest RAM as files: one RAM block is one named file on hugetlbfs or tmpfs, which a destination QEMU maps as
+// well.
+//
+// Rules that keep other people's memory safe:
+// - A file that existed is never truncated, shrunk or punched: under a live mapping that would zero a guest's
+// RAM.
+// - A file that may hold old bytes (it existed, and has blocks) is cleared by stores before it is used: QEMU
+// keeps
+//   stale pages, and pages that a balloon gave back are never sent.
+// - Only files made here are unlinked, and only on failure or when asked.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "numa/ids.h"
+
+namespace migrx {
+
+// "ID=PATH[,size=4G][,node=0]" of --ram.
+struct RamSpec {
+  std::string id;
+  std::string path;
+  uint64_t size = 0;  // bytes; 0: that of the existing file
+  NodeId node = kAnyNode;
+};
+// Empty: `out` is filled. Otherwise what is wrong with the text.
+[[nodiscard]] std::string parse_ram_spec(const std::string& text, RamSpec& out);
+
+class GuestMemory {
+ public:
+  // Opens or makes the file, maps it shared, binds it to its node. nullptr: `problem` says what to do.
+  [[nodiscard]] static std::unique_ptr<GuestMemory> open(const RamSpec& spec, std::string& problem);
+  ~GuestMemory();
+  GuestMemory(const GuestMemory&) = delete;
+  GuestMemory& operator=(const GuestMemory&) = delete;
+
+  // Faults in every page, clearing old bytes, with one thread per CPU of `cpus` (empty: one unpinned thread).
+  // `progress` is called from the calling thread with bytes done so far. Empty: done, and every page lies on
+  // the node that was asked for; otherwise what to do.
+  [[nodiscard]] std::string prefault(const std::vector<CpuId>& cpus,
+                                     const std::function<void(uint64_t)>& progress);
+
+  [[nodiscard]] std::byte* data() const noexcept { return data_; }
+  [[nodiscard]] uint64_t length() const noexcept { return length_; }          // of the block
+  [[nodiscard]] uint64_t page_bytes() const noexcept { return page_bytes_; }  // of the file system
+  // Reads as zeros until written: made here, or an existing file without blocks. Also after it was cleared.
+  [[nodiscard]] bool fresh() const noexcept { return true; }
+  [[nodiscard]] bool cleared() const noexcept { return must_clear_; }
+  [[nodiscard]] bool made_here() const noexcept { return made_here_; }
+  [[nodiscard]] NodeId node() const noexcept { return node_; }
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  // The file stays when this object goes.
+  void keep() noexcept { keep_ = true; }
+  // Removes the file if it was made here.
+  void unlink() noexcept;
+
+ private:
+  GuestMemory() = default;
+  std::string path_;
+  int fd_ = -1;
+  std::byte* data_ = nullptr;
+  uint64_t length_ = 0;
+  uint64_t mapped_ = 0;
+  uint64_t page_bytes_ = 4096;
+  NodeId node_ = kAnyNode;
+  bool made_here_ = false;
+  bool must_clear_ = false;
+  bool keep_ = false;
+};
+
+// Memory of this process for a block without a file. Zero until written.
+class PrivateMemory {
+ public:
+  [[nodiscard]] static std::unique_ptr<PrivateMemory> allocate(uint64_t bytes, std::string& problem);
+  ~PrivateMemory();
+  PrivateMemory(const PrivateMemory&) = delete;
+  PrivateMemory& operator=(const PrivateMemory&) = delete;
+  [[nodiscard]] std::byte* data() const noexcept { return data_; }
+
+ private:
+  PrivateMemory(std::byte* data, uint64_t bytes) : data_(data), bytes_(bytes) {}
+  std::byte* data_;
+  uint64_t bytes_;
+};
+
+}  // namespace migrx

@@ -1,0 +1,447 @@
+// Whole migrations in memory: bytes into hand-off rings, one worker and the control thread's part called in
+// turn.
+#include "loader/session/session.h"
+
+#include <gtest/gtest.h>
+
+#include <unistd.h>
+
+#include <deque>
+#include <random>
+
+#include "loader/handoff/device_state_file.h"
+#include "loader/session/session_control.h"
+#include "numa/guest_memory.h"
+#include "tests/loader/main_stream_builder.h"
+#include "tests/loader/multifd_stream_builder.h"
+
+namespace migrx {
+namespace {
+
+using test::MainStreamBuilder;
+using test::make_page;
+using test::MultifdStreamBuilder;
+
+constexpr uint64_t kMs = 1'000'000;
+
+// One connection as its poll core would hold it: accepts sends, counts them acknowledged when told to.
+struct Wire {
+  Handoff handoff{256};
+  std::vector<std::byte> sent;
+  bool reset = false;
+  bool closed = false;
+  std::deque<std::vector<std::byte>> buffers;
+
+  void give(Bytes bytes, std::size_t piece) {
+    for (std::size_t at = 0; at < bytes.size(); at += piece) {
+      const std::size_t n = std::min(piece, bytes.size() - at);
+      buffers.emplace_back(bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                           bytes.begin() + static_cast<std::ptrdiff_t>(at + n));
+      ASSERT_GT(handoff.writable(), 0U);
+      handoff.push({buffers.back().data(), &buffers.back(), static_cast<uint32_t>(n), StreamEnd::none});
+      handoff.bytes_received.add(n);
+    }
+    handoff.publish();
+  }
+  void end(StreamEnd why) {
+    handoff.push_end(why);
+    handoff.publish();
+  }
+  void take_commands() {
+    ConnectionCommand command;
+    while (handoff.take_command(command)) {
+      if (command.kind == ConnectionCommand::Kind::reset) reset = true;
+      if (command.kind == ConnectionCommand::Kind::close) closed = true;
+      if (command.kind == ConnectionCommand::Kind::send) {
+        sent.insert(sent.end(), command.bytes.begin(), command.bytes.begin() + command.length);
+        handoff.bytes_acknowledged.add(command.length);
+      }
+    }
+    std::array<void*, 64> home;
+    uint32_t count = 0;
+    handoff.reclaim(home, count);
+  }
+};
+
+class SessionTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kRam = 64 * kPageBytes;
+
+  void start(uint32_t channels, SessionLimits limits = {}) {
+    SessionSettings settings;
+    settings.main.multifd_channels = channels;
+    settings.now_ns = [this] { return now_; };
+    settings.connections_max = 8;
+    std::string problem;
+    const PageKernels* const kernels = select_page_kernels(problem);
+    ASSERT_NE(kernels, nullptr) << problem;
+    compress_ = std::make_unique<CompressJobs>(0, 4, *kernels);
+    session_ = std::make_unique<Session>(settings, blocks_, state_file_.events(), *kernels, *compress_);
+    control_ = std::make_unique<SessionControl>(
+        *session_, state_file_,
+        [this]() -> Handoff* {
+          if (accepted_.empty()) return nullptr;
+          Handoff* const next = accepted_.front();
+          accepted_.pop_front();
+          return next;
+        },
+        std::vector<LoaderWorker*>{&worker_}, limits, /*switchover_ack=*/false);
+  }
+  Wire& connect() {
+    wires_.push_back(std::make_unique<Wire>());
+    accepted_.push_back(&wires_.back()->handoff);
+    return *wires_.back();
+  }
+  void run(int turns = 20) {
+    for (int i = 0; i < turns; ++i) {
+      now_ += kMs;
+      control_->do_work(now_);
+      for (int k = 0; k < 4; ++k) worker_.do_work(now_);
+      for (const auto& wire : wires_) wire->take_commands();
+    }
+  }
+  static std::vector<std::byte> with_header(MainStreamBuilder& b, bool return_path) {
+    b.header().configuration();
+    if (return_path) b.open_return_path().ping(1);
+    return b.take();
+  }
+
+  uint64_t now_ = 1'000'000'000;
+  BlockTable blocks_{1 << 20};
+  DeviceStateFile state_file_{""};
+  std::unique_ptr<CompressJobs> compress_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<SessionControl> control_;
+  LoaderWorker worker_{16};
+  std::deque<Handoff*> accepted_;
+  std::vector<std::unique_ptr<Wire>> wires_;
+};
+
+std::vector<std::byte> bytes_of(std::initializer_list<int> values) {
+  std::vector<std::byte> out;
+  for (const int v : values) out.push_back(static_cast<std::byte>(v));
+  return out;
+}
+const std::vector<std::byte> kPong1 = bytes_of({0, 2, 0, 4, 0, 0, 0, 1});
+const std::vector<std::byte> kShut0 = bytes_of({0, 1, 0, 4, 0, 0, 0, 0});
+const std::vector<std::byte> kShut1 = bytes_of({0, 1, 0, 4, 0, 0, 0, 1});
+
+std::vector<std::byte> joined(std::vector<std::byte> a, const std::vector<std::byte>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+TEST_F(SessionTest, single_channel_with_return_path) {
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().open_return_path().ping(1).ram_start({{"ram", kRam, {}}}).ram_close();
+  const auto page = make_page(7);
+  b.ram_part().page("ram", 3 * kPageBytes, page).ram_close().ram_end().ram_close().device_tail();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::device_state);
+  EXPECT_EQ(main.sent, joined(kPong1, kShut0));
+  main.end(StreamEnd::fin);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::done);
+  EXPECT_TRUE(control_->over());
+  EXPECT_TRUE(main.closed);
+  EXPECT_FALSE(main.reset);
+  EXPECT_EQ(0, std::memcmp(blocks_.list().find("ram")->host() + 3 * kPageBytes, page.data(), kPageBytes));
+}
+
+TEST_F(SessionTest, without_return_path_not_a_byte_is_sent) {
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close().ram_end().ram_close().device_tail();
+  Wire& main = connect();
+  main.give(b.bytes(), 100);
+  main.end(StreamEnd::fin);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::done);
+  EXPECT_TRUE(main.sent.empty());
+}
+
+TEST_F(SessionTest, shut_0_waits_for_the_last_byte_of_device_state) {
+  start(0);
+  MainStreamBuilder b;
+  b.header()
+      .configuration()
+      .open_return_path()
+      .ram_start({{"ram", kRam, {}}})
+      .ram_close()
+      .ram_end()
+      .ram_close();
+  b.device_tail();
+  Wire& main = connect();
+  main.give(Bytes{b.bytes()}.first(b.size() - 1), 1448);
+  run();
+  EXPECT_TRUE(main.sent.empty());
+  main.give(Bytes{b.bytes()}.last(1), 1);
+  run();
+  EXPECT_EQ(main.sent, kShut0);
+}
+
+TEST_F(SessionTest, multifd_channels_in_any_order_torn_anywhere_with_rounds) {
+  for (uint32_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    BlockTable blocks(1 << 20);
+    wires_.clear();
+    // Two channels; three rounds; each round rewrites the same pages, so a broken barrier shows.
+    MainStreamBuilder b;
+    b.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+    MultifdStreamBuilder c0;
+    MultifdStreamBuilder c1;
+    MultifdStreamBuilder* const channels[] = {&c0, &c1};
+    for (uint8_t i = 0; i < 2; ++i) channels[i]->init(i);
+    for (uint8_t i = 0; i < 2; ++i) channels[i]->sync(i);
+    std::vector<std::vector<std::byte>> last(64);
+    uint64_t num = 2;
+    for (uint64_t round = 0; round < 3; ++round) {
+      b.ram_part();
+      for (uint64_t p = 0; p < 64; ++p) {
+        last[p] = make_page(round * 1000 + p);
+        const auto who = static_cast<uint32_t>(random() % 3);
+        if (who == 2)
+          b.page("ram", p * kPageBytes, last[p]);
+        else
+          channels[who]->pages(num++, "ram", {p * kPageBytes}, [&](uint64_t) { return last[p].data(); });
+      }
+      for (MultifdStreamBuilder* const channel : channels) channel->sync(num++);
+      b.multifd_flush().ram_close();
+    }
+    b.ram_end().ram_close().device_tail();
+
+    // A session of its own per seed, on the fixture's clock.
+    BlockTable* const table = &blocks;
+    DeviceStateFile state("");
+    SessionSettings settings;
+    settings.main.multifd_channels = 2;
+    settings.now_ns = [this] { return now_; };
+    std::string problem;
+    const PageKernels* const kernels = select_page_kernels(problem);
+    CompressJobs compress(0, 4, *kernels);
+    Session session(settings, *table, state.events(), *kernels, compress);
+    LoaderWorker worker_a(8);
+    LoaderWorker worker_b(8);
+    std::deque<Handoff*> accepted;
+    SessionControl control(
+        session, state,
+        [&]() -> Handoff* {
+          if (accepted.empty()) return nullptr;
+          Handoff* const next = accepted.front();
+          accepted.pop_front();
+          return next;
+        },
+        {&worker_a, &worker_b}, {}, false);
+    struct Flow {
+      Wire* wire;
+      std::vector<std::byte> bytes;
+      std::size_t at = 0;
+    };
+    std::vector<Flow> flows;
+    for (const auto& bytes : {b.bytes(), c0.bytes, c1.bytes}) {
+      wires_.push_back(std::make_unique<Wire>());
+      flows.push_back({wires_.back().get(), bytes});
+    }
+    std::shuffle(flows.begin(), flows.end(), random);
+    for (const Flow& flow : flows) accepted.push_back(&flow.wire->handoff);
+    for (int turn = 0; turn < 100'000 && state.verdict() == Verdict::pending; ++turn) {
+      now_ += kMs / 10;
+      Flow& flow = flows[random() % flows.size()];
+      const std::size_t n = std::min<std::size_t>(1 + random() % 3000, flow.bytes.size() - flow.at);
+      if (n > 0 && flow.wire->handoff.writable() > 0) {
+        flow.wire->give(Bytes{flow.bytes}.subspan(flow.at, n), n);
+        flow.at += n;
+      }
+      switch (random() % 3) {
+        case 0:
+          worker_a.do_work(now_);
+          break;
+        case 1:
+          worker_b.do_work(now_);
+          break;
+        default:
+          control.do_work(now_);
+      }
+      for (const auto& wire : wires_) wire->take_commands();
+    }
+    ASSERT_EQ(state.verdict(), Verdict::accepted) << session.error().message() << session.standing();
+    for (uint64_t p = 0; p < 64; ++p)
+      ASSERT_EQ(0,
+                std::memcmp(blocks.list().find("ram")->host() + p * kPageBytes, last[p].data(), kPageBytes))
+          << p;
+  }
+}
+
+TEST_F(SessionTest, a_bad_stream_ends_in_shut_1_then_reset_of_all) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}});
+  Wire& main = connect();
+  Wire& channel = connect();
+  main.give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  c.bytes[0] = std::byte{0x11};
+  c.bytes[7] = std::byte{9};  // version
+  channel.give(c.bytes, 64);
+  run(400);
+  EXPECT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::unsupported);
+  EXPECT_EQ(main.sent, kShut1);
+  EXPECT_TRUE(main.reset);
+  EXPECT_TRUE(channel.reset);
+  EXPECT_TRUE(control_->over());
+}
+
+TEST_F(SessionTest, a_stranger_disturbs_nobody) {
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& stranger = connect();
+  const auto hello = bytes_of({'G', 'E', 'T', ' ', '/'});
+  stranger.give(hello, 5);
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  run();
+  EXPECT_TRUE(stranger.reset);
+  EXPECT_TRUE(stranger.handoff.reusable());
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+  EXPECT_EQ(control_->refused(), 1U);
+}
+
+TEST_F(SessionTest, a_silent_connection_is_given_up_in_time) {
+  SessionLimits limits;
+  limits.identify_ns = 50 * kMs;
+  start(0, limits);
+  Wire& silent = connect();
+  run(40);
+  EXPECT_FALSE(silent.reset);
+  run(40);
+  EXPECT_TRUE(silent.reset);
+}
+
+TEST_F(SessionTest, too_many_channels_is_a_mismatch_with_both_numbers) {
+  start(1);
+  for (uint8_t i = 0; i < 2; ++i) {
+    MultifdStreamBuilder c;
+    c.init(i);
+    connect().give(c.bytes, 64);
+  }
+  run();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::mismatch);
+  EXPECT_EQ(session_->error().found, 2U);
+  EXPECT_EQ(session_->error().allowed, 1U);
+}
+
+TEST_F(SessionTest, too_few_channels_is_a_mismatch_after_its_time) {
+  SessionLimits limits;
+  limits.channels_ns = 100 * kMs;
+  start(2, limits);
+  MultifdStreamBuilder c;
+  c.init(0);
+  connect().give(c.bytes, 64);
+  run(50);
+  EXPECT_NE(session_->state(), SessionState::failed);
+  run(100);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().found, 1U);
+  EXPECT_EQ(session_->error().allowed, 3U);
+}
+
+TEST_F(SessionTest, a_tls_source_is_told_apart) {
+  start(0);
+  const auto hello = bytes_of({0x16, 0x03, 0x01, 0x02, 0x00});
+  connect().give(hello, 5);
+  run();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_NE(session_->error().message().find("tls-creds"), std::string::npos);
+}
+
+TEST_F(SessionTest, a_channel_that_ends_while_main_waits_for_it_fails_at_once) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  Wire& channel = connect();
+  MultifdStreamBuilder c;
+  c.init(0);
+  channel.give(c.bytes, 64);
+  run();
+  EXPECT_NE(session_->state(), SessionState::failed);
+  channel.end(StreamEnd::reset);
+  run(400);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::truncated);
+  EXPECT_EQ(to_string(session_->error().channel), "multifd 0");
+}
+
+TEST_F(SessionTest, a_stalled_barrier_is_ended_with_everybodys_standing) {
+  SessionLimits limits;
+  limits.stall_ns = 100 * kMs;
+  start(2, limits);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  connect().give(b.bytes(), 1448);
+  for (uint8_t i = 0; i < 2; ++i) {
+    MultifdStreamBuilder c;
+    c.init(i);
+    if (i == 0) c.sync(0);
+    connect().give(c.bytes, 64);
+  }
+  run(300);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::timed_out);
+  EXPECT_NE(session_->error().message().find("multifd 1 met 0"), std::string::npos)
+      << session_->error().message();
+}
+
+TEST_F(SessionTest, a_block_of_another_size_names_the_option) {
+  std::string problem;
+  RamSpec spec;
+  ASSERT_EQ(
+      parse_ram_spec("mem=/dev/shm/migrx-session-test-" + std::to_string(::getpid()) + ",size=1M", spec), "");
+  const auto memory = GuestMemory::open(spec, problem);
+  ASSERT_NE(memory, nullptr) << problem;
+  blocks_.add_file_backed("mem", *memory);
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"mem", 2 << 20, {}}}).ram_close();
+  connect().give(b.bytes(), 1448);
+  run();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_NE(session_->error().message().find("size=2097152"), std::string::npos)
+      << session_->error().message();
+}
+
+TEST_F(SessionTest, private_memory_is_bounded) {
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"huge", 1ULL << 40, {}}}).ram_close();
+  connect().give(b.bytes(), 1448);
+  run();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_NE(session_->error().message().find("--private-ram-max"), std::string::npos);
+}
+
+TEST_F(SessionTest, cancelled_by_the_operator) {
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  run();
+  control_->cancel();
+  run(300);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::cancelled);
+  EXPECT_EQ(main.sent, kShut1);
+  EXPECT_TRUE(main.reset);
+}
+
+}  // namespace
+}  // namespace migrx
