@@ -20,6 +20,10 @@ const char* to_string(DecodeStatus status) noexcept {
       return "the payload holds more than the pages of the packet";
     case DecodeStatus::bad_length:
       return "the lengths of the compressed pages are impossible or do not add up to next_packet_size";
+    case DecodeStatus::window_too_large:
+      return "the compressed stream asks for a larger window than is allowed here; lower multifd-zstd-level "
+             "at the "
+             "source";
     case DecodeStatus::out_of_memory:
       return "no memory for the window that the compressed stream asks for";
   }

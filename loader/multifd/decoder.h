@@ -20,12 +20,13 @@ struct PageRun {
 
 enum class DecodeStatus : uint8_t {
   ok,
-  corrupt,        // the library refused it
-  stream_ended,   // the per-channel stream has an end, which QEMU never writes
-  too_little,     // the payload is used up before all pages are filled
-  too_much,       // the payload holds more than the pages
-  bad_length,     // a per-page length is impossible, or their sum is not next_packet_size
-  out_of_memory,  // the decoder could not get the window that the stream asks for
+  corrupt,           // the library refused it
+  stream_ended,      // the per-channel stream has an end, which QEMU never writes
+  too_little,        // the payload is used up before all pages are filled
+  too_much,          // the payload holds more than the pages
+  bad_length,        // a per-page length is impossible, or their sum is not next_packet_size
+  window_too_large,  // zstd asks for more than DecoderLimits allows
+  out_of_memory,     // the decoder could not get the window that the stream asks for
 };
 [[nodiscard]] const char* to_string(DecodeStatus status) noexcept;
 

@@ -233,10 +233,11 @@ MultifdChannel::Step MultifdChannel::decode_payload() noexcept {
 }
 
 MultifdChannel::Step MultifdChannel::fail_decode(DecodeStatus status) noexcept {
-  const bool memory = status == DecodeStatus::out_of_memory;
-  return fail(make_error(memory ? ErrorClass::io : ErrorClass::bad_stream, packet_offset_,
-                         "multifd packet: payload", "%s: %s", to_string(session_.compression),
-                         to_string(status)));
+  const ErrorClass error_class = status == DecodeStatus::out_of_memory      ? ErrorClass::io
+                                 : status == DecodeStatus::window_too_large ? ErrorClass::mismatch
+                                                                            : ErrorClass::bad_stream;
+  return fail(make_error(error_class, packet_offset_, "multifd packet: payload", "%s: %s",
+                         to_string(session_.compression), to_string(status)));
 }
 
 MultifdChannel::Step MultifdChannel::on_pages_done() noexcept {

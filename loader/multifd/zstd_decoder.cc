@@ -7,6 +7,17 @@
 
 namespace migrx {
 
+namespace {
+
+DecodeStatus status_of(std::size_t error) noexcept {
+  const ZSTD_ErrorCode code = ZSTD_getErrorCode(error);
+  if (code == ZSTD_error_memory_allocation) return DecodeStatus::out_of_memory;
+  if (code == ZSTD_error_frameParameter_windowTooLarge) return DecodeStatus::window_too_large;
+  return DecodeStatus::corrupt;
+}
+
+}  // namespace
+
 ZstdDecoder::ZstdDecoder(int window_log_max) : context_(ZSTD_createDCtx()) {
   if (context_ == nullptr ||
       ZSTD_isError(ZSTD_DCtx_setParameter(context_, ZSTD_d_windowLogMax, window_log_max))) {
@@ -35,9 +46,7 @@ DecodeStatus ZstdDecoder::feed(Bytes piece) noexcept {
     ZSTD_outBuffer out{filled ? &beyond : runs_[run_].dst + run_done_,
                        filled ? sizeof beyond : runs_[run_].bytes - run_done_, 0};
     const std::size_t result = ZSTD_decompressStream(context_, &out, &in);
-    if (ZSTD_isError(result))
-      return ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation ? DecodeStatus::out_of_memory
-                                                                       : DecodeStatus::corrupt;
+    if (ZSTD_isError(result)) return status_of(result);
     if (filled && out.pos > 0) return DecodeStatus::too_much;
     if (result == 0 && (out.pos > 0 || in.pos > 0)) return DecodeStatus::stream_ended;
     const bool space_left = out.pos < out.size;
