@@ -46,7 +46,7 @@ class Network:
         self.source = self._make("migrx-%d-%ds" % (os.getpid(), number)) if impair is not None else self.receiver
         try:
             if congestion:
-                self.sysctl(self.source, "net/ipv4/tcp_congestion_control", congestion)
+                self._set_congestion(congestion)
             if impair is not None:
                 self._start_impairment(impair)
         except BaseException:
@@ -66,6 +66,21 @@ class Network:
         """Sets /proc/sys/KEY inside the namespace."""
         subprocess.run(["nsenter", "--net=%s/%s" % (_RUN, name), "sh", "-c", 'echo "$2" > /proc/sys/"$1"', "sh",
                         key, value], check=True)
+
+    def _set_congestion(self, name):
+        """Only what the host allows to everybody may be chosen inside a namespace: allow `name` for a moment."""
+        path = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
+        with open(path, encoding="ascii") as file:
+            allowed = file.read().strip()
+        if name not in allowed.split():
+            with open(path, "w", encoding="ascii") as file:
+                file.write(allowed + " " + name)
+        try:
+            self.sysctl(self.source, "net/ipv4/tcp_congestion_control", name)
+        finally:
+            if name not in allowed.split():
+                with open(path, "w", encoding="ascii") as file:
+                    file.write(allowed)
 
     def _start_impairment(self, options):
         program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "impair.py")

@@ -90,7 +90,7 @@ class ReferenceReceiver:
 
     def wait(self, timeout=60.0):
         """Waits until every connection has ended; raises what went wrong in them."""
-        for thread in list(self._threads) + self._threads:
+        for thread in self._threads:  # The first, which accepts, adds the others and then ends.
             thread.join(timeout)
         if self.errors:
             raise self.errors[0]

@@ -83,7 +83,9 @@ def run_case(case, folder, kept):
         return "FAILED", "not finished after %d s\n  logs: %s" % (case.seconds, kept)
     except Exception:  # Whatever a case runs into is its own failure; the others still run.
         _keep_logs(folder, kept)
-        return "FAILED", "%s  logs: %s" % (traceback.format_exc(), kept)
+        with open(os.path.join(kept, "traceback.log"), "w", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        return "FAILED", "%s\n  logs: %s" % (traceback.format_exc().strip().splitlines()[-1], kept)
     finally:
         signal.alarm(0)
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,8 +99,11 @@ def main(cases, description):
     parser.add_argument("--list", action="store_true", help="print the names and end")
     parser.add_argument("--logs", default="/tmp/migrx-failed", help="folder for the logs of failed cases")
     options = parser.parse_args()
-    chosen = [case for case in cases if (case.quick or options.all or options.names) and
-              (not options.names or any(word in case.name for word in options.names))]
+    known = {case.name for case in cases}
+
+    def is_named(case):  # A whole name means that case alone, any other word all names that contain it.
+        return any(word == case.name or (word not in known and word in case.name) for word in options.names)
+    chosen = [case for case in cases if (is_named(case) if options.names else case.quick or options.all)]
     if options.list:
         for case in cases:
             print(case.name, "" if case.quick else "(--all)")

@@ -2,7 +2,7 @@
 
 It is an oracle, so it is written for plainness and shares nothing with migrx. It reads whole files, applies
 epoch after epoch (QEMU migration/ram.c, ram_load_precopy; migration/multifd.c, multifd_recv_thread) and keeps
-every block in a bytearray, or in a file mapping for large ones.
+every block in a bytearray.
 """
 
 import struct
@@ -130,9 +130,10 @@ class Channel:
 class Decoder:
     """Decodes one capture; afterwards `blocks` maps each RAM block's name to its content."""
 
-    def __init__(self, main, channels=(), make_block=bytearray):
-        """`main` and each of `channels` are bytes-like; make_block(size) makes a zeroed writable buffer."""
-        self._reader, self._make_block = Reader(main), make_block
+    def __init__(self, main, channels=(), ignore_shared=False):
+        """`main` and each of `channels` are bytes-like. `ignore_shared`: the source has x-ignore-shared on but
+        is of a machine type that does not say so (no configuration section)."""
+        self._reader, self._ignore_shared = Reader(main), ignore_shared
         self.blocks, self.ignored, self.machine, self.capabilities = {}, {}, "", []
         self.commands, self.section_names, self.rounds = [], {}, 0
         self.counters = dict.fromkeys(("normal", "zero", "xbzrle", "compressed", "flush", "multifd_normal",
@@ -196,13 +197,13 @@ class Decoder:
 
     def _block_list(self, total):
         reader = self._reader
-        ignore_shared = "x-ignore-shared" in self.capabilities
+        ignore_shared = self._ignore_shared or "x-ignore-shared" in self.capabilities
         while total > 0:
             name, length = reader.str8(), reader.be64()
             address = reader.be64() if ignore_shared else None
             total -= length
             # Every block gets a buffer; of those a shared-memory source leaves out no page arrives.
-            self.blocks[name] = self._make_block(length)
+            self.blocks[name] = bytearray(length)
             if ignore_shared:
                 self.ignored[name] = address
         if total:
