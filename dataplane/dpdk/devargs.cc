@@ -1,0 +1,90 @@
+// What is known about kinds of devices before they exist.
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <optional>
+
+#include "dataplane/dpdk/dpdk_port.h"
+
+namespace migrx {
+namespace {
+
+std::string_view device_name(std::string_view devargs) noexcept {
+  return devargs.substr(0, devargs.find(','));
+}
+// "net_tap0" is of kind "net_tap".
+bool is_kind(std::string_view devargs, std::string_view kind) noexcept {
+  return device_name(devargs).starts_with(kind);
+}
+
+// The value of ",key=value".
+std::optional<std::string_view> argument(std::string_view devargs, std::string_view key) noexcept {
+  for (std::size_t comma = devargs.find(','); comma != std::string_view::npos;) {
+    const std::size_t end = devargs.find(',', comma + 1);
+    const std::string_view pair =
+        devargs.substr(comma + 1, end == std::string_view::npos ? end : end - comma - 1);
+    if (pair.starts_with(key) && pair.size() > key.size() && pair[key.size()] == '=')
+      return pair.substr(key.size() + 1);
+    comma = end;
+  }
+  return std::nullopt;
+}
+
+uint32_t number_or(std::optional<std::string_view> text, uint32_t otherwise) noexcept {
+  uint32_t value = otherwise;
+  if (text) std::from_chars(text->data(), text->data() + text->size(), value);
+  return value;
+}
+
+// Geometry of an af_packet ring (the kernel's Documentation/networking/packet_mmap.rst): a frame's slot holds
+// its bytes behind a header; slots do not cross blocks; a ring of some 16 MiB absorbs the pauses of a shared
+// CPU.
+struct RingShape {
+  uint32_t mtu_max;
+  uint32_t frame_bytes, block_bytes, frames;
+};
+constexpr std::array kRingShapes{
+    RingShape{1900, 2048, 65536, 8192},  RingShape{3900, 4096, 65536, 4096},
+    RingShape{8000, 8192, 65536, 2048},  RingShape{16000, 16384, 65536, 2048},
+    RingShape{32000, 32768, 65536, 512}, RingShape{61340, 61440, 61440, 256},
+};
+
+}  // namespace
+
+std::string complete_devargs(const std::string& devargs, uint32_t mtu, uint32_t queues) {
+  std::string complete = devargs;
+  const auto add = [&](std::string_view key, uint32_t value) {
+    if (!argument(complete, key)) complete += "," + std::string(key) + "=" + std::to_string(value);
+  };
+  if (is_kind(devargs, "net_af_packet")) {
+    if (queues > 1) add("qpairs", queues);
+    add("qdisc_bypass", 1);
+    if (!argument(devargs, "framesz") && !argument(devargs, "blocksz") && !argument(devargs, "framecnt")) {
+      const auto shape = std::find_if(kRingShapes.begin(), kRingShapes.end() - 1,
+                                      [mtu](const RingShape& s) { return mtu <= s.mtu_max; });
+      add("framesz", shape->frame_bytes);
+      add("blocksz", shape->block_bytes);
+      add("framecnt", shape->frames);
+    }
+  }
+  return complete;
+}
+
+uint32_t buffer_bytes_for(const std::string& devargs, uint32_t mtu) {
+  if (is_kind(devargs, "net_af_packet")) {
+    // The driver copies a whole slot into one buffer and refuses buffers smaller than that.
+    const std::string complete = complete_devargs(devargs, mtu, 1);
+    return std::max(buffer_bytes_for_mtu(std::min(mtu, 1500U)),
+                    number_or(argument(complete, "framesz"), 2048));
+  }
+  return buffer_bytes_for_mtu(mtu);
+}
+
+uint32_t rx_descriptors_for(const std::string& devargs, uint32_t mtu, uint32_t buffer_bytes,
+                            uint32_t wanted) {
+  if (!is_kind(devargs, "net_tap")) return wanted;
+  // The driver hands the kernel 1 + descriptors pieces, the first for a header of its own.
+  return std::max(buffers_per_frame(mtu, buffer_bytes), 1U);
+}
+
+}  // namespace migrx

@@ -1,0 +1,241 @@
+#include "dataplane/dpdk/dpdk_port.h"
+
+#include <net/if.h>
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "dataplane/dpdk/eal.h"
+#include "dataplane/dpdk/tap.h"
+
+namespace migrx {
+namespace {
+
+// Checksums in hardware, and chains for frames larger than a buffer.
+constexpr uint64_t kRxOffloadsWanted =
+    RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_SCATTER;
+// Allowed because each tx queue has one pool, and no buffer is sent twice.
+constexpr uint64_t kTxOffloadsWanted = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+constexpr uint64_t kRssWanted = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+// Frame overhead DPDK assumes where a device names none: header and frame check sequence.
+constexpr uint32_t kDpdkOverheadBytes = 14 + 4;
+
+std::string bare_devargs(const std::string& devargs) {
+  return devargs.starts_with("pci:") ? devargs.substr(4) : devargs;
+}
+std::string bare_name(const std::string& devargs) {
+  return devargs.substr(0, devargs.find(','));
+}
+
+bool find_port(const std::string& devargs, uint16_t& port_id) {
+  if (rte_eth_dev_get_port_by_name(bare_name(devargs).c_str(), &port_id) == 0) return true;
+  if (!is_pci_devargs(devargs)) return false;
+  // "3b:00.0" is called "0000:3b:00.0"; the iterator knows such things.
+  rte_dev_iterator iterator;
+  uint16_t found = RTE_MAX_ETHPORTS;
+  RTE_ETH_FOREACH_MATCHING_DEV(found, bare_name(devargs).c_str(), &iterator) {
+    port_id = found;
+    rte_eth_iterator_cleanup(&iterator);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+DpdkPort::DpdkPort(DpdkPortOptions options) : options_(std::move(options)) {
+  if (options_.rx_pools.empty() || options_.rx_pools.size() != options_.tx_pools.size())
+    throw DpdkError("port " + options_.devargs + ": needs one rx and one tx pool per queue");
+  options_.devargs = complete_devargs(bare_devargs(options_.devargs), options_.mtu,
+                                      static_cast<uint32_t>(options_.rx_pools.size()));
+  try {
+    attach();
+    configure();
+  } catch (...) {
+    close();
+    throw;
+  }
+}
+
+DpdkPort::~DpdkPort() {
+  close();
+}
+
+void DpdkPort::fail(std::string_view what, int error) const {
+  throw DpdkError("port " + options_.devargs + ": " + std::string(what) + ": " +
+                  rte_strerror(std::abs(error)) + recent_dpdk_log());
+}
+
+void DpdkPort::attach() {
+  if (find_port(options_.devargs, port_id_)) return;
+  const int result = rte_dev_probe(options_.devargs.c_str());
+  if (result != 0)
+    fail(is_pci_devargs(options_.devargs) ? "DPDK cannot use the device; is it bound to vfio-pci "
+                                            "(dpdk-devbind.py --status), and is the IOMMU on?"
+                                          : "DPDK cannot make the device; does its name begin with a "
+                                            "driver's, as net_tap0 does, and is the "
+                                            "process allowed to?",
+         result);
+  attached_here_ = true;
+  if (!find_port(options_.devargs, port_id_)) fail("the device has no Ethernet port", ENODEV);
+}
+
+void DpdkPort::configure() {
+  rte_eth_dev_info info{};
+  int result = rte_eth_dev_info_get(port_id_, &info);
+  if (result != 0) fail("no information about the device", result);
+  driver_ = info.driver_name;
+  const bool is_virtual = !is_pci_devargs(options_.devargs);
+  const int socket = rte_eth_dev_socket_id(port_id_);
+  node_ = socket >= 0 && !is_virtual ? NodeId{socket} : kAnyNode;
+
+  const uint16_t queues = static_cast<uint16_t>(options_.rx_pools.size());
+  const uint32_t queues_max = std::min(info.max_rx_queues, info.max_tx_queues);
+  if (queues > queues_max)
+    throw DpdkError("port " + options_.devargs + ": has " + std::to_string(queues_max) +
+                    " queue pairs, and there are " + std::to_string(queues) + " poll cores: give fewer");
+
+  rte_eth_conf conf{};
+  conf.rxmode.offloads = kRxOffloadsWanted & info.rx_offload_capa;
+  conf.txmode.offloads = kTxOffloadsWanted & info.tx_offload_capa;
+  checksum_offload_ = (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_CKSUM) != 0;
+
+  // Virtual devices deliver whatever the kernel's interface does and refuse an MTU of their own above 1500.
+  const uint32_t overhead = info.max_mtu != UINT16_MAX && info.max_rx_pktlen > info.max_mtu
+                                ? info.max_rx_pktlen - info.max_mtu
+                                : kDpdkOverheadBytes;
+  const uint32_t mtu_max = std::min<uint32_t>(info.max_mtu, info.max_rx_pktlen - overhead);
+  if (options_.mtu > mtu_max && !is_virtual)
+    throw DpdkError("port " + options_.devargs + ": its largest MTU is " + std::to_string(mtu_max) +
+                    ", --mtu " + std::to_string(options_.mtu) + " is too much");
+  conf.rxmode.mtu = std::min(options_.mtu, mtu_max);
+  const uint32_t buffer_bytes = options_.rx_pools.front()->buffer_bytes();
+  if ((conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) == 0) {
+    if (options_.mtu + kLinkOverheadBytes > buffer_bytes)
+      throw DpdkError(
+          "port " + options_.devargs + ": cannot spread a frame over several packet buffers, and " +
+          std::to_string(buffer_bytes) + " bytes are too few for MTU " + std::to_string(options_.mtu));
+  } else if (options_.mtu + kLinkOverheadBytes <= buffer_bytes && !is_virtual) {
+    // Every frame fits into one buffer: without scatter, drivers can use their fastest receive functions.
+    conf.rxmode.offloads &= ~uint64_t{RTE_ETH_RX_OFFLOAD_SCATTER};
+  }
+
+  if (queues > 1 && (info.flow_type_rss_offloads & kRssWanted) != 0) {
+    conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+    conf.rx_adv_conf.rss_conf.rss_hf = kRssWanted & info.flow_type_rss_offloads;
+    rss_ = true;
+  } else if (queues > 1 && !is_virtual) {
+    warnings_.push_back("port " + options_.devargs + " cannot spread connections over its queues (no RSS)");
+  }
+
+  result = rte_eth_dev_configure(port_id_, queues, queues, &conf);
+  if (result != 0) fail("cannot be configured", result);
+
+  uint16_t rx_descriptors = static_cast<uint16_t>(std::min<uint32_t>(
+      rx_descriptors_for(options_.devargs, options_.mtu, buffer_bytes, options_.rx_descriptors), UINT16_MAX));
+  uint16_t tx_descriptors = static_cast<uint16_t>(std::min<uint32_t>(options_.tx_descriptors, UINT16_MAX));
+  result = rte_eth_dev_adjust_nb_rx_tx_desc(port_id_, &rx_descriptors, &tx_descriptors);
+  if (result != 0) fail("descriptors", result);
+  rx_descriptors_ = rx_descriptors;
+
+  const unsigned device_socket = socket >= 0 ? static_cast<unsigned>(socket) : 0;
+  rte_eth_rxconf rx_conf = info.default_rxconf;
+  rx_conf.offloads = conf.rxmode.offloads;
+  rte_eth_txconf tx_conf = info.default_txconf;
+  tx_conf.offloads = conf.txmode.offloads;
+  rte_ether_addr mac{};
+  result = rte_eth_macaddr_get(port_id_, &mac);
+  if (result != 0) fail("no MAC address", result);
+  std::memcpy(mac_.bytes.data(), mac.addr_bytes, mac_.bytes.size());
+  // tx first: net_tap opens a queue's descriptor at its first set-up, and both directions share it.
+  for (uint16_t i = 0; i < queues; ++i) {
+    result = rte_eth_tx_queue_setup(port_id_, i, tx_descriptors, device_socket, &tx_conf);
+    if (result != 0) fail("tx queue " + std::to_string(i), result);
+    result = rte_eth_rx_queue_setup(port_id_, i, rx_descriptors, device_socket, &rx_conf,
+                                    options_.rx_pools[i]->raw());
+    if (result != 0) fail("rx queue " + std::to_string(i), result);
+    queues_.push_back(
+        std::make_unique<DpdkQueue>(port_id_, i, mac_, *options_.rx_pools[i], *options_.tx_pools[i]));
+  }
+  if (driver_ == "net_tap") {
+    silence_tap_signals();
+    std::array<char, IF_NAMESIZE> name{};
+    if (info.if_index != 0 && if_indextoname(info.if_index, name.data()) != nullptr) {
+      const std::string problem = set_interface_mtu(name.data(), options_.mtu);
+      if (!problem.empty())
+        warnings_.push_back("port " + options_.devargs + ": interface " + name.data() +
+                            " does not take MTU " + std::to_string(options_.mtu) + ": " + problem);
+    }
+  }
+}
+
+void DpdkPort::start() {
+  if (started_) return;
+  int result = rte_eth_dev_start(port_id_);
+  if (result != 0) fail("does not start", result);
+  started_ = true;
+  if (options_.promiscuous) {
+    result = rte_eth_promiscuous_enable(port_id_);
+    if (result != 0) warnings_.push_back("port " + options_.devargs + " cannot be promiscuous");
+  }
+}
+
+void DpdkPort::stop() noexcept {
+  if (!started_) return;
+  started_ = false;
+  static_cast<void>(rte_eth_dev_stop(port_id_));
+}
+
+void DpdkPort::close() noexcept {
+  stop();
+  queues_.clear();
+  if (port_id_ == UINT16_MAX) return;
+  rte_eth_dev_info info{};
+  const bool known = rte_eth_dev_info_get(port_id_, &info) == 0;
+  static_cast<void>(rte_eth_dev_close(port_id_));
+  if (known && attached_here_ && info.device != nullptr) static_cast<void>(rte_dev_remove(info.device));
+  port_id_ = UINT16_MAX;
+}
+
+bool DpdkPort::link_up() const {
+  rte_eth_link link{};
+  return rte_eth_link_get_nowait(port_id_, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
+}
+
+std::string DpdkPort::link() const {
+  rte_eth_link link{};
+  const int result = rte_eth_link_get_nowait(port_id_, &link);
+  if (result != 0) return "unknown";
+  if (link.link_status != RTE_ETH_LINK_UP) return "down";
+  std::string text = "up";
+  if (link.link_speed != RTE_ETH_SPEED_NUM_NONE && link.link_speed != RTE_ETH_SPEED_NUM_UNKNOWN)
+    text += link.link_speed >= 1000 ? ", " + std::to_string(link.link_speed / 1000) + " Gbit/s"
+                                    : ", " + std::to_string(link.link_speed) + " Mbit/s";
+  return text + (link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX ? ", full duplex" : ", half duplex");
+}
+
+std::vector<std::pair<std::string, uint64_t>> DpdkPort::xstats() const {
+  std::vector<std::pair<std::string, uint64_t>> result;
+  const int count = rte_eth_xstats_get(port_id_, nullptr, 0);
+  if (count <= 0) return result;
+  std::vector<rte_eth_xstat> values(static_cast<std::size_t>(count));
+  std::vector<rte_eth_xstat_name> names(static_cast<std::size_t>(count));
+  const int got = rte_eth_xstats_get(port_id_, values.data(), static_cast<unsigned>(count));
+  if (got != count || rte_eth_xstats_get_names(port_id_, names.data(), static_cast<unsigned>(count)) != count)
+    return result;
+  for (const rte_eth_xstat& value : values)
+    if (value.value != 0 && value.id < names.size()) result.emplace_back(names[value.id].name, value.value);
+  return result;
+}
+
+DpdkPort::Stats DpdkPort::stats() const {
+  rte_eth_stats raw{};
+  if (rte_eth_stats_get(port_id_, &raw) != 0) return {};
+  return {raw.ipackets, raw.ibytes, raw.imissed, raw.ierrors, raw.rx_nombuf, raw.opackets, raw.oerrors};
+}
+
+}  // namespace migrx

@@ -1,0 +1,110 @@
+// A port: any device DPDK knows, from its devargs to running queues.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "dataplane/dpdk/dpdk_queue.h"
+#include "dataplane/dpdk/pool.h"
+#include "dataplane/wire/address.h"
+#include "numa/ids.h"
+
+namespace migrx {
+
+struct DpdkPortOptions {
+  // As given to --port: "net_tap0,iface=mig0", "0000:3b:00.0". Virtual ports may lack what complete_devargs()
+  // adds.
+  std::string devargs;
+  // The link's; what the peer's MSS is derived from. A tap interface is set to it.
+  uint32_t mtu = 1500;
+  // One per queue pair, each the pool of the poll core that will serve the queue.
+  std::vector<BufferPool*> rx_pools;
+  std::vector<BufferPool*> tx_pools;
+  uint32_t rx_descriptors = 1024;  // per queue; adjusted to what the device can
+  uint32_t tx_descriptors = 512;
+  bool promiscuous = false;
+};
+
+// The largest MSS to announce for a link (RFC 6691): MTU less the fixed headers of IPv4 and TCP.
+[[nodiscard]] constexpr uint16_t mss_for_mtu(uint32_t mtu) noexcept {
+  return static_cast<uint16_t>(mtu > 40 + 536 ? (mtu < 65535 ? mtu : 65535) - 40 : 536);
+}
+// Adds what makes a virtual device fit `mtu` and `queues` and is not there yet: the ring geometry of
+// net_af_packet, whose own default is slow and too small for jumbo frames. Others come back unchanged. Pure.
+[[nodiscard]] std::string complete_devargs(const std::string& devargs, uint32_t mtu, uint32_t queues);
+// Room a pool's buffers need for this device: buffer_bytes_for_mtu(), more for devices that cannot chain
+// buffers.
+[[nodiscard]] uint32_t buffer_bytes_for(const std::string& devargs, uint32_t mtu);
+// rx descriptors worth having per queue. net_tap reads each frame into as many buffers as it has descriptors,
+// so that every one beyond a frame's costs time and buys nothing: its queue is the kernel's.
+[[nodiscard]] uint32_t rx_descriptors_for(const std::string& devargs, uint32_t mtu, uint32_t buffer_bytes,
+                                          uint32_t wanted);
+
+// All calls from the control thread; the queues belong to their poll cores between start() and stop().
+class DpdkPort {
+ public:
+  // Finds or makes the device, configures it, stops short of starting it. Throws DpdkError.
+  explicit DpdkPort(DpdkPortOptions options);
+  // Stops and closes it; a virtual device is removed. The queues must not be in use any more.
+  ~DpdkPort();
+  DpdkPort(const DpdkPort&) = delete;
+  DpdkPort& operator=(const DpdkPort&) = delete;
+
+  void start();  // throws DpdkError
+  void stop() noexcept;
+
+  [[nodiscard]] uint32_t queues() const noexcept { return static_cast<uint32_t>(queues_.size()); }
+  [[nodiscard]] PortQueue& queue(uint32_t i) noexcept { return *queues_[i]; }
+  [[nodiscard]] EthernetAddress mac() const noexcept { return mac_; }
+  [[nodiscard]] const std::string& driver() const noexcept { return driver_; }
+  [[nodiscard]] const std::string& devargs() const noexcept { return options_.devargs; }
+  // Where the device hangs; kAnyNode: it does not say (virtual devices).
+  [[nodiscard]] NodeId node() const noexcept { return node_; }
+  // Packet buffers the device keeps per queue, in frames.
+  [[nodiscard]] uint32_t rx_descriptors() const noexcept { return rx_descriptors_; }
+  [[nodiscard]] bool checksum_offload() const noexcept { return checksum_offload_; }
+  [[nodiscard]] bool spreads_flows() const noexcept { return rss_; }
+
+  // "up, 100 Gbit/s, full duplex" or "down".
+  [[nodiscard]] std::string link() const;
+  [[nodiscard]] bool link_up() const;
+  // What the operator should know but what does not prevent the start.
+  [[nodiscard]] const std::vector<std::string>& warnings() const noexcept { return warnings_; }
+  // The device's own counters by name, zeros left out.
+  [[nodiscard]] std::vector<std::pair<std::string, uint64_t>> xstats() const;
+  struct Stats {
+    uint64_t rx_packets = 0;
+    uint64_t rx_bytes = 0;
+    uint64_t rx_missed = 0;     // no free descriptor: the poll core is too slow
+    uint64_t rx_errors = 0;     // damaged, or too long
+    uint64_t rx_no_buffer = 0;  // the pool was empty
+    uint64_t tx_packets = 0;
+    uint64_t tx_errors = 0;
+  };
+  [[nodiscard]] Stats stats() const;
+
+ private:
+  void attach();
+  void configure();
+  void close() noexcept;
+  [[noreturn]] void fail(std::string_view what, int error) const;
+
+  DpdkPortOptions options_;
+  uint16_t port_id_ = UINT16_MAX;
+  bool attached_here_ = false;  // by us, so to be removed by us
+  bool started_ = false;
+  std::string driver_;
+  EthernetAddress mac_;
+  NodeId node_ = kAnyNode;
+  uint32_t rx_descriptors_ = 0;
+  bool checksum_offload_ = false;
+  bool rss_ = false;
+  std::vector<std::string> warnings_;
+  std::vector<std::unique_ptr<DpdkQueue>> queues_;
+};
+
+}  // namespace migrx

@@ -1,0 +1,79 @@
+#include "dataplane/dpdk/pool.h"
+
+#include <rte_errno.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+
+#include <algorithm>
+
+#include "dataplane/dpdk/eal.h"
+#include "dataplane/owner_table.h"
+#include "dataplane/port.h"
+
+namespace migrx {
+namespace {
+
+// Buffers a thread keeps at hand without asking the ring shared by all.
+constexpr uint32_t kCacheBuffers = 256;
+// rte_mempool_create(): a cache may hold 1.5 times its size before it is flushed, and it must fit into the
+// pool so.
+uint32_t cache_for(uint32_t buffers) noexcept {
+  return std::min(kCacheBuffers, buffers * 2 / 3);
+}
+
+}  // namespace
+
+uint32_t buffer_bytes_for_mtu(uint32_t mtu) noexcept {
+  constexpr uint32_t kStep = 1024;
+  const uint32_t frame = mtu + kLinkOverheadBytes;
+  return std::clamp((frame + kStep - 1) / kStep * kStep, 2 * kStep, 16 * kStep);
+}
+
+uint32_t buffers_per_frame(uint32_t mtu, uint32_t buffer_bytes) noexcept {
+  return (mtu + kLinkOverheadBytes + buffer_bytes - 1) / buffer_bytes;
+}
+
+uint32_t pool_buffers_min(const PoolNeeds& needs) noexcept {
+  const uint32_t per_frame = buffers_per_frame(needs.mtu, needs.buffer_bytes);
+  // A burst being looked at, and what the core has gathered to free in bulk.
+  const uint32_t in_hand = kBurst * per_frame + 256;
+  // Buffers in the caches of threads are free but not at hand for the one that needs them: 1.5 times the
+  // cache.
+  const uint32_t in_caches = kCacheBuffers * 3 / 2 * (needs.several_cores ? needs.cores : 1);
+  const uint32_t in_rings = needs.several_cores ? (needs.cores - 1) * PollMesh::kRingFrames * per_frame : 0;
+  return needs.rx_descriptors * per_frame + in_hand + in_caches + in_rings +
+         needs.connections_max * needs.buffers_per_connection;
+}
+
+uint64_t BufferPool::memory_bytes(uint32_t buffers, uint32_t buffer_bytes) noexcept {
+  // mbuf, its headroom and the pool's object header, rounded to lines; the ring of free buffers takes 8 bytes
+  // each.
+  const uint64_t each = sizeof(rte_mbuf) + RTE_PKTMBUF_HEADROOM + buffer_bytes + 64 + 64;
+  return uint64_t{buffers} * (each + 16) + (uint64_t{1} << 20);
+}
+
+BufferPool::BufferPool(const std::string& name, uint32_t buffers, uint32_t buffer_bytes, NodeId node)
+    : buffers_(buffers), buffer_bytes_(buffer_bytes) {
+  if (buffer_bytes > UINT16_MAX - RTE_PKTMBUF_HEADROOM)
+    throw DpdkError("packet buffers of " + std::to_string(buffer_bytes) + " bytes: at most " +
+                    std::to_string(UINT16_MAX - RTE_PKTMBUF_HEADROOM) + " are possible");
+  const int socket = node == kAnyNode ? SOCKET_ID_ANY : node.value();
+  pool_ = rte_pktmbuf_pool_create(name.c_str(), buffers, cache_for(buffers), 0,
+                                  static_cast<uint16_t>(buffer_bytes + RTE_PKTMBUF_HEADROOM), socket);
+  if (pool_ == nullptr)
+    throw DpdkError(
+        "no pool of " + std::to_string(buffers) + " packet buffers of " + std::to_string(buffer_bytes) +
+        " bytes (" + std::to_string(memory_bytes(buffers, buffer_bytes) >> 20) + " MiB) on node " +
+        std::to_string(node.value()) + ": " + rte_strerror(rte_errno) +
+        "; reserve hugepages on that node, or ask for fewer with --pool-mbufs" + recent_dpdk_log());
+}
+
+BufferPool::~BufferPool() {
+  rte_mempool_free(pool_);
+}
+
+uint32_t BufferPool::available() const noexcept {
+  return rte_mempool_avail_count(pool_);
+}
+
+}  // namespace migrx
