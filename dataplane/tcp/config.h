@@ -31,6 +31,9 @@ struct TcpConfig {
   // RFC 9293 section 3.8.6.3 asks for less than 500 ms; Linux's smallest value is kind to senders with one
   // segment in flight.
   uint64_t delayed_ack_ns = 40 * kNsPerMs;
+  // The first segments are acknowledged at once, so that a sender in slow start is not held up by the delay
+  // (RFC 5681 section 4.2 leaves the choice).
+  uint8_t quick_acks = 16;
   // A pushed segment ends a write of the peer, which may be waiting for its acknowledgment (Nagle).
   bool ack_on_push = true;
   // A quiet channel is normal for minutes; a dead peer is not. 0: no keepalive (RFC 9293 section 3.8.4).

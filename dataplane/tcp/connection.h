@@ -47,7 +47,7 @@ enum class TcpState : uint8_t {
 [[nodiscard]] std::string_view tcp_state_name(TcpState state) noexcept;
 
 // Invariants:
-//   handoff.held() + reassembly nodes + discarded buffers <= quota: what is SACKed has a slot waiting for it.
+//   handoff.held() + reassembly nodes <= quota <= slots: what is kept out of order has a slot waiting for it.
 //   The right edge of the window (rcv_adv_) never moves back; on the wire it is rounded down to the window
 //   scale, so what the peer sees may retract by less than one scale unit, which RFC 7323 section 2.4 allows
 //   for. A byte below rcv_nxt_ has been pushed into the Handoff; it is acknowledged only after that.
@@ -97,120 +97,131 @@ class TcpConnection {
   [[nodiscard]] Handoff& handoff() const noexcept { return handoff_; }
   // Nothing is left to be received or sent.
   [[nodiscard]] bool finished() const noexcept { return state_ == TcpState::closed && !rst_pending_; }
-  // No buffer is held either and the loader has let go.
+  // No buffer is held either, and neither the loader nor the control thread will look again: Handoff::reset()
+  // may be called.
   [[nodiscard]] bool recyclable() const noexcept {
-    return finished() && handoff_.detached() && handoff_.held() == 0 && reassembly_.node_count() == 0 &&
-           reassembly_.discarded() == 0;
+    return finished() && handoff_.reusable() && reassembly_.discarded() == 0;
   }
   // For tests and checkers.
   [[nodiscard]] SeqNum rcv_nxt() const noexcept { return rcv_nxt_; }
   [[nodiscard]] SeqNum right_edge() const noexcept { return rcv_adv_; }
   [[nodiscard]] uint32_t quota() const noexcept { return quota_; }
   [[nodiscard]] uint32_t free_buffers() const noexcept {
-    const uint32_t used = handoff_.held() + reassembly_.node_count() + reassembly_.discarded();
+    const uint32_t used = handoff_.held() + reassembly_.node_count();
     return used < quota_ ? quota_ - used : 0;
   }
-  [[nodiscard]] uint32_t bytes_unacknowledged() const noexcept { return bytes_between(snd_una_, snd_nxt_); }
+  [[nodiscard]] uint32_t bytes_unacknowledged() const noexcept { return bytes_between(snd_una_, snd_max_); }
 
  private:
   enum class AckNeed : uint8_t { none, delayed, burst_end };
-  struct Text {
+  // In-window data that a segment offers: [begin, end) and whether its FIN stands at `end`.
+  struct Offer {
     SeqNum begin;
-    uint32_t length = 0;
+    SeqNum end;
     bool fin = false;
   };
 
-  // The numbered steps of RFC 9293 section 3.10.7.4; `true`: the segment lives on.
+  // The numbered steps of RFC 9293 section 3.10.7.4; `true`: the segment lives on, else `fate` is its end.
   [[nodiscard]] bool predicted(const TcpSegment& segment, std::size_t slices) const noexcept;
-  TcpCounter take_predicted(const TcpSegment& segment, std::span<Slice> payload, uint64_t now_ns) noexcept;
+  void take_predicted(const TcpSegment& segment, std::span<Slice> payload, uint64_t now_ns) noexcept;
   TcpCounter on_segment_in_full(const TcpSegment& segment, std::span<Slice> payload,
                                 uint64_t now_ns) noexcept;
   [[nodiscard]] bool check_timestamp(const TcpSegment& segment, uint64_t now_ns, TcpCounter& fate) noexcept;
-  [[nodiscard]] bool check_sequence(const TcpSegment& segment, Text& text, uint64_t now_ns,
-                                    TcpCounter& fate) noexcept;
+  [[nodiscard]] bool check_sequence(const TcpSegment& segment, uint64_t now_ns, TcpCounter& fate) noexcept;
+  [[nodiscard]] bool check_rst(const TcpSegment& segment, uint64_t now_ns, TcpCounter& fate) noexcept;
   [[nodiscard]] bool check_ack(const TcpSegment& segment, uint64_t now_ns, TcpCounter& fate) noexcept;
   void take_ack(const TcpSegment& segment, uint64_t now_ns) noexcept;
-  TcpCounter take_text(const TcpSegment& segment, Text text, std::span<Slice> payload,
-                       uint64_t now_ns) noexcept;
+  void take_new_ack(const TcpSegment& segment, uint64_t now_ns) noexcept;
+  TcpCounter take_text(const TcpSegment& segment, std::span<Slice> payload, uint64_t now_ns) noexcept;
   TcpCounter take_slice(SeqNum seq, Slice& slice) noexcept;
-  void deliver_runs() noexcept;
+  [[nodiscard]] bool note_fin(const TcpSegment& segment) noexcept;
+  void deliver(const Slice& slice) noexcept;
   void take_fin(uint64_t now_ns) noexcept;
 
   void ack_now() noexcept { ack_need_ = AckNeed::burst_end; }
-  void ack_later(uint32_t bytes, uint64_t now_ns) noexcept;
+  void ack_later(uint32_t bytes, bool pushed, uint64_t now_ns) noexcept;
   void challenge(uint64_t now_ns) noexcept;
-  void report_duplicate(SeqNum begin, SeqNum end) noexcept;
-  void end_stream(StreamEnd end) noexcept;
+  void report_duplicate(SackBlock range) noexcept;
   void become_closed(StreamEnd end) noexcept;
   void enter_time_wait(uint64_t now_ns) noexcept;
-  void give_up(uint64_t now_ns) noexcept;
+  void refresh_plain() noexcept;
+  void note_segment_size(uint32_t bytes) noexcept;
   [[nodiscard]] bool receiving() const noexcept {
     return state_ == TcpState::established || state_ == TcpState::fin_wait_1 ||
            state_ == TcpState::fin_wait_2;
   }
 
+  // connection_output.cc
+  void publish() noexcept;
   [[nodiscard]] SeqNum right_edge_wanted() const noexcept;
   [[nodiscard]] bool window_update_due() const noexcept;
+  [[nodiscard]] bool sending() const noexcept;
   void fill_header(OutSegment& out, uint8_t flags, SeqNum seq, uint64_t now_ns) noexcept;
+  void fill_window(OutSegment& out) noexcept;
+  void fill_sack(OutSegment& out) noexcept;
+  [[nodiscard]] bool emit_rst(uint64_t now_ns, OutSegment& out) noexcept;
   [[nodiscard]] bool emit_data(uint64_t now_ns, OutSegment& out) noexcept;
   [[nodiscard]] bool emit_ack(uint64_t now_ns, OutSegment& out) noexcept;
   [[nodiscard]] bool expire_timers(uint64_t now_ns, OutSegment& out) noexcept;
-  [[nodiscard]] bool fin_to_send() const noexcept { return close_requested_ && !fin_acked_; }
-  [[nodiscard]] SeqNum send_end() const noexcept;  // one past the last byte queued, FIN included
-  void arm_rto(uint64_t now_ns) noexcept { rto_deadline_ns_ = now_ns + rtt_.rto_ns(); }
+  [[nodiscard]] bool expire_retransmission(uint64_t now_ns, OutSegment& out) noexcept;
+  [[nodiscard]] bool expire_keepalive(uint64_t now_ns, OutSegment& out) noexcept;
+  [[nodiscard]] bool give_up(uint64_t now_ns, OutSegment& out) noexcept;
+  [[nodiscard]] uint64_t keepalive_deadline_ns() const noexcept;
+  // One past the last byte queued, FIN included.
+  [[nodiscard]] SeqNum send_end() const noexcept {
+    return snd_una_ + (send_queue_.size() + (close_requested_ && !fin_acked_ ? 1U : 0U));
+  }
 
-  // ---- Read and written for every in-order segment: two cache lines ----
-  TcpState state_ = TcpState::closed;
+  // ---- Read and written for every in-order segment: three cache lines ----
+  alignas(kCacheLineBytes) TcpState state_ = TcpState::closed;
   AckNeed ack_need_ = AckNeed::none;
   bool timestamps_ = false;
-  bool plain_ = false;  // no out-of-order data, no FIN seen, nothing in flight: header prediction may apply
+  // ESTABLISHED, nothing out of order, no FIN seen, a reader present: header prediction may apply.
+  bool plain_ = false;
+  bool unpublished_ = false;
   uint8_t send_shift_ = 0;
   uint8_t receive_shift_ = 0;
-  bool unpublished_ = false;
-  bool heard_since_probe_ = false;
+  uint8_t quick_acks_ = 0;  // segments still to be acknowledged without delay
   SeqNum rcv_nxt_;
   SeqNum rcv_adv_;        // right edge of the window, as promised
   SeqNum last_ack_sent_;  // RFC 7323 section 4.3
   SeqNum snd_una_;
-  SeqNum snd_nxt_;
   uint32_t snd_wnd_ = 0;
+  SeqNum snd_wl1_;
+  SeqNum snd_wl2_;
   uint32_t ts_recent_ = 0;
   uint32_t unacked_bytes_ = 0;    // received in order since the last ACK
   uint32_t segment_bytes_ = 536;  // the largest payload seen: what the peer's full segments are
   uint32_t quota_ = 0;
-  uint32_t burst_segments_ = 0;  // for Handoff's counters, which are written once per burst
+  uint32_t burst_predicted_ = 0;  // not yet counted: counters are written once per burst
   uint64_t burst_bytes_ = 0;
   uint64_t heard_ns_ = 0;  // when the last acceptable segment came
   uint64_t ack_deadline_ns_ = kNever;
   Handoff& handoff_;
+  FrameAddress link_;
   TcpCounters& counters_;
   const TcpConfig& config_;
-  FrameAddress link_;
   FourTuple tuple_;
 
   // ---- Receiving, other than in order ----
-  SeqNum irs_;
-  bool sack_ = false;
-  bool fin_seen_ = false;  // a FIN has arrived, perhaps beyond a hole
+  uint32_t segment_buffers_ = 1;  // buffers per segment of segment_bytes_
+  uint32_t window_max_ = 65535;   // what the window field can say
   SeqNum fin_seq_;
-  bool stream_ended_ = false;  // push_end() was called
+  bool fin_seen_ = false;  // a FIN has arrived, perhaps beyond a hole
+  bool stream_ended_ = false;
+  bool sack_ = false;
+  bool zero_announced_ = false;
   bool duplicate_pending_ = false;
   SackBlock duplicate_;  // to be reported by D-SACK
-  bool window_update_only_ = false;
-  bool zero_announced_ = false;
-  uint32_t quick_acks_ = 0;
-  uint64_t ts_recent_ns_ = 0;
-  Reassembly reassembly_;
-  // Token bucket of challenge ACKs.
   uint32_t challenges_left_ = 0;
-  uint64_t challenge_window_ns_ = 0;
+  uint64_t challenge_start_ns_ = 0;
+  Reassembly reassembly_;
 
   // ---- Sending ----
-  SeqNum snd_max_;  // highest SND.NXT ever: after a time-out SND.NXT goes back
-  SeqNum snd_wl1_;
-  SeqNum snd_wl2_;
+  SeqNum snd_nxt_;
+  SeqNum snd_max_;  // the highest SND.NXT ever: a time-out sets SND.NXT back
   uint32_t snd_wnd_max_ = 0;
-  uint32_t send_mss_ = 536;
+  uint32_t send_mss_ = 536;  // options subtracted
   uint32_t cwnd_ = 0;
   uint32_t ts_offset_ = 0;
   uint32_t duplicate_acks_ = 0;
@@ -218,18 +229,18 @@ class TcpConnection {
   bool fin_acked_ = false;
   bool rst_pending_ = false;
   bool command_waits_ = false;
-  uint32_t probes_sent_ = 0;  // keepalive
-  uint32_t retries_ = 0;      // of the oldest unacknowledged byte, or of window probes
-  bool rtt_timing_ = false;   // without timestamps: one segment is being timed
+  bool probe_window_ = false;  // send one byte whatever the window says
+  bool rtt_timing_ = false;    // without timestamps one segment at a time is timed
   SeqNum rtt_seq_;
   uint64_t rtt_start_ns_ = 0;
-  uint64_t rto_deadline_ns_ = kNever;
-  uint64_t unacked_since_ns_ = 0;
-  uint64_t state_deadline_ns_ = kNever;  // TIME-WAIT, orphaned FIN-WAIT-2
+  uint64_t rto_deadline_ns_ = kNever;    // also the persist timer
+  uint64_t unacked_since_ns_ = 0;        // how long SND.UNA has stood still with something to send
+  uint64_t state_deadline_ns_ = kNever;  // TIME-WAIT, FIN-WAIT-2
   uint64_t probe_ns_ = 0;                // when the last keepalive probe went out
+  uint32_t probes_sent_ = 0;
   RttEstimator rtt_;
   SendQueue send_queue_;
-  ConnectionCommand command_;  // taken from the ring, waiting for room
+  ConnectionCommand command_;  // taken from the ring, waiting for room in the queue
 };
 
 }  // namespace migrx

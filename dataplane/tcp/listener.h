@@ -26,8 +26,7 @@ struct ListenerConfig {
   uint16_t port = 4444;
   // Who may connect; empty: everybody. A stranger's SYN is answered with RST.
   std::vector<Ipv4Network> allow;
-  // Key of ISNs, timestamp offsets and cookies: random, the same on all poll cores of a process, so that any
-  // core can finish what another began with a cookie.
+  // Key of ISNs, timestamp offsets and cookies: random, kept by the process for its life.
   std::array<uint8_t, 16> secret{};
   uint32_t syn_table_entries = 512;
   bool syn_cookies =

@@ -19,8 +19,8 @@ namespace migrx {
 
 // Each node is one slice that owns its packet buffer; touching nodes form a run, and runs are what SACK
 // reports. Invariants: runs ascend and neither overlap nor touch; nodes of a run lie side by side, each at
-// least one byte; node_count() + discarded() <= nodes_max. All memory is allocated in the constructor. Not
-// thread-safe.
+// least one byte; node_count() <= nodes_max and node_count() + discarded() <= 2 * nodes_max. All memory is
+// allocated in the constructor. Not thread-safe.
 //
 // First wins: bytes once stored are never replaced by differing ones. A slice can be cut at both ends but not
 // in two, because it owns a single reference; where an existing run lies inside a new slice, the run is
@@ -44,9 +44,10 @@ class Reassembly {
 
   Reassembly(uint32_t nodes_max, uint32_t runs_max);
 
-  // Stores [seq, seq + slice.length). Precondition: slice.length > 0, and all of it is above what was popped
-  // and within 2^31 of every run.
-  Result insert(SeqNum seq, Slice& slice) noexcept;
+  // Stores [seq, seq + slice.length). in_order: it will be popped at once and may exceed runs_max for that
+  // moment. Precondition: slice.length > 0, and all of it is above what was popped and within 2^31 of every
+  // run.
+  Result insert(SeqNum seq, Slice& slice, bool in_order) noexcept;
 
   // Takes the first node if it starts at `seq`.
   [[nodiscard]] bool pop_at(SeqNum seq, Slice& out) noexcept;
@@ -90,20 +91,22 @@ class Reassembly {
   [[nodiscard]] const Run* runs() const noexcept { return &runs_[run_first_]; }
   // The first run whose end is at or beyond `seq`; run_count_ if there is none.
   [[nodiscard]] uint32_t lower_run(SeqNum seq) const noexcept;
-  [[nodiscard]] bool equal_bytes(const Run& run, SeqNum begin, SeqNum end, const Slice& slice,
+  enum class Compared : uint8_t { equal, differs, not_looked };
+  [[nodiscard]] Compared compare(const Run& run, SeqNum begin, SeqNum end, const Slice& slice,
                                  SeqNum slice_seq) const noexcept;
   void free_node(uint32_t index) noexcept;
   void discard_run(uint32_t index) noexcept;
   void insert_run(uint32_t index, const Run& run) noexcept;
   void erase_run(uint32_t index) noexcept;
-  void remember(SeqNum seq) noexcept;
+  void remember(uint32_t run_index, SeqNum seq) noexcept;
 
   const uint32_t nodes_max_;
   const uint32_t runs_max_;
   const std::unique_ptr<Node[]> nodes_;
-  const std::unique_ptr<Run[]> runs_;  // twice runs_max_: the front can be erased without moving the rest
-  const std::unique_ptr<void*[]> discarded_;
-  uint32_t free_ = kNone;  // list of unused nodes, by `next`
+  const std::unique_ptr<Run[]>
+      runs_;  // twice what is needed: the front can be erased without moving the rest
+  const std::unique_ptr<void*[]> discarded_;  // 2 * nodes_max_
+  uint32_t free_ = kNone;                     // list of unused nodes, by `next`
   uint32_t node_count_ = 0;
   uint32_t run_first_ = 0;
   uint32_t run_count_ = 0;

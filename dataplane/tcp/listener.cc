@@ -1,0 +1,400 @@
+#include "dataplane/tcp/listener.h"
+
+#include <sodium/crypto_shorthash.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace migrx {
+namespace {
+
+static_assert(crypto_shorthash_KEYBYTES == 16 && crypto_shorthash_BYTES == 8);
+
+constexpr uint32_t kWays = 8;
+constexpr uint64_t kSynAckFirstRetryNs = kNsPerSecond;  // RFC 6298 section 2 (2.1)
+
+// What the keyed hash is used for: a value of one kind tells nothing about those of another.
+constexpr uint32_t kDomainIsn = 0;
+constexpr uint32_t kDomainTimestamp = 1;
+constexpr uint32_t kDomainTable = 2;
+constexpr uint32_t kDomainCookie = 3;
+
+// SYN cookies, RFC 4987 section 3.6: 24 bits of keyed hash, 5 bits of time, 3 bits of MSS.
+constexpr std::array<uint16_t, 8> kCookieMss{216, 536, 1024, 1220, 1360, 1440, 1460, 8960};
+constexpr uint64_t kCookieTickNs = 64 * kNsPerSecond;
+constexpr uint32_t kCookieTicksMax = 2;
+constexpr uint32_t kCookieHashMask = 0x00ff'ffff;
+// With timestamps, the low bits of TSval carry the rest: 4 bits of window scale, 15 for none, and SACK.
+constexpr uint32_t kCookieTsBits = 5;
+constexpr uint32_t kCookieTsMask = (1U << kCookieTsBits) - 1;
+constexpr uint32_t kCookieNoScale = 15;
+
+uint16_t sane_mss(const TcpSegment& syn) noexcept {
+  // RFC 9293 section 3.7.1: 536 when the option is missing. Smaller than 64 would only serve to make us work.
+  return syn.has_option(tcp_option::mss) ? std::max(syn.mss, uint16_t{64}) : uint16_t{536};
+}
+
+void fill_rst(const TcpSegment& segment, OutSegment& out) noexcept {
+  out = OutSegment{};
+  out.tuple = segment.tuple;
+  out.link = segment.link;
+  if (segment.has(tcp_flag::ack)) {
+    out.seq = segment.ack;
+    out.flags = tcp_flag::rst;
+  } else {
+    out.ack = segment.seq + segment.length();
+    out.flags = tcp_flag::rst | tcp_flag::ack;
+  }
+}
+
+}  // namespace
+
+// Fields of a connection in SYN-RECEIVED, and of one that lives in a cookie only.
+struct TcpListener::Entry {
+  FourTuple tuple;
+  FrameAddress link;
+  SeqNum irs;
+  SeqNum iss;
+  bool used = false;
+  bool timestamps = false;
+  bool sack = false;
+  bool window_scaling = false;
+  uint8_t send_shift = 0;
+  uint8_t retries = 0;
+  uint16_t mss = 536;
+  uint32_t ts_recent = 0;
+  uint32_t ts_offset = 0;
+  uint32_t ts_val = 0;  // of a cookie's SYN-ACK; otherwise made from the clock
+  uint64_t since_ns = 0;
+  uint64_t retry_ns = 0;
+};
+
+TcpListener::TcpListener(const ListenerConfig& listener, const TcpConfig& tcp, TcpCounters& counters)
+    : listener_(listener),
+      tcp_(tcp),
+      counters_(counters),
+      sets_(std::max(listener.syn_table_entries / kWays, 1U)),
+      // The window field of a SYN is never scaled (RFC 7323 section 2.2).
+      initial_window_bytes_(std::min(
+          tcp.buffer_quota == 0 ? tcp.window_bytes : window_for(tcp, tcp.buffer_quota, tcp.mss), 65535U)),
+      receive_shift_(window_scale_for(tcp.window_bytes)),
+      entries_(std::make_unique<Entry[]>(std::size_t{sets_} * kWays)) {}
+
+TcpListener::~TcpListener() = default;
+
+uint64_t TcpListener::keyed_hash(const FourTuple& tuple, uint32_t domain, uint32_t extra) const noexcept {
+  std::array<unsigned char, sizeof(FourTuple) + 8> in;
+  std::memcpy(in.data(), &tuple, sizeof tuple);
+  std::memcpy(in.data() + sizeof tuple, &domain, 4);
+  std::memcpy(in.data() + sizeof tuple + 4, &extra, 4);
+  uint64_t out = 0;
+  crypto_shorthash(reinterpret_cast<unsigned char*>(&out), in.data(), in.size(), listener_.secret.data());
+  return out;
+}
+
+SeqNum TcpListener::initial_sequence(const FourTuple& tuple, uint64_t now_ns) const noexcept {
+  // M: a clock of 4 microseconds.
+  return SeqNum{static_cast<uint32_t>(now_ns / 4000) +
+                static_cast<uint32_t>(keyed_hash(tuple, kDomainIsn, 0))};
+}
+
+uint32_t TcpListener::ts_offset(const FourTuple& tuple) const noexcept {
+  return static_cast<uint32_t>(keyed_hash(tuple, kDomainTimestamp, 0));
+}
+
+bool TcpListener::allowed(Ipv4Address peer) const noexcept {
+  return listener_.allow.empty() || std::any_of(listener_.allow.begin(), listener_.allow.end(),
+                                                [peer](const Ipv4Network& n) { return n.contains(peer); });
+}
+
+TcpListener::Entry* TcpListener::find(const FourTuple& tuple, uint64_t hash) noexcept {
+  Entry* const set = &entries_[(hash % sets_) * kWays];
+  for (uint32_t i = 0; i < kWays; ++i) {
+    if (set[i].used && set[i].tuple == tuple) return &set[i];
+  }
+  return nullptr;
+}
+
+// A free entry of the set; nullptr: the set is full and cookies take over.
+TcpListener::Entry* TcpListener::place(uint64_t hash) noexcept {
+  Entry* const set = &entries_[(hash % sets_) * kWays];
+  Entry* oldest = set;
+  for (uint32_t i = 0; i < kWays; ++i) {
+    if (!set[i].used) return &set[i];
+    if (set[i].since_ns < oldest->since_ns) oldest = &set[i];
+  }
+  if (listener_.syn_cookies) return nullptr;
+  counters_.add(TcpCounter::syn_evicted);
+  release(*oldest);
+  return oldest;
+}
+
+void TcpListener::release(Entry& entry) noexcept {
+  entry.used = false;
+  --half_open_;
+}
+
+TcpListener::Result TcpListener::count(Action action, TcpCounter fate) noexcept {
+  counters_.add(fate);
+  return {action, fate};
+}
+
+TcpListener::Result TcpListener::on_segment(const TcpSegment& segment, uint32_t connections_free,
+                                            uint64_t now_ns, OutSegment& reply,
+                                            TcpHandshake& handshake) noexcept {
+  if (half_open_ > 0) {
+    if (Entry* const entry = find(segment.tuple, keyed_hash(segment.tuple, kDomainTable, 0))) {
+      return on_half_open(*entry, segment, connections_free, now_ns, reply, handshake);
+    }
+  }
+
+  // RFC 9293 section 3.10.7.2, LISTEN. First, check for a RST.
+  if (segment.has(tcp_flag::rst)) return count(Action::none, TcpCounter::no_connection_rst);
+
+  // Second, check for an ACK: it belongs to a cookie, or nowhere.
+  if (segment.has(tcp_flag::ack)) {
+    Entry entry;
+    if (!segment.has(tcp_flag::syn) && segment.tuple.local_port == listener_.port &&
+        now_ns < cookies_until_ns_ && open_cookie(segment, now_ns, entry)) {
+      if (connections_free > 0) {
+        fill_handshake(entry, segment, now_ns, handshake);
+        return count(Action::accept, TcpCounter::handshake_done);
+      }
+      fill_rst(segment, reply);
+      return count(Action::reply, TcpCounter::syn_refused_limit);
+    }
+    fill_rst(segment, reply);
+    return count(Action::reply, TcpCounter::no_connection);
+  }
+
+  // Third, check for a SYN.
+  if (segment.has(tcp_flag::syn) && segment.tuple.local_port == listener_.port) {
+    return on_syn(segment, connections_free, now_ns, reply);
+  }
+
+  // Fourth, other data or control: a segment without SYN and ACK, or for a port nobody listens on.
+  fill_rst(segment, reply);
+  return count(Action::reply, TcpCounter::no_connection);
+}
+
+TcpListener::Result TcpListener::on_syn(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
+                                        OutSegment& reply) noexcept {
+  if (segment.has(tcp_flag::fin))
+    return count(Action::none, TcpCounter::handshake_ignored);  // nobody's handshake
+  if (!allowed(segment.tuple.remote_ip)) {
+    fill_rst(segment, reply);
+    return count(Action::reply, TcpCounter::syn_refused_peer);
+  }
+  // Half-open connections do not count against the limit, or a flood of them would keep everybody out.
+  if (connections_free == 0) {
+    fill_rst(segment, reply);
+    return count(Action::reply, TcpCounter::syn_refused_limit);
+  }
+  Entry* const entry = place(keyed_hash(segment.tuple, kDomainTable, 0));
+  if (entry == nullptr) {
+    Entry cookie;
+    offer(segment, cookie);
+    make_cookie(segment, cookie, now_ns);
+    fill_syn_ack(cookie, now_ns, reply);
+    cookies_until_ns_ = now_ns + (kCookieTicksMax + 1) * kCookieTickNs;
+    return count(Action::reply, TcpCounter::syn_cookie_sent);
+  }
+  offer(segment, *entry);
+  entry->iss = initial_sequence(segment.tuple, now_ns);
+  entry->used = true;
+  entry->retries = 0;
+  entry->since_ns = now_ns;
+  entry->retry_ns = now_ns + kSynAckFirstRetryNs;
+  ++half_open_;
+  next_deadline_ns_ = std::min(next_deadline_ns_, entry->retry_ns);
+  fill_syn_ack(*entry, now_ns, reply);
+  return count(Action::reply, TcpCounter::syn);
+}
+
+// What the SYN offers and we take.
+void TcpListener::offer(const TcpSegment& segment, Entry& entry) const noexcept {
+  entry.tuple = segment.tuple;
+  entry.link = segment.link;
+  entry.irs = segment.seq;
+  entry.mss = sane_mss(segment);
+  entry.timestamps = tcp_.timestamps && segment.has_option(tcp_option::timestamps);
+  entry.sack = tcp_.sack && segment.has_option(tcp_option::sack_permitted);
+  entry.window_scaling = tcp_.window_scaling && segment.has_option(tcp_option::window_scale);
+  entry.send_shift = entry.window_scaling ? std::min(segment.window_scale, uint8_t{14}) : uint8_t{0};
+  entry.ts_recent = entry.timestamps ? segment.ts_val : 0;
+  entry.ts_offset = ts_offset(segment.tuple);
+  entry.ts_val = 0;
+}
+
+void TcpListener::fill_syn_ack(const Entry& entry, uint64_t now_ns, OutSegment& out) const noexcept {
+  out = OutSegment{};
+  out.tuple = entry.tuple;
+  out.link = entry.link;
+  out.seq = entry.iss;
+  out.ack = entry.irs + 1;
+  out.flags = tcp_flag::syn | tcp_flag::ack;
+  out.window = static_cast<uint16_t>(initial_window_bytes_);
+  out.options = tcp_option::mss;
+  out.mss = tcp_.mss;
+  if (entry.sack) out.options |= tcp_option::sack_permitted;
+  if (entry.window_scaling) {
+    out.options |= tcp_option::window_scale;
+    out.window_scale = receive_shift_;
+  }
+  if (entry.timestamps) {
+    out.options |= tcp_option::timestamps;
+    out.ts_val = entry.ts_val != 0 ? entry.ts_val : timestamp_at(now_ns, entry.ts_offset);
+    out.ts_ecr = entry.ts_recent;
+  }
+}
+
+// RFC 9293 section 3.10.7.4 for SYN-RECEIVED, entered from LISTEN.
+TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& segment,
+                                              uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
+                                              TcpHandshake& handshake) noexcept {
+  const SeqNum rcv_nxt = entry.irs + 1;
+  const bool in_window = segment.seq >= rcv_nxt && segment.seq <= rcv_nxt + initial_window_bytes_;
+
+  // The peer did not hear our SYN-ACK, or has started over since (then the old half is of no use to anybody).
+  if ((segment.flags & (tcp_flag::syn | tcp_flag::ack | tcp_flag::rst)) == tcp_flag::syn) {
+    if (segment.seq != entry.irs) {
+      release(entry);
+      return on_syn(segment, connections_free, now_ns, reply);
+    }
+    fill_syn_ack(entry, now_ns, reply);
+    return count(Action::reply, TcpCounter::syn_repeated);
+  }
+
+  // First, check sequence number.
+  if (!in_window) return count(Action::none, TcpCounter::handshake_ignored);
+
+  // Second, check the RST bit: RFC 5961 section 3.2 wants it exact.
+  if (segment.has(tcp_flag::rst)) {
+    if (segment.seq != rcv_nxt) return count(Action::none, TcpCounter::rst_ignored);
+    release(entry);
+    return count(Action::none, TcpCounter::handshake_reset);
+  }
+
+  // Fourth, check the SYN bit: a SYN-ACK has no business here.
+  if (segment.has(tcp_flag::syn)) return count(Action::none, TcpCounter::handshake_ignored);
+
+  // Fifth, check the ACK field.
+  if (!segment.has(tcp_flag::ack)) return count(Action::none, TcpCounter::handshake_ignored);
+  if (segment.ack != entry.iss + 1) {
+    fill_rst(segment, reply);
+    return count(Action::reply, TcpCounter::handshake_bad_ack);
+  }
+  if (entry.timestamps && segment.has_option(tcp_option::timestamps) &&
+      static_cast<int32_t>(segment.ts_val - entry.ts_recent) < 0) {
+    return count(Action::none, TcpCounter::paws_rejected);
+  }
+  if (connections_free == 0) {
+    fill_rst(segment, reply);
+    release(entry);
+    return count(Action::reply, TcpCounter::syn_refused_limit);
+  }
+  fill_handshake(entry, segment, now_ns, handshake);
+  release(entry);
+  return count(Action::accept, TcpCounter::handshake_done);
+}
+
+void TcpListener::fill_handshake(const Entry& entry, const TcpSegment& segment, uint64_t now_ns,
+                                 TcpHandshake& handshake) const noexcept {
+  handshake.tuple = entry.tuple;
+  handshake.link = segment.link;
+  handshake.irs = entry.irs;
+  handshake.iss = entry.iss;
+  handshake.send_mss = std::min(entry.mss, tcp_.mss);
+  handshake.send_shift = entry.send_shift;
+  handshake.receive_shift = entry.window_scaling ? receive_shift_ : uint8_t{0};
+  handshake.timestamps = entry.timestamps;
+  handshake.sack = entry.sack;
+  handshake.ts_recent = entry.timestamps ? entry.ts_recent : 0;
+  handshake.ts_offset = entry.ts_offset;
+  handshake.send_window = uint32_t{segment.window} << entry.send_shift;
+  handshake.receive_window = initial_window_bytes_;
+  handshake.rtt_ns =
+      entry.retries == 0 && entry.since_ns != 0 ? std::max<uint64_t>(now_ns - entry.since_ns, 1) : 0;
+}
+
+// The ISN of a cookie: hash(tuple, irs, tick) | tick | MSS index.
+void TcpListener::make_cookie(const TcpSegment& segment, Entry& entry, uint64_t now_ns) const noexcept {
+  const auto tick = static_cast<uint32_t>(now_ns / kCookieTickNs);
+  const auto above = std::upper_bound(kCookieMss.begin() + 1, kCookieMss.end(), entry.mss);
+  const auto index = static_cast<uint32_t>(above - kCookieMss.begin() - 1);
+  entry.mss = kCookieMss[index];
+  const auto hash =
+      static_cast<uint32_t>(keyed_hash(segment.tuple, kDomainCookie + tick, segment.seq.value()));
+  entry.iss = SeqNum{((hash & kCookieHashMask) << 8) | ((tick & 31) << 3) | index};
+  if (entry.timestamps) {
+    const uint32_t scale = entry.window_scaling ? entry.send_shift : kCookieNoScale;
+    const uint32_t bits = (scale << 1) | (entry.sack ? 1U : 0U);
+    // Never ahead of the clock: a later TSval of the connection must not be smaller.
+    uint32_t ts = timestamp_at(now_ns, entry.ts_offset);
+    if ((ts & kCookieTsMask) < bits) ts -= kCookieTsMask + 1;
+    entry.ts_val = (ts & ~kCookieTsMask) | bits;
+  } else {
+    // Nothing would tell us at the end what was agreed.
+    entry.sack = entry.window_scaling = false;
+    entry.send_shift = 0;
+  }
+}
+
+bool TcpListener::open_cookie(const TcpSegment& segment, uint64_t now_ns, Entry& entry) const noexcept {
+  const uint32_t cookie = segment.ack.value() - 1;
+  const auto now_tick = static_cast<uint32_t>(now_ns / kCookieTickNs);
+  const uint32_t age = (now_tick - (cookie >> 3)) & 31;
+  if (age > kCookieTicksMax) return false;
+  const SeqNum irs = segment.seq - 1;
+  const auto hash =
+      static_cast<uint32_t>(keyed_hash(segment.tuple, kDomainCookie + (now_tick - age), irs.value()));
+  if (((hash ^ (cookie >> 8)) & kCookieHashMask) != 0) return false;
+  entry = Entry{};
+  entry.tuple = segment.tuple;
+  entry.link = segment.link;
+  entry.irs = irs;
+  entry.iss = SeqNum{cookie};
+  entry.mss = kCookieMss[cookie & 7];
+  entry.ts_offset = ts_offset(segment.tuple);
+  if (tcp_.timestamps && segment.has_option(tcp_option::timestamps)) {
+    entry.timestamps = true;
+    entry.ts_recent = segment.ts_val;
+    entry.sack = tcp_.sack && (segment.ts_ecr & 1) != 0;
+    const uint32_t scale = (segment.ts_ecr & kCookieTsMask) >> 1;
+    entry.window_scaling = tcp_.window_scaling && scale != kCookieNoScale;
+    entry.send_shift = entry.window_scaling ? static_cast<uint8_t>(std::min(scale, 14U)) : uint8_t{0};
+  }
+  return true;
+}
+
+bool TcpListener::poll_output(uint64_t now_ns, OutSegment& out) noexcept {
+  if (now_ns < next_deadline_ns_) return false;
+  uint64_t next = kNever;
+  for (uint32_t i = 0; i < sets_ * kWays; ++i) {
+    Entry& entry = entries_[i];
+    if (!entry.used) continue;
+    if (entry.retry_ns <= now_ns) {
+      if (entry.retries >= listener_.syn_ack_retries) {
+        counters_.add(TcpCounter::syn_expired);
+        release(entry);
+        continue;
+      }
+      ++entry.retries;
+      entry.retry_ns = now_ns + (kSynAckFirstRetryNs << entry.retries);
+      fill_syn_ack(entry, now_ns, out);
+      counters_.add(TcpCounter::syn_acks_repeated);
+      return true;  // next_deadline_ns_ is still past: the scan goes on with the next call
+    }
+    next = std::min(next, entry.retry_ns);
+  }
+  next_deadline_ns_ = next;
+  return false;
+}
+
+bool reset_for(const TcpSegment& segment, OutSegment& out) noexcept {
+  if (segment.has(tcp_flag::rst)) return false;
+  fill_rst(segment, out);
+  return true;
+}
+
+}  // namespace migrx
