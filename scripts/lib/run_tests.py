@@ -1,0 +1,163 @@
+#!/usr/bin/python3
+"""Runs the stages of scripts/test and adds up their counts."""
+
+import argparse
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+# A handful of migrations that together touch every large part: main channel, multifd, compression, patches.
+QUICK_CASES = ("precopy-10", "multifd-4-dirty-7.2", "multifd-zlib-dirty-10", "xbzrle-10", "sigterm-10")
+
+
+@dataclasses.dataclass
+class Counts:
+    """Tests of one stage, and what to say about those that did not pass."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    remarks: list = dataclasses.field(default_factory=list)
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+
+def run(command, **keywords):
+    """Runs a command in the project's root; returns its exit status. Its output is the test's output."""
+    return subprocess.run(command, cwd=ROOT, check=False, **keywords).returncode
+
+
+def tidy(arguments):
+    status = run([os.path.join(ROOT, "scripts", "tidy.py"), *arguments])
+    return Counts(passed=int(status == 0), failed=int(status != 0))
+
+
+def build(folder, options):
+    """Configures `folder` when new and builds it; False when that fails."""
+    path = os.path.join(ROOT, folder)
+    if not os.path.exists(os.path.join(path, "build.ninja")):
+        environment = dict(os.environ)
+        if "CXX" not in environment and os.path.exists("/usr/bin/ccache"):
+            environment.update(CC="ccache gcc", CXX="ccache g++")
+        if run(["meson", "setup", path, ROOT, *options], env=environment, stdout=subprocess.DEVNULL):
+            return False
+    return run(["ninja", "--quiet", "-C", path]) == 0
+
+
+def read_junit(path):
+    """Counts of the unit tests in a JUnit file of meson's."""
+    counts = Counts()
+    for case in xml.etree.ElementTree.parse(path).getroot().iter("testcase"):
+        name = "%s.%s" % (case.get("classname"), case.get("name"))
+        failure = next((case.find(kind) for kind in ("failure", "error") if case.find(kind) is not None), None)
+        skip = case.find("skipped")
+        if failure is not None:
+            counts.failed += 1
+            counts.remarks.append("FAILED  %s: %s" % (name, (failure.get("message") or failure.text or "").strip()))
+        elif skip is not None:
+            counts.skipped += 1
+            reason = (skip.get("message") or skip.text or "").strip().splitlines()
+            counts.remarks.append("skipped %s: %s" % (name, reason[-1] if reason else "no reason given"))
+        else:
+            counts.passed += 1
+    return counts
+
+
+def unit_tests(folder, environment=None, wrapper=None):
+    """Runs meson's tests of a built folder."""
+    path = os.path.join(ROOT, folder)
+    junit = os.path.join(path, "meson-logs", "testlog.junit.xml")
+    if os.path.exists(junit):
+        os.unlink(junit)
+    command = ["meson", "test", "-C", path, "--no-rebuild", "--print-errorlogs", "--timeout-multiplier", "6"]
+    if wrapper:
+        command += ["--wrapper", wrapper]
+    status = run(command, env=dict(os.environ, **(environment or {})))
+    if not os.path.exists(junit):
+        return Counts(failed=1, remarks=["meson test left no results in " + junit])
+    counts = read_junit(junit)
+    if status and not counts.failed:  # A program that ends without saying so: a crash, a sanitizer's report.
+        counts.failed += 1
+        counts.remarks.append("FAILED  a test program of %s ended with an error; see %s" % (folder, path))
+    return counts
+
+
+def built_and_tested(folder, options, environment=None, wrapper=None):
+    if not build(folder, options):
+        return Counts(failed=1, remarks=["FAILED  building " + folder])
+    return unit_tests(folder, environment, wrapper)
+
+
+def address_sanitizer():
+    return built_and_tested(
+        "build-asan", ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbench=false"],
+        {"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
+
+
+def thread_sanitizer():
+    # Address randomisation of recent kernels is wider than this compiler's TSan can take.
+    return built_and_tested("build-tsan", ["-Db_sanitize=thread", "-Db_lundef=false", "-Dbench=false"],
+                            {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}, "setarch -R")
+
+
+def qemu_matrix(arguments):
+    """Real QEMU processes; the program prints a line per case and the counts last."""
+    command = ["/usr/bin/python3", os.path.join(ROOT, "tests", "qemu", "test_matrix.py"), *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    counts, last = None, ""
+    try:
+        for line in process.stdout:
+            match = re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped\n", line)
+            if match:
+                counts = Counts(*(int(word) for word in match.groups()))
+            else:
+                print(line, end="", flush=True)
+            last = line
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait()
+    return counts or Counts(failed=1, remarks=["FAILED  the QEMU matrix ended early: " + last.strip()])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="no sanitizers, few migrations")
+    size.add_argument("--all", action="store_true", help="clang-tidy and the whole QEMU matrix, too")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
+    release = ["--buildtype=debugoptimized"]
+    stages = [("unit tests", lambda: built_and_tested("build", release))]
+    if not options.quick:
+        stages += [("unit tests under ASan and UBSan", address_sanitizer),
+                   ("unit tests under TSan", thread_sanitizer)]
+    matrix = list(QUICK_CASES) if options.quick else ["--all"] if options.all else []
+    stages += [("tidy", lambda: tidy(["--clang-tidy", "build"] if options.all else [])),
+               ("migrations from real QEMUs", lambda: qemu_matrix(matrix))]
+    total = Counts()
+    for name, stage in stages:
+        print("== %s" % name, flush=True)
+        begun = time.monotonic()
+        counts = stage()
+        for remark in counts.remarks:
+            print(remark)
+        print("== %s: %d passed, %d failed, %d skipped, %d s" % (
+            name, counts.passed, counts.failed, counts.skipped, time.monotonic() - begun), flush=True)
+        total.add(counts)
+    print("%d passed, %d failed, %d skipped" % (total.passed, total.failed, total.skipped))
+    sys.exit(1 if total.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
