@@ -3,7 +3,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <functional>
 #include <map>
@@ -12,29 +11,10 @@
 #include <vector>
 
 #include "loader/main/main_channel.h"
+#include "tests/loader/guarded_memory.h"
 #include "tests/loader/main_stream_builder.h"
 
 namespace migrx::test {
-
-// Zeroed pages between two that nobody may touch: a write beside the block is a crash.
-class GuardedMemory {
- public:
-  explicit GuardedMemory(std::size_t bytes) : bytes_(bytes) {
-    void* const p = mmap(nullptr, bytes + 2 * kPageBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) std::abort();
-    base_ = static_cast<std::byte*>(p);
-    if (mprotect(base_ + kPageBytes, bytes, PROT_READ | PROT_WRITE) != 0) std::abort();
-  }
-  ~GuardedMemory() { munmap(base_, bytes_ + 2 * kPageBytes); }
-  GuardedMemory(const GuardedMemory&) = delete;
-  GuardedMemory& operator=(const GuardedMemory&) = delete;
-  [[nodiscard]] std::byte* data() const { return base_ + kPageBytes; }
-  [[nodiscard]] std::size_t size() const { return bytes_; }
-
- private:
-  std::byte* base_ = nullptr;
-  std::size_t bytes_;
-};
 
 class RecordingEvents : public MainEvents {
  public:
