@@ -238,13 +238,13 @@ bool TcpConnection::expire_retransmission(uint64_t now_ns, OutSegment& out) noex
 uint64_t TcpConnection::keepalive_deadline_ns() const noexcept {
   // While something is in flight the retransmission timer watches the peer.
   if (config_.keepalive_idle_ns == 0 || snd_una_ != snd_max_ || state_ == TcpState::time_wait) return kNever;
-  const bool unanswered = probes_sent_ > 0 && heard_ns_ <= probe_ns_;
+  const bool unanswered = probes_sent_ > 0 && heard_ns_ < probe_ns_;
   return unanswered ? probe_ns_ + config_.keepalive_interval_ns : heard_ns_ + config_.keepalive_idle_ns;
 }
 
 // RFC 9293 section 3.8.4: a segment from below SND.NXT, which the peer must answer.
 bool TcpConnection::expire_keepalive(uint64_t now_ns, OutSegment& out) noexcept {
-  if (heard_ns_ > probe_ns_) probes_sent_ = 0;
+  if (heard_ns_ >= probe_ns_) probes_sent_ = 0;
   if (probes_sent_ >= config_.keepalive_probes) return give_up(now_ns, out);
   ++probes_sent_;
   probe_ns_ = now_ns;

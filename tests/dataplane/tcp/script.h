@@ -194,6 +194,14 @@ class Script {
     collect();
     heard_.clear();
   }
+  // The payload of all that was heard.
+  std::string all_heard() {
+    collect();
+    std::string bytes;
+    for (const Heard& h : heard_) bytes += h.payload;
+    heard_.clear();
+    return bytes;
+  }
   [[nodiscard]] std::size_t heard_count() {
     collect();
     return heard_.size();

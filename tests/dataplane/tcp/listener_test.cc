@@ -1,0 +1,376 @@
+// The handshake: RFC 9293 sections 3.5 and 3.10.7.2, RFC 6528, RFC 4987, RFC 7323 section 2, RFC 2018
+// section 2.
+#include "dataplane/tcp/listener.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <vector>
+
+#include "dataplane/tcp/connection.h"
+
+namespace migrx {
+namespace {
+
+constexpr uint64_t kStart = 100 * kNsPerSecond;
+
+struct TcpListenerTest : testing::Test {
+  TcpConfig tcp;
+  ListenerConfig config;
+  TcpCounters counters;
+  OutSegment reply;
+  TcpHandshake handshake;
+  uint64_t now = kStart;
+  std::unique_ptr<TcpListener> listener;
+
+  void SetUp() override {
+    config.secret.fill(7);
+    config.syn_table_entries = 8;
+    make();
+  }
+  void make() { listener = std::make_unique<TcpListener>(config, tcp, counters); }
+
+  static TcpSegment syn(uint16_t port = 45678, uint32_t ip = 0x0a4d0001) {
+    TcpSegment s;
+    s.tuple = {{ip}, {0x0a4d0002}, port, 4444};
+    s.seq = SeqNum{0xffff'ffff};
+    s.flags = tcp_flag::syn;
+    s.window = 64000;
+    s.options =
+        tcp_option::mss | tcp_option::window_scale | tcp_option::sack_permitted | tcp_option::timestamps;
+    s.mss = 1460;
+    s.window_scale = 7;
+    s.ts_val = 500;
+    return s;
+  }
+  TcpSegment ack_of(const TcpSegment& s) const {
+    TcpSegment a = s;
+    a.seq = s.seq + 1;
+    a.ack = reply.seq + 1;
+    a.flags = tcp_flag::ack;
+    a.options = s.options & tcp_option::timestamps;
+    a.ts_val = s.ts_val + 1;
+    a.ts_ecr = reply.ts_val;
+    a.window = 500;
+    return a;
+  }
+  TcpListener::Result give(const TcpSegment& s, uint32_t free = 10) {
+    return listener->on_segment(s, free, now, reply, handshake);
+  }
+  void expect(TcpListener::Result got, TcpListener::Action action, TcpCounter fate) {
+    EXPECT_EQ(static_cast<int>(got.action), static_cast<int>(action));
+    EXPECT_EQ(static_cast<int>(got.fate), static_cast<int>(fate))
+        << kTcpCounterInfo[static_cast<std::size_t>(got.fate)].name;
+  }
+};
+using Action = TcpListener::Action;
+
+TEST_F(TcpListenerTest, syn_gets_syn_ack_with_everything_we_can) {
+  expect(give(syn()), Action::reply, TcpCounter::syn);
+  EXPECT_EQ(reply.flags, tcp_flag::syn | tcp_flag::ack);
+  EXPECT_EQ(reply.ack, SeqNum{0});
+  EXPECT_EQ(reply.options,
+            tcp_option::mss | tcp_option::window_scale | tcp_option::sack_permitted | tcp_option::timestamps);
+  EXPECT_EQ(reply.mss, 1460);
+  EXPECT_EQ(reply.window_scale, 7);  // 4 MiB
+  EXPECT_EQ(reply.ts_ecr, 500U);
+  EXPECT_EQ(reply.window, 65535);  // never scaled
+  EXPECT_EQ(listener->half_open(), 1U);
+
+  now += 3 * kNsPerMs;
+  expect(give(ack_of(syn())), Action::accept, TcpCounter::handshake_done);
+  EXPECT_EQ(listener->half_open(), 0U);
+  EXPECT_EQ(handshake.tuple, syn().tuple);
+  EXPECT_EQ(handshake.irs, SeqNum{0xffff'ffff});
+  EXPECT_EQ(handshake.iss, reply.seq);
+  EXPECT_EQ(handshake.send_shift, 7);
+  EXPECT_EQ(handshake.receive_shift, 7);
+  EXPECT_TRUE(handshake.timestamps && handshake.sack);
+  EXPECT_EQ(handshake.send_window, 500U << 7);
+  EXPECT_EQ(handshake.rtt_ns, 3 * kNsPerMs);
+}
+
+// RFC 7323 section 1.3, RFC 2018 section 2: nothing the peer did not offer.
+TEST_F(TcpListenerTest, only_offered_options_are_answered) {
+  TcpSegment plain = syn();
+  plain.options = 0;
+  give(plain);
+  EXPECT_EQ(reply.options, tcp_option::mss);
+  expect(give(ack_of(plain)), Action::accept, TcpCounter::handshake_done);
+  EXPECT_EQ(handshake.send_mss, 536);  // RFC 9293 section 3.7.1
+  EXPECT_EQ(handshake.receive_shift, 0);
+  EXPECT_EQ(handshake.send_shift, 0);
+  EXPECT_FALSE(handshake.timestamps || handshake.sack);
+  EXPECT_EQ(handshake.send_window, 500U);
+}
+
+TEST_F(TcpListenerTest, what_is_switched_off_is_not_offered) {
+  tcp.timestamps = tcp.sack = tcp.window_scaling = false;
+  make();
+  give(syn());
+  EXPECT_EQ(reply.options, tcp_option::mss);
+}
+
+// RFC 7323 section 2.3.
+TEST_F(TcpListenerTest, window_scale_above_14_is_taken_as_14) {
+  TcpSegment s = syn();
+  s.window_scale = 200;
+  give(s);
+  give(ack_of(s));
+  EXPECT_EQ(handshake.send_shift, 14);
+}
+
+TEST_F(TcpListenerTest, tiny_mss_is_not_obeyed_to_the_letter) {
+  TcpSegment s = syn();
+  s.mss = 1;
+  give(s);
+  give(ack_of(s));
+  EXPECT_EQ(handshake.send_mss, 64);
+}
+
+TEST_F(TcpListenerTest, first_data_may_come_with_the_ack) {
+  TcpSegment s = syn();
+  give(s);
+  TcpSegment a = ack_of(s);
+  a.payload_length = 4;
+  a.flags |= tcp_flag::psh;
+  expect(give(a), Action::accept, TcpCounter::handshake_done);
+  Handoff handoff{16};
+  TcpConnection connection{tcp, handoff, counters};
+  connection.open(handshake, now);
+  const char* const text = "QEVM";
+  int buffer = 0;
+  Slice slice{reinterpret_cast<const std::byte*>(text), &buffer, 4, StreamEnd::none};
+  EXPECT_EQ(connection.on_segment(a, {&slice, 1}, now), TcpCounter::in_order);
+  EXPECT_EQ(slice.buffer, nullptr);
+  OutSegment out;
+  ASSERT_TRUE(connection.poll_output(now, out));
+  EXPECT_EQ(out.ack, SeqNum{4});
+  EXPECT_EQ(handoff.readable().size(), 1U);
+}
+
+TEST_F(TcpListenerTest, lost_syn_ack_is_repeated_then_forgotten) {
+  give(syn());
+  const SeqNum iss = reply.seq;
+  uint32_t repeats = 0;
+  for (int ms = 0; ms < 200'000; ms += 100) {
+    now += 100 * kNsPerMs;
+    OutSegment out;
+    while (listener->poll_output(now, out)) {
+      EXPECT_EQ(out.seq, iss);
+      EXPECT_EQ(out.flags, tcp_flag::syn | tcp_flag::ack);
+      ++repeats;
+    }
+  }
+  EXPECT_EQ(repeats, config.syn_ack_retries);
+  EXPECT_EQ(listener->half_open(), 0U);
+  EXPECT_EQ(listener->next_deadline_ns(), kNever);
+  EXPECT_EQ(counters.read(TcpCounter::syn_expired), 1U);
+}
+
+TEST_F(TcpListenerTest, repeated_syn_gets_the_same_answer) {
+  give(syn());
+  const OutSegment first = reply;
+  now += 50 * kNsPerMs;
+  expect(give(syn()), Action::reply, TcpCounter::syn_repeated);
+  EXPECT_EQ(reply.seq, first.seq);
+  EXPECT_EQ(listener->half_open(), 1U);
+}
+
+TEST_F(TcpListenerTest, other_syn_of_the_same_tuple_starts_over) {
+  give(syn());
+  TcpSegment again = syn();
+  again.seq = SeqNum{5000};
+  expect(give(again), Action::reply, TcpCounter::syn);
+  EXPECT_EQ(reply.ack, SeqNum{5001});
+  EXPECT_EQ(listener->half_open(), 1U);
+}
+
+TEST_F(TcpListenerTest, wrong_ack_of_a_handshake_is_reset) {
+  give(syn());
+  TcpSegment bad = ack_of(syn());
+  bad.ack += 1;
+  expect(give(bad), Action::reply, TcpCounter::handshake_bad_ack);
+  EXPECT_EQ(reply.flags, tcp_flag::rst);
+  EXPECT_EQ(reply.seq, bad.ack);
+  EXPECT_EQ(listener->half_open(), 1U);
+}
+
+TEST_F(TcpListenerTest, half_open_connection_can_be_reset_but_only_exactly) {
+  give(syn());
+  TcpSegment r = syn();
+  r.flags = tcp_flag::rst;
+  r.seq = syn().seq + 2;
+  expect(give(r), Action::none, TcpCounter::rst_ignored);
+  EXPECT_EQ(listener->half_open(), 1U);
+  r.seq = syn().seq + 1;
+  expect(give(r), Action::none, TcpCounter::handshake_reset);
+  EXPECT_EQ(listener->half_open(), 0U);
+}
+
+TEST_F(TcpListenerTest, nonsense_to_a_half_open_connection_is_ignored) {
+  give(syn());
+  const TcpSegment good = ack_of(syn());
+  TcpSegment s = good;
+  s.flags = 0;
+  expect(give(s), Action::none, TcpCounter::handshake_ignored);
+  s = good;
+  s.flags = tcp_flag::syn | tcp_flag::ack;
+  expect(give(s), Action::none, TcpCounter::handshake_ignored);
+  s = good;
+  s.seq += 100'000;
+  expect(give(s), Action::none, TcpCounter::handshake_ignored);
+  s = good;
+  s.ts_val = 499;
+  expect(give(s), Action::none, TcpCounter::paws_rejected);
+  expect(give(good), Action::accept, TcpCounter::handshake_done);
+}
+
+// RFC 9293 section 3.10.7.1.
+TEST_F(TcpListenerTest, unknown_segments_are_reset) {
+  TcpSegment s = syn();
+  s.flags = tcp_flag::ack;
+  s.ack = SeqNum{77};
+  s.payload_length = 10;
+  expect(give(s), Action::reply, TcpCounter::no_connection);
+  EXPECT_EQ(reply.flags, tcp_flag::rst);
+  EXPECT_EQ(reply.seq, SeqNum{77});
+  s.flags = tcp_flag::fin;
+  ASSERT_TRUE(reset_for(s, reply));
+  EXPECT_EQ(reply.flags, tcp_flag::rst | tcp_flag::ack);
+  EXPECT_EQ(reply.seq, SeqNum{0});
+  EXPECT_EQ(reply.ack, s.seq + 11);
+  s.flags = tcp_flag::rst;
+  EXPECT_FALSE(reset_for(s, reply));
+  expect(give(s), Action::none, TcpCounter::no_connection_rst);
+}
+
+TEST_F(TcpListenerTest, syn_to_another_port_is_reset) {
+  TcpSegment s = syn();
+  s.tuple.local_port = 22;
+  expect(give(s), Action::reply, TcpCounter::no_connection);
+  EXPECT_EQ(reply.flags, tcp_flag::rst | tcp_flag::ack);
+  EXPECT_EQ(reply.ack, SeqNum{0});
+}
+
+TEST_F(TcpListenerTest, strangers_are_refused) {
+  config.allow = {{{0x0a4d0000}, 24}, {{0xc0a80101}, 32}};
+  make();
+  expect(give(syn(1, 0x0a4d00fe)), Action::reply, TcpCounter::syn);
+  expect(give(syn(1, 0xc0a80101)), Action::reply, TcpCounter::syn);
+  for (const uint32_t stranger : {0x0a4d0101U, 0xc0a80102U, 0x01020304U}) {
+    expect(give(syn(1, stranger)), Action::reply, TcpCounter::syn_refused_peer);
+    EXPECT_EQ(reply.flags, tcp_flag::rst | tcp_flag::ack);
+  }
+  EXPECT_EQ(listener->half_open(), 2U);
+}
+
+TEST_F(TcpListenerTest, no_more_than_the_announced_connections) {
+  expect(give(syn(), 0), Action::reply, TcpCounter::syn_refused_limit);
+  EXPECT_EQ(reply.flags, tcp_flag::rst | tcp_flag::ack);
+  give(syn());
+  // The last place went to somebody else during the handshake.
+  expect(give(ack_of(syn()), 0), Action::reply, TcpCounter::syn_refused_limit);
+  EXPECT_EQ(reply.flags, tcp_flag::rst);
+  EXPECT_EQ(listener->half_open(), 0U);
+}
+
+// RFC 6528 section 3.
+TEST_F(TcpListenerTest, initial_sequences_differ_by_tuple_and_key_and_grow_with_time) {
+  std::set<uint32_t> seen;
+  for (uint16_t port = 1; port < 200; ++port)
+    seen.insert(listener->initial_sequence(syn(port).tuple, now).value());
+  EXPECT_EQ(seen.size(), 199U);
+  const SeqNum first = listener->initial_sequence(syn().tuple, now);
+  EXPECT_EQ(listener->initial_sequence(syn().tuple, now + kNsPerMs) - first, 250);  // 4 us a step
+  config.secret.fill(8);
+  make();
+  EXPECT_NE(listener->initial_sequence(syn().tuple, now), first);
+}
+
+// ---- SYN flood, RFC 4987 ----
+
+TEST_F(TcpListenerTest, flood_is_answered_by_cookies_without_state) {
+  for (uint16_t port = 1; port <= 5000; ++port) give(syn(port, 0x0a4d1000U + port));
+  EXPECT_EQ(listener->half_open(), 8U);
+  EXPECT_EQ(counters.read(TcpCounter::syn_cookie_sent), 4992U);
+
+  // An honest peer gets through with all its options.
+  TcpSegment s = syn(50'000);
+  s.window_scale = 9;
+  expect(give(s), Action::reply, TcpCounter::syn_cookie_sent);
+  now += 20 * kNsPerMs;
+  expect(give(ack_of(s)), Action::accept, TcpCounter::handshake_done);
+  EXPECT_EQ(handshake.irs, s.seq);
+  EXPECT_EQ(handshake.send_mss, 1460);
+  EXPECT_EQ(handshake.send_shift, 9);
+  EXPECT_TRUE(handshake.sack && handshake.timestamps);
+  EXPECT_EQ(handshake.receive_shift, 7);
+  // What the connection stamps later must not lie before the cookie's stamp.
+  EXPECT_GE(static_cast<int32_t>(timestamp_at(now, handshake.ts_offset) - reply.ts_val), 0);
+}
+
+TEST_F(TcpListenerTest, cookie_without_timestamps_keeps_the_mss_only) {
+  for (uint16_t port = 1; port <= 100; ++port) give(syn(port, 0x0a4d1000U + port));
+  TcpSegment s = syn(50'000);
+  s.options = tcp_option::mss | tcp_option::window_scale | tcp_option::sack_permitted;
+  s.mss = 1400;
+  expect(give(s), Action::reply, TcpCounter::syn_cookie_sent);
+  EXPECT_EQ(reply.options, tcp_option::mss);  // never promise what will be forgotten
+  expect(give(ack_of(s)), Action::accept, TcpCounter::handshake_done);
+  EXPECT_EQ(handshake.send_mss, 1360);
+  EXPECT_FALSE(handshake.sack || handshake.timestamps);
+}
+
+TEST_F(TcpListenerTest, guessed_and_stale_cookies_are_refused) {
+  for (uint16_t port = 1; port <= 100; ++port) give(syn(port, 0x0a4d1000U + port));
+  const TcpSegment s = syn(50'000);
+  give(s);
+  const TcpSegment good = ack_of(s);
+  TcpSegment bad = good;
+  for (int bit = 8; bit < 32; ++bit) {
+    bad.ack = SeqNum{((good.ack.value() - 1) ^ (1U << bit)) + 1};
+    expect(give(bad), Action::reply, TcpCounter::no_connection);
+  }
+  bad = good;
+  bad.tuple.remote_port = 50'001;
+  expect(give(bad), Action::reply, TcpCounter::no_connection);
+  bad = good;
+  bad.seq += 1;
+  expect(give(bad), Action::reply, TcpCounter::no_connection);
+  now += 4 * 64 * kNsPerSecond;
+  expect(give(good), Action::reply, TcpCounter::no_connection);
+}
+
+// A stranger cannot open a connection by guessing when no cookie was ever given.
+TEST_F(TcpListenerTest, cookies_are_not_believed_in_peace) {
+  for (uint16_t port = 1; port <= 100; ++port) give(syn(port, 0x0a4d1000U + port));
+  const TcpSegment s = syn(50'000);
+  give(s);
+  const TcpSegment a = ack_of(s);
+  make();
+  expect(give(a), Action::reply, TcpCounter::no_connection);
+}
+
+TEST_F(TcpListenerTest, without_cookies_the_oldest_goes) {
+  config.syn_cookies = false;
+  make();
+  for (uint16_t port = 1; port <= 9; ++port) {
+    expect(give(syn(port)), Action::reply, TcpCounter::syn);
+    now += kNsPerMs;
+  }
+  EXPECT_EQ(listener->half_open(), 8U);
+  EXPECT_EQ(counters.read(TcpCounter::syn_evicted), 1U);
+  expect(give(syn(9)), Action::reply, TcpCounter::syn_repeated);
+  expect(give(syn(2)), Action::reply, TcpCounter::syn_repeated);
+}
+
+TEST_F(TcpListenerTest, syn_with_fin_is_ignored) {
+  TcpSegment s = syn();
+  s.flags |= tcp_flag::fin;
+  expect(give(s), Action::none, TcpCounter::handshake_ignored);
+  EXPECT_EQ(listener->half_open(), 0U);
+}
+
+}  // namespace
+}  // namespace migrx

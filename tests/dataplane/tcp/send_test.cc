@@ -1,0 +1,242 @@
+// The small send side and the timers: RFC 6298, RFC 5681, RFC 9293 sections 3.8.
+#include "tests/dataplane/tcp/script.h"
+
+namespace migrx {
+namespace {
+
+ScriptOptions established() {
+  return {};
+}
+std::string text(std::size_t n, char c = 'x') {
+  return std::string(n, c);
+}
+
+TEST(TcpSend, bytes_go_at_once_and_carry_the_acknowledgment) {
+  Script peer{established()};
+  peer.sends(data(1, "aaaa"));
+  peer.we_send("pong");
+  peer.hears(data(1, "pong").ack(5));
+  peer.quiet_until(500ms);  // the delayed ACK is no longer owed
+  peer.sends(Seg{}.seq(5).ack(5));
+  peer.quiet_until(10s);
+}
+
+// Nagle is off: a verdict must not wait for the ACK of the pong before it.
+TEST(TcpSend, small_writes_do_not_wait_for_each_other) {
+  Script peer{established()};
+  peer.we_send("a");
+  peer.hears(data(1, "a"));
+  peer.we_send("b");
+  peer.hears(data(2, "b"));
+}
+
+TEST(TcpSend, segments_respect_the_peers_mss_and_window) {
+  auto options = established();
+  options.mss = 100;
+  options.snd_wnd = 250;
+  Script peer{options};
+  peer.we_send(text(400));
+  peer.hears(data(1, text(100)));
+  peer.hears(data(101, text(100)));
+  peer.hears_nothing();  // 50 would be silly
+  peer.sends(Seg{}.seq(1).ack(201));
+  peer.hears(data(201, text(100)));
+  peer.hears(data(301, text(100)));
+}
+
+TEST(TcpSend, queue_is_bounded) {
+  Script peer{established()};
+  const std::string big = text(SendQueue::kCapacity);
+  EXPECT_TRUE(peer.connection.send(std::as_bytes(std::span{big})));
+  EXPECT_FALSE(peer.connection.send(std::as_bytes(std::span{big}).first(1)));
+  peer.forget_heard();
+}
+
+// RFC 6298 section 5: (5.1) start, (5.4) the earliest, (5.5) back off, (5.3) restart by an ACK of new data.
+TEST(TcpSend, lost_bytes_are_sent_again_with_back_off) {
+  Script peer{established()};
+  peer.stops_acking();
+  peer.we_send("abc");
+  peer.hears(data(1, "abc"));
+  peer.quiet_until(999ms);
+  peer.at(1s);
+  peer.hears(data(1, "abc"));
+  peer.quiet_until(2999ms);
+  peer.at(3s);
+  peer.hears(data(1, "abc"));
+  peer.quiet_until(6999ms);
+  peer.at(7s);
+  peer.hears(data(1, "abc"));
+  peer.sends(Seg{}.seq(1).ack(4));
+  peer.quiet_until(19s);
+  peer.counted({{TcpCounter::retransmissions, 3}});
+}
+
+// RFC 6298 section 2: the time-out follows the measured round trip, but not below the minimum.
+TEST(TcpSend, timeout_follows_the_round_trip) {
+  Script peer{established()};
+  peer.we_send("a");
+  peer.hears(data(1, "a"));
+  peer.at(10ms).sends(Seg{}.seq(1).ack(2));  // SRTT 10 ms, RTTVAR 5 ms: below the minimum of 200 ms
+  peer.we_send("b");
+  peer.hears(data(2, "b"));
+  peer.quiet_until(209ms);
+  peer.at(210ms);
+  peer.hears(data(2, "b"));
+}
+
+TEST(TcpSend, round_trip_comes_from_timestamps) {
+  auto options = established();
+  options.timestamps = true;
+  Script peer{options};
+  peer.we_send("a");
+  peer.hears(data(1, "a"));
+  peer.at(400ms).sends(
+      Seg{}.seq(1).ack(2).ecr(5000));  // sent at 5.000 s: SRTT 400 ms, RTTVAR 200 ms, RTO 1.2 s
+  peer.we_send("b");
+  peer.hears(data(2, "b"));
+  peer.quiet_until(1599ms);
+  peer.at(1600ms);
+  peer.hears(data(2, "b"));
+}
+
+// RFC 5681 section 3.2.
+TEST(TcpSend, three_duplicate_acks_repeat_the_segment) {
+  auto options = established();
+  options.mss = 100;
+  Script peer{options};
+  peer.we_send(text(500));
+  peer.forget_heard();
+  peer.sends(Seg{}.seq(1).ack(1));
+  peer.sends(Seg{}.seq(1).ack(1));
+  peer.hears_nothing();
+  peer.sends(Seg{}.seq(1).ack(1));
+  peer.hears(data(1, text(100)));
+  peer.forget_heard();
+  peer.sends(Seg{}.seq(1).ack(501));
+  peer.quiet_until(10s);
+}
+
+TEST(TcpSend, partial_acknowledgment_moves_on) {
+  auto options = established();
+  options.mss = 100;
+  Script peer{options};
+  peer.stops_acking();
+  peer.we_send(text(300));
+  peer.forget_heard();
+  peer.sends(Seg{}.seq(1).ack(101));
+  peer.hears_nothing();
+  peer.at(1100ms);
+  peer.hears(data(101, text(100)));
+  EXPECT_EQ(peer.handoff().bytes_acknowledged.read(), 100U);
+}
+
+// RFC 9293 section 3.8.6.1.
+TEST(TcpSend, closed_window_is_probed_until_it_opens) {
+  auto options = established();
+  options.snd_wnd = 0;
+  Script peer{options};
+  peer.we_send("hello");
+  peer.hears_nothing();
+  peer.at(1s);
+  peer.hears(data(1, "h"));
+  peer.sends(Seg{}.seq(1).ack(1).window(0));
+  peer.quiet_until(2999ms);
+  peer.at(3s);
+  peer.hears(data(1, "h"));
+  // For as long as the peer answers, even beyond the time a lost segment would be given.
+  for (int s = 7; s < 300; s += 10) {
+    peer.at(std::chrono::seconds{s});
+    peer.forget_heard();
+    peer.sends(Seg{}.seq(1).ack(1).window(0));
+  }
+  peer.in_state(TcpState::established);
+  peer.sends(Seg{}.seq(1).ack(1).window(1000));
+  peer.hears(data(1, "hello"));
+  peer.sends(Seg{}.seq(1).ack(6).window(1000));
+  peer.hears_nothing();
+}
+
+TEST(TcpSend, peer_that_never_acknowledges_is_given_up) {
+  Script peer{established()};
+  peer.stops_acking();
+  peer.we_send("abc");
+  peer.at(99s);
+  peer.in_state(TcpState::established);
+  peer.at(200s);
+  peer.in_state(TcpState::closed);
+  peer.counted({{TcpCounter::timed_out, 1}});
+  peer.stream_end(StreamEnd::timed_out);
+}
+
+// ---- Keepalive, RFC 9293 section 3.8.4 ----
+
+TEST(TcpKeepalive, quiet_peer_that_answers_lives_for_ever) {
+  Script peer{established()};
+  for (int s = 20; s < 2000; s += 20) {
+    peer.quiet_until(std::chrono::seconds{s} - 1ms);
+    peer.at(std::chrono::seconds{s});
+    peer.hears(Seg{}.seq(0).ack(1));  // from below SND.NXT, so that it must be answered
+    peer.sends(Seg{}.seq(1).ack(1));
+  }
+  peer.in_state(TcpState::established);
+}
+
+TEST(TcpKeepalive, dead_peer_is_noticed) {
+  Script peer{established()};
+  peer.at(49s);
+  peer.in_state(TcpState::established);
+  EXPECT_EQ(peer.heard_count(), 6U);
+  peer.forget_heard();
+  peer.at(50s);
+  peer.in_state(TcpState::closed);
+  peer.hears(flagged(tcp_flag::rst | tcp_flag::ack));
+  peer.stream_end(StreamEnd::timed_out);
+}
+
+TEST(TcpKeepalive, can_be_switched_off) {
+  auto options = established();
+  options.config.keepalive_idle_ns = 0;
+  Script peer{options};
+  peer.quiet_until(10h);
+  peer.in_state(TcpState::established);
+}
+
+// ---- Commands of the control thread ----
+
+TEST(TcpCommands, send_close_and_reset_arrive_in_order) {
+  Script peer{established()};
+  EXPECT_TRUE(peer.handoff().send(std::as_bytes(std::span{"abc", 3})));
+  EXPECT_TRUE(peer.handoff().send(std::as_bytes(std::span{"def", 3})));
+  EXPECT_TRUE(peer.handoff().close());
+  peer.take_commands();
+  peer.hears(data(1, "abcdef").fin());
+  EXPECT_FALSE(peer.handoff().all_acknowledged());
+  peer.sends(Seg{}.seq(1).ack(8));
+  EXPECT_TRUE(peer.handoff().all_acknowledged());
+  EXPECT_TRUE(peer.handoff().abort());
+  peer.take_commands();
+  peer.hears(flagged(tcp_flag::rst | tcp_flag::ack));
+}
+
+TEST(TcpCommands, bytes_wait_when_the_queue_is_full_and_are_not_lost) {
+  auto options = established();
+  options.snd_wnd = 0;
+  Script peer{options};
+  peer.we_send(text(SendQueue::kCapacity - 2));
+  EXPECT_TRUE(peer.handoff().send(std::as_bytes(std::span{"abcd", 4})));
+  EXPECT_TRUE(peer.handoff().close());
+  peer.take_commands();
+  peer.in_state(TcpState::established);  // the close has to wait behind them
+  std::string heard;
+  for (int i = 0; i < 10; ++i) {
+    peer.sends(Seg{}.seq(1).window(2000));
+    peer.take_commands();
+    heard += peer.all_heard();
+  }
+  peer.in_state(TcpState::fin_wait_2);
+  EXPECT_EQ(heard, text(SendQueue::kCapacity - 2) + "abcd");
+}
+
+}  // namespace
+}  // namespace migrx
