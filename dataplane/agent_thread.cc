@@ -95,7 +95,14 @@ void AgentThread::enter() {
   // A sleep of 50 us must not become 100: the kernel's default slack is 50 us.
   if (options_.idle == IdleStrategy::sleep) prctl(PR_SET_TIMERSLACK, 1'000UL, 0, 0, 0);
   if (options_.enter) options_.enter();
+  entered_ = true;
   for (; started_ < agents_.size(); ++started_) agents_[started_]->on_start();
+}
+
+void AgentThread::leave() noexcept {
+  while (started_ > 0) agents_[--started_]->on_stop();
+  if (entered_ && options_.leave) options_.leave();
+  entered_ = false;
 }
 
 void AgentThread::start() {
@@ -108,14 +115,13 @@ void AgentThread::start() {
     try {
       enter();
     } catch (...) {
-      while (started_ > 0) agents_[--started_]->on_stop();
+      leave();
       ready.set_exception(std::current_exception());
       return;
     }
     ready.set_value();
     run();
-    while (started_ > 0) agents_[--started_]->on_stop();
-    if (options_.leave) options_.leave();
+    leave();
   });
   try {
     result.get();

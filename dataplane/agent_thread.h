@@ -28,12 +28,12 @@ enum class IdleStrategy : uint8_t {
 [[nodiscard]] uint64_t monotonic_ns() noexcept;
 
 struct AgentThreadOptions {
-  std::optional<CpuId> cpu;  // nothing: runs wherever the kernel likes
+  std::optional<CpuId> cpu = std::nullopt;  // nothing: runs wherever the kernel likes
   IdleStrategy idle = IdleStrategy::yield;
   // On the thread, before the first agent starts and after the last one stopped: registration with DPDK,
   // memory policy. `enter` may throw.
-  std::function<void()> enter;
-  std::function<void()> leave;
+  std::function<void()> enter = {};
+  std::function<void()> leave = {};
 };
 
 // Time is told apart by turns: one with work counts as busy, one without as idle, pause included. A busy turn
@@ -68,12 +68,14 @@ class AgentThread {
 
  private:
   void enter();
+  void leave() noexcept;
   void run() noexcept;
 
   const std::vector<Agent*> agents_;
   const AgentThreadOptions options_;
   AgentThreadCounters counters_;
   std::atomic<bool> stop_{false};
+  bool entered_ = false;     // options_.enter returned
   std::size_t started_ = 0;  // agents whose on_start() returned
   std::thread thread_;
 };

@@ -1,0 +1,135 @@
+#include "dataplane/agent_thread.h"
+
+#include <gtest/gtest.h>
+#include <sched.h>
+
+#include <chrono>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+
+namespace migrx {
+namespace {
+
+using namespace std::chrono_literals;
+
+class CountingAgent final : public Agent {
+ public:
+  explicit CountingAgent(std::vector<std::string>& events, std::string name, uint32_t work = 0)
+      : events_(events), name_(std::move(name)), work_(work) {}
+  uint32_t do_work(uint64_t now_ns) noexcept override {
+    clock_went_back |= now_ns < last_ns_;
+    last_ns_ = now_ns;
+    turns.fetch_add(1);
+    return work_;
+  }
+  void on_start() override {
+    if (fails) throw std::runtime_error("cannot start");
+    cpu = sched_getcpu();
+    events_.push_back("start " + name_);
+  }
+  void on_stop() noexcept override { events_.push_back("stop " + name_); }
+  [[nodiscard]] const char* name() const noexcept override { return name_.c_str(); }
+
+  std::atomic<uint64_t> turns{0};
+  bool clock_went_back = false;
+  bool fails = false;
+  int cpu = -1;
+
+ private:
+  std::vector<std::string>& events_;
+  const std::string name_;
+  const uint32_t work_;
+  uint64_t last_ns_ = 0;
+};
+
+void wait_for_turns(const CountingAgent& agent, uint64_t turns) {
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  while (agent.turns < turns && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(1ms);
+}
+
+TEST(AgentThread, agents_start_in_order_run_in_turn_and_stop_in_reverse) {
+  std::vector<std::string> events;
+  CountingAgent first(events, "first");
+  CountingAgent second(events, "second", 1);
+  AgentThread thread({&first, &second}, {.enter = [&] { events.emplace_back("enter"); },
+                                         .leave = [&] { events.emplace_back("leave"); }});
+  thread.start();
+  EXPECT_EQ(events, (std::vector<std::string>{"enter", "start first", "start second"}));
+  wait_for_turns(second, 100);
+  EXPECT_GT(thread.cpu_ns(), 0U);
+  thread.stop();
+  EXPECT_EQ(events, (std::vector<std::string>{"enter", "start first", "start second", "stop second",
+                                              "stop first", "leave"}));
+  EXPECT_EQ(first.turns, second.turns);
+  EXPECT_GE(first.turns, 100U);
+  EXPECT_FALSE(first.clock_went_back);
+  EXPECT_EQ(thread.counters().turns.read(), first.turns);
+  EXPECT_EQ(thread.counters().busy_turns.read(), first.turns);
+  EXPECT_GT(thread.counters().busy_ns.read(), 0U);
+  EXPECT_GT(thread.counters().longest_turn_ns.read(), 0U);
+  EXPECT_EQ(thread.counters().idle_ns.read(), 0U);
+}
+
+// An idle thread that sleeps leaves the CPU to others: in 100 ms it has used far less than that.
+TEST(AgentThread, an_idle_thread_that_sleeps_uses_little_cpu) {
+  std::vector<std::string> events;
+  CountingAgent agent(events, "idle");
+  AgentThread thread({&agent}, {.idle = IdleStrategy::sleep});
+  thread.start();
+  std::this_thread::sleep_for(100ms);
+  const uint64_t used_ns = thread.cpu_ns();
+  thread.stop();
+  EXPECT_LT(used_ns, 60'000'000U);
+  EXPECT_GT(agent.turns, 50U);
+  EXPECT_EQ(thread.counters().busy_turns.read(), 0U);
+  EXPECT_GT(thread.counters().idle_ns.read(), 50'000'000U);
+}
+
+TEST(AgentThread, runs_on_the_cpu_it_was_given) {
+  cpu_set_t allowed;
+  ASSERT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  int last = -1;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(static_cast<std::size_t>(cpu), &allowed)) last = cpu;
+  std::vector<std::string> events;
+  CountingAgent agent(events, "pinned");
+  AgentThread thread({&agent}, {.cpu = CpuId{last}, .idle = IdleStrategy::yield});
+  thread.start();
+  thread.stop();
+  EXPECT_EQ(agent.cpu, last);
+}
+
+TEST(AgentThread, a_cpu_that_does_not_exist_is_refused_by_name) {
+  std::vector<std::string> events;
+  CountingAgent agent(events, "lost");
+  AgentThread thread({&agent}, {.cpu = CpuId{CPU_SETSIZE - 1}});
+  try {
+    thread.start();
+    FAIL() << "started";
+  } catch (const std::system_error& error) {
+    EXPECT_NE(std::string(error.what()).find(std::to_string(CPU_SETSIZE - 1)), std::string::npos);
+  }
+  EXPECT_TRUE(events.empty());
+}
+
+TEST(AgentThread, an_agent_that_cannot_start_stops_those_before_it) {
+  std::vector<std::string> events;
+  CountingAgent first(events, "first");
+  CountingAgent second(events, "second");
+  second.fails = true;
+  AgentThread thread({&first, &second}, {});
+  EXPECT_THROW(thread.start(), std::runtime_error);
+  EXPECT_EQ(events, (std::vector<std::string>{"start first", "stop first"}));
+  EXPECT_EQ(thread.cpu_ns(), 0U);
+}
+
+TEST(IdleStrategy, names_are_read_and_written) {
+  for (const IdleStrategy idle : {IdleStrategy::spin, IdleStrategy::yield, IdleStrategy::sleep})
+    EXPECT_EQ(parse_idle_strategy(to_string(idle)), idle);
+  EXPECT_FALSE(parse_idle_strategy("busy"));
+}
+
+}  // namespace
+}  // namespace migrx
