@@ -23,6 +23,9 @@ constexpr uint32_t kVisitsPerTurn = 8;
 constexpr uint32_t kAdoptMax = 32;
 constexpr uint32_t kConnectionsMax = 4096;
 constexpr uint16_t kVlanIdMask = 0x0fff;
+// The largest payload we send, whatever the peer takes: return-path messages are small, and some virtual
+// ports receive jumbo frames but send none.
+constexpr uint16_t kSendMssMax = 1460 - 12;
 
 uint64_t table_seed(const ListenerConfig& listener) noexcept {
   uint64_t seed;
@@ -31,7 +34,8 @@ uint64_t table_seed(const ListenerConfig& listener) noexcept {
   return seed;
 }
 
-PollCoreConfig checked(const PollCoreConfig& config) {
+// As given, with the quota written out.
+PollCoreConfig checked(PollCoreConfig config) {
   const auto refuse = [](const std::string& why) { throw std::invalid_argument("poll core: " + why); };
   if (config.ports.empty()) refuse("no port");
   for (std::size_t i = 0; i < config.ports.size(); ++i) {
@@ -48,6 +52,7 @@ PollCoreConfig checked(const PollCoreConfig& config) {
   const uint32_t quota = config.tcp.buffer_quota != 0
                              ? std::min(config.tcp.buffer_quota, config.handoff_slots)
                              : config.handoff_slots;
+  config.tcp.buffer_quota = quota;  // the listener must not promise more than the connection will hold
   if (quota < buffer_quota_min(config.tcp))
     refuse(std::to_string(quota) + " packet buffers per connection are too few for an MSS of " +
            std::to_string(config.tcp.mss) + ": at least " + std::to_string(buffer_quota_min(config.tcp)));
@@ -59,7 +64,7 @@ PollCoreConfig checked(const PollCoreConfig& config) {
 
 struct PollCore::Slot {
   Slot(const PollCoreConfig& config, TcpCounters& counters)
-      : handoff(config.handoff_slots), tcp(config.tcp, handoff, counters) {}
+      : handoff(config.handoff_slots + 1), tcp(config.tcp, handoff, counters) {}
   Handoff handoff;
   TcpConnection tcp;
   uint32_t position = 0;  // in order_
@@ -384,7 +389,9 @@ void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_inde
   Slot& slot = *slots_[index];
   slot.port = port_index;
   slot.open = true;
-  slot.tcp.open(handshake, now_ns);
+  TcpHandshake agreed = handshake;
+  agreed.send_mss = std::min(agreed.send_mss, kSendMssMax);
+  slot.tcp.open(agreed, now_ns);
   static_cast<void>(flows_.insert(handshake.tuple, index));
   if (config_.mesh != nullptr && !config_.mesh->owners().claim(handshake.tuple, config_.index))
     counters_.add(PollCounter::owner_table_full);

@@ -56,9 +56,10 @@ struct PollCoreConfig {
   // Connections this core can hold at the same time, those whose Handoff is still in use included. More SYNs
   // are refused. At most 4096.
   uint32_t connections_max = 17;
-  // Packet buffers each of them may hold: slots of its Handoff. tcp.buffer_quota, when set, may be less.
+  // Packet buffers each of them may hold: slots of its Handoff, one less than a power of two
+  // at best. tcp.buffer_quota, when set, may be less.
   // connections_max * handoff_slots buffers of the pool are spoken for.
-  uint32_t handoff_slots = 1024;
+  uint32_t handoff_slots = 1023;
   TcpConfig tcp;
   ListenerConfig listener;
   PollMesh* mesh = nullptr;  // not owned; nullptr: the only core

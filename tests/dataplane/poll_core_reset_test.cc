@@ -1,0 +1,99 @@
+// Reset mode: what a source hears when its receiver is gone.
+#include <gtest/gtest.h>
+
+#include "dataplane/wire/arp.h"
+#include "tests/dataplane/poll_core_rig.h"
+
+namespace migrx {
+namespace {
+
+using testing::kOurs;
+using testing::kPort;
+using testing::kTheirs;
+using testing::mac_of;
+using testing::Peer;
+using testing::Rig;
+
+// RFC 9293 section 3.10.7.1: a RST that the peer accepts takes its sequence number from SEG.ACK.
+TEST(PollCoreReset, every_segment_is_answered_and_quiet_ends_it) {
+  Rig rig;
+  rig.cores[0]->request_reset_mode({.quiet_ns = kNsPerSecond, .max_ns = 60 * kNsPerSecond});
+  rig.run();
+  for (uint32_t i = 0; i < 5; ++i) {
+    rig.pass(kNsPerSecond / 2);
+    EXPECT_FALSE(rig.cores[0]->reset_mode_over());
+    Peer peer(rig, static_cast<uint16_t>(5000 + i));
+    peer.heard_to = SeqNum{0x1234'0000 + i};
+    peer.send(i == 4 ? tcp_flag::syn : tcp_flag::ack, i == 4 ? "" : "a predecessor's data");
+    rig.run();
+    const auto heard = peer.hears();
+    ASSERT_EQ(heard.size(), 1U);
+    EXPECT_TRUE(heard[0].has(tcp_flag::rst));
+    if (i < 4) {
+      EXPECT_EQ(heard[0].seq, (SeqNum{0x1234'0000 + i}));
+    }
+  }
+  EXPECT_EQ(rig.count(PollCounter::resets_in_reset_mode), 5U);
+  rig.pass(kNsPerSecond);
+  EXPECT_TRUE(rig.cores[0]->reset_mode_over());
+  EXPECT_EQ(rig.buffers_out(), 0U);
+}
+
+TEST(PollCoreReset, other_ports_too_and_arp_still_works) {
+  Rig rig;
+  rig.cores[0]->request_reset_mode();
+  rig.run();
+  Peer peer(rig, 5000);
+  peer.header().tuple.remote_port = kPort + 7;
+  rig.queues[0]->arrive(peer.frame(tcp_flag::ack, "x"));
+  testing::MemoryQueue::Packet request(kArpFrameBytesMax);
+  request.resize(build_arp(arp_request_for(mac_of(1), kTheirs, kOurs), request));
+  rig.queues[0]->arrive(request);
+  rig.run();
+  EXPECT_EQ(rig.count(PollCounter::arp_replies), 1U);
+  EXPECT_EQ(rig.count(PollCounter::resets_in_reset_mode), 1U);
+  EXPECT_EQ(rig.queues[0]->sent.size(), 2U);
+}
+
+TEST(PollCoreReset, a_source_that_never_stops_cannot_prolong_it_for_ever) {
+  Rig rig;
+  rig.cores[0]->request_reset_mode({.quiet_ns = kNsPerSecond, .max_ns = 3 * kNsPerSecond});
+  rig.run();
+  uint32_t rounds = 0;
+  Peer peer(rig, 5000);
+  for (; !rig.cores[0]->reset_mode_over() && rounds < 100; ++rounds) {
+    peer.send(tcp_flag::ack, "again");
+    rig.pass(kNsPerSecond / 10);
+  }
+  EXPECT_GE(rounds, 29U);
+  EXPECT_LE(rounds, 31U);
+}
+
+TEST(PollCoreReset, open_connections_are_reset_when_it_begins) {
+  Rig rig;
+  Peer peer(rig, 1000);
+  Handoff* const handoff = peer.connect();
+  ASSERT_NE(handoff, nullptr);
+  peer.data("half a page");
+  rig.run();
+  static_cast<void>(peer.hears());
+  rig.cores[0]->request_reset_mode();
+  rig.run();
+  auto heard = peer.hears();
+  ASSERT_EQ(heard.size(), 1U);
+  EXPECT_TRUE(heard[0].has(tcp_flag::rst));
+  StreamEnd end = StreamEnd::none;
+  EXPECT_EQ(testing::drain(*handoff, &end), "half a page");
+  EXPECT_EQ(end, StreamEnd::local);
+  // What was under way gets the same answer.
+  peer.data("the other half");
+  rig.run();
+  heard = peer.hears();
+  ASSERT_EQ(heard.size(), 1U);
+  EXPECT_TRUE(heard[0].has(tcp_flag::rst));
+  rig.run();
+  EXPECT_EQ(rig.buffers_out(), 0U);
+}
+
+}  // namespace
+}  // namespace migrx
