@@ -101,8 +101,9 @@ ParseStatus MainChannel::run() noexcept {
 bool MainChannel::ready() noexcept {
   switch (wait_) {
     case Wait::none:
-    case Wait::lane:
       return true;
+    case Wait::lane:
+      return ram_.lane_has_room();
     case Wait::events:
       return events_.writable();
     case Wait::barrier:

@@ -163,6 +163,7 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
 
 // What the word asks for; need_more: state_ says what comes next.
 RamSection::Event RamSection::begin_record(uint64_t flags, StreamError& error) noexcept {
+  set_marks();
   if (!check_flags(flags, error)) return Event::failed;
   record_flag_ = flags & ~kContinue;
   if (record_flag_ == kMemSize) {
@@ -300,9 +301,25 @@ RamSection::Event RamSection::page_data(ByteReader& in) noexcept {
       left_ -= static_cast<uint32_t>(piece.size());
     } while (left_ > 0);
   }
-  mark_page();
+  mark_page_of_run();
   ++tally_.normal_pages;
   return Event::eos;
+}
+
+void RamSection::mark_page_of_run() noexcept {
+  PageBitmap* const bits = current_->block->target().bits;
+  const uint64_t page_number = page_offset_ / kPageBytes;
+  if (bits != marks_ || page_number != mark_first_ + mark_count_) {
+    set_marks();
+    marks_ = bits;
+    mark_first_ = page_number;
+  }
+  ++mark_count_;
+}
+
+void RamSection::set_marks() noexcept {
+  if (mark_count_ > 0) marks_->set_range(mark_first_, mark_count_);
+  mark_count_ = 0;
 }
 
 void RamSection::zero_page() noexcept {
@@ -337,6 +354,11 @@ bool RamSection::resolve(StreamError& error) {
     listed_.push_back({block, router_ != nullptr ? router_->lane_to(block->node()) : nullptr});
   }
   return true;
+}
+
+bool RamSection::lane_has_room() noexcept {
+  if (state_ != State::page_data || current_->lane == nullptr) return true;
+  return current_->lane->has_room() && routed_.room_for(*current_->lane, piece_at_);
 }
 
 bool RamSection::settled(StreamError& error) noexcept {

@@ -85,10 +85,15 @@ class RamSection {
   bool resolve(StreamError& error);
   [[nodiscard]] std::span<const BlockEntry> blocks() const noexcept { return list_.entries(); }
 
+  // The page record at which run() parked could go on.
+  [[nodiscard]] bool lane_has_room() noexcept;
   // Nothing is under way at helpers or other nodes' workers. When true, `error` tells whether all of it was
   // right, and fence() makes main's own page writes visible with the next release store.
   [[nodiscard]] bool settled(StreamError& error) noexcept;
-  void fence() noexcept { writer_.fence(); }
+  void fence() noexcept {
+    writer_.fence();
+    set_marks();
+  }
 
   // See ChannelParser.
   [[nodiscard]] uint64_t needed_from() noexcept;
@@ -125,6 +130,8 @@ class RamSection {
   void zero_page() noexcept;
   [[nodiscard]] std::byte* page() const noexcept { return current_->block->target().base + page_offset_; }
   void mark_page() const noexcept { current_->block->target().bits->set(page_offset_ / kPageBytes); }
+  void mark_page_of_run() noexcept;
+  void set_marks() noexcept;
 
   const MainSettings& settings_;
   const RamBlockList& session_blocks_;
@@ -135,6 +142,12 @@ class RamSection {
   std::vector<Listed> listed_;  // in the order of the stream's list; constant after resolve()
   RoutedBytes routed_;
   RamTally tally_;
+
+  // Pages of a run of PAGE records whose bits are still to be set: one atomic operation for up to 64 of them.
+  // Invariant: none whenever another kind of record is applied, and behind fence().
+  PageBitmap* marks_ = nullptr;
+  uint64_t mark_first_ = 0;
+  uint64_t mark_count_ = 0;
 
   State state_ = State::word;
   const Listed* current_ = nullptr;  // block of the last page record: what CONTINUE means
