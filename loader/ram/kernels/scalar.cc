@@ -1,5 +1,4 @@
 // The reference: what the other kernels must do, in the plainest way. Ordinary stores.
-#include <atomic>
 #include <cstring>
 
 #include "loader/ram/kernels/kernel_tables.h"
