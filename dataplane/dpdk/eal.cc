@@ -132,9 +132,12 @@ std::vector<std::string> eal_arguments(const EalOptions& options) {
   arguments.push_back("--lcores=0@(" + cpus_of_process() + ")");
   arguments.push_back("--file-prefix=" + (options.file_prefix.empty() ? "migrx-" + std::to_string(getpid())
                                                                       : options.file_prefix));
-  arguments.push_back("--in-memory");  // nothing stays behind in the hugetlbfs mount
   if (!options.telemetry) arguments.push_back("--no-telemetry");
-  if (!wants_hugepages(options)) {
+  // Nothing of it in the file system. DPDK does not take the first together with --no-huge.
+  if (wants_hugepages(options)) {
+    arguments.push_back("--in-memory");
+  } else {
+    arguments.push_back("--no-shconf");
     arguments.push_back("--no-huge");
     arguments.push_back("-m");
     arguments.push_back(std::to_string(((options.memory_bytes + kEalBytes) >> 20) + 1));
@@ -161,19 +164,26 @@ Eal::Eal(const EalOptions& options) {
   for (std::string& argument : arguments) {
     argv.push_back(argument.data());
     line += " " + argument;
-    if (argument == "--no-huge") hugepages_ = false;
   }
   argv.push_back(nullptr);
-  if (rte_eal_init(static_cast<int>(arguments.size()), argv.data()) < 0)
-    throw DpdkError("DPDK " + std::string(rte_version() + 5) + " does not start (" + rte_strerror(rte_errno) +
-                    "); its arguments were:" + line + recent_dpdk_log());
-  hugepages_ = rte_eal_has_hugepages() != 0;
+  const bool started = rte_eal_init(static_cast<int>(arguments.size()), argv.data()) >= 0;
+  const int error = rte_errno;
   const char* const folder = rte_eal_get_runtime_dir();
   if (folder != nullptr) runtime_dir_ = folder;
+  if (!started) {
+    remove_runtime_dir();
+    throw DpdkError("DPDK " + std::string(rte_version() + 5) + " does not start (" + rte_strerror(error) +
+                    "); its arguments were:" + line + recent_dpdk_log());
+  }
+  hugepages_ = rte_eal_has_hugepages() != 0;
 }
 
 Eal::~Eal() {
   rte_eal_cleanup();
+  remove_runtime_dir();
+}
+
+void Eal::remove_runtime_dir() const noexcept {
   // Only a folder that is surely EAL's: <run dir>/dpdk/<prefix>.
   const fs::path folder(runtime_dir_);
   std::error_code ignored;

@@ -52,6 +52,7 @@ class Eal {
   [[nodiscard]] bool uses_hugepages() const noexcept { return hugepages_; }
 
  private:
+  void remove_runtime_dir() const noexcept;
   bool hugepages_ = false;
   std::string runtime_dir_;
 };

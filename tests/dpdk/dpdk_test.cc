@@ -1,0 +1,215 @@
+// Needs nothing: EAL with ordinary memory and devices that live in the process.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "tests/dpdk/dpdk_rig.h"
+
+namespace migrx {
+namespace {
+
+bool has(const std::vector<std::string>& arguments, std::string_view wanted) {
+  return std::find(arguments.begin(), arguments.end(), wanted) != arguments.end();
+}
+
+TEST(EalArguments, pci_is_left_alone_unless_a_port_is_there) {
+  EalOptions options;
+  options.memory = EalMemory::ordinary;
+  options.port_devargs = {"net_tap0,iface=x"};
+  EXPECT_TRUE(has(eal_arguments(options), "--no-pci"));
+  EXPECT_TRUE(has(eal_arguments(options), "--no-huge"));
+  EXPECT_TRUE(has(eal_arguments(options), "--no-shconf"));
+  EXPECT_TRUE(has(eal_arguments(options), "--no-telemetry"));
+  options.port_devargs = {"0000:3b:00.0,x=1", "pci:3c:00.1"};
+  options.memory = EalMemory::hugepages;
+  options.telemetry = true;
+  options.extra_args = " --iova-mode=va  -v ";
+  const std::vector<std::string> arguments = eal_arguments(options);
+  EXPECT_FALSE(has(arguments, "--no-pci"));
+  EXPECT_FALSE(has(arguments, "--no-huge"));
+  EXPECT_TRUE(has(arguments, "--in-memory"));
+  EXPECT_FALSE(has(arguments, "--no-telemetry"));
+  EXPECT_TRUE(has(arguments, "0000:3b:00.0,x=1"));
+  EXPECT_TRUE(has(arguments, "3c:00.1"));
+  EXPECT_TRUE(has(arguments, "--iova-mode=va"));
+  EXPECT_EQ(arguments.back(), "-v");
+}
+
+TEST(Devargs, pci_addresses_are_told_from_virtual_devices) {
+  for (const char* pci : {"0000:3b:00.0", "3b:00.0", "3b:00.0,rx=2", "pci:0000:3b:00.0"})
+    EXPECT_TRUE(is_pci_devargs(pci)) << pci;
+  for (const char* other : {"net_tap0", "net_tap0,iface=a:b.c", "net_memif0,socket=/run/m.sock", ""})
+    EXPECT_FALSE(is_pci_devargs(other)) << other;
+}
+
+TEST(Devargs, af_packet_gets_a_ring_that_fits_unless_it_has_one) {
+  EXPECT_EQ(complete_devargs("net_tap0,iface=x", 9000, 2), "net_tap0,iface=x");
+  EXPECT_EQ(complete_devargs("net_af_packet0,iface=v", 1500, 1),
+            "net_af_packet0,iface=v,qdisc_bypass=1,framesz=2048,blocksz=65536,framecnt=8192");
+  EXPECT_EQ(complete_devargs("net_af_packet0,iface=v,framesz=4096,qdisc_bypass=0", 9000, 3),
+            "net_af_packet0,iface=v,framesz=4096,qdisc_bypass=0,qpairs=3");
+  EXPECT_EQ(buffer_bytes_for("net_af_packet0,iface=v", 9000), 16384U);
+  EXPECT_EQ(buffer_bytes_for("net_af_packet0,iface=v,framesz=32768", 9000), 32768U);
+  EXPECT_EQ(buffer_bytes_for("net_tap0", 9000), 9216U);
+}
+
+TEST(PoolNeeds, buffers_hold_whole_frames_and_the_minimum_grows_with_every_need) {
+  EXPECT_EQ(buffer_bytes_for_mtu(576), 2048U);
+  EXPECT_EQ(buffer_bytes_for_mtu(1500), 2048U);
+  EXPECT_EQ(buffer_bytes_for_mtu(9000), 9216U);
+  EXPECT_EQ(buffer_bytes_for_mtu(65521), 16384U);
+  EXPECT_EQ(buffers_per_frame(9000, 2048), 5U);
+  PoolNeeds needs{.rx_descriptors = 512, .connections_max = 5, .buffers_per_connection = 100};
+  const uint32_t small = pool_buffers_min(needs);
+  EXPECT_GT(small, 512U + 500U);
+  needs.mtu = 9000;
+  EXPECT_GE(pool_buffers_min(needs), small + 4 * 512);
+  needs.mtu = 1500;
+  needs.connections_max = 6;
+  EXPECT_EQ(pool_buffers_min(needs), small + 100);
+  needs.several_cores = true;
+  needs.cores = 3;
+  EXPECT_GE(pool_buffers_min(needs), small + 100 + 2 * PollMesh::kRingFrames);
+}
+
+TEST(Mss, follows_the_mtu_within_what_16_bits_hold) {
+  EXPECT_EQ(mss_for_mtu(1500), 1460);
+  EXPECT_EQ(mss_for_mtu(9000), 8960);
+  EXPECT_EQ(mss_for_mtu(65535), 65495);
+  EXPECT_EQ(mss_for_mtu(70000), 65495);
+  EXPECT_EQ(mss_for_mtu(100), 536);
+}
+
+class LoopedQueue : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    enter_dpdk_thread();
+    DpdkPortOptions options;
+    options.devargs = "net_ring0";
+    options.rx_pools = {&rx_pool};
+    options.tx_pools = {&tx_pool};
+    port = std::make_unique<DpdkPort>(options);
+    port->start();
+    queue = &port->queue(0);
+  }
+  // A frame that comes back: net_ring hands over the very buffer, which is the tx pool's.
+  Frame loop(std::string_view text) {
+    TxFrame tx;
+    EXPECT_TRUE(queue->tx_alloc(tx));
+    std::memcpy(tx.data, text.data(), text.size());
+    queue->tx_commit(static_cast<uint32_t>(text.size()));
+    EXPECT_EQ(queue->tx_flush(), 1U);
+    std::array<Frame, kBurst> frames;
+    EXPECT_EQ(queue->rx_burst(frames), 1U);
+    return frames[0];
+  }
+  BufferPool rx_pool{"looped-rx", 511, 256, kAnyNode};
+  BufferPool tx_pool{"looped-tx", 255, 2048, kAnyNode};
+  std::unique_ptr<DpdkPort> port;
+  PortQueue* queue = nullptr;
+};
+
+TEST_F(LoopedQueue, short_frames_are_padded_and_buffers_come_home) {
+  const Frame frame = loop("shorter than sixty bytes");
+  EXPECT_EQ(frame.data_len, 60U);
+  EXPECT_EQ(frame.frame_len, 60U);
+  EXPECT_EQ(frame.nb_segs, 1);
+  EXPECT_EQ(std::memcmp(frame.data, "shorter than sixty bytes\0\0\0", 27), 0);
+  EXPECT_EQ(frame.l4_checksum, ChecksumState::unknown);
+  EXPECT_EQ(tx_pool.available(), tx_pool.buffers() - 1);
+  std::array<void*, 1> buffers{frame.buffer};
+  queue->free_bulk(buffers);
+  EXPECT_EQ(tx_pool.available(), tx_pool.buffers());
+  // Committed with no length: given back unsent.
+  TxFrame tx;
+  ASSERT_TRUE(queue->tx_alloc(tx));
+  queue->tx_commit(0);
+  EXPECT_EQ(queue->tx_flush(), 0U);
+  EXPECT_EQ(tx_pool.available(), tx_pool.buffers());
+}
+
+// Adopted into smaller buffers: a chain, whose parts are then freed one by one.
+TEST_F(LoopedQueue, an_adopted_frame_lives_in_this_cores_pool) {
+  std::string text(1000, '\0');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * 7);
+  const Frame foreign = loop(text);
+  Frame own;
+  ASSERT_TRUE(queue->adopt(foreign, own));
+  EXPECT_EQ(tx_pool.available(), tx_pool.buffers());
+  EXPECT_EQ(own.nb_segs, 4);
+  EXPECT_EQ(own.frame_len, 1000U);
+  EXPECT_EQ(rx_pool.available(), rx_pool.buffers() - 4);
+  std::array<Slice, 3> few;
+  EXPECT_EQ(queue->unchain(own, few), 0U);
+  std::array<Slice, kFrameSegmentsMax> slices;
+  ASSERT_EQ(queue->unchain(own, slices), 4U);
+  std::string copy;
+  for (uint32_t i = 0; i < 4; ++i) {
+    copy.append(reinterpret_cast<const char*>(slices[i].data), slices[i].length);
+    std::array<void*, 1> buffer{slices[i].buffer};
+    queue->free_bulk(buffer);
+    EXPECT_EQ(rx_pool.available(), rx_pool.buffers() - 3 + i);
+  }
+  EXPECT_EQ(copy, text);
+}
+
+TEST(DpdkPort, what_does_not_exist_is_refused_with_the_devargs_in_the_message) {
+  enter_dpdk_thread();
+  BufferPool pool("refused", 255, 2048, kAnyNode);
+  const auto message_of = [&pool](const std::string& devargs, std::size_t queues, uint32_t mtu) {
+    DpdkPortOptions options;
+    options.devargs = devargs;
+    options.mtu = mtu;
+    options.rx_pools.assign(queues, &pool);
+    options.tx_pools.assign(queues, &pool);
+    try {
+      DpdkPort port(options);
+    } catch (const DpdkError& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_NE(message_of("net_nonsense0", 1, 1500).find("net_nonsense0"), std::string::npos);
+  EXPECT_NE(message_of("net_ring7", 100, 1500).find("give fewer"), std::string::npos);
+  EXPECT_NE(message_of("net_null7", 1, 9000).find("too few for MTU 9000"), std::string::npos);
+  EXPECT_NE(message_of("net_null7", 0, 1500).find("one rx and one tx pool"), std::string::npos);
+}
+
+TEST(DpdkPort, a_port_that_is_gone_can_be_made_again) {
+  enter_dpdk_thread();
+  BufferPool pool("again", 1023, 2048, kAnyNode);
+  for (uint32_t round = 0; round < 3; ++round) {
+    DpdkPortOptions options;
+    options.devargs = "net_null3";
+    options.rx_pools = {&pool, &pool};
+    options.tx_pools = {&pool, &pool};
+    DpdkPort port(options);
+    port.start();
+    EXPECT_EQ(port.queues(), 2U);
+    EXPECT_EQ(port.driver(), "net_null");
+    EXPECT_EQ(port.node(), kAnyNode);
+    std::array<Frame, kBurst> frames;
+    const uint32_t count = port.queue(1).rx_burst(frames);
+    EXPECT_EQ(count, kBurst);
+    std::vector<void*> buffers;
+    for (uint32_t i = 0; i < count; ++i) buffers.push_back(frames[i].buffer);
+    port.queue(1).free_bulk(buffers);
+    EXPECT_EQ(port.stats().rx_packets, kBurst);
+    EXPECT_FALSE(port.xstats().empty());
+  }
+  EXPECT_EQ(pool.available(), pool.buffers());
+}
+
+TEST(BufferPool, one_that_does_not_fit_says_how_much_it_wanted) {
+  try {
+    BufferPool pool("huge", 4'000'000, 16384, kAnyNode);
+    FAIL() << "64 GB of ordinary memory?";
+  } catch (const DpdkError& error) {
+    EXPECT_NE(std::string(error.what()).find("MiB"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("--pool-mbufs"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace migrx
