@@ -27,10 +27,11 @@ class Receiver:
     """`migrx receive` in the network's receiver namespace.
 
     `ram` maps block names to their files, optionally with options: {"mem": "/dev/shm/x,size=64M"}.
+    `terminal`: its output goes where ours goes, not to a log file.
     """
 
     def __init__(self, folder, network, ram, channels=0, compression="none", capabilities=(), extra=(),
-                 handoff=None, name="receiver"):
+                 handoff=None, name="receiver", terminal=False):
         self.folder, self.network, self.name = folder, network, name
         self.report_path = os.path.join(folder, name + ".json")
         self.dump = os.path.join(folder, name + ".blocks")
@@ -53,7 +54,8 @@ class Receiver:
         self.command = command + list(extra)
         self._log = open(self.log_path, "wb")
         self.process = subprocess.Popen(in_namespace(network.receiver, self.command), stdin=subprocess.DEVNULL,
-                                        stdout=self._log, stderr=subprocess.STDOUT, pass_fds=(ready_write,),
+                                        stdout=None if terminal else self._log,
+                                        stderr=None if terminal else self._log, pass_fds=(ready_write,),
                                         preexec_fn=die_with_parent)
         os.close(ready_write)
         self._ready = os.fdopen(ready_read, "rb")

@@ -58,6 +58,7 @@ class Transfer:
     congestion: object = None
     impair: object = None
     small_blocks: bool = True
+    ready: object = None  # (files by block), when migrx has said that it is ready
     check: object = None  # (report, transfer) -> remark, after everything else
     timeout: int = 90
 
@@ -111,6 +112,8 @@ class Transfer:
         source = self.start_source(folder, stack, network)
         options, files = self.ram_files(folder, source)
         receiver = self.start_receiver(folder, stack, network, options)
+        if self.ready:
+            self.ready(files)
         source.migrate(receiver.uri)
         self.converge(source)
         source.wait_migration(timeout=self.timeout)
