@@ -564,9 +564,11 @@ void TcpConnection::report_duplicate(SackBlock range) noexcept {
 }
 
 void TcpConnection::note_segment_size(uint32_t bytes) noexcept {
+  bytes = std::min<uint32_t>(bytes, config_.mss);  // more than we allowed is no measure
   if (bytes <= segment_bytes_) return;
   segment_bytes_ = bytes;
   segment_buffers_ = buffers_per_segment(config_, bytes);
+  window_whole_ = std::min(window_max_, window_for(config_, quota_, bytes));
 }
 
 void TcpConnection::refresh_plain() noexcept {

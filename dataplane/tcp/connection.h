@@ -204,8 +204,9 @@ class TcpConnection {
   FourTuple tuple_;
 
   // ---- Receiving, other than in order ----
-  uint32_t segment_buffers_ = 1;  // buffers per segment of segment_bytes_
-  uint32_t window_max_ = 65535;   // what the window field can say
+  uint32_t segment_buffers_ = 1;   // buffers per segment of segment_bytes_
+  uint32_t window_max_ = 65535;    // what the window field can say
+  uint32_t window_whole_ = 65535;  // the window when nothing is held
   SeqNum fin_seq_;
   bool fin_seen_ = false;  // a FIN has arrived, perhaps beyond a hole
   bool stream_ended_ = false;

@@ -53,7 +53,7 @@ SeqNum TcpConnection::right_edge_wanted() const noexcept {
 // Silly window syndrome avoidance, RFC 9293 section 3.8.6.2.2: the right edge moves in steps of a segment, or
 // half of the buffer if that is less; and it never moves back.
 void TcpConnection::fill_window(OutSegment& out) noexcept {
-  const int32_t step = static_cast<int32_t>(std::min(segment_bytes_, std::max(window_max_ / 2, 1U)));
+  const int32_t step = static_cast<int32_t>(std::min(segment_bytes_, std::max(window_whole_ / 2, 1U)));
   const SeqNum wanted = right_edge_wanted();
   if (wanted - rcv_adv_ >= step) rcv_adv_ = wanted;
   const uint32_t window = bytes_between(rcv_nxt_, rcv_adv_);
@@ -72,7 +72,7 @@ void TcpConnection::fill_window(OutSegment& out) noexcept {
 bool TcpConnection::window_update_due() const noexcept {
   if (!receiving() || fin_seen_) return false;
   const int32_t left = rcv_adv_ - rcv_nxt_;
-  const int32_t half = static_cast<int32_t>(window_max_ / 2);
+  const int32_t half = static_cast<int32_t>(window_whole_ / 2);
   if (left > half) return false;
   const int32_t grown = right_edge_wanted() - rcv_adv_;
   if (grown <= 0) return false;

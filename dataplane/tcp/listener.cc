@@ -261,6 +261,7 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
       release(entry);
       return on_syn(segment, connections_free, now_ns, reply);
     }
+    if (entry.timestamps && segment.has_option(tcp_option::timestamps)) entry.ts_recent = segment.ts_val;
     fill_syn_ack(entry, now_ns, reply);
     return count(Action::reply, TcpCounter::syn_repeated);
   }
