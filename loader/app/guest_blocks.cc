@@ -1,0 +1,72 @@
+#include "loader/app/guest_blocks.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+#include "dataplane/agent_thread.h"
+#include "loader/app/network.h"
+
+namespace migrx {
+
+GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max,
+                         const Lifeline& lifeline)
+    : lifeline_(lifeline), table_(private_bytes_max) {
+  std::set<std::string> ids;
+  for (const RamSpec& spec : ram) {
+    if (!ids.insert(spec.id).second) throw SetupError("--ram " + spec.id + " is given twice");
+    std::string problem;
+    std::unique_ptr<GuestMemory> memory = GuestMemory::open(spec, problem);
+    if (memory == nullptr) throw SetupError(problem);
+    if (memory->made_here()) lifeline_.made(memory->path());
+    files_.push_back(std::move(memory));
+    table_.add_file_backed(spec.id, *files_.back());
+  }
+}
+
+GuestBlocks::~GuestBlocks() {
+  for (const auto& memory : files_)
+    if (memory->made_here()) lifeline_.keep(memory->path());  // the parent has nothing to do any more
+}
+
+void GuestBlocks::prefault(const Placement& placement, Terminal& terminal, const SignalWatch& signals) {
+  for (const auto& memory : files_) {
+    std::vector<CpuId> cpus;
+    for (const ThreadPlan& thread : placement.threads)
+      if (memory->node() == kAnyNode || thread.node == memory->node()) cpus.push_back(thread.cpu);
+    const uint64_t started_ns = monotonic_ns();
+    const auto seconds = [started_ns] { return static_cast<double>(monotonic_ns() - started_ns) * 1e-9; };
+    const double gib = static_cast<double>(memory->length()) / (1U << 30);
+    const std::string problem = memory->prefault(cpus, [&](uint64_t done) {
+      if (terminal.due(seconds()) && terminal.width() > 0)
+        terminal.progress(fmt::format("preparing {}: {:.1f} of {:.1f} GiB", memory->path(),
+                                      static_cast<double>(done) / (1U << 30), gib),
+                          seconds());
+    });
+    if (!problem.empty()) throw SetupError(problem);
+    terminal.say(
+        fmt::format("prepared {}: {:.2f} GiB in {:.2f} s, {:.1f} GiB/s, {} KiB pages{}{}", memory->path(),
+                    gib, seconds(), gib / seconds(), memory->page_bytes() / 1024,
+                    memory->node() == kAnyNode ? "" : ", node " + std::to_string(memory->node().value()),
+                    memory->cleared() ? ", old bytes cleared" : ""));
+    if (signals.wait(0) != 0) throw SetupError("ended by a signal before the source could connect");
+  }
+}
+
+uint64_t GuestBlocks::bytes() const noexcept {
+  uint64_t sum = 0;
+  for (const auto& memory : files_) sum += memory->length();
+  return sum;
+}
+
+void GuestBlocks::keep(bool unlink) {
+  for (const auto& memory : files_) {
+    if (memory->made_here()) lifeline_.keep(memory->path());
+    if (unlink)
+      memory->unlink();
+    else
+      memory->keep();
+  }
+}
+
+}  // namespace migrx

@@ -1,0 +1,21 @@
+// The migrx program: one subcommand per job.
+#include <CLI/CLI.hpp>
+
+#include "loader/app/plan_command.h"
+#include "loader/app/receive_command.h"
+
+int main(int argc, char** argv) {
+  CLI::App app("Receives live migrations of QEMU guests by kernel bypass.", "migrx");
+  app.set_version_flag("--version", std::string("migrx ") + MIGRX_VERSION);
+  app.require_subcommand(1);
+  int exit_status = 0;
+  migrx::add_receive_command(app, exit_status);
+  migrx::add_plan_command(app, exit_status);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // 0 for --help and --version, 2 for wrong usage.
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return exit_status;
+}

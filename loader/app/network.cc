@@ -1,0 +1,227 @@
+#include "loader/app/network.h"
+
+#include <arpa/inet.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+namespace migrx {
+namespace {
+
+// Connections beyond the source's own: strangers, and a source that tries again at once.
+constexpr uint32_t kSpareConnections = 8;
+// Slots of a hand-off ring when nobody says otherwise. 512 segments of 1448 bytes are 0.7 MiB per connection:
+// several bandwidth-delay products of a rack, and with 8 channels still in the caches of a server CPU.
+constexpr uint32_t kHandoffSlots = 512;
+constexpr uint32_t kTxBuffers = 1023;  // ACKs of some bursts of every connection
+
+NodeId node_of(const Placement& placement, AgentRole role, uint32_t index) {
+  for (const ThreadPlan& thread : placement.threads)
+    for (const AgentPlan& agent : thread.agents)
+      if (agent.role == role && agent.index == index) return agent.node;
+  return kAnyNode;
+}
+
+}  // namespace
+
+bool parse_network(const std::string& text, Ipv4Network& out) {
+  const std::size_t slash = text.find('/');
+  if (slash == std::string::npos) return false;
+  in_addr address{};
+  if (::inet_pton(AF_INET, text.substr(0, slash).c_str(), &address) != 1) return false;
+  unsigned length = 0;
+  const char* const first = text.data() + slash + 1;
+  const char* const last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(first, last, length);
+  if (error != std::errc{} || end != last || length > 32) return false;
+  out.address.value = ntohl(address.s_addr);
+  out.prefix_length = static_cast<uint8_t>(length);
+  return true;
+}
+
+uint32_t Network::connections_max(const ReceiveOptions& options) const {
+  return options.multifd_channels + 1 + kSpareConnections;
+}
+
+Network::Network(const ReceiveOptions& options, const Placement& placement) {
+  // 1. Addresses and who may connect.
+  std::vector<Ipv4Network> addresses;
+  ListenerConfig listener;
+  listener.port = options.listen;
+  for (const std::string& text : options.addresses) {
+    Ipv4Network network;
+    if (!parse_network(text, network))
+      throw SetupError("--address " + text +
+                       ": expected an IPv4 address with its prefix length, such as 10.77.0.2/24");
+    addresses.push_back(network);
+    if (options.allow.empty() && !options.gateway) listener.allow.push_back(network);
+  }
+  for (const std::string& text : options.allow) {
+    Ipv4Network network;
+    if (!parse_network(text, network))
+      throw SetupError("--allow " + text + ": expected a network such as 10.77.0.0/24");
+    listener.allow.push_back(network);
+  }
+  if (::getrandom(listener.secret.data(), listener.secret.size(), 0) !=
+      static_cast<ssize_t>(listener.secret.size()))
+    throw SetupError("the kernel gives no random numbers");
+
+  // 2. Sizes. Every poll core can hold every connection: the device decides which queue a flow comes by.
+  const uint32_t cores = placement.poll_agents;
+  const uint32_t connections = connections_max(options);
+  uint32_t buffer_bytes = 0;
+  for (const std::string& devargs : options.ports)
+    buffer_bytes = std::max(buffer_bytes, buffer_bytes_for(devargs, options.mtu));
+  TcpConfig tcp;
+  tcp.mss = mss_for_mtu(options.mtu);
+  tcp.buffer_bytes = buffer_bytes;
+  PoolNeeds needs;
+  needs.mtu = options.mtu;
+  needs.buffer_bytes = buffer_bytes;
+  needs.connections_max = connections;
+  needs.several_cores = cores > 1;
+  needs.cores = cores;
+  for (const std::string& devargs : options.ports)
+    needs.rx_descriptors += rx_descriptors_for(devargs, options.mtu, buffer_bytes, 1024);
+  uint32_t slots = kHandoffSlots;
+  if (options.window_bytes > 0) {
+    const uint64_t segments = options.window_bytes / tcp.mss + 1;
+    slots = static_cast<uint32_t>(
+        std::clamp<uint64_t>(segments * buffers_per_segment(tcp, tcp.mss), buffer_quota_min(tcp), 1U << 16));
+    tcp.window_bytes = static_cast<uint32_t>(std::min<uint64_t>(options.window_bytes, 1U << 30));
+  }
+  if (options.pool_mbufs > 0) {
+    needs.buffers_per_connection = buffer_quota_min(tcp);
+    const uint32_t least = pool_buffers_min(needs);
+    if (options.pool_mbufs < least)
+      throw SetupError("--pool-mbufs " + std::to_string(options.pool_mbufs) +
+                       " is too few: " + std::to_string(least) + " at least for " +
+                       std::to_string(connections) + " connections at MTU " + std::to_string(options.mtu) +
+                       ", so that a waiting channel cannot starve another");
+    const uint32_t spare = (options.pool_mbufs - least) / connections + needs.buffers_per_connection;
+    if (options.window_bytes == 0) slots = std::min(slots, spare);
+    if (slots > spare)
+      throw SetupError(
+          "--window needs more packet buffers than --pool-mbufs gives: lower the one or raise the other");
+  }
+  slots = std::max(slots, buffer_quota_min(tcp));
+  tcp.buffer_quota = slots;
+  needs.buffers_per_connection = slots;
+  const uint32_t buffers = std::max(options.pool_mbufs, pool_buffers_min(needs));
+
+  // 3. EAL, pools, ports.
+  EalOptions eal;
+  eal.memory_bytes =
+      cores * (BufferPool::memory_bytes(buffers, buffer_bytes) + BufferPool::memory_bytes(kTxBuffers, 2048)) +
+      (32U << 20);
+  eal.port_devargs = options.ports;
+  eal.extra_args = options.eal;
+  eal_ = std::make_unique<Eal>(eal);
+  for (uint32_t i = 0; i < cores; ++i) {
+    const NodeId node = node_of(placement, AgentRole::poll, i);
+    rx_pools_.push_back(std::make_unique<BufferPool>("rx" + std::to_string(i), buffers, buffer_bytes, node));
+    tx_pools_.push_back(std::make_unique<BufferPool>("tx" + std::to_string(i), kTxBuffers, 2048, node));
+  }
+  for (const std::string& devargs : options.ports) {
+    DpdkPortOptions port;
+    port.devargs = complete_devargs(devargs, options.mtu, cores);
+    port.mtu = options.mtu;
+    port.rx_descriptors = rx_descriptors_for(devargs, options.mtu, buffer_bytes, 1024);
+    for (uint32_t i = 0; i < cores; ++i) {
+      port.rx_pools.push_back(rx_pools_[i].get());
+      port.tx_pools.push_back(tx_pools_[i].get());
+    }
+    ports_.push_back(std::make_unique<DpdkPort>(std::move(port)));
+  }
+
+  // 4. Poll cores.
+  uint64_t seed = 0;
+  std::copy_n(listener.secret.begin(), sizeof seed, reinterpret_cast<uint8_t*>(&seed));
+  if (cores > 1) mesh_ = std::make_unique<PollMesh>(cores, connections * cores, seed);
+  for (uint32_t i = 0; i < cores; ++i) {
+    PollCoreConfig config;
+    config.index = i;
+    for (std::size_t p = 0; p < ports_.size(); ++p)
+      config.ports.push_back({&ports_[p]->queue(i), addresses[p].address,
+                              options.vlan ? static_cast<int32_t>(*options.vlan) : PollPort::kAnyVlan});
+    config.connections_max = connections;
+    config.handoff_slots = slots;
+    config.tcp = tcp;
+    config.listener = listener;
+    config.mesh = mesh_.get();
+    config.announce = i == 0;
+    poll_cores_.push_back(std::make_unique<PollCore>(config));
+  }
+}
+
+Network::~Network() {
+  poll_cores_.clear();
+  ports_.clear();
+}
+
+void Network::start() {
+  for (const auto& port : ports_) port->start();
+}
+
+void Network::stop() noexcept {
+  for (const auto& port : ports_) port->stop();
+}
+
+Handoff* Network::take_accepted() noexcept {
+  for (const auto& core : poll_cores_)
+    if (Handoff* const connection = core->take_accepted()) return connection;
+  return nullptr;
+}
+
+uint32_t Network::connections() const noexcept {
+  uint32_t sum = 0;
+  for (const auto& core : poll_cores_) sum += core->connections();
+  return sum;
+}
+
+std::vector<std::string> Network::warnings() const {
+  std::vector<std::string> all;
+  for (const auto& port : ports_)
+    for (const std::string& warning : port->warnings()) all.push_back(port->devargs() + ": " + warning);
+  return all;
+}
+
+void Network::report(Report& report) const {
+  std::map<std::string, uint64_t> sums;
+  for (const auto& core : poll_cores_) {
+    for (std::size_t i = 0; i < kPollCounterInfo.size(); ++i)
+      sums["poll." + std::string(kPollCounterInfo[i].name)] +=
+          core->counters().read(static_cast<PollCounter>(i));
+    for (std::size_t i = 0; i < kWireCounterInfo.size(); ++i)
+      sums["wire." + std::string(kWireCounterInfo[i].name)] +=
+          core->wire_counters().read(static_cast<WireCounter>(i));
+    for (std::size_t i = 0; i < kTcpCounterInfo.size(); ++i)
+      sums["tcp." + std::string(kTcpCounterInfo[i].name)] +=
+          core->tcp_counters().read(static_cast<TcpCounter>(i));
+  }
+  for (const auto& port : ports_) {
+    const DpdkPort::Stats stats = port->stats();
+    sums["port.rx_packets"] += stats.rx_packets;
+    sums["port.rx_bytes"] += stats.rx_bytes;
+    sums["port.rx_missed"] += stats.rx_missed;
+    sums["port.rx_errors"] += stats.rx_errors;
+    sums["port.rx_no_buffer"] += stats.rx_no_buffer;
+    sums["port.tx_packets"] += stats.tx_packets;
+    sums["port.tx_errors"] += stats.tx_errors;
+  }
+  for (const auto& [name, value] : sums)
+    if (value > 0) report.dataplane.emplace_back(name, value);
+  uint64_t total = 0;
+  uint64_t available = 0;
+  for (const auto& pool : rx_pools_) {
+    total += pool->buffers();
+    available += pool->available();
+  }
+  report.memory.emplace_back("rx_buffers", total);
+  report.memory.emplace_back("rx_buffers_available", available);
+  report.memory.emplace_back("hugepage_pools", eal_->uses_hugepages() ? 1 : 0);
+}
+
+}  // namespace migrx

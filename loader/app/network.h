@@ -1,0 +1,63 @@
+// The dataplane of one process, built from options: EAL, pools, ports, mesh, poll cores.
+#pragma once
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "dataplane/dpdk/dpdk_port.h"
+#include "dataplane/dpdk/eal.h"
+#include "dataplane/dpdk/pool.h"
+#include "dataplane/owner_table.h"
+#include "dataplane/poll_core.h"
+#include "loader/app/receive_options.h"
+#include "loader/app/report.h"
+#include "numa/placement.h"
+
+namespace migrx {
+
+// The operator's fault, in words that mend it.
+class SetupError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+class Network {
+ public:
+  // Everything up to ports that are ready to start. Throws SetupError, DpdkError.
+  Network(const ReceiveOptions& options, const Placement& placement);
+  ~Network();
+  Network(const Network&) = delete;
+  Network& operator=(const Network&) = delete;
+
+  // Behind start() frames arrive in the queues; the poll cores' threads may run.
+  void start();
+  // The poll cores' threads have stopped.
+  void stop() noexcept;
+
+  [[nodiscard]] PollCore& poll_core(uint32_t i) noexcept { return *poll_cores_[i]; }
+  [[nodiscard]] uint32_t poll_cores() const noexcept { return static_cast<uint32_t>(poll_cores_.size()); }
+  // The next new connection of any poll core. Control thread.
+  [[nodiscard]] Handoff* take_accepted() noexcept;
+  // TCP connections that are not finished.
+  [[nodiscard]] uint32_t connections() const noexcept;
+  [[nodiscard]] std::vector<std::string> warnings() const;
+  // Counters of all poll cores and ports, zeros left out; and the pools' state.
+  void report(Report& report) const;
+
+ private:
+  [[nodiscard]] uint32_t connections_max(const ReceiveOptions& options) const;
+
+  std::unique_ptr<Eal> eal_;
+  std::vector<std::unique_ptr<BufferPool>> rx_pools_;
+  std::vector<std::unique_ptr<BufferPool>> tx_pools_;
+  std::vector<std::unique_ptr<DpdkPort>> ports_;
+  std::unique_ptr<PollMesh> mesh_;
+  std::vector<std::unique_ptr<PollCore>> poll_cores_;
+};
+
+// "10.77.0.2/24"; false: not an address with a prefix length.
+[[nodiscard]] bool parse_network(const std::string& text, Ipv4Network& out);
+
+}  // namespace migrx

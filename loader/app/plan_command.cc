@@ -1,0 +1,121 @@
+#include "loader/app/plan_command.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "numa/cpu_list.h"
+#include "numa/guest_memory.h"
+#include "numa/placement.h"
+
+namespace migrx {
+namespace {
+
+struct PlanOptions {
+  std::string topology = "this";
+  std::vector<std::string> ports;
+  std::vector<std::string> ram;
+  std::string poll_cores;
+  std::string loader_cores;
+  std::string isolated;
+  std::string idle;
+  bool json = false;
+};
+
+nlohmann::ordered_json to_json(const Placement& placement) {
+  nlohmann::ordered_json out;
+  out["threads"] = nlohmann::json::array();
+  for (const ThreadPlan& thread : placement.threads) {
+    nlohmann::ordered_json agents = nlohmann::json::array();
+    for (const AgentPlan& agent : thread.agents)
+      agents.push_back({{"role", agent.role == AgentRole::poll ? "poll" : "loader"},
+                        {"index", agent.index},
+                        {"node", agent.node.value()}});
+    out["threads"].push_back(
+        {{"cpu", thread.cpu.value()}, {"node", thread.node.value()}, {"agents", agents}});
+  }
+  out["idle"] = placement.idle;
+  out["left_alone"] = format_cpu_list(placement.left_alone);
+  out["reasons"] = placement.reasons;
+  out["warnings"] = placement.warnings;
+  return out;
+}
+
+// Empty: the plan was printed.
+std::string plan(const PlanOptions& options) {
+  std::string problem;
+  std::optional<Topology> topology = load_topology(options.topology, problem);
+  if (!topology) return problem;
+  if (!options.isolated.empty()) {
+    std::vector<CpuId> isolated;
+    if (problem = parse_cpu_list(options.isolated, isolated); !problem.empty())
+      return "--isolated: " + problem;
+    for (CpuInfo& cpu : topology->cpus)
+      cpu.isolated = std::find(isolated.begin(), isolated.end(), cpu.cpu) != isolated.end();
+  }
+  PlacementWish wish;
+  for (const std::string& text : options.ports) {
+    // DEVARGS[@NODE]: a topology from a file may not say where a device hangs.
+    const std::size_t at = text.rfind('@');
+    PortWish port{text.substr(0, at), kAnyNode};
+    if (at != std::string::npos) {
+      std::vector<CpuId> number;
+      if (!parse_cpu_list(text.substr(at + 1), number).empty() || number.size() != 1)
+        return "--port " + text + ": behind @ stands the number of a node";
+      port.node = NodeId{number[0].value()};
+      if (!topology->has_node(port.node))
+        return "--port " + text + ": " + topology->source + " has no such node";
+    } else if (const auto known = topology->pci.find(port.name.substr(0, port.name.find(',')));
+               known != topology->pci.end()) {
+      port.node = known->second;
+    }
+    wish.ports.push_back(std::move(port));
+  }
+  for (const std::string& text : options.ram) {
+    RamSpec spec;
+    if (problem = parse_ram_spec(text, spec); !problem.empty()) return problem;
+    wish.ram.push_back({spec.id, spec.node, spec.size});
+  }
+  if (!options.poll_cores.empty())
+    if (problem = parse_cpu_list(options.poll_cores, wish.poll_cpus); !problem.empty())
+      return "--poll-cores: " + problem;
+  if (!options.loader_cores.empty())
+    if (problem = parse_cpu_list(options.loader_cores, wish.loader_cpus); !problem.empty())
+      return "--loader-cores: " + problem;
+  wish.idle = options.idle;
+  const std::optional<Placement> placement = plan_placement(*topology, wish, problem);
+  if (!placement) return problem;
+  if (options.json)
+    std::printf("%s\n", to_json(*placement).dump(2).c_str());
+  else
+    std::printf("%s", describe(*topology, *placement).c_str());
+  return {};
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app, int& exit_status) {
+  auto options = std::make_shared<PlanOptions>();
+  CLI::App* const command = app.add_subcommand("plan", "show which core would do what, and why");
+  command->add_option(
+      "--topology", options->topology,
+      "another host: an hwloc XML file, or synthetic:\"pack:2 numa:1 core:16 pu:2\" (default: this host)");
+  command->add_option("--port", options->ports, "DEVARGS[@NODE] of a port; may repeat");
+  command->add_option("--ram", options->ram, "ID=PATH[,size=4G][,node=0]; may repeat");
+  command->add_option("--poll-cores", options->poll_cores, "CPUs that poll ports, e.g. 2,3");
+  command->add_option("--loader-cores", options->loader_cores, "CPUs that write guest RAM, e.g. 4-7");
+  command->add_option("--isolated", options->isolated,
+                      "CPUs to be taken as isolated, for topologies from files");
+  command->add_option("--idle", options->idle, "spin, yield or sleep")
+      ->check(CLI::IsMember({"spin", "yield", "sleep"}));
+  command->add_flag("--json", options->json, "for machines");
+  command->callback([options, &exit_status] {
+    const std::string problem = plan(*options);
+    if (problem.empty()) return;
+    std::fprintf(stderr, "migrx: %s\n", problem.c_str());
+    exit_status = 2;
+  });
+}
+
+}  // namespace migrx

@@ -1,0 +1,264 @@
+#include "loader/app/receive_command.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+
+#include "dataplane/agent_thread.h"
+#include "dataplane/dpdk/eal.h"
+#include "loader/app/dump.h"
+#include "loader/app/guest_blocks.h"
+#include "loader/app/network.h"
+#include "loader/app/receive_options.h"
+#include "loader/app/report.h"
+#include "loader/app/session_report.h"
+#include "loader/app/signals.h"
+#include "loader/app/supervisor.h"
+#include "loader/app/terminal.h"
+#include "loader/app/workers.h"
+#include "loader/handoff/device_state_file.h"
+#include "numa/cpu_list.h"
+
+namespace migrx {
+namespace {
+
+constexpr const char* kVersion = MIGRX_VERSION;
+
+double cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+SessionLimits limits_of(const ReceiveOptions& options) {
+  const auto ns = [](double seconds) { return static_cast<uint64_t>(seconds * 1e9); };
+  SessionLimits limits;
+  limits.identify_ns = ns(options.identify_timeout_s);
+  limits.channels_ns = ns(options.channels_timeout_s);
+  limits.stall_ns = ns(options.stall_timeout_s);
+  return limits;
+}
+
+Placement place(const ReceiveOptions& options, const std::vector<RamSpec>& ram) {
+  std::string problem;
+  const std::optional<Topology> topology = load_topology("this", problem);
+  if (!topology) throw SetupError(problem);
+  PlacementWish wish;
+  for (const std::string& devargs : options.ports) {
+    const auto known = topology->pci.find(devargs.substr(0, devargs.find(',')));
+    wish.ports.push_back({devargs, known == topology->pci.end() ? kAnyNode : known->second});
+  }
+  for (const RamSpec& spec : ram) wish.ram.push_back({spec.id, spec.node, spec.size});
+  if (!options.poll_cores.empty()) {
+    if (problem = parse_cpu_list(options.poll_cores, wish.poll_cpus); !problem.empty())
+      throw SetupError("--poll-cores: " + problem);
+    if (problem = parse_cpu_list(options.loader_cores, wish.loader_cpus); !problem.empty())
+      throw SetupError("--loader-cores: " + problem);
+  }
+  wish.idle = options.idle;
+  std::optional<Placement> placement = plan_placement(*topology, wish, problem);
+  if (!placement) throw SetupError(problem);
+  return std::move(*placement);
+}
+
+void tell_ready(const ReceiveOptions& options, Terminal& terminal) {
+  const std::string line =
+      fmt::format("ready: listening on {} port {}", options.addresses.front(), options.listen);
+  terminal.say(line);
+  if (options.ready_fd < 0) return;
+  const std::string message = line + "\n";
+  if (::write(options.ready_fd, message.data(), message.size()) != static_cast<ssize_t>(message.size()))
+    terminal.warn("cannot write to --ready-fd");
+  ::close(options.ready_fd);
+}
+
+void report_threads(const std::vector<std::unique_ptr<AgentThread>>& threads, const Placement& placement,
+                    Report& report) {
+  for (std::size_t i = 0; i < threads.size(); ++i) {
+    const AgentThreadCounters& counters = threads[i]->counters();
+    CoreReport core;
+    for (const AgentPlan& agent : placement.threads[i].agents)
+      core.role +=
+          (core.role.empty() ? "" : "+") + std::string(agent.role == AgentRole::poll ? "poll" : "loader");
+    core.cpu = placement.threads[i].cpu.value();
+    core.node = placement.threads[i].node.value();
+    core.busy_s = static_cast<double>(counters.busy_ns.read()) * 1e-9;
+    core.idle_s = static_cast<double>(counters.idle_ns.read()) * 1e-9;
+    core.longest_turn_us = static_cast<double>(counters.longest_turn_ns.read()) * 1e-3;
+    core.counters = {{"turns", counters.turns.read()}, {"busy_turns", counters.busy_turns.read()}};
+    report.cores.push_back(std::move(core));
+  }
+}
+
+// Topology, placement, memory, network, session, threads, run: every long-lived object is made here, in this
+// order.
+int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
+  const uint64_t start_ns = monotonic_ns();
+  const auto now_s = [start_ns] { return static_cast<double>(monotonic_ns() - start_ns) * 1e-9; };
+  const SignalWatch signals;
+  Terminal terminal(options.quiet);
+  Report report;
+  report.command = "receive";
+  report.version = kVersion;
+  report.outcome = "failed";
+  int exit_status = 2;
+  try {
+    if (const std::string problem = check_receive_options(options); !problem.empty())
+      throw SetupError(problem);
+    if (options.dump_blocks)
+      if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
+        throw SetupError(problem);
+    std::vector<RamSpec> ram;
+    for (const std::string& text : options.ram) {
+      ram.emplace_back();
+      if (const std::string problem = parse_ram_spec(text, ram.back()); !problem.empty())
+        throw SetupError(problem);
+    }
+    const Placement placement = place(options, ram);
+    report.placement = placement.reasons;
+    report.warnings = placement.warnings;
+
+    GuestBlocks guest(ram, options.private_ram_max, lifeline);
+    const double prefault_started_s = now_s();
+    guest.prefault(placement, terminal, signals);
+    report.timeline.prefault_s = now_s() - prefault_started_s;
+    if (report.timeline.prefault_s > 0)
+      report.prefault_bytes_per_s = static_cast<double>(guest.bytes()) / report.timeline.prefault_s;
+
+    Network network(options, placement);
+    for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
+    for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
+
+    DeviceStateFile destination(options.dump_blocks ? *options.dump_blocks + "/device-state" : "");
+    const SessionSettings settings = session_settings(options);
+    Workers workers(placement, settings.connections_max);
+    Session session(workers.with_routers(settings), guest.table(), destination.events(), workers.kernels(),
+                    workers.compress());
+    SessionControl control(
+        session, destination, [&network] { return network.take_accepted(); }, workers.pointers(),
+        limits_of(options), settings.main.switchover_ack);
+
+    std::vector<std::unique_ptr<AgentThread>> threads;
+    for (const ThreadPlan& plan : placement.threads) {
+      std::vector<Agent*> agents;
+      for (const AgentPlan& agent : plan.agents)
+        agents.push_back(agent.role == AgentRole::poll ? static_cast<Agent*>(&network.poll_core(agent.index))
+                                                       : &workers.worker(agent.index));
+      AgentThreadOptions thread;
+      thread.cpu = plan.cpu;
+      thread.idle = parse_idle_strategy(placement.idle).value_or(IdleStrategy::yield);
+      thread.enter = enter_dpdk_thread;
+      thread.leave = leave_dpdk_thread;
+      threads.push_back(std::make_unique<AgentThread>(std::move(agents), std::move(thread)));
+    }
+    network.start();
+    for (const auto& thread : threads) thread->start();
+    lifeline.listening();
+    report.timeline.ready_s = now_s();
+    tell_ready(options, terminal);
+
+    exit_status = 1;
+    Progress progress;
+    while (!control.over()) {
+      const uint32_t work = control.do_work(monotonic_ns());
+      // The destination's bytes go through this loop: behind RAM every tenth of a millisecond counts as
+      // downtime.
+      const int pause_us = work > 0 ? 0 : session.state() == SessionState::device_state ? 50 : 500;
+      if (const int signal = signals.wait(pause_us); signal != 0) {
+        terminal.warn(fmt::format("signal {}: ending", signal));
+        control.cancel();
+      }
+      if (terminal.due(now_s()))
+        terminal.progress(progress.line(sample_progress(session, guest.table(), now_s()), terminal.width()),
+                          now_s());
+    }
+    // FINs and the answers to resets are still under way.
+    for (const uint64_t until = monotonic_ns() + 1'000'000'000;
+         network.connections() > 0 && monotonic_ns() < until;)
+      (void)signals.wait(1000);
+    for (const auto& thread : threads) thread->stop();
+    network.stop();
+
+    report.timeline.done_s = now_s();
+    report_session(session, control, guest.table(), start_ns, workers.cpus(placement), report);
+    report_threads(threads, placement, report);
+    network.report(report);
+    report.cpu_s = cpu_seconds();
+    if (report.outcome == "complete") {
+      exit_status = 0;
+      if (options.dump_blocks)
+        if (const std::string problem = dump_blocks(guest.table(), *options.dump_blocks); !problem.empty()) {
+          report.warnings.push_back(problem);
+          exit_status = 1;
+        }
+      guest.keep(options.unlink);
+    }
+  } catch (const std::exception& problem) {
+    terminal.warn(problem.what());
+    report.error = make_error(ErrorClass::io, 0, "host", "%s", problem.what());
+  }
+  if (report.outcome == "complete")
+    terminal.say(summary(report));
+  else if (exit_status == 1)
+    terminal.warn(summary(report));
+  if (options.report)
+    if (const std::string problem = write_report(*options.report, report); !problem.empty()) {
+      terminal.warn(problem);
+      exit_status = std::max(exit_status, 1);
+    }
+  return exit_status;
+}
+
+// Holds the address and the port of a receiver that was killed, and tells its sources.
+int reset_mode(const ReceiveOptions& options) {
+  const SignalWatch signals;
+  try {
+    std::string problem;
+    Placement placement = place(options, {});
+    // One thread, sleeping when idle: there is nothing to be fast for.
+    placement.threads.resize(1);
+    placement.threads[0].agents = {{AgentRole::poll, 0, placement.threads[0].node}};
+    placement.poll_agents = 1;
+    Network network(options, placement);
+    network.poll_core(0).request_reset_mode();
+    AgentThreadOptions thread_options;
+    thread_options.idle = IdleStrategy::sleep;
+    thread_options.enter = enter_dpdk_thread;
+    thread_options.leave = leave_dpdk_thread;
+    AgentThread thread({&network.poll_core(0)}, std::move(thread_options));
+    network.start();
+    thread.start();
+    while (!network.poll_core(0).reset_mode_over() && signals.wait(10'000) == 0) {
+    }
+    thread.stop();
+    network.stop();
+    return 0;
+  } catch (const std::exception& problem) {
+    std::fprintf(stderr, "migrx: cannot reset the source's connections: %s\n", problem.what());
+    return 1;
+  }
+}
+
+}  // namespace
+
+void add_receive_command(CLI::App& app, int& exit_status) {
+  auto options = std::make_shared<ReceiveOptions>();
+  CLI::App* const command = app.add_subcommand("receive", "receive one live migration");
+  add_receive_options(*command, *options);
+  command->callback([options, &exit_status] {
+    exit_status = options->supervise
+                      ? supervise([&](const Lifeline& lifeline) { return receive(*options, lifeline); },
+                                  [&] { return reset_mode(*options); })
+                      : receive(*options, Lifeline{});
+  });
+}
+
+}  // namespace migrx

@@ -1,0 +1,203 @@
+#include "loader/app/receive_options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+namespace migrx {
+namespace {
+
+constexpr std::array kCompressions{"none", "zlib", "zstd", "qpl", "uadk", "qatzip"};
+
+// Capabilities that change what migrx has to do, and those that change nothing at a receiver (QEMU
+// qapi/migration.json, MigrationCapability): accepted so that an operator can pass the source's list as it
+// is.
+constexpr std::array kCapabilitiesUsed{"xbzrle",         "compress",      "multifd",
+                                       "switchover-ack", "validate-uuid", "background-snapshot",
+                                       "x-colo",         "return-path",   "mapped-ram"};
+constexpr std::array kCapabilitiesWithoutEffect{"rdma-pin-all",   "auto-converge",
+                                                "zero-blocks",    "events",
+                                                "release-ram",    "pause-before-switchover",
+                                                "dirty-bitmaps",  "late-block-activate",
+                                                "zero-copy-send", "dirty-limit",
+                                                "block"};
+constexpr std::array kCapabilitiesRefused{"postcopy-ram", "postcopy-preempt", "postcopy-blocktime",
+                                          "x-ignore-shared"};
+
+template <class Array>
+bool contains(const Array& names, std::string_view name) {
+  return std::any_of(names.begin(), names.end(), [&](const char* known) { return name == known; });
+}
+
+}  // namespace
+
+void add_receive_options(CLI::App& command, ReceiveOptions& o) {
+  const char* const network = "Network";
+  command
+      .add_option("--port", o.ports,
+                  "DPDK devargs of a port: a PCI address, or a vdev such as net_tap0,iface=mig0")
+      ->required()
+      ->group(network)
+      ->type_name("DEVARGS");
+  command
+      .add_option("--address", o.addresses, "IPv4 address of the port with its prefix length; one per --port")
+      ->required()
+      ->group(network)
+      ->type_name("A.B.C.D/N");
+  command.add_option("--listen", o.listen, "TCP port the source connects to")
+      ->capture_default_str()
+      ->group(network);
+  command.add_option("--mtu", o.mtu, "MTU of the link; the MSS announced follows from it")
+      ->check(CLI::Range(576, 65535))
+      ->capture_default_str()
+      ->group(network);
+  command
+      .add_option("--gateway", o.gateway,
+                  "gateway for sources outside the subnet (default: answer to the MAC a "
+                  "segment came from)")
+      ->group(network);
+  command.add_option("--vlan", o.vlan, "VLAN tag to send with")->check(CLI::Range(1, 4094))->group(network);
+  command
+      .add_option("--allow", o.allow,
+                  "network that may connect, in CIDR form; may repeat (default: the port's "
+                  "own subnet; anyone when --gateway is given)")
+      ->group(network);
+  command.add_option("--rx-queues", o.rx_queues, "queues per port (default: one per poll core)")
+      ->group(network);
+  command
+      .add_option("--pool-mbufs", o.pool_mbufs,
+                  "packet buffers per poll core (default: chosen; less than the "
+                  "minimum is refused)")
+      ->group(network);
+  command
+      .add_option("--window", o.window_bytes, "largest TCP window per connection in bytes (default: chosen)")
+      ->transform(CLI::AsSizeValue(false))
+      ->group(network);
+  command.add_option("--eal", o.eal, "extra EAL arguments, as one word")->group(network);
+
+  const char* const memory = "Memory";
+  command
+      .add_option("--ram", o.ram,
+                  "file of a RAM block: ID=PATH[,size=4G][,node=0]; may repeat. Blocks not named "
+                  "stay in private memory")
+      ->group(memory);
+  command.add_flag("--unlink", o.unlink, "remove the files that migrx made after success, too")
+      ->group(memory);
+  command.add_option("--private-ram-max", o.private_ram_max, "most memory for blocks without a file")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str()
+      ->group(memory);
+
+  const char* const stream = "Stream (names and values as at the source)";
+  command
+      .add_option("--multifd-channels", o.multifd_channels, "number of multifd channels; turns multifd on")
+      ->check(CLI::Range(1, 255))
+      ->group(stream);
+  command.add_option("--multifd-compression", o.multifd_compression, "none, zlib, zstd, qpl, uadk")
+      ->check(CLI::IsMember(std::vector<std::string>(kCompressions.begin(), kCompressions.end())))
+      ->capture_default_str()
+      ->group(stream);
+  command
+      .add_option("--capability", o.capabilities, "migration capability that is on at the source; may repeat")
+      ->group(stream);
+  command
+      .add_option("--multifd-flush-after-each-section", o.multifd_flush_after_each_section,
+                  "on or off; found out from the stream when not given")
+      ->group(stream);
+  command.add_option("--uuid", o.uuid, "the guest's -uuid; every channel must carry it")->group(stream);
+
+  const char* const destination = "Destination";
+  auto* const handoff = command
+                            .add_option("--handoff", o.handoff,
+                                        "unix:PATH of the destination QEMU's incoming "
+                                        "socket")
+                            ->group(destination);
+  command
+      .add_flag("--no-handoff", o.no_handoff,
+                "no destination QEMU: keep RAM and device state (tests, forensics)")
+      ->excludes(handoff)
+      ->group(destination);
+  command
+      .add_option("--qmp", o.qmp,
+                  "unix:PATH of the destination QEMU's QMP socket: migrx prepares it by itself")
+      ->group(destination);
+  command
+      .add_option("--dump-blocks", o.dump_blocks,
+                  "directory for the blocks without a file and the device state")
+      ->group(destination);
+
+  const char* const placement = "Placement";
+  command.add_option("--cores", o.cores, "auto")
+      ->check(CLI::IsMember({"auto"}))
+      ->capture_default_str()
+      ->group(placement);
+  command.add_option("--poll-cores", o.poll_cores, "CPUs that poll ports, e.g. 2,3")->group(placement);
+  command.add_option("--loader-cores", o.loader_cores, "CPUs that write guest RAM, e.g. 4-7")
+      ->group(placement);
+  command
+      .add_option("--idle", o.idle, "what an idle core does: spin, yield or sleep (default: by placement)")
+      ->check(CLI::IsMember({"spin", "yield", "sleep"}))
+      ->group(placement);
+
+  const char* const limits = "Limits";
+  command
+      .add_option("--identify-timeout", o.identify_timeout_s,
+                  "seconds a connection may stay silent before it has "
+                  "said what it is")
+      ->capture_default_str()
+      ->group(limits);
+  command
+      .add_option("--channels-timeout", o.channels_timeout_s,
+                  "seconds between the first channel and the last")
+      ->capture_default_str()
+      ->group(limits);
+  command
+      .add_option("--stall-timeout", o.stall_timeout_s,
+                  "seconds that channels may wait for each other without "
+                  "any byte arriving (0: for ever)")
+      ->capture_default_str()
+      ->group(limits);
+
+  const char* const reporting = "Reporting";
+  command.add_option("--report", o.report, "file for the JSON report")->group(reporting);
+  command
+      .add_option("--ready-fd", o.ready_fd, "file descriptor that gets one line when the source may connect")
+      ->group(reporting);
+  command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(reporting);
+  command
+      .add_flag("!--no-supervisor", o.supervise,
+                "run without the parent process that frees the source when this "
+                "process is killed")
+      ->group(reporting);
+}
+
+std::string check_receive_options(const ReceiveOptions& o) {
+  if (o.addresses.size() != o.ports.size())
+    return "every --port needs its --address: " + std::to_string(o.ports.size()) + " ports, " +
+           std::to_string(o.addresses.size()) + " addresses";
+  if (!o.no_handoff && !o.handoff)
+    return "say where the guest goes: --handoff unix:PATH for a destination QEMU, or --no-handoff to keep "
+           "RAM only";
+  if (o.multifd_compression != "none" && o.multifd_channels == 0)
+    return "--multifd-compression needs --multifd-channels";
+  if (o.multifd_compression == "qatzip")
+    return "--multifd-compression qatzip is not supported: set another method at the source";
+  if (o.poll_cores.empty() != o.loader_cores.empty())
+    return "--poll-cores and --loader-cores go together (or leave both to --cores auto)";
+  for (const std::string& name : o.capabilities) {
+    if (contains(kCapabilitiesRefused, name))
+      return "capability " + name + " is not supported: turn it off at the source (migrate_set_capability " +
+             name + " off)";
+    if (!contains(kCapabilitiesUsed, name) && !contains(kCapabilitiesWithoutEffect, name))
+      return "capability " + name + " is unknown; names are QEMU's, e.g. xbzrle";
+    if (name == "multifd" && o.multifd_channels == 0)
+      return "capability multifd needs --multifd-channels with the source's number";
+    if (name == "mapped-ram") return "capability mapped-ram is for files: use migrx load";
+    if ((name == "compress" || name == "x-colo") && o.multifd_channels > 0)
+      return "capability " + name + " and multifd exclude each other";
+  }
+  return {};
+}
+
+}  // namespace migrx

@@ -1,0 +1,72 @@
+// `migrx receive`: what the command line says, checked for sense but not yet against this host.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace migrx {
+
+// Names are QEMU's where QEMU has one: capabilities and parameters as in `migrate_set_capability`.
+struct ReceiveOptions {
+  // Ports: DPDK devargs, each with the address it answers to.
+  std::vector<std::string> ports;
+  std::vector<std::string> addresses;  // "10.77.0.2/24", one per port
+  uint16_t listen = 4444;
+  uint32_t mtu = 1500;
+  std::optional<std::string> gateway;
+  std::optional<uint16_t> vlan;
+  std::vector<std::string> allow;  // CIDR; empty: the port's own subnet, or anyone when a gateway is given
+  uint32_t rx_queues = 0;          // per port; 0: one per poll core
+  uint32_t pool_mbufs = 0;         // per poll core; 0: chosen
+  uint64_t window_bytes = 0;       // per connection; 0: chosen
+  std::string eal;                 // extra EAL arguments
+
+  // Memory.
+  std::vector<std::string> ram;  // "ID=PATH[,size=4G][,node=0]"
+  bool unlink = false;
+  uint64_t private_ram_max = 1ULL << 30;  // bytes of blocks without a file
+
+  // The stream.
+  uint32_t multifd_channels = 0;  // 0: multifd off
+  std::string multifd_compression = "none";
+  std::vector<std::string> capabilities;
+  std::optional<bool> multifd_flush_after_each_section;
+  std::optional<std::string> uuid;
+
+  // The destination.
+  std::optional<std::string> handoff;  // "unix:/run/vm0.sock"
+  bool no_handoff = false;
+  std::optional<std::string> qmp;  // "unix:/run/vm0.qmp"
+  std::optional<std::string> dump_blocks;
+
+  // Placement.
+  std::string cores = "auto";
+  std::string poll_cores;
+  std::string loader_cores;
+  std::string idle;  // empty: by placement
+
+  // Limits in seconds; 0: none.
+  double identify_timeout_s = 30;
+  double channels_timeout_s = 60;
+  double stall_timeout_s = 60;
+
+  // Reporting.
+  std::optional<std::string> report;
+  int ready_fd = -1;
+  bool quiet = false;
+  bool supervise = true;
+};
+
+// Adds the options to a subcommand; values appear in `options` when the command line has been parsed.
+void add_receive_options(CLI::App& command, ReceiveOptions& options);
+
+// Options that contradict each other. Empty: none. The text says what to change.
+[[nodiscard]] std::string check_receive_options(const ReceiveOptions& options);
+
+}  // namespace migrx

@@ -1,0 +1,150 @@
+#include "loader/app/report.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace migrx {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json to_json(const CounterList& counters) {
+  Json out = Json::object();
+  for (const auto& [name, value] : counters) out[name] = value;
+  return out;
+}
+
+std::string bytes_text(double bytes) {
+  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  while (bytes >= 1024 && unit + 1 < std::size(units)) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.{}f} {}", bytes, unit == 0 ? 0 : 1, units[unit]);
+}
+
+}  // namespace
+
+std::string to_json(const Report& r) {
+  Json out;
+  out["program"] = "migrx";
+  out["version"] = r.version;
+  out["command"] = r.command;
+  out["outcome"] = r.outcome;
+  if (r.error) {
+    out["error"] = {{"class", to_string(r.error.error_class)},
+                    {"channel", to_string(r.error.channel)},
+                    {"offset", r.error.offset},
+                    {"field", r.error.field},
+                    {"text", r.error.text.data()},
+                    {"message", r.error.message()}};
+    if (r.error.has_values) {
+      out["error"]["found"] = r.error.found;
+      out["error"]["allowed"] = r.error.allowed;
+    }
+  } else {
+    out["error"] = nullptr;
+  }
+  out["warnings"] = r.warnings;
+  out["source_machine"] = r.source_machine;
+  out["sync_mode"] = r.sync_mode;
+  out["return_path"] = r.return_path;
+  out["rounds"] = r.rounds;
+  out["ram_bytes"] = r.ram_bytes;
+  out["guest_bytes_loaded"] = r.guest_bytes_loaded;
+  out["wire_bytes"] = r.wire_bytes;
+  out["throughput"] = {{"wire_bytes_per_s", r.throughput_wire_bytes_per_s},
+                       {"guest_bytes_per_s", r.throughput_guest_bytes_per_s},
+                       {"prefault_bytes_per_s", r.prefault_bytes_per_s}};
+  out["cpu_s"] = r.cpu_s;
+  Json timeline = Json::object();
+  const auto moment = [&](const char* name, double seconds) {
+    timeline[name] = seconds < 0 ? Json(nullptr) : Json(seconds);
+  };
+  moment("prefault_s", r.timeline.prefault_s);
+  moment("ready_s", r.timeline.ready_s);
+  moment("setup_s", r.timeline.setup_s);
+  moment("precopy_s", r.timeline.precopy_s);
+  moment("switchover_s", r.timeline.switchover_s);
+  moment("ram_complete_s", r.timeline.ram_complete_s);
+  moment("device_state_s", r.timeline.device_state_s);
+  moment("done_s", r.timeline.done_s);
+  out["timeline"] = timeline;
+  out["blocks"] = Json::array();
+  for (const BlockReport& b : r.blocks)
+    out["blocks"].push_back({{"id", b.id},
+                             {"length", b.length},
+                             {"pages_written", b.pages_written},
+                             {"zero_pages", b.length / 4096 - b.pages_written},
+                             {"path", b.path},
+                             {"node", b.node},
+                             {"fresh", b.fresh}});
+  out["channels"] = Json::array();
+  for (const ChannelReport& c : r.channels) {
+    Json channel = {{"name", c.name},
+                    {"peer", c.peer},
+                    {"poll_core", c.poll_core},
+                    {"loader_core", c.loader_core},
+                    {"end", c.end}};
+    for (const auto& [name, value] : c.counters) channel[name] = value;
+    out["channels"].push_back(channel);
+  }
+  out["cores"] = Json::array();
+  for (const CoreReport& c : r.cores) {
+    Json core = {{"role", c.role},     {"cpu", c.cpu},       {"node", c.node},
+                 {"busy_s", c.busy_s}, {"idle_s", c.idle_s}, {"longest_turn_us", c.longest_turn_us}};
+    for (const auto& [name, value] : c.counters) core[name] = value;
+    out["cores"].push_back(core);
+  }
+  out["placement"] = r.placement;
+  out["dataplane"] = to_json(r.dataplane);
+  out["memory"] = to_json(r.memory);
+  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string write_report(const std::string& path, const Report& report) {
+  const std::string text = to_json(report);
+  const bool device = std::filesystem::exists(path) && !std::filesystem::is_regular_file(path);
+  const std::string temporary = device ? path : path + ".tmp";
+  {
+    std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+    out << text;
+    out.close();
+    if (!out) return "cannot write the report to " + temporary + ": " + std::strerror(errno);
+  }
+  if (device) return {};
+  std::error_code error;
+  std::filesystem::rename(temporary, path, error);
+  return error ? "cannot write the report to " + path + ": " + error.message() : std::string{};
+}
+
+std::string summary(const Report& r) {
+  std::string out;
+  const auto line = [&out](const std::string& text) { out += text + "\n"; };
+  if (r.outcome == "complete")
+    line(fmt::format("complete: {} of guest RAM, {} over the wire, {} rounds",
+                     bytes_text(static_cast<double>(r.ram_bytes)),
+                     bytes_text(static_cast<double>(r.wire_bytes)), r.rounds));
+  else
+    line(r.outcome +
+         (r.error ? ": " + std::string(to_string(r.error.error_class)) + ": " + r.error.message() : ""));
+  if (r.throughput_wire_bytes_per_s > 0)
+    line(fmt::format("  {}/s on the wire, {}/s of guest RAM, {:.2f} s of CPU time",
+                     bytes_text(r.throughput_wire_bytes_per_s), bytes_text(r.throughput_guest_bytes_per_s),
+                     r.cpu_s));
+  for (const BlockReport& b : r.blocks) {
+    if (b.path.empty()) continue;
+    line(fmt::format("  {}: {} in {}, {} pages written, {} left zero", b.id,
+                     bytes_text(static_cast<double>(b.length)), b.path, b.pages_written,
+                     b.length / 4096 - b.pages_written));
+  }
+  for (const std::string& warning : r.warnings) line("  warning: " + warning);
+  return out;
+}
+
+}  // namespace migrx

@@ -1,0 +1,88 @@
+// The JSON report: what happened, for machines. One file per migration, written whether it went well or not.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "loader/stream/error.h"
+
+namespace migrx {
+
+// Times are seconds since the command started; negative: did not happen.
+struct Timeline {
+  double prefault_s = -1;      // how long guest memory took to be made ready
+  double ready_s = -1;         // the source could connect
+  double setup_s = -1;         // first byte of the main channel
+  double precopy_s = -1;       // block list known, pages may flow
+  double switchover_s = -1;    // the source's guest was stopped (first sign of it in the stream)
+  double ram_complete_s = -1;  // the last page was in place
+  double device_state_s = -1;  // the last byte of device state had been passed on
+  double done_s = -1;          // verdict sent, source gone
+};
+
+struct BlockReport {
+  std::string id;
+  uint64_t length = 0;
+  uint64_t pages_written = 0;  // distinct pages whose bytes came from the stream or that were cleared
+  std::string path;            // empty: private memory
+  int node = -1;
+  bool fresh = false;
+};
+
+// Named counters keep the order they were added in.
+using CounterList = std::vector<std::pair<std::string, uint64_t>>;
+
+struct ChannelReport {
+  std::string name;  // "main", "multifd 0"
+  std::string peer;
+  int poll_core = -1;
+  int loader_core = -1;
+  std::string end;  // how its stream ended, "" while open
+  CounterList counters;
+};
+
+struct CoreReport {
+  std::string role;  // "poll", "loader", "poll+loader"
+  int cpu = -1;
+  int node = -1;
+  double busy_s = 0;
+  double idle_s = 0;
+  double longest_turn_us = 0;
+  CounterList counters;
+};
+
+struct Report {
+  std::string command;
+  std::string version;
+  std::string outcome;  // "complete", "failed", "cancelled"
+  StreamError error;    // when failed
+  std::vector<std::string> warnings;
+  std::string source_machine;  // machine type as the stream says it
+  std::string sync_mode;       // "per round", "per section", "" without multifd
+  bool return_path = false;
+  uint64_t rounds = 0;                     // markers met
+  uint64_t ram_bytes = 0;                  // guest bytes the blocks hold
+  uint64_t guest_bytes_loaded = 0;         // pages applied, zero pages included, times page size
+  uint64_t wire_bytes = 0;                 // stream bytes received on all channels
+  double throughput_wire_bytes_per_s = 0;  // from first byte to RAM complete
+  double throughput_guest_bytes_per_s = 0;
+  double prefault_bytes_per_s = 0;
+  double cpu_s = 0;  // user + system time of this process
+  Timeline timeline;
+  std::vector<BlockReport> blocks;
+  std::vector<ChannelReport> channels;
+  std::vector<CoreReport> cores;
+  std::vector<std::string> placement;  // reasons, in words
+  CounterList dataplane;               // per fate of a frame or segment, all poll cores together
+  CounterList memory;                  // hugepages, packet buffers before and after
+};
+
+[[nodiscard]] std::string to_json(const Report& report);
+// Written beside the target and renamed, so that a reader never sees half of it. Returns an error text or "".
+[[nodiscard]] std::string write_report(const std::string& path, const Report& report);
+// Some lines for a person.
+[[nodiscard]] std::string summary(const Report& report);
+
+}  // namespace migrx

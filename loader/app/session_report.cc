@@ -1,0 +1,201 @@
+#include "loader/app/session_report.h"
+
+#include <algorithm>
+
+namespace migrx {
+namespace {
+
+CounterList connection_counters(const Handoff& c) {
+  return {{"bytes", c.bytes_received.read()},      {"segments", c.segments.read()},
+          {"out_of_order", c.out_of_order.read()}, {"duplicate_segments", c.duplicate_segments.read()},
+          {"over_quota", c.over_quota.read()},     {"acks_sent", c.acks_sent.read()},
+          {"zero_window", c.zero_window.read()}};
+}
+
+void append(CounterList& to, const CounterList& more) {
+  to.insert(to.end(), more.begin(), more.end());
+}
+
+CounterList main_counters(const MainCounters& c) {
+  return {{"normal_pages", c.normal_pages.read()},
+          {"zero_pages", c.zero_pages.read()},
+          {"zero_pages_untouched", c.zero_pages_untouched.read()},
+          {"xbzrle_pages", c.xbzrle_pages.read()},
+          {"xbzrle_bytes", c.xbzrle_bytes.read()},
+          {"compressed_pages", c.compressed_pages.read()},
+          {"compressed_bytes", c.compressed_bytes.read()},
+          {"ram_sections", c.ram_sections.read()},
+          {"other_sections", c.other_sections.read()},
+          {"markers", c.markers.read()},
+          {"tail_bytes", c.tail_bytes.read()}};
+}
+
+CounterList multifd_counters(const MultifdCounters& c) {
+  return {{"packets", c.packets.read()},
+          {"syncs", c.syncs.read()},
+          {"normal_pages", c.normal_pages.read()},
+          {"zero_pages", c.zero_pages_written.read() + c.zero_pages_skipped.read()},
+          {"zero_pages_untouched", c.zero_pages_skipped.read()},
+          {"payload_bytes", c.payload_bytes.read()},
+          {"routed_bytes", c.routed_bytes.read()}};
+}
+
+const Channel* channel_of(const Session& session, const Handoff* connection) {
+  for (const auto& channel : session.channels())
+    if (&channel->connection() == connection) return channel.get();
+  return nullptr;
+}
+
+const char* end_text(StreamEnd end) {
+  switch (end) {
+    case StreamEnd::none:
+      return "";
+    case StreamEnd::fin:
+      return "fin";
+    case StreamEnd::reset:
+      return "reset";
+    case StreamEnd::timed_out:
+      return "timed-out";
+    case StreamEnd::local:
+      return "local";
+  }
+  return "";
+}
+
+struct PageCounts {
+  uint64_t pages = 0;  // zero pages included
+  uint64_t zero = 0;
+};
+
+PageCounts count_pages(const Session& session) {
+  PageCounts sum;
+  if (session.main_connection() != nullptr) {
+    const MainCounters& c = session.main_channel().counters();
+    sum.zero += c.zero_pages.read();
+    sum.pages +=
+        c.normal_pages.read() + c.zero_pages.read() + c.xbzrle_pages.read() + c.compressed_pages.read();
+  }
+  for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i) {
+    if (session.multifd_connection(i) == nullptr) continue;
+    const MultifdCounters& c = session.multifd_channel(i).counters();
+    const uint64_t zero = c.zero_pages_written.read() + c.zero_pages_skipped.read();
+    sum.zero += zero;
+    sum.pages += c.normal_pages.read() + zero;
+  }
+  return sum;
+}
+
+uint64_t wire_bytes(const Session& session) {
+  uint64_t sum = 0;
+  for (const auto& channel : session.channels()) sum += channel->connection().bytes_received.read();
+  return sum;
+}
+
+}  // namespace
+
+void report_session(const Session& session, const SessionControl& control, const BlockTable& blocks,
+                    uint64_t start_ns, const std::vector<int>& loader_cpus, Report& report) {
+  const auto seconds = [start_ns](const std::atomic<uint64_t>& moment) {
+    const uint64_t ns = moment.load(std::memory_order_acquire);
+    return ns == 0 ? -1.0 : static_cast<double>(ns - start_ns) * 1e-9;
+  };
+  const SessionMoments& moments = session.moments();
+  report.timeline.setup_s = seconds(moments.first_channel);
+  report.timeline.precopy_s = seconds(moments.blocks_known);
+  report.timeline.switchover_s = seconds(moments.switchover);
+  report.timeline.ram_complete_s = seconds(moments.ram_complete);
+  report.timeline.device_state_s = seconds(moments.last_tail);
+  report.return_path = control.return_path_open();
+
+  report.outcome = session.state() == SessionState::done ? "complete" : "failed";
+  if (session.state() == SessionState::failed) {
+    report.error = session.error();
+    if (report.error.error_class == ErrorClass::cancelled) report.outcome = "cancelled";
+  }
+  if (control.refused() > 0)
+    report.warnings.push_back(std::to_string(control.refused()) +
+                              " connections were refused: they were no QEMU source "
+                              "or said nothing");
+  if (!report.return_path && report.timeline.precopy_s >= 0)
+    report.warnings.emplace_back(
+        "the source has return-path off: it believed it was done as soon as its sockets took the last byte; "
+        "turn the "
+        "capability return-path on");
+
+  const auto add_channel = [&](const std::string& name, const Handoff* connection, CounterList counters) {
+    ChannelReport channel;
+    channel.name = name;
+    channel.peer = connection->peer.data();
+    channel.poll_core = static_cast<int>(connection->poll_core);
+    const int worker = control.worker_of(connection);
+    if (worker >= 0 && static_cast<std::size_t>(worker) < loader_cpus.size())
+      channel.loader_core = loader_cpus[static_cast<std::size_t>(worker)];
+    if (const Channel* const served = channel_of(session, connection)) {
+      channel.end = end_text(served->end());
+      append(channel.counters,
+             {{"slices", served->slices.read()}, {"parked_turns", served->parked_turns.read()}});
+    }
+    append(channel.counters, connection_counters(*connection));
+    append(channel.counters, counters);
+    report.channels.push_back(std::move(channel));
+  };
+  if (session.main_connection() != nullptr) {
+    report.source_machine = session.source_machine();
+    report.rounds = session.main_channel().epoch();
+    if (session.channels_expected() > 1)
+      report.sync_mode = session.main_channel().flush_mode() == FlushMode::round     ? "per round"
+                         : session.main_channel().flush_mode() == FlushMode::section ? "per section"
+                                                                                     : "not known yet";
+    add_channel("main", session.main_connection(), main_counters(session.main_channel().counters()));
+  }
+  std::vector<std::pair<int32_t, uint32_t>> order;  // by channel id
+  for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i)
+    if (session.multifd_connection(i) != nullptr) order.emplace_back(session.multifd_channel(i).id(), i);
+  std::sort(order.begin(), order.end());
+  for (const auto& [id, i] : order)
+    add_channel(to_string(ChannelName{id < 0 ? ChannelName::kUnknown : id}), session.multifd_connection(i),
+                multifd_counters(session.multifd_channel(i).counters()));
+
+  report.wire_bytes = wire_bytes(session);
+  report.guest_bytes_loaded = count_pages(session).pages * kPageBytes;
+  const double end_s = report.timeline.ram_complete_s;
+  if (end_s > report.timeline.setup_s && report.timeline.setup_s >= 0) {
+    const double duration = end_s - report.timeline.setup_s;
+    report.throughput_wire_bytes_per_s = static_cast<double>(report.wire_bytes) / duration;
+    report.throughput_guest_bytes_per_s = static_cast<double>(report.guest_bytes_loaded) / duration;
+  }
+  for (std::size_t i = 0; i < blocks.list().size(); ++i) {
+    const RamBlock& block = blocks.list()[i];
+    BlockReport out;
+    out.id = block.idstr();
+    out.length = block.used_length();
+    out.pages_written = block.target().bits->count();
+    out.path = block.file_backed() ? blocks.path_of(block) : "";
+    out.node = block.node().value();
+    out.fresh = block.fresh();
+    report.ram_bytes += block.used_length();
+    report.blocks.push_back(std::move(out));
+  }
+}
+
+ProgressSample sample_progress(const Session& session, const BlockTable& blocks, double now_s) {
+  ProgressSample sample;
+  sample.now_s = now_s;
+  sample.phase = to_string(session.state());
+  sample.channels_expected = session.channels_expected();
+  sample.channels = session.multifd_identified() + (session.main_connection() != nullptr ? 1U : 0U);
+  sample.wire_bytes = wire_bytes(session);
+  const PageCounts pages = count_pages(session);
+  sample.pages = pages.pages;
+  sample.zero_pages = pages.zero;
+  if (session.main_connection() != nullptr) sample.rounds = session.main_channel().counters().markers.read();
+  // The block list is written by main's worker and constant from this moment on.
+  if (session.moments().blocks_known.load(std::memory_order_acquire) != 0) {
+    for (std::size_t i = 0; i < blocks.list().size(); ++i) sample.ram_pages += blocks.list()[i].pages();
+    // The first pass sends each page once; until something comes twice, pages seen is how far it got.
+    sample.first_pass_pages = std::min(pages.pages, sample.ram_pages);
+  }
+  return sample;
+}
+
+}  // namespace migrx

@@ -1,0 +1,34 @@
+#include "loader/app/signals.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <initializer_list>
+
+namespace migrx {
+
+SignalWatch::SignalWatch() {
+  sigset_t mask;
+  sigemptyset(&mask);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&mask, signal);
+  ::sigprocmask(SIG_BLOCK, &mask, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  fd_ = ::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+SignalWatch::~SignalWatch() {
+  ::close(fd_);
+}
+
+int SignalWatch::wait(int timeout_us) const {
+  pollfd descriptor{fd_, POLLIN, 0};
+  const timespec timeout{timeout_us / 1'000'000, (timeout_us % 1'000'000) * 1000L};
+  if (::ppoll(&descriptor, 1, &timeout, nullptr) <= 0) return 0;
+  signalfd_siginfo info;
+  if (::read(fd_, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return 0;
+  return static_cast<int>(info.ssi_signo);
+}
+
+}  // namespace migrx

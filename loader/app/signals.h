@@ -1,0 +1,22 @@
+// SIGINT and SIGTERM as something a loop can look at.
+#pragma once
+
+namespace migrx {
+
+// Blocks the signals for the whole process (threads inherit the mask, so construct it before starting any)
+// and takes them one by one.
+class SignalWatch {
+ public:
+  SignalWatch();
+  ~SignalWatch();
+  SignalWatch(const SignalWatch&) = delete;
+  SignalWatch& operator=(const SignalWatch&) = delete;
+  // Waits at most timeout_us microseconds; returns the signal's number, or 0.
+  [[nodiscard]] int wait(int timeout_us) const;
+  [[nodiscard]] int fd() const noexcept { return fd_; }
+
+ private:
+  int fd_;
+};
+
+}  // namespace migrx

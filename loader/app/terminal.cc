@@ -1,0 +1,55 @@
+#include "loader/app/terminal.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+namespace migrx {
+
+Terminal::Terminal(bool quiet) : quiet_(quiet) {
+  winsize size{};
+  if (::isatty(STDOUT_FILENO) != 0 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
+    width_ = size.ws_col > 20 ? size.ws_col : 80;
+}
+
+Terminal::~Terminal() {
+  clear_line();
+}
+
+bool Terminal::due(double now_s) const noexcept {
+  // Plain lines end up in log files.
+  return !quiet_ && now_s - last_s_ >= (width_ > 0 ? 0.1 : 2.0);
+}
+
+void Terminal::progress(const std::string& line, double now_s) {
+  last_s_ = now_s;
+  if (width_ > 0) {
+    std::printf("\r\x1b[K%s", line.c_str());
+    line_open_ = true;
+  } else {
+    std::printf("%s\n", line.c_str());
+  }
+  std::fflush(stdout);
+}
+
+void Terminal::say(const std::string& text) {
+  if (quiet_) return;
+  clear_line();
+  std::printf("%s\n", text.c_str());
+  std::fflush(stdout);
+}
+
+void Terminal::warn(const std::string& text) {
+  clear_line();
+  std::fprintf(stderr, "migrx: %s\n", text.c_str());
+}
+
+void Terminal::clear_line() {
+  if (!line_open_) return;
+  std::printf("\r\x1b[K");
+  std::fflush(stdout);
+  line_open_ = false;
+}
+
+}  // namespace migrx

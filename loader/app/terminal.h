@@ -1,0 +1,35 @@
+// Where progress and messages go: a line that is redrawn on a terminal, plain lines elsewhere, nothing with
+// --quiet.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace migrx {
+
+// Control thread only.
+class Terminal {
+ public:
+  explicit Terminal(bool quiet);
+  ~Terminal();
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+
+  // Progress is due: several times a second on a terminal, every few seconds elsewhere. Never with --quiet.
+  [[nodiscard]] bool due(double now_s) const noexcept;
+  // Columns of the terminal; 0: not a terminal, plain lines.
+  [[nodiscard]] unsigned width() const noexcept { return width_; }
+  void progress(const std::string& line, double now_s);
+  // A line that stays. Errors and warnings also with --quiet, and on stderr.
+  void say(const std::string& text);
+  void warn(const std::string& text);
+
+ private:
+  void clear_line();
+  const bool quiet_;
+  unsigned width_ = 0;
+  bool line_open_ = false;
+  double last_s_ = -1e9;
+};
+
+}  // namespace migrx

@@ -1,0 +1,115 @@
+#include "numa/guest_memory.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+namespace migrx {
+namespace {
+
+class GuestMemoryTest : public ::testing::Test {
+ protected:
+  void TearDown() override { std::filesystem::remove(path_); }
+  std::unique_ptr<GuestMemory> open(const std::string& options) {
+    RamSpec spec;
+    problem_ = parse_ram_spec("mem=" + path_ + options, spec);
+    if (!problem_.empty()) return nullptr;
+    return GuestMemory::open(spec, problem_);
+  }
+  std::string path_ = "/dev/shm/migrx-guest-memory-test-" + std::to_string(::getpid());
+  std::string problem_;
+};
+
+TEST_F(GuestMemoryTest, a_new_file_is_made_and_goes_unless_kept) {
+  auto memory = open(",size=8M");
+  ASSERT_NE(memory, nullptr) << problem_;
+  EXPECT_TRUE(memory->made_here());
+  EXPECT_EQ(memory->prefault({}, nullptr), "");
+  EXPECT_EQ(std::filesystem::file_size(path_), 8U << 20);
+  memory.reset();
+  EXPECT_FALSE(std::filesystem::exists(path_));
+
+  memory = open(",size=8M");
+  ASSERT_NE(memory, nullptr);
+  memory->keep();
+  memory.reset();
+  EXPECT_TRUE(std::filesystem::exists(path_));
+}
+
+TEST_F(GuestMemoryTest, old_bytes_are_cleared_and_the_file_is_never_truncated) {
+  std::ofstream(path_) << std::string(1 << 20, 'x');
+  struct stat before {};
+  ASSERT_EQ(::stat(path_.c_str(), &before), 0);
+  auto memory = open("");  // its size is known
+  ASSERT_NE(memory, nullptr) << problem_;
+  EXPECT_FALSE(memory->made_here());
+  EXPECT_TRUE(memory->cleared());
+  EXPECT_EQ(memory->prefault({CpuId{0}}, nullptr), "");
+  for (uint64_t i = 0; i < memory->length(); ++i) ASSERT_EQ(memory->data()[i], std::byte{0});
+  memory.reset();
+  struct stat after {};
+  ASSERT_EQ(::stat(path_.c_str(), &after), 0);  // not ours to remove
+  EXPECT_EQ(before.st_ino, after.st_ino);
+  EXPECT_EQ(after.st_size, 1 << 20);
+}
+
+TEST_F(GuestMemoryTest, a_sparse_file_is_fresh) {
+  std::ofstream(path_).close();
+  std::filesystem::resize_file(path_, 1 << 20);
+  const auto memory = open("");
+  ASSERT_NE(memory, nullptr) << problem_;
+  EXPECT_FALSE(memory->cleared());
+}
+
+TEST_F(GuestMemoryTest, sizes_that_cannot_be_right_are_refused_with_what_to_do) {
+  EXPECT_EQ(open(""), nullptr);
+  EXPECT_NE(problem_.find("give its size"), std::string::npos);
+  std::ofstream(path_) << std::string(4096, 'x');
+  EXPECT_EQ(open(",size=8M"), nullptr);
+  EXPECT_NE(problem_.find("remove the file or correct size="), std::string::npos);
+  EXPECT_EQ(std::filesystem::file_size(path_), 4096U);
+  for (const char* const bad : {",size=1", ",size=abc", ",size=99999999999T", ",node=x", ",colour=red"})
+    EXPECT_EQ(open(bad), nullptr) << bad;
+}
+
+TEST_F(GuestMemoryTest, a_disk_is_refused) {
+  path_ = std::filesystem::path("/var/tmp") / ("migrx-test-" + std::to_string(::getpid()));
+  EXPECT_EQ(open(",size=1M"), nullptr);
+  EXPECT_NE(problem_.find("hugetlbfs or tmpfs"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST_F(GuestMemoryTest, a_missing_mount_names_the_command) {
+  path_ = "/dev/shm/no-such-folder-here/x";
+  EXPECT_EQ(open(",size=1M"), nullptr);
+  EXPECT_NE(problem_.find("mount"), std::string::npos);
+}
+
+TEST_F(GuestMemoryTest, too_few_hugepages_say_how_many_and_which_command) {
+  if (!std::filesystem::exists("/dev/hugepages") || ::access("/dev/hugepages", W_OK) != 0)
+    GTEST_SKIP() << "needs a hugetlbfs mount at /dev/hugepages that it may write to";
+  path_ = "/dev/hugepages/migrx-test-" + std::to_string(::getpid());
+  auto memory = open(",size=4T");
+  const std::string problem = memory == nullptr ? problem_ : memory->prefault({}, nullptr);
+  EXPECT_NE(problem.find("are missing"), std::string::npos) << problem;
+  EXPECT_NE(problem.find("nr_hugepages"), std::string::npos) << problem;
+  memory.reset();
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST(RamSpecTest, sizes_and_nodes) {
+  RamSpec spec;
+  EXPECT_EQ(parse_ram_spec("/objects/mem=/dev/hugepages/vm0,size=4G,node=1", spec), "");
+  EXPECT_EQ(spec.id, "/objects/mem");
+  EXPECT_EQ(spec.size, 4ULL << 30);
+  EXPECT_EQ(spec.node, NodeId{1});
+  EXPECT_NE(parse_ram_spec("mem", spec), "");
+  EXPECT_NE(parse_ram_spec("mem=relative/path", spec), "");
+}
+
+}  // namespace
+}  // namespace migrx
