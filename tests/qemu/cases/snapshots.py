@@ -1,0 +1,131 @@
+"""Snapshots in files, loaded by `migrx load`: mapped-ram with and without multifd and direct I/O, plain streams."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import tempfile
+
+from rig.compare import expect_same, expect_same_files
+from rig.guest import MIB, BusyGuest
+from rig.machine import Backend, Machine
+from rig.receiver import migrx_program
+from rig.runner import Case, Skip, expect
+from rig.stream import Decoder
+from rig.transfer import need
+
+SIZE = 64 * MIB
+
+
+def _run_load(folder, snapshot, ram, extra=()):
+    """Runs `migrx load`; returns (exit status, report or None, output)."""
+    if subprocess.run([migrx_program(), "load", "--help"], capture_output=True, check=False).returncode:
+        raise Skip("this migrx was built without the load command")
+    report = os.path.join(folder, "load.json")
+    command = [migrx_program(), "load", snapshot, "--no-handoff", "--report", report,
+               "--dump-blocks", os.path.join(folder, "blocks"), *extra]
+    for block, option in ram.items():
+        command += ["--ram", "%s=%s" % (block, option)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    output = result.stdout + result.stderr
+    with open(os.path.join(folder, "load.log"), "w", encoding="utf-8") as file:
+        file.write(output)
+    if os.path.exists(report):
+        with open(report, encoding="utf-8") as file:
+            return result.returncode, json.load(file), output
+    return result.returncode, None, output
+
+
+@dataclasses.dataclass
+class Snapshot:
+    """One snapshot that must load completely. `uri` has {} for the file's path."""
+
+    version: str = "10"
+    uri: str = "file:{}"
+    offset: int = 0
+    capabilities: dict = dataclasses.field(default_factory=dict)
+    parameters: dict = dataclasses.field(default_factory=dict)
+    receiver_capabilities: tuple = ()
+    fill: str = "mixed"
+    running: bool = False  # the guest goes on writing while the snapshot is made
+
+    def run(self, folder):
+        need(self.version)
+        # Direct I/O needs a disk file system; scratch folders are on tmpfs.
+        with contextlib.ExitStack() as stack:
+            disk = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-snapshot-", dir="/var/tmp"))
+            return self._run(folder, os.path.join(disk, "snapshot"), stack)
+
+    def make(self, folder, path, stack):
+        """Makes the snapshot; returns the stopped source."""
+        guest = BusyGuest(self.fill, fill_end=SIZE - 2 * MIB, dirty_start=8 * MIB,
+                          dirty_end=24 * MIB if self.running else 0, pages_per_tick=16 if self.running else 0)
+        source = stack.enter_context(Machine(folder, self.version, "q35", [Backend("mem", SIZE)], guest))
+        source.wait_console(b"filled")
+        if not self.running:
+            source.qmp.command("stop")
+        source.set_capabilities(**self.capabilities)
+        source.set_parameters(max_bandwidth=1 << 40, **self.parameters)
+        source.migrate(self.uri.format(path))
+        source.wait_migration(timeout=60)
+        return source
+
+    def _run(self, folder, path, stack):
+        source = self.make(folder, path, stack)
+        extra = [word for name in self.receiver_capabilities for word in ("--capability", name)]
+        if self.offset:
+            extra += ["--offset", str(self.offset)]
+        received = os.path.join(folder, "received")
+        status, report, output = _run_load(folder, path, {"mem": "%s,size=%d" % (received, SIZE)}, extra)
+        expect(status == 0, "migrx load ended with %d: %s", status, output[-2000:])
+        expect(report["outcome"] == "complete", "outcome %s: %s", report["outcome"], report.get("error"))
+        expect_same_files("mem", received, source.backends[0].path)
+        small = os.path.join(folder, "small.capture")
+        source.capture_small_blocks(small)
+        with open(small, "rb") as file:
+            oracle = Decoder(file.read(), ignore_shared=True)
+        for name, content in oracle.blocks.items():
+            if name != "mem":
+                with open(os.path.join(folder, "blocks", name.replace("/", "_")), "rb") as file:
+                    expect_same(name, file.read(), content)
+        return ""
+
+
+def damaged(folder):
+    """A snapshot cut short at many places must be refused each time, and leave no file."""
+    need("10")
+    with contextlib.ExitStack() as stack:
+        disk = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-snapshot-", dir="/var/tmp"))
+        path = os.path.join(disk, "snapshot")
+        Snapshot(capabilities={"mapped_ram": True}).make(folder, path, stack)
+        size = os.path.getsize(path)
+        received = os.path.join(folder, "received")
+        for cut in (0, 7, 40, 1000, MIB + 5, size // 2, size - SIZE // 2):
+            short = os.path.join(disk, "short")
+            subprocess.run(["cp", "--sparse=always", path, short], check=True)
+            os.truncate(short, cut)
+            status, report, output = _run_load(folder, short, {"mem": "%s,size=%d" % (received, SIZE)})
+            expect(status == 1, "a snapshot cut at %d of %d: exit status %d: %s", cut, size, status, output[-800:])
+            expect(report["error"], "a snapshot cut at %d has no error in its report", cut)
+            expect(not os.path.exists(received), "a snapshot cut at %d left %s", cut, received)
+
+
+def cases():
+    mapped = {"mapped_ram": True}
+    parallel = {"mapped_ram": True, "multifd": True}
+    for name, snapshot, quick in (
+            ("mapped-ram-10", Snapshot(capabilities=mapped), True),
+            ("mapped-ram-sparse-10", Snapshot(capabilities=mapped, fill="sparse"), False),
+            ("mapped-ram-running-10", Snapshot(capabilities=mapped, running=True), False),
+            ("mapped-ram-offset-10", Snapshot(uri="file:{},offset=%d" % (4 * MIB), offset=4 * MIB,
+                                              capabilities=mapped), False),
+            ("mapped-ram-multifd-10", Snapshot(capabilities=parallel, parameters={"multifd_channels": 4}), True),
+            ("mapped-ram-multifd-direct-io-10",
+             Snapshot(capabilities=parallel, parameters={"multifd_channels": 4, "direct_io": True}), True),
+            ("mapped-ram-direct-io-10", Snapshot(capabilities=mapped, parameters={"direct_io": True}), False),
+            ("plain-file-10", Snapshot(), True),
+            ("plain-exec-7.2", Snapshot("7.2", "exec:cat > {}"), True),
+            ("plain-exec-dirty-10", Snapshot(uri="exec:cat > {}", running=True), False)):
+        yield Case("snapshot-" + name, snapshot.run, quick)
+    yield Case("snapshot-damaged-10", damaged)
