@@ -378,7 +378,8 @@ MainChannel::Outcome MainChannel::begin_section() {
     }
   } else {
     for (const Section& other : sections_) {
-      if (other.id == section.id || other.idstr == section.idstr)
+      const bool same = other.idstr == section.idstr && other.instance_id == section.instance_id;
+      if (other.id == section.id || same)
         return fail(make_error(ErrorClass::bad_stream, item_at_, kSectionField,
                                "section %u ('%s') is started twice", section.id, name));
     }

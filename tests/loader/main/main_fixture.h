@@ -149,6 +149,7 @@ class MainRig {
           return ParseStatus::parked;
         }
         for (uint32_t i = 0; i < compress.helpers(); ++i) compress.helper(i).do_work();
+        if (reach_positions) channel.file_position_reached();
         for (int spin = 0; spin < 10 && !channel.ready(); ++spin) {
         }
       }
@@ -169,6 +170,7 @@ class MainRig {
   FlushBarrier barrier;
   CompressJobs compress;
   MainChannel channel;
+  bool reach_positions = false;
   bool copy_pieces = true;
   uint64_t fed = 0;
 };

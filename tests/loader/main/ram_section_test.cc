@@ -214,6 +214,7 @@ TEST(RamSection, pages_of_another_nodes_block_travel_by_its_lane) {
     }
     if (result.status == ParseStatus::parked) {
       was_parked = true;
+      EXPECT_FALSE(rig.channel.ready());
       lane.serve(3);
     } else if (left.empty()) {
       break;
@@ -226,6 +227,26 @@ TEST(RamSection, pages_of_another_nodes_block_travel_by_its_lane) {
   EXPECT_EQ(16u * kPageBytes, lane.bytes_copied.read());
   EXPECT_EQ(patched, rig.page_at("ram", 0)) << "the patch waited for the copy of the section before";
   for (uint64_t i = 1; i < 16; ++i) EXPECT_EQ(make_page(i), rig.page_at("ram", i * kPageBytes));
+}
+
+// A session that takes the list but has not what it says.
+TEST(RamSection, every_listed_block_must_be_there_with_its_length) {
+  const MainStreamBuilder b = stream_with(4);
+  {
+    MainRig rig;
+    rig.events.skip_blocks = true;
+    ASSERT_EQ(ParseStatus::failed, rig.feed(b.bytes()));
+    EXPECT_EQ(ErrorClass::mismatch, rig.channel.error().error_class);
+    EXPECT_NE(std::string::npos, rig.channel.error().message().find("'ram' is not known here"));
+  }
+  MainRig rig;
+  rig.events.skip_blocks = true;
+  test::GuardedMemory memory(2 * kPageBytes);
+  rig.blocks.add(std::make_unique<RamBlock>("ram", memory.data(), memory.size(), false, true, kAnyNode));
+  ASSERT_EQ(ParseStatus::failed, rig.feed(b.bytes()));
+  EXPECT_EQ(ErrorClass::mismatch, rig.channel.error().error_class);
+  EXPECT_NE(std::string::npos,
+            rig.channel.error().message().find("16384 bytes long at the source, but 8192 here"));
 }
 
 TEST(RamSection, every_kernel_writes_the_same) {

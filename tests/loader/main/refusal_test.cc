@@ -20,6 +20,7 @@ struct Refusal {
   const char* words;  // part of the message
   std::function<void(B&)> write;
   MainSettings settings{};
+  bool jumps = false;  // a mapped-ram file: say at once that its position has been reached
 };
 
 // Fed whole and byte by byte, the same error at the same place.
@@ -30,6 +31,7 @@ void expect_refusals(const std::vector<Refusal>& refusals) {
     std::string first;
     for (const std::size_t step : {SIZE_MAX, std::size_t{1}, std::size_t{7}}) {
       MainRig rig(refusal.settings);
+      rig.reach_positions = refusal.jumps;
       ASSERT_EQ(ParseStatus::failed, rig.feed(b.bytes(), step)) << refusal.name;
       const std::string message = rig.channel.error().message();
       EXPECT_EQ(refusal.error_class, rig.channel.error().error_class) << refusal.name << ": " << message;
@@ -309,6 +311,15 @@ TEST(Refusal, ram_records) {
   expect_refusals(refusals);
 }
 
+TEST(Refusal, more_sections_than_any_source_has) {
+  expect_refusals({{"65 sections", ErrorClass::bad_stream, "found 65, allowed 64", [](B& b) {
+                      begin(b);
+                      for (uint32_t i = 0; i < 70; ++i)
+                        b.section_start(i, "dirty-bitmap", i, 1).u8(1).footer(i);
+                      more(b);
+                    }}});
+}
+
 TEST(Refusal, mapped_ram_files_hold_no_page_records) {
   const auto file = [](B& b) -> B& {
     return begin(b).capabilities({"mapped-ram"}).section_start(2, "ram", 0, 4).be64(0 | B::kMemSize);
@@ -343,18 +354,34 @@ TEST(Refusal, mapped_ram_files_hold_no_page_records) {
   refuse(ErrorClass::bad_stream, "beyond any file", 1, 4096, UINT64_MAX - 3, 4096);
   refuse(ErrorClass::bad_stream, "beyond any file", 1, 4096, 100, 0xfffffffffffff000);
   refuse(ErrorClass::bad_stream, "beyond any file", 1, 4096, 100, 0x7ffffffffffff000);
+  refusals.push_back({"overlapping blocks",
+                      ErrorClass::bad_stream,
+                      "'b' overlaps the pages of 'a'",
+                      [=](B& b) {
+                        begin(b).capabilities({"mapped-ram"}).section_start(2, "ram", 0, 4);
+                        b.be64(16384 | B::kMemSize);
+                        b.str8("a").be64(8192).be32(1).be64(4096).be64(100).be64(1 << 20);
+                        more(b.str8("b").be64(8192).be32(1).be64(4096).be64((1 << 20) + 4096).be64(1 << 22));
+                      },
+                      {.mapped_ram = true},
+                      true});
   expect_refusals(refusals);
 }
 
 // What QEMU takes although no source sends it.
 TEST(Accepted, oddities_that_qemu_takes) {
   B b;
-  begin(b).capabilities({"xbzrle", "multifd"}).open_return_path().open_return_path().command(3);
+  const std::vector<std::byte> uuid(16, std::byte{7});
+  begin(b).capabilities({"xbzrle", "multifd"}).uuid(uuid).open_return_path().open_return_path().command(3);
   b.ram_start({{"ram", 4 * kPageBytes, {}}}).be64(B::kEos | B::kContinue).footer(2);
   b.ram_part().be64(B::kMultifdFlush | B::kContinue).multifd_flush();  // without multifd nothing to wait for
   b.page_header("ram", 0, B::kXbzrle).u8(1).be16(0);                   // xbzrle off here, and not strict
   b.ram_close();
-  MainRig rig;
+  MainSettings settings;
+  settings.uuid.emplace();
+  settings.uuid->fill(std::byte{7});
+  settings.machine = "pc";
+  MainRig rig(settings);
   EXPECT_EQ(ParseStatus::need_more, rig.feed(b.bytes(), 5)) << rig.channel.error().message();
 }
 
