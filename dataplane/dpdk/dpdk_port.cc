@@ -101,6 +101,9 @@ void DpdkPort::configure() {
 
   rte_eth_conf conf{};
   conf.rxmode.offloads = kRxOffloadsWanted & info.rx_offload_capa;
+  // net_tap's checksum "offload" is a loop in the driver that adds 16 bits at a time and took half of the
+  // poll core's time at MTU 9000; ours is several times faster.
+  if (driver_ == "net_tap") conf.rxmode.offloads &= uint64_t{RTE_ETH_RX_OFFLOAD_SCATTER};
   conf.txmode.offloads = kTxOffloadsWanted & info.tx_offload_capa;
   checksum_offload_ = (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_CKSUM) != 0;
 
@@ -160,6 +163,13 @@ void DpdkPort::configure() {
     if (result != 0) fail("rx queue " + std::to_string(i), result);
     queues_.push_back(
         std::make_unique<DpdkQueue>(port_id_, i, mac_, *options_.rx_pools[i], *options_.tx_pools[i]));
+  }
+  for (const BufferPool* const pool : options_.rx_pools) {
+    if (node_ == kAnyNode || pool->node() == kAnyNode || pool->node() == node_) continue;
+    warnings_.push_back("port " + options_.devargs + " is on node " + std::to_string(node_.value()) +
+                        " and receives into buffers of node " + std::to_string(pool->node().value()) +
+                        ": every frame crosses the interconnect");
+    break;
   }
   if (driver_ == "net_tap") {
     silence_tap_signals();

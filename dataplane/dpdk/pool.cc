@@ -53,7 +53,7 @@ uint64_t BufferPool::memory_bytes(uint32_t buffers, uint32_t buffer_bytes) noexc
 }
 
 BufferPool::BufferPool(const std::string& name, uint32_t buffers, uint32_t buffer_bytes, NodeId node)
-    : buffers_(buffers), buffer_bytes_(buffer_bytes) {
+    : buffers_(buffers), buffer_bytes_(buffer_bytes), node_(node) {
   if (buffer_bytes > UINT16_MAX - RTE_PKTMBUF_HEADROOM)
     throw DpdkError("packet buffers of " + std::to_string(buffer_bytes) + " bytes: at most " +
                     std::to_string(UINT16_MAX - RTE_PKTMBUF_HEADROOM) + " are possible");

@@ -45,6 +45,7 @@ class BufferPool {
 
   [[nodiscard]] uint32_t buffers() const noexcept { return buffers_; }
   [[nodiscard]] uint32_t buffer_bytes() const noexcept { return buffer_bytes_; }
+  [[nodiscard]] NodeId node() const noexcept { return node_; }
   // Not for the hot path.
   [[nodiscard]] uint32_t available() const noexcept;
   [[nodiscard]] rte_mempool* raw() const noexcept { return pool_; }
@@ -54,6 +55,7 @@ class BufferPool {
  private:
   const uint32_t buffers_;
   const uint32_t buffer_bytes_;
+  const NodeId node_;  // as asked for
   rte_mempool* pool_ = nullptr;
 };
 

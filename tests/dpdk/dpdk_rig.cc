@@ -295,8 +295,11 @@ void Receiver::receive(uint32_t flows, uint64_t bytes) {
   const auto began = steady_clock::now();
   std::vector<std::thread> senders;
   std::vector<std::string> problems(flows);
+  std::atomic<uint32_t> sent_again{0};
+  const uint64_t frames_before = count(PollCounter::frames);
+  const uint64_t cpu_before_ns = thread_->cpu_ns();
   for (uint32_t flow = 0; flow < flows; ++flow) {
-    senders.emplace_back([this, flow, bytes, &problems] {
+    senders.emplace_back([this, flow, bytes, &problems, &sent_again] {
       const Pattern pattern(flow);
       int error = 0;
       const int fd = connect_socket(kPort, error);
@@ -311,6 +314,9 @@ void Receiver::receive(uint32_t flows, uint64_t bytes) {
         if (done < 0) problems[flow] = std::string("send: ") + std::strerror(errno);
         if (done > 0) sent += static_cast<uint64_t>(done);
       }
+      tcp_info info{};
+      socklen_t length = sizeof info;
+      if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0) sent_again += info.tcpi_total_retrans;
       close(fd);
     });
   }
@@ -323,8 +329,14 @@ void Receiver::receive(uint32_t flows, uint64_t bytes) {
   EXPECT_EQ(loader_->ended - ended_before, flows);
   EXPECT_EQ(loader_->bytes - bytes_before, flows * (bytes - 8));
   EXPECT_EQ(loader_->wrong, 0U);
-  std::printf("%s, MTU %u, %u flows, %u cores: %.2f Gbit/s\n", options_.devargs.c_str(), options_.mtu, flows,
-              options_.cores, static_cast<double>(flows * bytes) * 8e-9 / seconds);
+  const uint64_t frames = count(PollCounter::frames) - frames_before;
+  const double cpu_ns = static_cast<double>(thread_->cpu_ns() - cpu_before_ns);
+  const double bits = static_cast<double>(flows * bytes) * 8;
+  std::printf(
+      "%s, MTU %u, %u flows, %u cores: %.2f Gbit/s; receiver: %.0f ns of CPU per frame, %.2f Gbit per "
+      "CPU second; %u segments sent again\n",
+      options_.devargs.c_str(), options_.mtu, flows, options_.cores, bits * 1e-9 / seconds,
+      cpu_ns / static_cast<double>(frames), bits / cpu_ns, sent_again.load());
 }
 
 }  // namespace migrx::testing
