@@ -1,0 +1,203 @@
+// A connection under arbitrary segments, reads, commands and time. Input: a byte of configuration, then 8
+// bytes per step. Whatever comes: bytes are delivered in order and once, the right edge never moves back, the
+// quota holds, output ends, deadlines move, and every packet buffer comes home.
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <set>
+
+#include "dataplane/tcp/connection.h"
+#include "tests/fuzz/fuzz_target.h"
+
+namespace migrx::test {
+namespace {
+
+constexpr SeqNum kIrs{0xffff'ff00};
+
+void require(bool holds) {
+  if (!holds) std::abort();
+}
+
+std::byte byte_at(SeqNum seq) {
+  return static_cast<std::byte>(bytes_between(kIrs, seq) * 37 % 251);
+}
+
+class Endpoint {
+ public:
+  explicit Endpoint(uint8_t shape) : slice_bytes_(shape % 2 == 0 ? 4096 : 16), handoff_(8U << shape / 2 % 4) {
+    config_.mss = 200;
+    config_.window_bytes = 4000;
+    config_.buffer_bytes = slice_bytes_ == 16 ? 16 : 2048;
+    TcpHandshake h;
+    h.irs = kIrs;
+    h.iss = SeqNum{0xffff'fff0};
+    h.timestamps = (shape & 8) != 0;
+    h.sack = (shape & 16) != 0;
+    h.receive_shift = (shape & 32) != 0 ? 3 : 0;
+    h.receive_window = 4000;
+    h.send_window = 1000;
+    timestamps_ = h.timestamps;
+    connection_.open(h, now_);
+    edge_ = connection_.right_edge();
+    next_ = connection_.rcv_nxt();
+  }
+  Endpoint(const Endpoint&) = delete;
+  Endpoint& operator=(const Endpoint&) = delete;
+  ~Endpoint() {
+    connection_.abort();
+    output();
+    handoff_.detach();
+    handoff_.retire();
+    reclaim();
+    require(connection_.recyclable() && buffers_.empty());
+  }
+
+  void segment(const uint8_t* step) {
+    TcpSegment s;
+    const auto delta = static_cast<int32_t>(static_cast<int16_t>(step[1] << 8 | step[2])) / 16;
+    s.seq = connection_.rcv_nxt() + static_cast<uint32_t>(delta);
+    s.ack = SeqNum{0xffff'fff1} + static_cast<uint32_t>(static_cast<int8_t>(step[3]));
+    s.flags = static_cast<uint8_t>(step[4] | ((step[4] & 0xc0) != 0xc0 ? tcp_flag::ack : 0));
+    if ((step[4] & 0x30) != 0x30) s.flags &= static_cast<uint8_t>(~(tcp_flag::rst | tcp_flag::syn));
+    s.window = static_cast<uint16_t>(step[5] * 8);
+    if (timestamps_ && step[7] != 255) {
+      s.options = tcp_option::timestamps;
+      s.ts_val = static_cast<uint32_t>(now_ / kNsPerMs) + (step[7] > 200 ? 0U - step[7] : 0U);
+      s.ts_ecr = step[7];
+    }
+    s.payload_length = step[6];
+    std::vector<Slice> slices;
+    for (uint32_t at = 0; at < s.payload_length; at += slice_bytes_) {
+      const uint32_t n = std::min(slice_bytes_, s.payload_length - at);
+      auto* const buffer = new std::byte[n];
+      for (uint32_t i = 0; i < n; ++i) buffer[i] = byte_at(s.seq + (at + i));
+      buffers_.insert(buffer);
+      slices.push_back({buffer, buffer, n, StreamEnd::none});
+    }
+    static_cast<void>(connection_.on_segment(s, slices, now_));
+    for (const Slice& slice : slices) {
+      if (slice.buffer != nullptr) free(slice.buffer);
+    }
+    require(connection_.right_edge() >= edge_);
+    edge_ = connection_.right_edge();
+    require(handoff_.held() <= connection_.quota() + 1);
+  }
+
+  void output() {
+    OutSegment out;
+    for (uint32_t n = 0; connection_.poll_output(now_, out); ++n) {
+      require(n < 200 && out.payload.size() <= 1000);
+      std::array<std::byte, kHeaderBytesMax + 4096> frame;
+      require(build_segment(out, frame, TxChecksum::full) > 0);
+    }
+  }
+
+  void read(uint32_t slices) {
+    for (; slices > 0 && !handoff_.readable().empty(); --slices) {
+      const Slice s = handoff_.readable()[0];
+      require(!ended_);
+      ended_ = s.end != StreamEnd::none;
+      for (uint32_t i = 0; i < s.length; ++i, next_ += 1) require(s.data[i] == byte_at(next_));
+      handoff_.advance(1);
+      handoff_.release(1);
+    }
+    reclaim();
+  }
+
+  void pass(uint64_t ms) {
+    const uint64_t until = now_ + ms * kNsPerMs;
+    for (uint32_t n = 0; connection_.next_deadline_ns() <= until; ++n) {
+      require(n < 1000);
+      now_ = std::max(now_, connection_.next_deadline_ns());
+      output();
+    }
+    now_ = until;
+  }
+
+  void command(uint8_t which) {
+    if (which < 200) {
+      static_cast<void>(handoff_.send(Bytes{text_}.first(which % 60)));
+    } else if (which < 230) {
+      static_cast<void>(handoff_.close());
+    } else if (which < 240) {
+      static_cast<void>(handoff_.abort());
+    }
+    connection_.take_commands(now_);
+  }
+
+ private:
+  void free(void* buffer) {
+    require(buffers_.erase(static_cast<std::byte*>(buffer)) == 1);
+    delete[] static_cast<std::byte*>(buffer);
+  }
+  void reclaim() {
+    std::array<void*, 8> freed;
+    for (uint32_t n = 1; n > 0;) {
+      n = connection_.reclaim(freed);
+      for (uint32_t i = 0; i < n; ++i) free(freed[i]);
+    }
+  }
+
+  const uint32_t slice_bytes_;
+  TcpConfig config_;
+  TcpCounters counters_;
+  Handoff handoff_;
+  TcpConnection connection_{config_, handoff_, counters_};
+  std::array<std::byte, 60> text_{};
+  uint64_t now_ = kNsPerSecond;
+  bool timestamps_ = false;
+  bool ended_ = false;
+  SeqNum edge_;
+  SeqNum next_;
+  std::set<std::byte*> buffers_;
+};
+
+}  // namespace
+
+std::vector<std::vector<std::byte>> fuzz_seeds() {
+  // In order; a hole and its filling; reads; a reply; a FIN.
+  const std::vector<uint8_t> steps{56,                            //
+                                   0,  0, 0,  0, 0, 200, 100, 0,  //
+                                   0,  6, 64, 0, 0, 200, 100, 0,  //
+                                   0,  0, 0,  0, 0, 200, 100, 0,  //
+                                   2,  9, 0,  0, 0, 0,   0,   0,  //
+                                   4,  9, 0,  0, 0, 0,   0,   0,  //
+                                   3,  9, 0,  0, 0, 0,   0,   0,  //
+                                   0,  0, 0,  9, 1, 200, 50,  0};
+  std::vector<std::byte> seed(steps.size());
+  std::memcpy(seed.data(), steps.data(), steps.size());
+  std::vector<std::vector<std::byte>> seeds;
+  for (const uint8_t shape : {0, 7, 24, 56, 63}) {
+    seed[0] = std::byte{shape};
+    seeds.push_back(seed);
+  }
+  return seeds;
+}
+
+}  // namespace migrx::test
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
+  if (size < 1) return 0;
+  migrx::test::Endpoint endpoint{data[0]};
+  for (std::size_t at = 1; at + 8 <= size && at < 8 * 400; at += 8) {
+    const uint8_t* const step = data + at;
+    switch (step[0] % 8) {
+      case 2:
+        endpoint.read(step[1] % 16U);
+        break;
+      case 3:
+        endpoint.pass(uint64_t{step[1]} * step[2]);
+        break;
+      case 4:
+        endpoint.command(step[1]);
+        break;
+      case 5:
+        endpoint.output();
+        break;
+      default:
+        endpoint.segment(step);
+        break;
+    }
+  }
+  return 0;
+}
