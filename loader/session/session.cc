@@ -154,6 +154,12 @@ StreamError Session::on_configuration(const Configuration& configuration) {
 }
 
 StreamError Session::on_command(MigCommand command, Bytes payload) {
+  // Taken for an ordinary migration, a COLO source would wait for ever for the answer to its first
+  // checkpoint.
+  if (command == MigCommand::enable_colo)
+    return make_error(
+        ErrorClass::unsupported, 0, "command",
+        "ENABLE_COLO: checkpoints are not loaded; turn the capability x-colo off at the source");
   if (command == MigCommand::open_return_path)
     (void)events_.push({SessionEvent::Kind::return_path_opened, 0});
   if (command == MigCommand::ping) (void)events_.push({SessionEvent::Kind::ping, load_be32(payload.data())});

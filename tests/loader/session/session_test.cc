@@ -69,6 +69,7 @@ class SessionTest : public ::testing::Test {
 
   void start(uint32_t channels, SessionLimits limits = {}) {
     SessionSettings settings;
+    settings.main = settings_;
     settings.main.multifd_channels = channels;
     settings.now_ns = [this] { return now_; };
     settings.connections_max = 8;
@@ -106,6 +107,7 @@ class SessionTest : public ::testing::Test {
     return b.take();
   }
 
+  MainSettings settings_;
   uint64_t now_ = 1'000'000'000;
   BlockTable blocks_{1 << 20};
   DeviceStateFile state_file_{""};
@@ -149,6 +151,19 @@ TEST_F(SessionTest, single_channel_with_return_path) {
   EXPECT_TRUE(main.closed);
   EXPECT_FALSE(main.reset);
   EXPECT_EQ(0, std::memcmp(blocks_.list().find("ram")->host() + 3 * kPageBytes, page.data(), kPageBytes));
+}
+
+TEST_F(SessionTest, a_colo_source_is_refused_even_with_the_capability) {
+  settings_.x_colo = true;
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().command(8).ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.give(b.bytes(), 100);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(ErrorClass::unsupported, session_->error().error_class);
+  EXPECT_NE(std::string::npos, session_->error().message().find("x-colo")) << session_->error().message();
 }
 
 TEST_F(SessionTest, without_return_path_not_a_byte_is_sent) {
