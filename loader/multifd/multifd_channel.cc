@@ -287,6 +287,7 @@ uint64_t MultifdChannel::needed_from() noexcept {
 }
 
 StreamError MultifdChannel::end_of_stream() noexcept {
+  writer_.fence();  // nobody will come by to do it later
   const char* inside = nullptr;
   switch (state_) {
     case State::init:

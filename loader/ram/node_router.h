@@ -40,12 +40,12 @@ class CopyLane {
   // joined.
   [[nodiscard]] bool push(const CopyJob& job) noexcept {
     if (!jobs_.push(job)) return false;
-    ++pushed_;
+    pushed_.add();
     return true;
   }
   [[nodiscard]] bool has_room() const noexcept { return jobs_.size() < jobs_.capacity(); }
   // The number of the last job pushed, from 1.
-  [[nodiscard]] uint64_t pushed() const noexcept { return pushed_; }
+  [[nodiscard]] uint64_t pushed() const noexcept { return pushed_.read(); }
   // Job `number` and all before it are in memory, visible to the caller, and their source bytes are free.
   [[nodiscard]] bool is_completed(uint64_t number) noexcept {
     if (completed_seen_ >= number) return true;
@@ -59,13 +59,17 @@ class CopyLane {
   uint32_t serve(uint32_t jobs_max) noexcept;
 
   // ---- Any thread
-  // --------------------------------------------------------------------------------------------------
+  // Nothing is under way: before this the memory that jobs point to must not be unmapped, nor their source
+  // buffers freed. Means something only once the parsing worker has stopped pushing.
+  [[nodiscard]] bool drained() const noexcept {
+    return completed_.load(std::memory_order_acquire) == pushed_.read();  // pairs with serve()
+  }
   Counter bytes_copied;  // written by serve()
 
  private:
   SpscRing<CopyJob> jobs_;
   // Parsing worker's line.
-  alignas(kCacheLineBytes) uint64_t pushed_ = 0;
+  alignas(kCacheLineBytes) Counter pushed_;
   uint64_t completed_seen_ = 0;
   // Serving worker's lines.
   alignas(kCacheLineBytes) std::atomic<uint64_t> completed_{0};

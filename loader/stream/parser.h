@@ -34,6 +34,7 @@ class ChannelParser {
   // node's worker); kNothingNeeded: all that was consumed may go back to its poll core. Slices that begin before it
   // and reach beyond it, and all later ones, must not be released.
   static constexpr uint64_t kNothingNeeded = UINT64_MAX;
+  // Holds behind end_of_stream() and after a failure, too.
   [[nodiscard]] virtual uint64_t needed_from() noexcept { return kNothingNeeded; }
 };
 

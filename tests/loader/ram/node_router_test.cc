@@ -32,6 +32,7 @@ TEST(CopyLane, a_job_is_complete_only_after_it_was_served) {
   EXPECT_FALSE(lane.has_room());
   EXPECT_FALSE(lane.push({to, from, 1}));
   EXPECT_FALSE(lane.is_completed(1));
+  EXPECT_FALSE(lane.drained());
   EXPECT_EQ(lane.serve(1), 1U);
   EXPECT_TRUE(lane.is_completed(1));
   EXPECT_FALSE(lane.is_completed(2));
@@ -39,6 +40,7 @@ TEST(CopyLane, a_job_is_complete_only_after_it_was_served) {
   EXPECT_EQ(lane.serve(8), 1U);
   EXPECT_EQ(lane.serve(8), 0U);
   EXPECT_TRUE(lane.is_completed(2));
+  EXPECT_TRUE(lane.drained());
   EXPECT_TRUE(std::equal(to, to + 128, from));
   EXPECT_EQ(lane.bytes_copied.read(), 128U);
 }
