@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "dataplane/tcp/connection.h"
 #include "dataplane/wire/arp.h"
@@ -130,6 +131,7 @@ uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
   uint32_t work = 0;
   for (uint32_t port = 0; port < ports_.size(); ++port) work += receive(port, now_ns);
   if (config_.mesh != nullptr) work += adopt_forwarded(now_ns);
+  if (segments_ok_ > 0) wire_counters_.add(WireCounter::segment_ok, std::exchange(segments_ok_, 0));
   work += visit_some(kVisitsPerTurn, now_ns);
   work += serve_touched(now_ns);
   if (now_ns >= next_deadline_ns_) expire_timers(now_ns);
@@ -182,7 +184,8 @@ uint32_t PollCore::adopt_forwarded(uint64_t now_ns) noexcept {
 }
 
 void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept {
-  const WireCounter fate = parse_segment({frame.data, frame.data_len}, frame.frame_len, segment_);
+  const uint32_t frame_bytes = frame.nb_segs == 1 ? frame.data_len : frame.frame_len;
+  const WireCounter fate = parse_segment({frame.data, frame.data_len}, frame_bytes, segment_);
   if (fate == WireCounter::segment_ok) [[likely]]
     return on_tcp(frame, port_index, adopted, now_ns);
   wire_counters_.add(fate);
@@ -219,10 +222,22 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
     if (index == FlowTable::kNone && !adopted && forwarded(frame, port_index)) return;
   }
   // 3. Undamaged?
-  const std::span<Slice> buffers = take_apart(frame);
-  if (buffers.empty()) return;
-  if (!checksums_ok(frame, buffers)) return drop_all(buffers);
-  const std::span<Slice> payload = payload_of(buffers);
+  std::span<Slice> payload;
+  if (frame.nb_segs == 1 && frame.ip_checksum == ChecksumState::good &&
+      frame.l4_checksum == ChecksumState::good) [[likely]] {
+    ++segments_ok_;
+    slices_[0] = {frame.data + segment_.payload_offset, frame.buffer, segment_.payload_length,
+                  StreamEnd::none};
+    if (segment_.payload_length > 0)
+      payload = {slices_.data(), 1};
+    else
+      drop(frame.buffer);
+  } else {
+    const std::span<Slice> buffers = take_apart(frame);
+    if (buffers.empty()) return;
+    if (!checksums_ok(frame, buffers)) return drop_all(buffers);
+    payload = payload_of(buffers);
+  }
   // 4. Known?
   if (mode_ != Mode::serving) reset_heard_ns_ = now_ns;
   if (index == FlowTable::kNone) return on_unknown(port_index, payload, now_ns);
@@ -264,7 +279,10 @@ bool PollCore::checksums_ok(const Frame& frame, std::span<const Slice> buffers) 
     for (std::size_t i = 0; i < buffers.size(); ++i) pieces[i] = {buffers[i].data, buffers[i].length};
     good = tcp_checksum_ok(segment_, std::span<const Bytes>{pieces}.first(buffers.size()));
   }
-  wire_counters_.add(good ? WireCounter::segment_ok : WireCounter::tcp_checksum_bad);
+  if (good)
+    ++segments_ok_;
+  else
+    wire_counters_.add(WireCounter::tcp_checksum_bad);
   return good;
 }
 
@@ -295,7 +313,7 @@ void PollCore::deliver(uint32_t index, uint32_t port_index, std::span<Slice> pay
   const TcpCounter fate = slot.tcp.on_segment(segment_, payload, now_ns);
   for (const Slice& slice : payload)
     if (slice.buffer != nullptr) drop(slice.buffer);
-  touch(index);
+  if (!slot.touched) touch(index);
   if (fate == TcpCounter::connection_closed) answer_with_reset(port_index);
   if (fate == TcpCounter::time_wait_reuse) {
     close_connection(index);
@@ -433,9 +451,7 @@ void PollCore::recycle(uint32_t index) noexcept {
 }
 
 void PollCore::touch(uint32_t index) noexcept {
-  Slot& slot = *slots_[index];
-  if (slot.touched) return;
-  slot.touched = true;
+  slots_[index]->touched = true;
   touched_[touched_count_++] = index;
 }
 

@@ -149,7 +149,7 @@ class PollCore final : public Agent {
                        uint64_t now_ns) noexcept;
   void close_connection(uint32_t index) noexcept;
   void recycle(uint32_t index) noexcept;
-  void touch(uint32_t index) noexcept;
+  void touch(uint32_t index) noexcept;  // precondition: not touched yet
   uint32_t visit_some(uint32_t count, uint64_t now_ns) noexcept;
   uint32_t serve_touched(uint64_t now_ns) noexcept;
   uint32_t serve(uint32_t index, uint64_t now_ns) noexcept;
@@ -197,7 +197,8 @@ class PollCore final : public Agent {
   Counter used_count_;
 
   // Scratch of one turn.
-  TcpSegment segment_;  // the one being looked at
+  uint64_t segments_ok_ = 0;  // counted once per turn
+  TcpSegment segment_;        // the one being looked at
   OutSegment out_;
   std::array<Frame, kBurst> frames_;
   std::array<Slice, kFrameSegmentsMax> slices_;
