@@ -5,6 +5,7 @@ import subprocess
 
 from rig.guest import MIB
 from rig.hugepages import hugetlb_folder
+from rig.linux_guest import LinuxGuest
 from rig.machine import Backend
 from rig.runner import Case, expect
 from rig.transfer import Transfer, counter
@@ -154,6 +155,33 @@ def impaired():
                 quick=False)
 
 
+def _devices(folder):
+    """A disk and a network card, so that device state is more than a serial port's."""
+    disk = os.path.join(folder, "disk")
+    with open(disk, "wb") as file:
+        file.truncate(16 * MIB)
+    return ["-cpu", "max", "-smp", "2", "-drive", "file=%s,format=raw,if=none,id=disk" % disk,
+            "-device", "virtio-blk-pci,drive=disk", "-netdev", "user,id=net",
+            "-device", "virtio-net-pci,netdev=net,romfile="]
+
+
+def _two_large_nodes(folder):
+    return [Backend("near", 192 * MIB, path=os.path.join(folder, "near.source")),
+            Backend("far", 192 * MIB, path=os.path.join(folder, "far.source"))]
+
+
+def linux():
+    """A real kernel with virtio devices. 7.2 is left out: under TCG it loses dirty pages of such a guest."""
+    settings = {"version": "10", "machine": "q35", "size": 384 * MIB, "dirty_s": 4.0, "guest": LinuxGuest(),
+                "extra": _devices}
+    yield _case("linux-multifd-10", Transfer(channels=4, **settings), False, 240)
+    yield _case("linux-numa-zstd-10", Transfer(channels=4, compression="zstd", backends=_two_large_nodes, **settings),
+                False, 240)
+    yield _case("linux-xbzrle-10", Transfer(capabilities={"xbzrle": True}, receiver_capabilities=("xbzrle",),
+                                            check=_at_least_one("xbzrle_pages"), **settings), False, 240)
+
+
 def cases():
-    for group in (precopy, multifd, compressed_multifd, page_encodings, zero_pages, machine_types, memory, impaired):
+    for group in (precopy, multifd, compressed_multifd, page_encodings, zero_pages, machine_types, memory, impaired,
+                  linux):
         yield from group()

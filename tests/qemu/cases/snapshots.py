@@ -20,7 +20,8 @@ SIZE = 64 * MIB
 
 def _run_load(folder, snapshot, ram, extra=()):
     """Runs `migrx load`; returns (exit status, report or None, output)."""
-    if subprocess.run([migrx_program(), "load", "--help"], capture_output=True, check=False).returncode:
+    if "\n  load " not in subprocess.run([migrx_program(), "--help"], capture_output=True, text=True,
+                                         check=False).stdout:
         raise Skip("this migrx was built without the load command")
     report = os.path.join(folder, "load.json")
     command = [migrx_program(), "load", snapshot, "--no-handoff", "--report", report,

@@ -23,6 +23,10 @@ class BusyGuest:
     pages_per_tick: int = 0
     ticks_per_line: int = 50
 
+    def arguments(self, folder):
+        """QEMU's options for this guest."""
+        return ["-kernel", self.build(folder)]
+
     def build(self, folder):
         """Returns the path of the Multiboot kernel made from these parameters."""
         symbols = {
@@ -39,7 +43,7 @@ class BusyGuest:
         return target
 
 
-_LINE = re.compile(rb"count ([0-9a-f]{8}) pass ([0-9a-f]{8}) bad ([0-9a-f]{8})\n")
+_LINE = re.compile(rb"count ([0-9a-f]{8}) pass ([0-9a-f]{8}) bad ([0-9a-f]{8})\r?\n")
 
 
 def console_lines(data):

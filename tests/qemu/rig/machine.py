@@ -88,7 +88,7 @@ class Machine:
         if vga:
             command += ["-vga", "std"]
         if guest is not None:
-            command += ["-kernel", guest.build(folder)]
+            command += guest.arguments(folder)
         if incoming:
             command += ["-incoming", incoming]
         command += list(extra)

@@ -53,6 +53,8 @@ class Transfer:
     return_path: bool = True
     backends: object = None  # folder -> list of Backend
     ram: object = None  # folder -> {block: option}; default: one new tmpfs file per backend
+    guest: object = None  # a guest other than BusyGuest; it must print the same lines
+    extra: object = None  # folder -> further QEMU arguments
     prefix: str = ""  # of block names: "/objects/" for machine types up to 3.1
     mtu: int = 9000
     congestion: object = None
@@ -73,8 +75,10 @@ class Transfer:
         size = sum(backend.size for backend in backends)
         guest = BusyGuest(self.fill, fill_end=size - 2 * MIB, dirty_start=8 * MIB,
                           dirty_end=24 * MIB if self.dirty_s else 0, pages_per_tick=16 if self.dirty_s else 0)
-        source = stack.enter_context(Machine(folder, self.version, self.machine, backends, guest, network.source))
-        source.wait_console(b"filled")
+        source = stack.enter_context(Machine(folder, self.version, self.machine, backends, self.guest or guest,
+                                             network.source, vga=self.guest is None,
+                                             extra=self.extra(folder) if self.extra else ()))
+        source.wait_console(b"count 00000002" if self.guest else b"filled")
         capabilities = dict(self.capabilities, return_path=self.return_path)
         parameters = dict(self.parameters)
         if self.channels:
