@@ -9,8 +9,9 @@
 
 namespace migrx {
 
-// A parser is a switch over "what comes next"; each case takes the bytes it needs and returns need_more when they
-// are not there yet. take() keeps what there was, so that the same case can simply be entered again with more bytes:
+// A parser is a switch over "what comes next"; each case takes the bytes it needs and returns need_more when
+// they are not there yet. take() keeps what there was, so that the same case can simply be entered again with
+// more bytes:
 //
 //   case State::record_word:
 //     if ((p = in.take(8)) == nullptr) return need_more;
@@ -54,7 +55,9 @@ class ByteReader {
 
   // What take_some() would give, without using it up; skip() then uses up as much of it as was wanted.
   // Precondition: carried() == 0.
-  [[nodiscard]] Bytes peek_some(std::size_t max) const noexcept { return in_.first(std::min(max, in_.size())); }
+  [[nodiscard]] Bytes peek_some(std::size_t max) const noexcept {
+    return in_.first(std::min(max, in_.size()));
+  }
   void skip(std::size_t n) noexcept {
     in_ = in_.subspan(n);
     offset_ += n;

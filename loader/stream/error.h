@@ -29,7 +29,8 @@ enum class ErrorClass : uint8_t {
 [[nodiscard]] const char* to_string(ErrorClass error_class) noexcept;
 
 // Filled once, when a session fails; a plain value, so that a worker can hand it to the control thread.
-// `field` names section or record and field ("multifd packet: next_packet_size"); it points to static storage.
+// `field` names section or record and field ("multifd packet: next_packet_size"); it points to static
+// storage.
 struct StreamError {
   ErrorClass error_class = ErrorClass::none;
   ChannelName channel;
@@ -37,7 +38,7 @@ struct StreamError {
   const char* field = "";
   uint64_t found = 0;
   uint64_t allowed = 0;
-  bool has_values = false;  // found and allowed mean something
+  bool has_values = false;       // found and allowed mean something
   std::array<char, 320> text{};  // one sentence more: names, what to do about it
 
   [[nodiscard]] explicit operator bool() const noexcept { return error_class != ErrorClass::none; }
@@ -45,8 +46,8 @@ struct StreamError {
   [[nodiscard]] std::string message() const;
 };
 
-[[gnu::format(printf, 4, 5)]] StreamError make_error(ErrorClass error_class, uint64_t offset, const char* field,
-                                                     const char* format, ...) noexcept;
+[[gnu::format(printf, 4, 5)]] StreamError make_error(ErrorClass error_class, uint64_t offset,
+                                                     const char* field, const char* format, ...) noexcept;
 StreamError make_error_values(ErrorClass error_class, uint64_t offset, const char* field, uint64_t found,
                               uint64_t allowed, const char* text = "") noexcept;
 

@@ -1,8 +1,8 @@
 // QEMU's order rule between the main channel and the multifd channels.
 //
-// Epoch k is everything before the main channel's k-th marker (MULTIFD_FLUSH, or EOS for older sources) and before
-// the k-th SYNC packet of every channel. All of epoch k must be in memory before any byte of epoch k+1 is applied
-// (QEMU migration/multifd.c, multifd_recv_sync_main):
+// Epoch k is everything before the main channel's k-th marker (MULTIFD_FLUSH, or EOS for older sources) and
+// before the k-th SYNC packet of every channel. All of epoch k must be in memory before any byte of epoch k+1
+// is applied (QEMU migration/multifd.c, multifd_recv_sync_main):
 //
 //   channel i                              main
 //   apply epoch k; arrive(i)               apply epoch k; at marker k: all_arrived(k)?
@@ -11,7 +11,8 @@
 // Nobody blocks a thread: a parser that has to wait reports `parked` and its worker serves others.
 //
 // Memory order: arrive() releases the channel's page writes (the caller has done sfence for its non-temporal
-// stores); all_arrived() acquires them, release() hands them on together with main's own, released() acquires both.
+// stores); all_arrived() acquires them, release() hands them on together with main's own, released() acquires
+// both.
 #pragma once
 
 #include <atomic>
@@ -58,7 +59,9 @@ class FlushBarrier {
     const uint64_t waiting = waiting_.load(std::memory_order_relaxed);
     return waiting > epochs_released() && waiting > epochs_arrived(i);
   }
-  [[nodiscard]] uint64_t epochs_released() const noexcept { return released_.load(std::memory_order_relaxed); }
+  [[nodiscard]] uint64_t epochs_released() const noexcept {
+    return released_.load(std::memory_order_relaxed);
+  }
 
  private:
   struct alignas(kCacheLineBytes) Line {

@@ -30,9 +30,9 @@ class ChannelParser {
   virtual StreamError end_of_stream() noexcept = 0;
   [[nodiscard]] virtual const StreamError& error() const noexcept = 0;
   [[nodiscard]] virtual uint64_t offset() const noexcept = 0;
-  // Stream offset of the oldest byte that was consumed but is still referenced (copy jobs on their way to another
-  // node's worker); kNothingNeeded: all that was consumed may go back to its poll core. Slices that begin before it
-  // and reach beyond it, and all later ones, must not be released.
+  // Stream offset of the oldest byte that was consumed but is still referenced (copy jobs on their way to
+  // another node's worker); kNothingNeeded: all that was consumed may go back to its poll core. Slices that
+  // begin before it and reach beyond it, and all later ones, must not be released.
   static constexpr uint64_t kNothingNeeded = UINT64_MAX;
   // Holds behind end_of_stream() and after a failure, too.
   [[nodiscard]] virtual uint64_t needed_from() noexcept { return kNothingNeeded; }
