@@ -167,8 +167,8 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
   std::vector<std::byte> seed(steps.size());
   std::memcpy(seed.data(), steps.data(), steps.size());
   std::vector<std::vector<std::byte>> seeds;
-  for (const uint8_t shape : {0, 7, 24, 56, 63}) {
-    seed[0] = std::byte{shape};
+  for (const std::byte shape : {std::byte{0}, std::byte{7}, std::byte{24}, std::byte{56}, std::byte{63}}) {
+    seed[0] = shape;
     seeds.push_back(seed);
   }
   return seeds;

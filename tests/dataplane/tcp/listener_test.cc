@@ -340,6 +340,10 @@ TEST_F(TcpListenerTest, guessed_and_stale_cookies_are_refused) {
   expect(give(bad), Action::reply, TcpCounter::no_connection);
   now += 4 * 64 * kNsPerSecond;
   expect(give(good), Action::reply, TcpCounter::no_connection);
+  // Nor while the flood goes on and fresh ones are believed.
+  for (uint16_t port = 1; port <= 100; ++port) give(syn(port, 0x0a4d2000U + port));
+  EXPECT_GT(counters.read(TcpCounter::syn_cookie_sent), 93U);
+  expect(give(good), Action::reply, TcpCounter::no_connection);
 }
 
 // A stranger cannot open a connection by guessing when no cookie was ever given.

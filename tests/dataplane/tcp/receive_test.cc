@@ -225,6 +225,21 @@ TEST(TcpWindow, update_waits_for_two_segments_unless_the_window_is_shut) {
   peer.hears(ack(10001).window(15000));
 }
 
+// The next ACK will say it.
+TEST(TcpWindow, growth_of_a_wide_open_window_is_no_reason_to_speak) {
+  auto options = established();
+  options.slots = 16;
+  options.rcv_wnd = 15000;
+  Script peer{options};
+  for (uint32_t i = 0; i < 4; ++i) peer.sends(data(1 + i * 1000, text(1000)));
+  peer.hears(ack(4001).window(11000));
+  peer.delivered(text(4000));
+  peer.hears_nothing();
+  peer.sends(data(4001, "x").push());
+  peer.hears(ack(4002).window(14000));  // in steps of whole segments of what fits
+  peer.counted({{TcpCounter::window_updates_sent, 0}});
+}
+
 // RFC 9293 section 3.8.6.2.2: no crumbs.
 TEST(TcpWindow, edge_moves_in_whole_segments) {
   auto options = established();
