@@ -1,7 +1,6 @@
 #include "loader/app/receive_command.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -28,15 +27,6 @@ namespace migrx {
 namespace {
 
 constexpr const char* kVersion = MIGRX_VERSION;
-
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 SessionLimits limits_of(const ReceiveOptions& options) {
   const auto ns = [](double seconds) { return static_cast<uint64_t>(seconds * 1e9); };

@@ -1,5 +1,7 @@
 #include "loader/app/session_report.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 
 namespace migrx {
@@ -14,20 +16,6 @@ CounterList connection_counters(const Handoff& c) {
 
 void append(CounterList& to, const CounterList& more) {
   to.insert(to.end(), more.begin(), more.end());
-}
-
-CounterList main_counters(const MainCounters& c) {
-  return {{"normal_pages", c.normal_pages.read()},
-          {"zero_pages", c.zero_pages.read()},
-          {"zero_pages_untouched", c.zero_pages_untouched.read()},
-          {"xbzrle_pages", c.xbzrle_pages.read()},
-          {"xbzrle_bytes", c.xbzrle_bytes.read()},
-          {"compressed_pages", c.compressed_pages.read()},
-          {"compressed_bytes", c.compressed_bytes.read()},
-          {"ram_sections", c.ram_sections.read()},
-          {"other_sections", c.other_sections.read()},
-          {"markers", c.markers.read()},
-          {"tail_bytes", c.tail_bytes.read()}};
 }
 
 CounterList multifd_counters(const MultifdCounters& c) {
@@ -92,6 +80,29 @@ uint64_t wire_bytes(const Session& session) {
 }
 
 }  // namespace
+
+CounterList main_counters(const MainCounters& c) {
+  return {{"normal_pages", c.normal_pages.read()},
+          {"zero_pages", c.zero_pages.read()},
+          {"zero_pages_untouched", c.zero_pages_untouched.read()},
+          {"xbzrle_pages", c.xbzrle_pages.read()},
+          {"xbzrle_bytes", c.xbzrle_bytes.read()},
+          {"compressed_pages", c.compressed_pages.read()},
+          {"compressed_bytes", c.compressed_bytes.read()},
+          {"ram_sections", c.ram_sections.read()},
+          {"other_sections", c.other_sections.read()},
+          {"markers", c.markers.read()},
+          {"tail_bytes", c.tail_bytes.read()}};
+}
+
+double cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 
 void report_session(const Session& session, const SessionControl& control, const BlockTable& blocks,
                     uint64_t start_ns, const std::vector<int>& loader_cpus, Report& report) {
@@ -164,6 +175,10 @@ void report_session(const Session& session, const SessionControl& control, const
     report.throughput_wire_bytes_per_s = static_cast<double>(report.wire_bytes) / duration;
     report.throughput_guest_bytes_per_s = static_cast<double>(report.guest_bytes_loaded) / duration;
   }
+  report_blocks(blocks, report);
+}
+
+void report_blocks(const BlockTable& blocks, Report& report) {
   for (std::size_t i = 0; i < blocks.list().size(); ++i) {
     const RamBlock& block = blocks.list()[i];
     BlockReport out;

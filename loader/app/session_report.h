@@ -14,6 +14,12 @@ namespace migrx {
 void report_session(const Session& session, const SessionControl& control, const BlockTable& blocks,
                     uint64_t start_ns, const std::vector<int>& loader_cpus, Report& report);
 
+// Pieces that loading from a file reports too.
+[[nodiscard]] CounterList main_counters(const MainCounters& counters);
+void report_blocks(const BlockTable& blocks, Report& report);
+// User and system time of this process so far.
+[[nodiscard]] double cpu_seconds();
+
 // What the progress line needs, while workers run.
 [[nodiscard]] ProgressSample sample_progress(const Session& session, const BlockTable& blocks, double now_s);
 

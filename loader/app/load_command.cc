@@ -1,0 +1,210 @@
+#include "loader/app/load_command.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <thread>
+
+#include "dataplane/agent_thread.h"
+#include "loader/app/dump.h"
+#include "loader/app/guest_blocks.h"
+#include "loader/app/network.h"
+#include "loader/app/receive_options.h"
+#include "loader/app/report.h"
+#include "loader/app/session_report.h"
+#include "loader/app/signals.h"
+#include "loader/app/terminal.h"
+#include "loader/app/workers.h"
+#include "loader/handoff/device_state_file.h"
+#include "loader/snapshot/file_loader.h"
+#include "numa/cpu_list.h"
+
+namespace migrx {
+namespace {
+
+struct LoadOptions {
+  std::string file;
+  uint64_t offset = 0;
+  std::vector<std::string> ram;
+  uint64_t private_ram_max = 1ULL << 30;
+  std::vector<std::string> capabilities;
+  uint32_t workers = 0;
+  std::string loader_cores;
+  std::optional<std::string> dump_blocks;
+  std::optional<std::string> report;
+  bool unlink = false;
+  bool quiet = false;
+};
+
+// Every CPU this process may use, or those asked for: file reads block, so nothing is lost by sharing them.
+std::vector<CpuId> cpus_of(const LoadOptions& options) {
+  std::string problem;
+  std::vector<CpuId> cpus;
+  if (!options.loader_cores.empty()) {
+    if (problem = parse_cpu_list(options.loader_cores, cpus); !problem.empty())
+      throw SetupError("--loader-cores: " + problem);
+    return cpus;
+  }
+  const std::optional<Topology> topology = load_topology("this", problem);
+  if (!topology) throw SetupError(problem);
+  for (const CpuInfo& cpu : topology->cpus) cpus.push_back(cpu.cpu);
+  return cpus;
+}
+
+void fill_report(const FileLoader& loader, const BlockTable& blocks, uint64_t start_ns, Report& report) {
+  const auto seconds = [start_ns](uint64_t ns) {
+    return ns == 0 ? -1.0 : static_cast<double>(ns - start_ns) * 1e-9;
+  };
+  const FileLoadMoments& moments = loader.moments();
+  report.timeline.setup_s = seconds(moments.first_byte);
+  report.timeline.precopy_s = seconds(moments.blocks_known);
+  report.timeline.ram_complete_s = seconds(moments.ram_complete);
+  report.timeline.device_state_s = seconds(moments.last_byte);
+  report.source_machine = loader.source_machine();
+  const MainCounters& counters = loader.main_channel().counters();
+  ChannelReport main;
+  main.name = "main";
+  main.counters = main_counters(counters);
+  main.counters.emplace_back("bytes", loader.bytes_read());
+  uint64_t pages = counters.normal_pages.read() + counters.zero_pages.read() + counters.xbzrle_pages.read() +
+                   counters.compressed_pages.read();
+  report.wire_bytes = loader.bytes_read();
+  if (const PageReader* const reader = loader.page_reader()) {
+    const PageReaderCounters& read = reader->counters();
+    main.counters.emplace_back("mapped_ram_pages", read.pages_read.load());
+    main.counters.emplace_back("mapped_ram_zero_pages", read.zero_pages.load());
+    main.counters.emplace_back("mapped_ram_zero_pages_untouched", read.zero_pages_untouched.load());
+    main.counters.emplace_back("mapped_ram_reads", read.reads.load());
+    main.counters.emplace_back("reader_threads", reader->threads());
+    main.counters.emplace_back("direct_io", reader->direct_io() ? 1 : 0);
+    pages += read.pages_read.load() + read.zero_pages.load();
+    report.wire_bytes += read.pages_read.load() * kPageBytes;
+  }
+  report.channels.push_back(std::move(main));
+  report.rounds = counters.markers.read();
+  report.guest_bytes_loaded = pages * kPageBytes;
+  const double duration = report.timeline.ram_complete_s - report.timeline.setup_s;
+  if (report.timeline.ram_complete_s > 0 && duration > 0) {
+    report.throughput_wire_bytes_per_s = static_cast<double>(report.wire_bytes) / duration;
+    report.throughput_guest_bytes_per_s = static_cast<double>(report.guest_bytes_loaded) / duration;
+  }
+  report_blocks(blocks, report);
+}
+
+int load(const LoadOptions& options) {
+  const uint64_t start_ns = monotonic_ns();
+  const auto now_s = [start_ns] { return static_cast<double>(monotonic_ns() - start_ns) * 1e-9; };
+  const SignalWatch signals;
+  Terminal terminal(options.quiet);
+  Report report;
+  report.command = "load";
+  report.version = MIGRX_VERSION;
+  report.outcome = "failed";
+  int exit_status = 2;
+  try {
+    if (options.dump_blocks)
+      if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
+        throw SetupError(problem);
+    if (!std::filesystem::exists(options.file)) throw SetupError(options.file + ": there is no such file");
+    ReceiveOptions stream;
+    stream.capabilities = options.capabilities;
+    std::vector<RamSpec> ram;
+    for (const std::string& text : options.ram) {
+      ram.emplace_back();
+      if (const std::string problem = parse_ram_spec(text, ram.back()); !problem.empty())
+        throw SetupError(problem);
+    }
+    FileLoadSettings settings;
+    settings.path = options.file;
+    settings.offset = options.offset;
+    settings.main = session_settings(stream).main;
+    settings.cpus = cpus_of(options);
+    settings.readers = options.workers > 0 ? options.workers : static_cast<uint32_t>(settings.cpus.size());
+    settings.now_ns = monotonic_ns;
+
+    // Prefault needs to know on which CPUs; loading from a file needs no poll cores.
+    Placement placement;
+    for (const CpuId cpu : settings.cpus) placement.threads.push_back({cpu, kAnyNode, {}});
+    const Lifeline nobody;
+    GuestBlocks guest(ram, options.private_ram_max, nobody);
+    const double prefault_started_s = now_s();
+    guest.prefault(placement, terminal, signals);
+    report.timeline.prefault_s = now_s() - prefault_started_s;
+    std::string problem;
+    const PageKernels* const kernels = select_page_kernels(problem);
+    if (kernels == nullptr) throw SetupError(problem);
+    CompressJobs compress(0, 1, *kernels);
+    DeviceStateFile destination(options.dump_blocks ? *options.dump_blocks + "/device-state" : "");
+    FileLoader loader(std::move(settings), guest.table(), destination, *kernels, compress);
+    exit_status = 1;
+    report.error = loader.run([&](uint64_t position) {
+      if (terminal.due(now_s()))
+        terminal.progress(fmt::format("{:7.1f}s byte {} of {}", now_s(), position, options.file), now_s());
+      return signals.wait(0) != 0;
+    });
+    report.timeline.done_s = now_s();
+    fill_report(loader, guest.table(), start_ns, report);
+    report.cpu_s = cpu_seconds();
+    if (!report.error) {
+      report.outcome = "complete";
+      exit_status = 0;
+      if (options.dump_blocks)
+        if (const std::string trouble = dump_blocks(guest.table(), *options.dump_blocks); !trouble.empty()) {
+          report.warnings.push_back(trouble);
+          exit_status = 1;
+        }
+      guest.keep(options.unlink);
+    } else if (report.error.error_class == ErrorClass::cancelled) {
+      report.outcome = "cancelled";
+    }
+  } catch (const std::exception& trouble) {
+    terminal.warn(trouble.what());
+    report.error = make_error(ErrorClass::io, 0, "host", "%s", trouble.what());
+  }
+  if (exit_status == 0)
+    terminal.say(summary(report));
+  else if (exit_status == 1)
+    terminal.warn(summary(report));
+  if (options.report)
+    if (const std::string trouble = write_report(*options.report, report); !trouble.empty()) {
+      terminal.warn(trouble);
+      exit_status = std::max(exit_status, 1);
+    }
+  return exit_status;
+}
+
+}  // namespace
+
+void add_load_command(CLI::App& app, int& exit_status) {
+  auto options = std::make_shared<LoadOptions>();
+  CLI::App* const command =
+      app.add_subcommand("load", "load guest RAM from a file: a migration stream or a mapped-ram snapshot");
+  command->add_option("FILE", options->file, "what `migrate file:` or `exec:cat > FILE` wrote")->required();
+  command
+      ->add_option("--offset", options->offset,
+                   "where the stream begins in the file, as in file:FILE,offset=")
+      ->transform(CLI::AsSizeValue(false));
+  command->add_option("--ram", options->ram, "file of a RAM block: ID=PATH[,size=4G][,node=0]; may repeat");
+  command->add_option("--private-ram-max", options->private_ram_max, "most memory for blocks without a file")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  command->add_option("--capability", options->capabilities,
+                      "migration capability that was on at the source");
+  command
+      ->add_option("--workers", options->workers,
+                   "threads that read a mapped-ram snapshot (default: one per CPU)")
+      ->check(CLI::Range(1, 256));
+  command->add_option("--loader-cores", options->loader_cores, "CPUs for them, e.g. 4-7");
+  command->add_flag("--no-handoff", "no destination QEMU: keep RAM and device state (the only way for now)");
+  command->add_option("--dump-blocks", options->dump_blocks,
+                      "directory for the blocks without a file and the device state");
+  command->add_option("--report", options->report, "file for the JSON report");
+  command->add_flag("--unlink", options->unlink, "remove the files that migrx made after success, too");
+  command->add_flag("--quiet", options->quiet, "no progress, errors only");
+  command->callback([options, &exit_status] { exit_status = load(*options); });
+}
+
+}  // namespace migrx
