@@ -35,6 +35,7 @@ struct LoadOptions {
   std::string loader_cores;
   std::optional<std::string> dump_blocks;
   std::optional<std::string> report;
+  bool no_handoff = false;
   bool unlink = false;
   bool quiet = false;
 };
@@ -105,6 +106,8 @@ int load(const LoadOptions& options) {
   report.outcome = "failed";
   int exit_status = 2;
   try {
+    if (!options.no_handoff)
+      throw SetupError("say where the guest goes: --no-handoff keeps RAM and device state only");
     if (options.dump_blocks)
       if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
         throw SetupError(problem);
@@ -198,7 +201,7 @@ void add_load_command(CLI::App& app, int& exit_status) {
                    "threads that read a mapped-ram snapshot (default: one per CPU)")
       ->check(CLI::Range(1, 256));
   command->add_option("--loader-cores", options->loader_cores, "CPUs for them, e.g. 4-7");
-  command->add_flag("--no-handoff", "no destination QEMU: keep RAM and device state (the only way for now)");
+  command->add_flag("--no-handoff", options->no_handoff, "no destination QEMU: keep RAM and device state");
   command->add_option("--dump-blocks", options->dump_blocks,
                       "directory for the blocks without a file and the device state");
   command->add_option("--report", options->report, "file for the JSON report");

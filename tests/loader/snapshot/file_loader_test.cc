@@ -1,0 +1,142 @@
+#include "loader/snapshot/file_loader.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "loader/handoff/device_state_file.h"
+#include "tests/loader/main_stream_builder.h"
+
+namespace migrx {
+namespace {
+
+using test::MainStreamBuilder;
+using test::make_page;
+
+constexpr uint64_t kPages = 100;
+constexpr uint64_t kPagesAt = 1 << 20;
+
+class FileLoaderTest : public ::testing::Test {
+ protected:
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  void write(const std::vector<std::byte>& bytes) {
+    std::ofstream out(path_, std::ios::binary | std::ios::trunc);
+    out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  }
+  StreamError load(uint64_t offset = 0) {
+    blocks_ = std::make_unique<BlockTable>(16 << 20);
+    std::string problem;
+    const PageKernels* const kernels = select_page_kernels(problem);
+    CompressJobs compress(0, 1, *kernels);
+    DeviceStateFile destination("");
+    FileLoadSettings settings;
+    settings.path = path_;
+    settings.offset = offset;
+    settings.readers = 3;
+    settings.now_ns = [] { return uint64_t{1}; };
+    FileLoader loader(settings, *blocks_, destination, *kernels, compress);
+    return loader.run([](uint64_t) { return false; });
+  }
+  [[nodiscard]] const std::byte* page(uint64_t i) const {
+    return blocks_->list().find("mem")->host() + i * kPageBytes;
+  }
+
+  // A snapshot as QEMU lays it out: bitmap behind the header, pages at the next MiB. Odd pages are in the
+  // file.
+  static std::vector<std::byte> mapped_ram(uint64_t bitmap_shift = 0, uint64_t pages_offset = kPagesAt) {
+    MainStreamBuilder b;
+    b.header().configuration().capabilities({"mapped-ram"});
+    b.section_start(2, "ram", 0, 4).be64(kPages * kPageBytes | MainStreamBuilder::kMemSize);
+    b.str8("mem").be64(kPages * kPageBytes);
+    const uint64_t bitmap_at = b.size() + 28;
+    b.be32(1).be64(kPageBytes).be64(bitmap_at + bitmap_shift).be64(pages_offset);
+    for (uint64_t i = 0; i < 16; ++i) b.u8(i < kPages / 8 ? 0xaaU : i == kPages / 8 ? 0x0aU : 0U);
+    std::vector<std::byte> file = b.take();
+    file.resize(kPagesAt + kPages * kPageBytes);
+    for (uint64_t i = 0; i < kPages; ++i) {
+      // What stands in the file for a page whose bit is clear means nothing.
+      const auto content = make_page(i);
+      std::copy(content.begin(), content.end(),
+                file.begin() + static_cast<std::ptrdiff_t>(kPagesAt + i * kPageBytes));
+    }
+    MainStreamBuilder rest;
+    rest.eos().footer(2).ram_end().ram_close().device_tail();
+    file.insert(file.end(), rest.bytes().begin(), rest.bytes().end());
+    return file;
+  }
+
+  std::string path_ = "/dev/shm/migrx-file-loader-test-" + std::to_string(::getpid());
+  std::unique_ptr<BlockTable> blocks_;
+};
+
+std::vector<std::byte> plain_stream() {
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"mem", 4 * kPageBytes, {}}}).ram_close();
+  b.ram_part().page("mem", kPageBytes, make_page(5)).ram_close().ram_end().ram_close().device_tail();
+  return b.take();
+}
+
+TEST_F(FileLoaderTest, plain_stream_also_behind_an_offset) {
+  std::vector<std::byte> bytes = plain_stream();
+  write(bytes);
+  StreamError error = load();
+  EXPECT_FALSE(error) << error.message();
+  EXPECT_EQ(0, std::memcmp(page(1), make_page(5).data(), kPageBytes));
+  bytes.insert(bytes.begin(), 777, std::byte{0xff});
+  write(bytes);
+  error = load(777);
+  EXPECT_FALSE(error) << error.message();
+  EXPECT_EQ(0, std::memcmp(page(1), make_page(5).data(), kPageBytes));
+}
+
+TEST_F(FileLoaderTest, a_stream_cut_anywhere_before_its_device_state_is_truncated) {
+  const std::vector<std::byte> whole = plain_stream();
+  MainStreamBuilder tail;
+  tail.device_tail();
+  for (std::size_t n = 0; n <= whole.size() - tail.size();
+       n += n > 200 && n + 300 < whole.size() - tail.size() ? 97 : 1) {
+    write({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(n)});
+    const StreamError error = load();
+    ASSERT_EQ(error.error_class, ErrorClass::truncated) << n;
+  }
+}
+
+TEST_F(FileLoaderTest, mapped_ram_pages_by_the_bitmap_only) {
+  write(mapped_ram());
+  const StreamError error = load();
+  ASSERT_FALSE(error) << error.message();
+  const std::vector<std::byte> zero(kPageBytes);
+  for (uint64_t i = 0; i < kPages; ++i)
+    ASSERT_EQ(0, std::memcmp(page(i), i % 2 == 1 ? make_page(i).data() : zero.data(), kPageBytes)) << i;
+}
+
+TEST_F(FileLoaderTest, mapped_ram_that_ends_inside_a_page_is_truncated) {
+  std::vector<std::byte> file = mapped_ram();
+  file.resize(kPagesAt + 51 * kPageBytes + 100);
+  write(file);
+  EXPECT_EQ(load().error_class, ErrorClass::truncated);
+}
+
+TEST_F(FileLoaderTest, mapped_ram_headers_that_cannot_be_right_are_refused) {
+  // Where the bitmap lies is the header's word, as in QEMU; that it lies in the file, and the pages behind
+  // it, is ours.
+  for (const auto& [bitmap_shift, pages_offset] : {std::pair<uint64_t, uint64_t>{1ULL << 40, kPagesAt},
+                                                   {0, kPagesAt + 1},
+                                                   {0, 0},
+                                                   {0, UINT64_MAX - 4095}}) {
+    write(mapped_ram(bitmap_shift, pages_offset));
+    EXPECT_TRUE(load()) << bitmap_shift << " " << pages_offset;
+  }
+}
+
+TEST_F(FileLoaderTest, nothing_there) {
+  EXPECT_EQ(load().error_class, ErrorClass::io);
+  write({});
+  EXPECT_EQ(load().error_class, ErrorClass::truncated);
+}
+
+}  // namespace
+}  // namespace migrx
