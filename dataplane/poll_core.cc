@@ -35,6 +35,17 @@ uint64_t table_seed(const ListenerConfig& listener) noexcept {
   return seed;
 }
 
+// Two loads each instead of a loop over six bytes.
+[[gnu::always_inline]] inline bool same(const EthernetAddress& a, const EthernetAddress& b) noexcept {
+  uint32_t a4, b4;
+  uint16_t a2, b2;
+  std::memcpy(&a4, a.bytes.data(), 4);
+  std::memcpy(&b4, b.bytes.data(), 4);
+  std::memcpy(&a2, a.bytes.data() + 4, 2);
+  std::memcpy(&b2, b.bytes.data() + 4, 2);
+  return a4 == b4 && a2 == b2;
+}
+
 // As given, with the quota written out.
 PollCoreConfig checked(PollCoreConfig config) {
   const auto refuse = [](const std::string& why) { throw std::invalid_argument("poll core: " + why); };
@@ -206,7 +217,7 @@ bool PollCore::for_us(const PortState& state, const FrameAddress& link) noexcept
 void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept {
   const PortState& state = ports_[port_index];
   // 1. Whose is it? TCP has no business with broadcasts (RFC 9293 section 3.9.2.3).
-  if (segment_.link.local_mac != state.mac) {
+  if (!same(segment_.link.local_mac, state.mac)) {
     counters_.add(PollCounter::other_mac);
     return drop(frame.buffer);
   }

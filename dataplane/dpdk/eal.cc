@@ -22,6 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kPrefix = "migrx-";  // of our runtime folders; the process id follows
+
 // DPDK has one log per process, so what receives it is one per process too.
 class LogKeeper {
  public:
@@ -98,6 +100,19 @@ uint64_t free_hugepage_bytes() {
   return bytes;
 }
 
+// A receiver that was killed leaves its folder; with us they hold nothing. Removes those that are empty and
+// whose process is gone.
+void remove_orphans(const fs::path& runtime_dirs) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(runtime_dirs)) {
+    const std::string name = entry.path().filename();
+    const std::string pid = name.substr(std::min(name.size(), kPrefix.size()));
+    if (!name.starts_with(kPrefix) || pid.empty() || pid.find_first_not_of("0123456789") != std::string::npos)
+      continue;
+    std::error_code ignored;  // not empty
+    if (!fs::exists("/proc/" + pid)) fs::remove(entry.path(), ignored);
+  }
+}
+
 // What EAL itself and the drivers take beside the pools, seen to be about 30 MB.
 constexpr uint64_t kEalBytes = 48U << 20;
 
@@ -130,8 +145,9 @@ std::vector<std::string> eal_arguments(const EalOptions& options) {
   // One EAL thread, free to move: our agents are threads of our own, and EAL's helpers must not sit under
   // one.
   arguments.push_back("--lcores=0@(" + cpus_of_process() + ")");
-  arguments.push_back("--file-prefix=" + (options.file_prefix.empty() ? "migrx-" + std::to_string(getpid())
-                                                                      : options.file_prefix));
+  arguments.push_back("--file-prefix=" + (options.file_prefix.empty()
+                                              ? std::string(kPrefix) + std::to_string(getpid())
+                                              : options.file_prefix));
   if (!options.telemetry) arguments.push_back("--no-telemetry");
   // Nothing of it in the file system. DPDK does not take the first together with --no-huge.
   if (wants_hugepages(options)) {
@@ -186,8 +202,13 @@ Eal::~Eal() {
 void Eal::remove_runtime_dir() const noexcept {
   // Only a folder that is surely EAL's: <run dir>/dpdk/<prefix>.
   const fs::path folder(runtime_dir_);
-  std::error_code ignored;
-  if (folder.parent_path().filename() == "dpdk" && folder.has_filename()) fs::remove_all(folder, ignored);
+  if (folder.parent_path().filename() != "dpdk" || !folder.has_filename()) return;
+  try {
+    fs::remove_all(folder);
+    remove_orphans(folder.parent_path());
+  } catch (const std::exception&) {
+    // A folder in /run is not worth an error.
+  }
 }
 
 void enter_dpdk_thread() {

@@ -45,7 +45,7 @@ struct EalOptions {
 class Eal {
  public:
   explicit Eal(const EalOptions& options);  // throws DpdkError
-  ~Eal();                                   // also removes the runtime folder
+  ~Eal();  // also removes the runtime folder, and empty ones of processes that were killed
   Eal(const Eal&) = delete;
   Eal& operator=(const Eal&) = delete;
 

@@ -43,7 +43,9 @@ class DpdkEnvironment final : public ::testing::Environment {
       devices_refused.clear();
     EalOptions options;
     options.file_prefix = "migrx-test-" + std::to_string(getpid());
-    options.memory = EalMemory::ordinary;
+    // MIGRX_TEST_HUGEPAGES=1: with hugepages if enough are free.
+    options.memory =
+        std::getenv("MIGRX_TEST_HUGEPAGES") != nullptr ? EalMemory::automatic : EalMemory::ordinary;
     options.memory_bytes = 192U << 20;
     eal_.emplace(options);
   }
