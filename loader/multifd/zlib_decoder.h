@@ -7,15 +7,14 @@
 // are checked here and the rest is raw deflate to ISA-L, which then need not compute a checksum nobody sends.
 //
 // Two buffers:
-// - Input is gathered, since each call of isal_inflate moves up to 32 KiB of history, whatever it is given:
-// called once
-//   per 1448-byte segment it decoded 14 % slower than from 64 KiB pieces; larger pieces gained nothing.
+// - Input is gathered, since each call of isal_inflate moves up to 32 KiB of history, whatever it is given.
+//   Called once per 1448-byte segment it decoded 14 % slower than from 64 KiB pieces; larger pieces gained
+//   nothing.
 // - Output goes to a private buffer and from there to the pages by full-line stores. Decoding straight into
-// guest
-//   memory (measured: 1.5 % faster at best, one call per packet) would be wrong: the look-back window would
-//   be guest pages, and a 7.2 source may queue a page twice in one epoch on two channels (QEMU
-//   migration/ram.c); the other channel's worker would change history under our feet, and so pages that
-//   nobody sends again.
+//   guest memory (measured: 1.5 % faster at best, one call per packet) would be wrong: the look-back window
+//   would be guest pages, and a 7.2 source may queue a page twice in one epoch on two channels (QEMU
+//   migration/ram.c). The other channel's worker would change history under our feet, and so spoil pages
+//   that nobody sends again.
 #pragma once
 
 #include "loader/multifd/decoder.h"
