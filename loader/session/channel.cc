@@ -4,10 +4,10 @@ namespace migrx {
 
 uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   if (state_ == State::over) return 0;
-  if (directory_.over()) [[unlikely]] {
-    give_up();
-    return 1;
-  }
+  if (directory_.over() && state_ != State::draining) [[unlikely]]
+    state_ = State::draining;
+  if (state_ == State::draining) [[unlikely]]
+    return drain();
   uint32_t work = 0;
   if (state_ == State::parked) {
     if (!parser_->ready()) {
@@ -50,15 +50,11 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
     taken += done;
     if (done < run.size()) break;
   }
-  if (taken > 0 || work > 0) {
-    slices.add(taken);
-    if (state_ == State::over)
-      connection_.detach();
-    else
-      release_unneeded();
-  } else if (state_ == State::over) {
-    connection_.detach();
-  }
+  slices.add(taken);
+  if (state_ == State::draining) [[unlikely]]
+    drain();
+  else if (taken > 0 || work > 0)
+    release_unneeded();
   return work + taken;
 }
 
@@ -70,7 +66,7 @@ std::size_t Channel::identify(Bytes piece) noexcept {
   parser_ = directory_.identify(magic_, connection_, worker_);
   if (parser_ == nullptr) {
     refused_.store(true, std::memory_order_release);
-    state_ = State::over;
+    state_ = State::draining;
     return n;
   }
   identified_.store(true, std::memory_order_release);
@@ -90,7 +86,7 @@ std::size_t Channel::feed(Bytes piece) noexcept {
       break;
     case ParseStatus::failed:
       directory_.channel_failed(parser_->error());
-      state_ = State::over;
+      state_ = State::draining;
       break;
   }
   return result.status == ParseStatus::complete ? piece.size() : result.consumed;
@@ -98,7 +94,7 @@ std::size_t Channel::feed(Bytes piece) noexcept {
 
 void Channel::stream_ended(StreamEnd end) noexcept {
   end_.store(end, std::memory_order_release);
-  state_ = State::over;
+  state_ = State::draining;
   if (parser_ == nullptr) {
     refused_.store(true, std::memory_order_release);
     return;
@@ -134,9 +130,13 @@ void Channel::release_unneeded() noexcept {
   if (free > 0) connection_.release(free);
 }
 
-void Channel::give_up() noexcept {
+uint32_t Channel::drain() noexcept {
+  // Buffers that another node's worker still reads stay with us, and so does the memory it writes: the
+  // session frees nothing before its channels have let go.
+  if (parser_ != nullptr && parser_->needed_from() != ChannelParser::kNothingNeeded) return 0;
   state_ = State::over;
   connection_.detach();
+  return 1;
 }
 
 }  // namespace migrx

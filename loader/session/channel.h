@@ -1,8 +1,11 @@
 // One connection as the loader sees it: slices from its hand-off ring go into a parser, and their buffers
 // home again.
 //
-//   identifying ──4 bytes──▶ streaming ◀──▶ parked          any ──error, or session over──▶ over
-//                                 └──end of stream──▶ over
+//   identifying ──4 bytes──▶ streaming ◀──▶ parked          any ──error, or session over──▶ draining ──▶ over
+//                                 └──end of stream──▶ draining
+//
+// Draining: page data of this channel may still be on its way to another node's worker; with one node it
+// lasts no time.
 #pragma once
 
 #include <array>
@@ -57,14 +60,14 @@ class Channel {
   Counter ring_depth_max;  // most slices seen waiting: how far the worker fell behind
 
  private:
-  enum class State : uint8_t { identifying, streaming, parked, over };
+  enum class State : uint8_t { identifying, streaming, parked, draining, over };
 
   // Each returns the bytes used; fewer than given means the parser parked or failed.
   std::size_t identify(Bytes piece) noexcept;
   std::size_t feed(Bytes piece) noexcept;
   void stream_ended(StreamEnd end) noexcept;
   void release_unneeded() noexcept;
-  void give_up() noexcept;
+  uint32_t drain() noexcept;
 
   Handoff& connection_;
   ChannelDirectory& directory_;

@@ -20,6 +20,10 @@ class FakeParser final : public ChannelParser {
       if (!allowed) return {0, ParseStatus::parked};
       parked_ = false;
       ++continued;
+      if (fails_next) {
+        error_ = make_error(ErrorClass::bad_stream, text.size(), "fake: record", "behind a barrier");
+        return {0, ParseStatus::failed};
+      }
     }
     std::size_t used = 0;
     for (const std::byte byte : piece) {
@@ -47,6 +51,7 @@ class FakeParser final : public ChannelParser {
   std::string text;
   bool allowed = true;
   bool complete = false;
+  bool fails_next = false;  // when it goes on after having been parked
   uint64_t needed = kNothingNeeded;
   int calls = 0;
   int continued = 0;
@@ -191,6 +196,41 @@ TEST_F(ChannelTest, lets_go_when_the_session_is_over) {
   EXPECT_TRUE(channel_.over());
   EXPECT_TRUE(handoff_.detached());
   EXPECT_EQ(home(), 1U);
+}
+
+// With memory on several nodes another worker may still be reading the buffers: at the end of the stream,
+// after a failure, and when the session ends.
+TEST_F(ChannelTest, buffers_under_way_to_another_node_are_kept_to_the_end) {
+  send("main");
+  directory_.parser.needed = 0;
+  directory_.parser.complete = true;
+  channel_.do_work(64);
+  end(StreamEnd::fin);
+  channel_.do_work(64);
+  directory_.is_over = true;
+  channel_.do_work(64);
+  EXPECT_FALSE(channel_.over());
+  EXPECT_FALSE(handoff_.detached());
+  EXPECT_EQ(home(), 0U);
+  directory_.parser.needed = ChannelParser::kNothingNeeded;
+  EXPECT_EQ(channel_.do_work(64), 1U);
+  EXPECT_TRUE(channel_.over());
+  EXPECT_TRUE(handoff_.detached());
+  EXPECT_EQ(home(), 1U);
+}
+
+// The bytes behind a barrier were fed before it opened; the failure shows without another slice.
+TEST_F(ChannelTest, a_failure_when_a_parked_parser_goes_on_lets_go_too) {
+  directory_.parser.allowed = false;
+  send("mainP");
+  channel_.do_work(64);
+  directory_.parser.fails_next = true;
+  directory_.parser.allowed = true;
+  channel_.do_work(64);
+  channel_.do_work(64);
+  EXPECT_EQ(directory_.errors.size(), 1U);
+  EXPECT_TRUE(channel_.over());
+  EXPECT_TRUE(handoff_.detached());
 }
 
 TEST_F(ChannelTest, a_worker_lets_go_of_what_is_over) {
