@@ -166,8 +166,12 @@ def _devices(folder):
 
 
 def _two_large_nodes(folder):
+    # The second length is no multiple of 256 KiB for the source's sake: for a block behind the first, TCG resets the
+    # wrong TLB range when it syncs the dirty bitmap in whole words (QEMU include/exec/ram_addr.h,
+    # cpu_physical_memory_sync_dirty_bitmap), and pages that the guest goes on writing are not sent again. Seen with
+    # 10.0.2 and a receiver other than migrx, too. An odd length takes the bit by bit path, which is right.
     return [Backend("near", 192 * MIB, path=os.path.join(folder, "near.source")),
-            Backend("far", 192 * MIB, path=os.path.join(folder, "far.source"))]
+            Backend("far", 192 * MIB + (64 << 10), path=os.path.join(folder, "far.source"))]
 
 
 def linux():

@@ -32,6 +32,15 @@ def expect_same(name, received, wanted):
            " ".join("%#x" % offset for offset in offsets))
 
 
+def _first_difference(source, received, offset):
+    """Says how the page at `offset` differs, which tells a stale page from a wrong one."""
+    wanted, got = source[offset:offset + PAGE], received[offset:offset + PAGE]
+    places = [at for at in range(PAGE) if wanted[at] != got[at]]
+    first = places[0] & ~7
+    return "; there %d bytes differ, at %#x..%#x; source %s, received %s" % (
+        len(places), places[0], places[-1], wanted[first:first + 16].hex(), got[first:first + 16].hex())
+
+
 def expect_same_files(name, received_path, source_path):
     """Fails unless the received file holds exactly the source's bytes."""
     size = os.path.getsize(source_path)
@@ -40,8 +49,9 @@ def expect_same_files(name, received_path, source_path):
         with mmap.mmap(one.fileno(), 0, prot=mmap.PROT_READ) as received, \
                 mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ) as source:
             offsets, count = differing_pages(source, received)
-    expect(count == 0, "%s: %d of %d pages differ, first at %s", name, count, size // PAGE,
-           " ".join("%#x" % offset for offset in offsets))
+            detail = _first_difference(source, received, offsets[0]) if offsets else ""
+    expect(count == 0, "%s: %d of %d pages differ, first at %s%s", name, count, size // PAGE,
+           " ".join("%#x" % offset for offset in offsets), detail)
 
 
 def expect_same_small_blocks(source, receiver, folder):

@@ -71,7 +71,7 @@ class Machine:
         self.accel = accel or os.environ.get("MIGRX_ACCEL", "tcg")
         size = sum(backend.size for backend in self.backends)
         command = [qemu_program(version), "-nodefaults", "-display", "none", "-no-user-config", "-name", name,
-                   "-accel", self.accel, "-smp", str(cpus), "-m", "%dM" % (size // MIB),
+                   "-accel", self.accel, "-smp", str(cpus), "-m", "%dk" % (size // 1024),
                    "-qmp", "unix:%s,server=on,wait=off" % self._qmp_path,
                    "-chardev", "file,id=console,path=%s,append=on" % self.console_path,
                    "-serial", "chardev:console"]
