@@ -99,11 +99,9 @@ def damaged(folder):
         Snapshot(capabilities={"mapped_ram": True}).make(folder, path, stack)
         size = os.path.getsize(path)
         received = os.path.join(folder, "received")
-        for cut in (0, 7, 40, 1000, MIB + 5, size // 2, size - SIZE // 2):
-            short = os.path.join(disk, "short")
-            subprocess.run(["cp", "--sparse=always", path, short], check=True)
-            os.truncate(short, cut)
-            status, report, output = _run_load(folder, short, {"mem": "%s,size=%d" % (received, SIZE)})
+        for cut in (size - SIZE // 2, size // 2, MIB + 5, 1000, 40, 7, 0):
+            os.truncate(path, cut)
+            status, report, output = _run_load(folder, path, {"mem": "%s,size=%d" % (received, SIZE)})
             expect(status == 1, "a snapshot cut at %d of %d: exit status %d: %s", cut, size, status, output[-800:])
             expect(report["error"], "a snapshot cut at %d has no error in its report", cut)
             expect(not os.path.exists(received), "a snapshot cut at %d left %s", cut, received)
