@@ -134,7 +134,8 @@ void AgentThread::start() {
 void AgentThread::run() noexcept {
   uint32_t empty_turns = 0;
   uint64_t turn_began_ns = monotonic_ns();
-  while (!stop_.load(std::memory_order_relaxed)) {
+  while (!stop_.load(
+      std::memory_order_acquire)) {  // pairs with stop(): on_stop() sees what the caller did before
     uint32_t work = 0;
     for (Agent* const agent : agents_) work += agent->do_work(turn_began_ns);
     if (work == 0) pause(options_.idle, ++empty_turns);
@@ -155,7 +156,7 @@ void AgentThread::run() noexcept {
 
 void AgentThread::stop() noexcept {
   if (!thread_.joinable()) return;
-  stop_.store(true, std::memory_order_relaxed);
+  stop_.store(true, std::memory_order_release);  // pairs with run()
   thread_.join();
 }
 
