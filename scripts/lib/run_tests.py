@@ -86,7 +86,9 @@ def read_junit(path):
 def unit_tests(folder, environment=None, wrapper=None, tests=()):
     """Runs meson's tests of a built folder, or those named."""
     path = os.path.join(ROOT, folder)
-    junit = os.path.join(path, "meson-logs", "testlog.junit.xml")
+    # meson adds the wrapper's name to that of the log.
+    logs = "testlog-%s" % wrapper.split()[0] if wrapper else "testlog"
+    junit = os.path.join(path, "meson-logs", logs + ".junit.xml")
     if os.path.exists(junit):
         os.unlink(junit)
     command = ["meson", "test", "-C", path, "--no-rebuild", "--print-errorlogs", "--timeout-multiplier", "6"]
