@@ -48,6 +48,16 @@ def multifd():
         yield _case("multifd-4-dirty-%s" % version, Transfer(version, channels=4, dirty_s=2.0))
         yield _case("multifd-4-no-return-path-%s" % version,
                     Transfer(version, channels=4, return_path=False), quick=version == "10")
+    # Two poll cores with a queue each and two workers, on two threads: connections are spread, frames that come by the
+    # wrong queue are forwarded, and the barrier is met across threads.
+    yield _case("multifd-8-two-queues-10",
+                Transfer("10", channels=8, dirty_s=2.0,
+                         receiver_extra=("--poll-cores", "0,1", "--loader-cores", "0,1", "--idle", "yield")))
+    yield _case("compress-two-workers-7.2",
+                Transfer("7.2", dirty_s=1.5, capabilities={"compress": True}, receiver_capabilities=("compress",),
+                         parameters={"compress_threads": 4, "compress_wait_thread": True},
+                         receiver_extra=("--poll-cores", "0", "--loader-cores", "0,1"),
+                         check=_at_least_one("compressed_pages")))
 
 
 def compressed_multifd():
