@@ -77,7 +77,7 @@ std::string hugepage_advice(uint64_t page_bytes, uint64_t pages_needed, NodeId n
 std::string parse_ram_spec(const std::string& text, RamSpec& out) {
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0)
-    return "--ram " + text + ": expected ID=PATH[,size=4G][,node=0]";
+    return "--ram " + text + ": expected ID=PATH[,size=4G][,node=0][,addr=0]";
   out = {};
   out.id = text.substr(0, equals);
   std::size_t at = text.find(',', equals);
@@ -95,8 +95,13 @@ std::string parse_ram_spec(const std::string& text, RamSpec& out) {
       if (!parse_size(option.substr(5), node) || node > 1023)
         return "--ram " + text + ": node must be a number";
       out.node = NodeId{static_cast<int32_t>(node)};
+    } else if (option.starts_with("addr=")) {
+      uint64_t addr = 0;
+      if (!parse_size(option.substr(5), addr))
+        return "--ram " + text + ": addr must be a number of bytes such as 4G";
+      out.addr = addr;
     } else {
-      return "--ram " + text + ": unknown option '" + option + "' (size=, node=)";
+      return "--ram " + text + ": unknown option '" + option + "' (size=, node=, addr=)";
     }
   }
   return {};

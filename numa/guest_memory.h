@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,12 +22,14 @@
 
 namespace migrx {
 
-// "ID=PATH[,size=4G][,node=0]" of --ram.
+// "ID=PATH[,size=4G][,node=0][,addr=0]" of --ram.
 struct RamSpec {
   std::string id;
   std::string path;
   uint64_t size = 0;  // bytes; 0: that of the existing file
   NodeId node = kAnyNode;
+  // QEMU's mr->addr of the block at the destination, where its order among the blocks does not tell.
+  std::optional<uint64_t> addr;
 };
 // Empty: `out` is filled. Otherwise what is wrong with the text.
 [[nodiscard]] std::string parse_ram_spec(const std::string& text, RamSpec& out);

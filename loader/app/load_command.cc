@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "dataplane/agent_thread.h"
+#include "loader/app/destinations.h"
 #include "loader/app/dump.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/network.h"
@@ -18,7 +19,7 @@
 #include "loader/app/signals.h"
 #include "loader/app/terminal.h"
 #include "loader/app/workers.h"
-#include "loader/handoff/device_state_file.h"
+#include "loader/handoff/destination_qemu.h"
 #include "loader/snapshot/file_loader.h"
 #include "numa/cpu_list.h"
 
@@ -35,6 +36,7 @@ struct LoadOptions {
   std::string loader_cores;
   std::optional<std::string> dump_blocks;
   std::optional<std::string> report;
+  std::optional<std::string> handoff;
   bool no_handoff = false;
   bool unlink = false;
   bool quiet = false;
@@ -140,8 +142,9 @@ int load(const LoadOptions& options) {
     const PageKernels* const kernels = select_page_kernels(problem);
     if (kernels == nullptr) throw SetupError(problem);
     CompressJobs compress(0, 1, *kernels);
-    DeviceStateFile destination(options.dump_blocks ? *options.dump_blocks + "/device-state" : "");
-    FileLoader loader(std::move(settings), guest.table(), destination, *kernels, compress);
+    const std::unique_ptr<Destination> destination =
+        make_destination(options.handoff, options.dump_blocks, ram, guest.table().list());
+    FileLoader loader(std::move(settings), guest.table(), *destination, *kernels, compress);
     exit_status = 1;
     report.error = loader.run([&](uint64_t position) {
       if (terminal.due(now_s()))
@@ -190,7 +193,8 @@ void add_load_command(CLI::App& app, int& exit_status) {
       ->add_option("--offset", options->offset,
                    "where the stream begins in the file, as in file:FILE,offset=")
       ->transform(CLI::AsSizeValue(false));
-  command->add_option("--ram", options->ram, "file of a RAM block: ID=PATH[,size=4G][,node=0]; may repeat");
+  command->add_option("--ram", options->ram,
+                      "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0]; may repeat");
   command->add_option("--private-ram-max", options->private_ram_max, "most memory for blocks without a file")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
@@ -201,7 +205,10 @@ void add_load_command(CLI::App& app, int& exit_status) {
                    "threads that read a mapped-ram snapshot (default: one per CPU)")
       ->check(CLI::Range(1, 256));
   command->add_option("--loader-cores", options->loader_cores, "CPUs for them, e.g. 4-7");
-  command->add_flag("--no-handoff", options->no_handoff, "no destination QEMU: keep RAM and device state");
+  auto* const handoff = command->add_option("--handoff", options->handoff,
+                                            "unix:PATH of the destination QEMU's incoming socket");
+  command->add_flag("--no-handoff", options->no_handoff, "no destination QEMU: keep RAM and device state")
+      ->excludes(handoff);
   command->add_option("--dump-blocks", options->dump_blocks,
                       "directory for the blocks without a file and the device state");
   command->add_option("--report", options->report, "file for the JSON report");

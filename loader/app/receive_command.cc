@@ -10,6 +10,7 @@
 
 #include "dataplane/agent_thread.h"
 #include "dataplane/dpdk/eal.h"
+#include "loader/app/destinations.h"
 #include "loader/app/dump.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/network.h"
@@ -20,7 +21,6 @@
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
 #include "loader/app/workers.h"
-#include "loader/handoff/device_state_file.h"
 #include "numa/cpu_list.h"
 
 namespace migrx {
@@ -127,13 +127,14 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
 
-    DeviceStateFile destination(options.dump_blocks ? *options.dump_blocks + "/device-state" : "");
+    const std::unique_ptr<Destination> destination =
+        make_destination(options.handoff, options.dump_blocks, ram, guest.table().list());
     const SessionSettings settings = session_settings(options);
     Workers workers(placement, settings.connections_max);
-    Session session(workers.with_routers(settings), guest.table(), destination.events(), workers.kernels(),
+    Session session(workers.with_routers(settings), guest.table(), destination->events(), workers.kernels(),
                     workers.compress());
     SessionControl control(
-        session, destination, [&network] { return network.take_accepted(); }, workers.pointers(),
+        session, *destination, [&network] { return network.take_accepted(); }, workers.pointers(),
         limits_of(options), settings.main.switchover_ack);
 
     std::vector<std::unique_ptr<AgentThread>> threads;

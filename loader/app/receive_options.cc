@@ -5,6 +5,8 @@
 #include <array>
 #include <string_view>
 
+#include "loader/handoff/destination_qemu.h"
+
 namespace migrx {
 namespace {
 
@@ -79,7 +81,7 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
   const char* const memory = "Memory";
   command
       .add_option("--ram", o.ram,
-                  "file of a RAM block: ID=PATH[,size=4G][,node=0]; may repeat. Blocks not named "
+                  "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0]; may repeat. Blocks not named "
                   "stay in private memory")
       ->group(memory);
   command.add_flag("--unlink", o.unlink, "remove the files that migrx made after success, too")
@@ -117,10 +119,6 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       .add_flag("--no-handoff", o.no_handoff,
                 "no destination QEMU: keep RAM and device state (tests, forensics)")
       ->excludes(handoff)
-      ->group(destination);
-  command
-      .add_option("--qmp", o.qmp,
-                  "unix:PATH of the destination QEMU's QMP socket: migrx prepares it by itself")
       ->group(destination);
   command
       .add_option("--dump-blocks", o.dump_blocks,

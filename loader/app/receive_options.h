@@ -28,7 +28,7 @@ struct ReceiveOptions {
   std::string eal;                 // extra EAL arguments
 
   // Memory.
-  std::vector<std::string> ram;  // "ID=PATH[,size=4G][,node=0]"
+  std::vector<std::string> ram;  // "ID=PATH[,size=4G][,node=0][,addr=0]"
   bool unlink = false;
   uint64_t private_ram_max = 1ULL << 30;  // bytes of blocks without a file
 
@@ -42,7 +42,6 @@ struct ReceiveOptions {
   // The destination.
   std::optional<std::string> handoff;  // "unix:/run/vm0.sock"
   bool no_handoff = false;
-  std::optional<std::string> qmp;  // "unix:/run/vm0.qmp"
   std::optional<std::string> dump_blocks;
 
   // Placement.

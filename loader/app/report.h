@@ -18,7 +18,7 @@ struct Timeline {
   double precopy_s = -1;       // block list known, pages may flow
   double switchover_s = -1;    // the source's guest was stopped (first sign of it in the stream)
   double ram_complete_s = -1;  // the last page was in place
-  double device_state_s = -1;  // the last byte of device state had been passed on
+  double device_state_s = -1;  // the last byte of device state had come and was on its way to the destination
   double done_s = -1;          // verdict sent, source gone
 };
 

@@ -141,9 +141,9 @@ StreamError FileLoader::on_configuration(const Configuration& configuration) {
 StreamError FileLoader::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> entries) {
   if (StreamError error = blocks_.resolve(entries)) return error;
   moments_.blocks_known = settings_.now_ns();
-  if (reader_ != nullptr)
-    if (StreamError error = reader_->load(blocks_.list(), entries, stop_)) return error;
-  return destination_.events().on_ram_start(section, entries);
+  // First: the destination may want other page targets.
+  if (StreamError error = destination_.events().on_ram_start(section, entries)) return error;
+  return reader_ == nullptr ? StreamError{} : reader_->load(blocks_.list(), entries, stop_);
 }
 
 void FileLoader::on_ram_complete() noexcept {

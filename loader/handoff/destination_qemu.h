@@ -1,0 +1,56 @@
+// An unmodified destination QEMU, started with -incoming defer and told migrate-incoming unix:PATH, whose RAM
+// lies on the files that migrx loads and whose capability x-ignore-shared is on. It gets device state and
+// small blocks.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "loader/handoff/byte_fifo.h"
+#include "loader/handoff/stream_rewriter.h"
+#include "loader/main/return_path.h"
+#include "loader/session/destination.h"
+
+namespace migrx {
+
+// "unix:/run/vm0.sock" -> "/run/vm0.sock". False: not that form, or longer than a socket address can be.
+[[nodiscard]] bool parse_unix_address(const std::string& text, std::string& path);
+
+class DestinationQemu final : public Destination {
+ public:
+  // path: of its incoming socket. It is connected when the source's first byte has come: a destination
+  // accepts one connection only. addresses: see StreamRewriter.
+  DestinationQemu(std::string path, const RamBlockList& blocks, std::map<std::string, uint64_t> addresses);
+  ~DestinationQemu() override;
+  DestinationQemu(const DestinationQemu&) = delete;
+  DestinationQemu& operator=(const DestinationQemu&) = delete;
+
+  [[nodiscard]] MainEvents& events() noexcept override { return rewriter_; }
+  uint32_t do_work(uint64_t now_ns) override;
+  [[nodiscard]] Verdict verdict() const noexcept override { return verdict_; }
+  [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
+  void source_ended() override {}  // the destination knows when it has everything
+  void abandon() override;
+
+ private:
+  // For a destination that is started at the same time.
+  static constexpr uint64_t kConnectNs = 10'000'000'000;
+
+  bool connect(uint64_t now_ns);
+  uint32_t send_some();
+  uint32_t receive_some();
+  void refuse(const char* what, int error);
+
+  const std::string path_;
+  ByteFifo fifo_{4 << 20};
+  StreamRewriter rewriter_;
+  ReturnPathReader reader_;
+  int fd_ = -1;
+  bool connected_ = false;
+  uint64_t connect_since_ns_ = 0;
+  uint64_t sent_ = 0;
+  Verdict verdict_ = Verdict::pending;
+  StreamError error_;
+};
+
+}  // namespace migrx

@@ -1,0 +1,229 @@
+#include "loader/handoff/stream_rewriter.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace migrx {
+namespace {
+
+// Record flags, QEMU migration/ram.c.
+constexpr uint64_t kZero = 0x02;
+constexpr uint64_t kMemSize = 0x04;
+constexpr uint64_t kPage = 0x08;
+constexpr uint64_t kEos = 0x10;
+constexpr uint64_t kContinue = 0x20;
+
+constexpr const char* kCapabilities = "configuration/capabilities";
+constexpr const char* kIgnoreShared = "x-ignore-shared";
+
+// Appends QEMU's encodings to a vector: cold parts only.
+class Writer {
+ public:
+  explicit Writer(std::vector<std::byte>& out) : out_(out) {}
+  Writer& u8(uint8_t v) {
+    out_.push_back(static_cast<std::byte>(v));
+    return *this;
+  }
+  Writer& be16(uint16_t v) { return u8(static_cast<uint8_t>(v >> 8)).u8(static_cast<uint8_t>(v)); }
+  Writer& be32(uint32_t v) { return be16(static_cast<uint16_t>(v >> 16)).be16(static_cast<uint16_t>(v)); }
+  Writer& be64(uint64_t v) { return be32(static_cast<uint32_t>(v >> 32)).be32(static_cast<uint32_t>(v)); }
+  Writer& text(std::string_view s) {
+    for (const char c : s) u8(static_cast<uint8_t>(c));
+    return *this;
+  }
+  Writer& str8(std::string_view s) { return u8(static_cast<uint8_t>(s.size())).text(s); }
+  Writer& raw(Bytes b) {
+    out_.insert(out_.end(), b.begin(), b.end());
+    return *this;
+  }
+  Writer& command(MigCommand command, Bytes payload) {
+    return u8(static_cast<uint8_t>(SectionType::command))
+        .be16(static_cast<uint16_t>(command))
+        .be16(static_cast<uint16_t>(payload.size()))
+        .raw(payload);
+  }
+
+ private:
+  std::vector<std::byte>& out_;
+};
+
+bool all_zero(const std::byte* page) noexcept {
+  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageBytes - 1) == 0;
+}
+
+}  // namespace
+
+StreamRewriter::StreamRewriter(const RamBlockList& blocks, std::map<std::string, uint64_t> addresses,
+                               ByteFifo& out)
+    : blocks_(blocks), addresses_(std::move(addresses)), out_(out) {}
+
+void StreamRewriter::emit(const std::vector<std::byte>& bytes) noexcept {
+  [[maybe_unused]] const std::size_t written = out_.write(bytes);  // writable() promised the room
+}
+
+bool StreamRewriter::writable() noexcept {
+  return pump() && out_.room() >= kMainEventBytesMax;
+}
+
+StreamError StreamRewriter::on_header(uint32_t version) {
+  std::vector<std::byte> bytes;
+  Writer(bytes).be32(0x5145564d).be32(version);
+  emit(bytes);
+  return {};
+}
+
+StreamError StreamRewriter::on_configuration(const Configuration& configuration) {
+  if (!configuration.present)
+    return make_error(
+        ErrorClass::unsupported, 8, "configuration",
+        "the source sends no configuration section (machine types up to 2.3), so a destination cannot be "
+        "told that its RAM is in place: use --no-handoff or a newer machine type");
+  std::vector<std::byte> bytes;
+  Writer writer(bytes);
+  writer.u8(static_cast<uint8_t>(SectionType::configuration))
+      .be32(static_cast<uint32_t>(configuration.machine.size()))
+      .text(configuration.machine);
+  for (const ConfigurationSubsection& subsection : configuration.subsections)
+    if (subsection.name != kCapabilities) writer.raw(subsection.raw);
+  // Capabilities that QEMU validates; mapped-ram belongs to the file this may come from, not to what goes
+  // out.
+  std::vector<std::string> names;
+  for (const std::string& name : configuration.capabilities)
+    if (name != "mapped-ram" && name != kIgnoreShared) names.push_back(name);
+  names.emplace_back(kIgnoreShared);
+  writer.u8(static_cast<uint8_t>(SectionType::subsection)).str8(kCapabilities).be32(1);
+  writer.be32(static_cast<uint32_t>(names.size()));
+  for (const std::string& name : names) writer.str8(name);
+  // The destination's own SHUT is the verdict, and the end of the device state, whatever the source does.
+  constexpr std::array<std::byte, 4> kOne{std::byte{0}, std::byte{0}, std::byte{0}, std::byte{1}};
+  writer.command(MigCommand::open_return_path, {}).command(MigCommand::ping, kOne);
+  emit(bytes);
+  return {};
+}
+
+StreamError StreamRewriter::on_command(MigCommand command, Bytes payload) {
+  // The return path has been opened above, and SWITCHOVER_START is unknown to QEMU before 10.0 and needed by
+  // none.
+  if (command == MigCommand::open_return_path || command == MigCommand::ping ||
+      command == MigCommand::switchover_start)
+    return {};
+  std::vector<std::byte> bytes;
+  Writer(bytes).command(command, payload);
+  emit(bytes);
+  return {};
+}
+
+StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) {
+  ram_section_ = section.section_id;
+  Writer writer(start_);
+  writer.u8(static_cast<uint8_t>(SectionType::start))
+      .be32(section.section_id)
+      .str8(section.idstr)
+      .be32(section.instance_id)
+      .be32(section.version_id);
+  uint64_t total = 0;
+  for (const BlockEntry& entry : blocks) total += entry.used_length;
+  writer.be64(total | kMemSize);
+  // File-backed blocks stand first in our list, in the order of --ram.
+  std::map<std::string, uint64_t> addresses;
+  uint64_t sum = 0;
+  uint64_t private_pages = 0;
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    if (!blocks_[i].file_backed()) {
+      private_pages += blocks_[i].pages();
+      // The destination's own block need not be zero (firmware): zero pages of the stream must be sent on,
+      // too.
+      RamBlock& block = blocks_[i];
+      block.set_target({block.host(), &block.written(), /*untouched_is_zero=*/false});
+      continue;
+    }
+    addresses[blocks_[i].idstr()] = sum;
+    sum += blocks_[i].used_length();
+  }
+  for (const auto& [idstr, address] : addresses_) addresses[idstr] = address;
+  for (const BlockEntry& entry : blocks)
+    writer.str8(entry.idstr).be64(entry.used_length).be64(addresses[entry.idstr]);
+  writer.be64(kEos);
+  pages_.reserve(2 * private_pages);  // a PART that is on its way and END behind it
+  return {};
+}
+
+void StreamRewriter::on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept {
+  if (type != SectionType::start) return;
+  footers_ = has_footer;
+  if (has_footer) Writer(start_).u8(static_cast<uint8_t>(SectionType::footer)).be32(section_id);
+  emit(start_);
+  start_.clear();
+}
+
+void StreamRewriter::take_pages() noexcept {
+  for (std::size_t i = 0; i < blocks_.size(); ++i)
+    if (!blocks_[i].file_backed())
+      blocks_[i].target().bits->take([&](uint64_t page) { pages_.push_back({&blocks_[i], page}); });
+}
+
+void StreamRewriter::on_epoch_closed(uint64_t /*k*/) noexcept {
+  // START still waits for its footer, or the section before is still on its way: what has changed stays
+  // marked.
+  if (pending_ || !start_.empty()) return;
+  take_pages();
+  pending_ = !pages_.empty();
+}
+
+void StreamRewriter::on_ram_complete() noexcept {
+  take_pages();  // behind those of a PART that may be on its way
+  pending_ = true;
+  final_ = true;
+}
+
+bool StreamRewriter::pump() noexcept {
+  std::array<std::byte, 13> word;
+  while (pending_) {
+    if (!open_) {
+      if (out_.room() < word.size()) return false;
+      word[0] = static_cast<std::byte>(final_ ? SectionType::end : SectionType::part);
+      store_be32(&word[1], ram_section_);
+      (void)out_.write({word.data(), 5});
+      open_ = true;
+      end_open_ = final_;
+      last_block_ = nullptr;
+    }
+    for (; next_page_ < pages_.size(); ++next_page_)
+      if (!emit_page(pages_[next_page_])) return false;
+    if (out_.room() < word.size()) return false;
+    store_be64(word.data(), kEos);
+    word[8] = static_cast<std::byte>(SectionType::footer);
+    store_be32(&word[9], ram_section_);
+    (void)out_.write({word.data(), footers_ ? 13U : 8U});
+    open_ = false;
+    pending_ =
+        final_ && !end_open_;  // RAM was completed while a PART was on its way: END follows, without pages
+    pages_.clear();
+    next_page_ = 0;
+  }
+  return true;
+}
+
+bool StreamRewriter::emit_page(const Page& page) noexcept {
+  const std::string& idstr = page.block->idstr();
+  if (out_.room() < 8 + 1 + kIdstrMax + kPageBytes) return false;
+  const std::byte* const content = page.block->host() + page.index * kPageBytes;
+  const bool zero = all_zero(content);
+  const bool same_block = page.block == last_block_;
+  last_block_ = page.block;
+  std::array<std::byte, 9> word;
+  store_be64(word.data(), page.index * kPageBytes | (zero ? kZero : kPage) | (same_block ? kContinue : 0));
+  word[8] = static_cast<std::byte>(idstr.size());
+  (void)out_.write({word.data(), same_block ? 8U : 9U});
+  if (!same_block) (void)out_.write({reinterpret_cast<const std::byte*>(idstr.data()), idstr.size()});
+  constexpr std::array kNull{std::byte{0}};
+  (void)out_.write(zero ? Bytes{kNull} : Bytes{content, kPageBytes});
+  return true;
+}
+
+std::size_t StreamRewriter::on_tail(Bytes bytes) noexcept {
+  return pump() ? out_.write(bytes) : 0;
+}
+
+}  // namespace migrx

@@ -1,0 +1,76 @@
+// The stream that a destination QEMU with x-ignore-shared gets: the source's, without the RAM that migrx
+// loads.
+//
+//   header, configuration (+ x-ignore-shared), OPEN_RETURN_PATH, PING
+//   RAM START: every block with its length and address
+//   RAM PART:  pages of private blocks (ROMs, video memory) as each epoch closes, if there are any
+//   RAM END:   those that changed since; then, untouched, everything behind the source's RAM END
+//
+// What belongs to the fast path (multifd, pages of file-backed blocks, compressed records) never gets here.
+// The destination compares an ignored block's address with its own mr->addr, the offset of the memory region
+// in its parent (QEMU migration/ram.c, parse_ramblock): 0 for a single backend, the sum of the backends
+// before it with several.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "loader/handoff/byte_fifo.h"
+#include "loader/main/main_events.h"
+#include "loader/ram/ram_block.h"
+
+namespace migrx {
+
+// Main's worker only. When a page is read here, a channel of the next epoch may be writing it: its bit is set
+// behind that write, so the page is forwarded once more, at the latest in END, when nobody writes.
+class StreamRewriter final : public MainEvents {
+ public:
+  // addresses: mr->addr by block name, where it is not what the order of the file-backed blocks says. out has
+  // room for at least two events of kMainEventBytesMax. Both references must outlive the rewriter.
+  StreamRewriter(const RamBlockList& blocks, std::map<std::string, uint64_t> addresses, ByteFifo& out);
+
+  [[nodiscard]] bool writable() noexcept override;
+  StreamError on_header(uint32_t version) override;
+  StreamError on_configuration(const Configuration& configuration) override;
+  StreamError on_command(MigCommand command, Bytes payload) override;
+  StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) override;
+  void on_ram_section_begin(SectionType, uint32_t) noexcept override {}
+  void on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept override;
+  void on_epoch_closed(uint64_t k) noexcept override;
+  void on_ram_complete() noexcept override;
+  void on_other_section_begin(const SectionHeader&) noexcept override {}
+  [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override { return out_.write(bytes); }
+  void on_other_section_end(const SectionHeader&) noexcept override {}
+  [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
+
+ private:
+  struct Page {
+    const RamBlock* block;
+    uint64_t index;
+  };
+
+  void emit(const std::vector<std::byte>& bytes) noexcept;
+  void take_pages() noexcept;
+  // Writes the section at hand as far as there is room; true: nothing is left of it.
+  [[nodiscard]] bool pump() noexcept;
+  [[nodiscard]] bool emit_page(const Page& page) noexcept;
+
+  const RamBlockList& blocks_;
+  const std::map<std::string, uint64_t> addresses_;
+  ByteFifo& out_;
+  std::vector<std::byte> start_;  // RAM START, until its footer is known
+  uint32_t ram_section_ = 0;
+  bool footers_ = true;
+
+  // The PART or END being written.
+  std::vector<Page> pages_;  // capacity for every private page: never grows behind on_ram_start
+  std::size_t next_page_ = 0;
+  const RamBlock* last_block_ = nullptr;  // of the record before, in this section
+  bool open_ = false;                     // its header has been written
+  bool end_open_ = false;                 // and it was END's
+  bool pending_ = false;                  // a section is being written
+  bool final_ = false;                    // RAM is complete: END is due
+};
+
+}  // namespace migrx

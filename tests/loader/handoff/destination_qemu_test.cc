@@ -1,0 +1,184 @@
+// A destination played by the test: a listener on a UNIX socket.
+#include "loader/handoff/destination_qemu.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "loader/main/main_channel.h"
+#include "numa/guest_memory.h"
+#include "tests/loader/main_stream_builder.h"
+
+namespace migrx {
+namespace {
+
+using test::MainStreamBuilder;
+using test::make_page;
+
+constexpr uint64_t kRam = 8 * kPageBytes;
+constexpr uint64_t kVga = 4 * kPageBytes;
+
+// Gives the source's stream to a MainChannel whose events go to the destination, as a session does.
+class DestinationQemuTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ram_.resize(kRam + kPageBytes);
+    vga_.resize(kVga + kPageBytes);
+    blocks_.add(std::make_unique<RamBlock>("mem", aligned(ram_), kRam, true, true, kAnyNode));
+    blocks_.add(std::make_unique<RamBlock>("vga", aligned(vga_), kVga, false, true, kAnyNode));
+    std::string problem;
+    kernels_ = select_page_kernels(problem);
+    destination_ = std::make_unique<DestinationQemu>(path_, blocks_, std::map<std::string, uint64_t>{});
+    compress_ = std::make_unique<CompressJobs>(0, 1, *kernels_);
+    channel_ = std::make_unique<MainChannel>(settings_, destination_->events(), blocks_, barrier_, *compress_,
+                                             *kernels_);
+  }
+  void TearDown() override {
+    for (const int fd : {listener_, peer_})
+      if (fd >= 0) ::close(fd);
+    std::filesystem::remove(path_);
+  }
+  static std::byte* aligned(std::vector<std::byte>& memory) {
+    return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(memory.data()) + kPageBytes - 1) &
+                                        ~uintptr_t{kPageBytes - 1});
+  }
+  void listen() {
+    listener_ = ::socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::snprintf(address.sun_path, sizeof address.sun_path, "%s", path_.c_str());
+    ASSERT_EQ(::bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    ASSERT_EQ(::listen(listener_, 1), 0);
+  }
+  void feed(const std::vector<std::byte>& bytes) {
+    Bytes rest{bytes};
+    for (int turn = 0; turn < 1000; ++turn) {
+      if (channel_->ready()) {
+        const ParseResult result = channel_->parse(rest);
+        ASSERT_NE(result.status, ParseStatus::failed) << channel_->error().message();
+        rest = rest.subspan(result.consumed);
+      }
+      work();
+    }
+    ASSERT_TRUE(rest.empty());
+  }
+  void work() {
+    now_ns_ += 1'000'000;
+    destination_->do_work(now_ns_);
+    if (listener_ >= 0 && peer_ < 0) {
+      peer_ = ::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK);
+    }
+    std::byte buffer[4096];
+    for (ssize_t n; peer_ >= 0 && (n = ::recv(peer_, buffer, sizeof buffer, MSG_DONTWAIT)) > 0;)
+      got_.insert(got_.end(), buffer, buffer + n);
+  }
+  void answer(const std::vector<std::byte>& bytes) {
+    ASSERT_EQ(::send(peer_, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+    for (int i = 0; i < 5; ++i) work();
+  }
+  static std::vector<std::byte> shut(uint32_t value) {
+    const auto message = make_shut(value);
+    return {message.begin(), message.end()};
+  }
+
+  std::string path_ = "/tmp/migrx-destination-test-" + std::to_string(::getpid());
+  std::vector<std::byte> ram_;
+  std::vector<std::byte> vga_;
+  RamBlockList blocks_;
+  const MainSettings settings_;
+  FlushBarrier barrier_{0};
+  const PageKernels* kernels_ = nullptr;
+  std::unique_ptr<DestinationQemu> destination_;
+  std::unique_ptr<CompressJobs> compress_;
+  std::unique_ptr<MainChannel> channel_;
+  std::vector<std::byte> got_;
+  uint64_t now_ns_ = 1'000'000'000;
+  int listener_ = -1;
+  int peer_ = -1;
+};
+
+std::vector<std::byte> source_stream() {
+  MainStreamBuilder b;
+  b.header().configuration().open_return_path().ping(7);
+  b.ram_start({{"mem", kRam, {}}, {"vga", kVga, {}}}).ram_close();
+  b.ram_part().page("mem", 0, make_page(1)).page("vga", kPageBytes, make_page(2)).zero("vga", 0).ram_close();
+  b.ram_part().page("mem", kPageBytes, make_page(3)).ram_close();
+  b.switchover_start();
+  b.ram_end().page("vga", 2 * kPageBytes, make_page(4)).ram_close().device_tail();
+  return b.take();
+}
+
+// What the destination must see, written down by hand: no page of `mem`, all of `vga`, an address behind each
+// length.
+std::vector<std::byte> expected_stream() {
+  MainStreamBuilder b;
+  b.header().configuration().capabilities({"x-ignore-shared"}).open_return_path().ping(1);
+  b.ram_start({{"mem", kRam, {0}}, {"vga", kVga, {0}}}).ram_close();
+  b.ram_part().zero("vga", 0).page("vga", kPageBytes, make_page(2)).ram_close();
+  // A section begins with the block's name again. Without multifd the EOS inside END closes an epoch, so the
+  // last page goes out in a PART and END has none left.
+  MainStreamBuilder end;
+  end.ram_part().page("vga", 2 * kPageBytes, make_page(4)).ram_close().ram_end().ram_close().device_tail();
+  return b.raw(end.bytes()).take();
+}
+
+TEST_F(DestinationQemuTest, gets_device_state_and_private_blocks_only) {
+  listen();
+  feed(source_stream());
+  EXPECT_EQ(got_, expected_stream());
+  EXPECT_EQ(destination_->verdict(), Verdict::pending);
+  answer({std::byte{0}, std::byte{2}, std::byte{0}, std::byte{4}, std::byte{0}, std::byte{0}, std::byte{0},
+          std::byte{1}});
+  EXPECT_EQ(destination_->verdict(), Verdict::pending);
+  answer(shut(0));
+  EXPECT_EQ(destination_->verdict(), Verdict::accepted);
+}
+
+TEST_F(DestinationQemuTest, shut_1_is_a_refusal) {
+  listen();
+  feed(source_stream());
+  answer(shut(1));
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_NE(destination_->error().message().find("SHUT 1"), std::string::npos);
+}
+
+TEST_F(DestinationQemuTest, an_early_end_is_a_refusal) {
+  listen();
+  feed(source_stream());
+  ::close(std::exchange(peer_, -1));
+  ::close(std::exchange(listener_, -1));
+  work();
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+}
+
+TEST_F(DestinationQemuTest, nonsense_on_the_return_path_is_cut_off) {
+  listen();
+  feed(source_stream());
+  answer(std::vector<std::byte>(64, std::byte{0xee}));
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+}
+
+TEST_F(DestinationQemuTest, a_missing_socket_is_waited_for_and_then_refused_with_what_to_do) {
+  feed(source_stream());  // one second of the test's clock
+  EXPECT_EQ(destination_->verdict(), Verdict::pending);
+  for (int i = 0; i < 10'000; ++i) work();
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_NE(destination_->error().message().find("migrate-incoming"), std::string::npos);
+}
+
+TEST(UnixAddress, form_and_length) {
+  std::string path;
+  EXPECT_TRUE(parse_unix_address("unix:/run/vm0.sock", path));
+  EXPECT_EQ(path, "/run/vm0.sock");
+  EXPECT_FALSE(parse_unix_address("/run/vm0.sock", path));
+  EXPECT_FALSE(parse_unix_address("unix:", path));
+  EXPECT_FALSE(parse_unix_address("unix:/" + std::string(108, 'x'), path));
+}
+
+}  // namespace
+}  // namespace migrx

@@ -1,0 +1,110 @@
+"""The guest runs on: migrx loads its RAM, an unmodified destination QEMU gets device state alone."""
+
+import contextlib
+import os
+import time
+
+from rig.guest import MIB, console_lines
+from rig.machine import Backend, Machine
+from rig.network import Network
+from rig.receiver import Receiver
+from rig.runner import Case, expect
+from rig.transfer import Transfer, need
+
+
+def _destination(folder, stack, version, machine, source, path):
+    """A QEMU that waits for its device state on a UNIX socket; its RAM is the files that migrx fills."""
+    backends = [Backend(backend.id, backend.size, path=os.path.join(path, "received." + backend.id))
+                for backend in source.backends]
+    destination = stack.enter_context(Machine(folder, version, machine, backends, namespace=source.namespace,
+                                              incoming="defer", name="destination"))
+    destination.set_capabilities(x_ignore_shared=True)
+    socket = os.path.join(folder, "handoff.sock")
+    destination.qmp.command("migrate-incoming", uri="unix:" + socket)
+    return destination, "unix:" + socket
+
+
+def _expect_no_gap(source, destination):
+    """The serial console went on: together the two print every count once, in order."""
+    lines = console_lines(source.console() + destination.console())
+    counts = [count for count, _pass, _bad in lines]
+    expect(counts == list(range(counts[0], counts[0] + len(counts))), "the console has a gap or a repeat: %r", counts)
+    expect(all(bad == 0 for _count, _pass, bad in lines), "the guest found wrong memory: %r", lines[-3:])
+    return len(console_lines(destination.console()))
+
+
+def _runs_on(version, destination_version, machine, transfer):
+    def run(folder):
+        need(version)
+        need(destination_version)
+        with contextlib.ExitStack() as stack:
+            network = stack.enter_context(Network(transfer.mtu))
+            source = transfer.start_source(folder, stack, network)
+            destination, address = _destination(folder, stack, destination_version, machine, source, folder)
+            options = {backend.id: "%s,size=%d" % (backend.path, backend.size) for backend in destination.backends}
+            receiver = stack.enter_context(Receiver(folder, network, options, transfer.channels, transfer.compression,
+                                                    transfer.receiver_capabilities, handoff=address))
+            expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+            source.migrate(receiver.uri)
+            transfer.converge(source)
+            source.wait_migration(timeout=transfer.timeout)
+            status = receiver.wait(60)
+            expect(status == 0, "migrx ended with %d: %s", status, receiver.log()[-2000:])
+            report = receiver.report()
+            deadline = time.monotonic() + 30
+            while len(console_lines(destination.console())) < 20 and time.monotonic() < deadline:
+                expect(destination.alive(), "the destination ended: %s", destination.log())
+                time.sleep(0.05)
+            lines = _expect_no_gap(source, destination)
+            expect(lines >= 20, "the guest printed only %d lines at the destination", lines)
+            expect(destination.running() and not source.running(), "not exactly one guest runs")
+            times = report["timeline"]
+            return "device state %.1f ms behind the last page; %d lines at the destination" % (
+                (times["device_state_s"] - times["ram_complete_s"]) * 1000, lines)
+    return run
+
+
+def _destination_dies(version, transfer):
+    def run(folder):
+        need(version)
+        with contextlib.ExitStack() as stack:
+            network = stack.enter_context(Network(transfer.mtu))
+            source = transfer.start_source(folder, stack, network)
+            destination, address = _destination(folder, stack, version, transfer.machine, source, folder)
+            options = {backend.id: "%s,size=%d" % (backend.path, backend.size) for backend in destination.backends}
+            receiver = stack.enter_context(Receiver(folder, network, options, transfer.channels, handoff=address))
+            expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+            source.migrate(receiver.uri)
+            time.sleep(1.0)
+            destination.process.kill()
+            source.set_parameters(max_bandwidth=1 << 40, downtime_limit=2000)
+            source.wait_migration(states=("failed",), timeout=60)
+            expect(receiver.wait(30) == 1, "migrx did not fail: %s", receiver.log()[-2000:])
+            before = len(source.counts())
+            time.sleep(1.0)
+            expect(source.running() and len(source.counts()) > before, "the source's guest does not go on")
+            return receiver.report()["error"]["message"]
+    return run
+
+
+def cases():
+    """All cases of handing a guest on."""
+    for version, destination in (("7.2", "7.2"), ("10", "10"), ("7.2", "10"), ("10", "7.2")):
+        machine = "pc-i440fx-7.2" if version != destination else "pc"
+        yield Case("handoff-%s-to-%s" % (version, destination),
+                   _runs_on(version, destination, machine, Transfer(version, machine, dirty_s=1.0)),
+                   version == destination, 120)
+        yield Case("handoff-multifd-%s-to-%s" % (version, destination),
+                   _runs_on(version, destination, machine, Transfer(version, machine, channels=4, dirty_s=1.5)),
+                   True, 120)
+    for version in ("7.2", "10"):
+        yield Case("handoff-q35-zstd-%s" % version,
+                   _runs_on(version, version, "q35",
+                            Transfer(version, "q35", channels=2, compression="zstd", dirty_s=1.0)), False, 120)
+        yield Case("handoff-numa-%s" % version,
+                   _runs_on(version, version, "pc",
+                            Transfer(version, "pc", channels=2, dirty_s=1.0,
+                                     backends=lambda folder: [Backend("m0", 48 * MIB), Backend("m1", 16 * MIB)])),
+                   version == "10", 120)
+        yield Case("handoff-destination-dies-%s" % version,
+                   _destination_dies(version, Transfer(version, "pc", channels=2, dirty_s=2.0)), True, 120)
