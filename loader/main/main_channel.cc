@@ -496,6 +496,14 @@ MainChannel::Outcome MainChannel::met_flush() noexcept {
   return std::nullopt;
 }
 
+StreamError MainChannel::closed_too_early() const noexcept {
+  StreamError error = make_error(ErrorClass::truncated, offset(), "main channel",
+                                 "closed inside the device state, before the source was told the outcome: "
+                                 "it has failed or was cancelled");
+  error.channel.index = ChannelName::kMain;
+  return error;
+}
+
 MainChannel::Outcome MainChannel::met_eos() noexcept {
   if (settings_.multifd_channels > 0 && mode_ == FlushMode::automatic) mode_ = FlushMode::section;
   const bool marker = settings_.multifd_channels == 0 || mode_ == FlushMode::section;

@@ -53,6 +53,9 @@ class MainChannel final : public ChannelParser {
   ParseResult parse(Bytes piece) noexcept override;
   [[nodiscard]] bool ready() noexcept override;
   StreamError end_of_stream() noexcept override;
+  // For the session, after end_of_stream(): the return path was open and the source did not wait for a
+  // verdict.
+  [[nodiscard]] StreamError closed_too_early() const noexcept;
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
   [[nodiscard]] uint64_t offset() const noexcept override { return in_.offset() + in_.carried(); }
   [[nodiscard]] uint64_t needed_from() noexcept override { return ram_.needed_from(); }

@@ -67,6 +67,8 @@ class CopyLane {
   Counter bytes_copied;  // written by serve()
 
  private:
+  void write(const CopyJob& job) noexcept;
+
   SpscRing<CopyJob> jobs_;
   // Parsing worker's line.
   alignas(kCacheLineBytes) Counter pushed_;

@@ -12,11 +12,15 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   if (state_ == State::parked) {
     if (!parser_->ready()) {
       parked_turns.add();
+      release_unneeded();
       return 0;
     }
     state_ = State::streaming;
     // What the parser does behind a barrier must not wait for more bytes to come: others wait for it.
-    if (feed({}), state_ != State::streaming) return 1;
+    if (feed({}), state_ != State::streaming) {
+      release_unneeded();
+      return 1;
+    }
     work = 1;
   }
   uint32_t taken = 0;
@@ -53,7 +57,7 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   slices.add(taken);
   if (state_ == State::draining) [[unlikely]]
     drain();
-  else if (taken > 0 || work > 0)
+  else
     release_unneeded();
   return work + taken;
 }
@@ -111,6 +115,8 @@ void Channel::stream_ended(StreamEnd end) noexcept {
   }
 }
 
+// Each turn, also when nothing came: slices kept for another node's worker may have closed the window, and
+// then nothing comes before they are released.
 void Channel::release_unneeded() noexcept {
   const uint32_t advanced = connection_.advanced_unreleased();
   if (advanced == 0) return;

@@ -167,7 +167,11 @@ void SessionControl::watch_clock(uint64_t now_ns) {
   }
   for (uint32_t i = 0; i < session_.barrier().channels(); ++i) {
     const Channel* const channel = channel_of(session_.multifd_connection(i));
-    if (channel != nullptr && channel->let_go() && session_.barrier().main_waits_for(i)) {
+    if (channel == nullptr || !channel->let_go()) continue;
+    // A source that is through closes its channels in good order (FIN), perhaps before main is through: that
+    // shows at the barrier. A reset, or a peer that no longer answers, is never good.
+    const bool broken = channel->end() == StreamEnd::reset || channel->end() == StreamEnd::timed_out;
+    if (session_.barrier().main_waits_for(i) || (broken && session_.state() != SessionState::device_state)) {
       session_.fail(session_.multifd_channel(i).closed_too_early());
       return;
     }
@@ -198,7 +202,13 @@ void SessionControl::judge(uint64_t now_ns) {
   if (!source_end_told_ && main != nullptr && main->end() != StreamEnd::none &&
       session_.state() == SessionState::device_state) {
     source_end_told_ = true;
-    destination_.source_ended();
+    // With a return path the source keeps main open until it has read our verdict (QEMU
+    // migration/migration.c, await_return_path_close_on_source): whoever closes before has failed, and its
+    // guest runs on.
+    if (!return_path_open_)
+      destination_.source_ended();
+    else if (destination_.verdict() == Verdict::pending)
+      session_.fail(session_.main_channel().closed_too_early());
   }
   switch (destination_.verdict()) {
     case Verdict::pending:

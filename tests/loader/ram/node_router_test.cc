@@ -45,6 +45,25 @@ TEST(CopyLane, a_job_is_complete_only_after_it_was_served) {
   EXPECT_EQ(lane.bytes_copied.read(), 128U);
 }
 
+// Found by the simulation, seed 87: two channels of one worker take turns, each in the middle of a page.
+TEST(CopyLane, pieces_of_two_channels_take_turns_at_any_byte) {
+  constexpr std::size_t kBytes = 2 * kPageBytes;
+  std::vector<std::byte> from(2 * kBytes);
+  for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<std::byte>(i * 31 % 251 + 1);
+  for (const std::size_t piece : {1U, 52U, 63U, 64U, 65U, 524U, 1448U}) {
+    alignas(kPageBytes) std::byte to[2][kBytes]{};
+    CopyLane lane(8, kernels());
+    for (std::size_t at = 0; at < kBytes; at += piece) {
+      const auto length = static_cast<uint32_t>(std::min(piece, kBytes - at));
+      for (std::size_t channel = 0; channel < 2; ++channel)
+        ASSERT_TRUE(lane.push({to[channel] + at, from.data() + channel * kBytes + at, length}));
+      lane.serve(8);
+    }
+    for (std::size_t channel = 0; channel < 2; ++channel)
+      EXPECT_TRUE(std::equal(to[channel], to[channel] + kBytes, from.data() + channel * kBytes)) << piece;
+  }
+}
+
 TEST(RoutedBytes, the_oldest_piece_under_way_is_kept) {
   std::byte from[64]{};
   alignas(64) std::byte to[64];

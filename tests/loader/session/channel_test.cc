@@ -171,6 +171,28 @@ TEST_F(ChannelTest, bytes_still_referenced_are_not_given_back) {
   EXPECT_EQ(home(), 0U);
 }
 
+// Found by the simulation, seed 292: all slots wait for another node's worker, the window is closed, no byte
+// comes.
+TEST_F(ChannelTest, what_is_no_longer_referenced_is_given_back_although_nothing_comes) {
+  send("main");
+  send("0123");
+  directory_.parser.needed = 0;
+  channel_.do_work(64);
+  EXPECT_EQ(home(), 0U);
+  directory_.parser.needed = ChannelParser::kNothingNeeded;
+  EXPECT_EQ(channel_.do_work(64), 0U);
+  EXPECT_EQ(home(), 2U);
+
+  directory_.parser.allowed = false;
+  directory_.parser.needed = 8;
+  send("4567P");
+  channel_.do_work(64);
+  EXPECT_EQ(home(), 0U);
+  directory_.parser.needed = ChannelParser::kNothingNeeded;
+  channel_.do_work(64);  // parked
+  EXPECT_EQ(home(), 1U);
+}
+
 TEST_F(ChannelTest, a_failure_is_told_once_and_the_ring_let_go) {
   send("mainX");
   send("more");

@@ -198,6 +198,28 @@ TEST_F(SessionTest, shut_0_waits_for_the_last_byte_of_device_state) {
   EXPECT_EQ(main.sent, kShut0);
 }
 
+// Found by the simulation, seed 1003: SHUT 0 would make the source drop its guest although state is missing.
+TEST_F(SessionTest, a_source_that_closes_inside_device_state_with_a_return_path_has_failed) {
+  start(0);
+  MainStreamBuilder b;
+  b.header()
+      .configuration()
+      .open_return_path()
+      .ram_start({{"ram", kRam, {}}})
+      .ram_close()
+      .ram_end()
+      .ram_close();
+  b.device_tail();
+  Wire& main = connect();
+  main.give(Bytes{b.bytes()}.first(b.size() - 1), 1448);
+  main.end(StreamEnd::fin);
+  run(400);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::truncated);
+  EXPECT_EQ(to_string(session_->error().channel), "main");
+  EXPECT_EQ(main.sent, kShut1);
+}
+
 TEST_F(SessionTest, multifd_channels_in_any_order_torn_anywhere_with_rounds) {
   for (uint32_t seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(seed);
@@ -394,6 +416,27 @@ TEST_F(SessionTest, a_channel_that_ends_while_main_waits_for_it_fails_at_once) {
   ASSERT_EQ(session_->state(), SessionState::failed);
   EXPECT_EQ(session_->error().error_class, ErrorClass::truncated);
   EXPECT_EQ(to_string(session_->error().channel), "multifd 0");
+}
+
+// Found by the simulation, seed 79: the source cannot reach its next marker either, so main never waits.
+TEST_F(SessionTest, a_channel_that_breaks_off_fails_although_main_does_not_wait_for_it) {
+  for (const StreamEnd end : {StreamEnd::timed_out, StreamEnd::reset}) {
+    start(1);
+    MainStreamBuilder b;
+    b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+    connect().give(b.bytes(), 1448);
+    Wire& channel = connect();
+    MultifdStreamBuilder c;
+    c.init(0);
+    c.sync(0);
+    channel.give(c.bytes, 1448);
+    run();
+    EXPECT_EQ(session_->state(), SessionState::precopy);
+    channel.end(end);
+    run(400);
+    ASSERT_EQ(session_->state(), SessionState::failed);
+    EXPECT_EQ(to_string(session_->error().channel), "multifd 0");
+  }
 }
 
 TEST_F(SessionTest, a_stalled_barrier_is_ended_with_everybodys_standing) {

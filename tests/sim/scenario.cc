@@ -1,0 +1,127 @@
+#include <cstdio>
+
+#include "tests/sim/simulation.h"
+
+namespace migrx::sim {
+namespace {
+
+LinkOptions link_of(Random& random, uint32_t roughness, uint32_t mtu) {
+  LinkOptions link;
+  const uint64_t delays[] = {2'000, 10'000, 50'000, 400'000};
+  link.delay_ns = random.pick(delays);
+  const uint64_t rates[] = {1'000, 10'000, 25'000, 100'000};
+  link.bits_per_us = random.pick(rates);
+  link.mtu = mtu;
+  if (roughness == 0) return link;
+  const double loss[] = {0, 0.001, 0.01, 0.05};
+  link.loss = random.pick(loss);
+  if (random.chance(0.4)) link.duplicate = random.pick(loss);
+  if (random.chance(0.5)) {
+    link.reorder = random.pick(loss) * 4;
+    link.reorder_ns = random.between(1'000, 500'000);
+  }
+  if (random.chance(0.4)) link.jitter_ns = random.between(1, 100'000);
+  if (random.chance(0.3)) link.corrupt = random.pick(loss) / 2;
+  if (random.chance(0.2)) link.truncate = random.pick(loss) / 2;
+  if (random.chance(0.2)) {
+    link.clog = 0.002;
+    link.clog_ns = random.between(100'000, 50'000'000);
+  }
+  if (random.chance(0.3)) link.queue_ns_max = random.between(20'000, 500'000);
+  return link;
+}
+
+}  // namespace
+
+const char* to_string(Fault fault) {
+  constexpr const char* kNames[kFaults] = {
+      "none",         "strangers",       "syn flood",      "slow loader",      "tiny segments",
+      "channel ends", "source vanishes", "source cancels", "operator cancels", "damaged stream",
+      "second main"};
+  return kNames[static_cast<std::size_t>(fault)];
+}
+
+Scenario scenario_of(uint64_t seed) {
+  Random random(seed * 2 + 1);
+  Scenario s;
+  SourceOptions& source = s.source;
+  source.age = static_cast<Age>(random.below(6));
+  const uint32_t channels[] = {0, 1, 2, 2, 3, 4, 8};
+  source.channels = random.pick(channels);
+  source.pages = static_cast<uint32_t>(random.between(1, 120));
+  source.small_pages = static_cast<uint32_t>(random.below(5));
+  source.parts = static_cast<uint32_t>(random.below(7));
+  source.pages_per_part = static_cast<uint32_t>(random.between(1, 2 * source.pages + 4));
+  const uint32_t packets[] = {1, 2, 5, 16, 128};
+  source.packet_pages = random.pick(packets);
+  const double shares[] = {0, 0.1, 0.3, 0.9};
+  source.zero = random.pick(shares);
+  source.dirty = random.pick(shares);
+  source.return_path = random.chance(0.7);
+  source.zero_pages = ZeroPages::on_main;
+  if (source.age >= Age::v9_0) source.zero_pages = static_cast<ZeroPages>(random.below(3));
+  source.merge_sync = random.chance(0.7);
+  source.send_twice = source.age == Age::v7_2 && random.chance(0.6);
+  source.empty_rounds = random.chance(0.3);
+  source.tail_bytes = random.below(20'000);
+  if (source.channels > 0) {
+    if (random.chance(0.15))
+      source.method = test::MultifdMethod::zlib;
+    else if (random.chance(0.15))
+      source.method = test::MultifdMethod::zstd;
+    else if (source.age >= Age::v9_1 && random.chance(0.1))
+      source.method = test::MultifdMethod::qpl;
+    source.compressible = random.chance(0.5);
+  } else {
+    source.xbzrle = random.chance(0.4);
+    source.compress = source.age <= Age::v9_0 && !source.xbzrle && random.chance(0.5);
+    source.compressible = source.compress;
+    source.flush_without_multifd = source.age == Age::v8_2 && random.chance(0.3);
+  }
+
+  ReceiverOptions& receiver = s.receiver;
+  receiver.poll_cores = random.chance(0.3) ? 2 : 1;
+  receiver.workers = static_cast<uint32_t>(random.between(1, 3));
+  receiver.two_nodes = random.chance(0.4);
+  const uint32_t mtus[] = {576, 1500, 1500, 4096, 9000};
+  receiver.mtu = random.pick(mtus);
+  receiver.buffer_bytes = random.chance(0.7) || receiver.mtu < 2000 ? 2048 : 10'240;
+  const uint32_t quotas[] = {0, 7, 15, 63, 255};
+  receiver.quota = random.pick(quotas);
+  const uint32_t windows[] = {4U << 20, 64 << 10, 16 << 10};
+  receiver.window_bytes = random.pick(windows);
+  receiver.port.checksum_offload = random.chance(0.5);
+  const uint32_t descriptors[] = {32, 256, 1024};
+  receiver.port.rx_descriptors = random.pick(descriptors);
+  if (random.chance(0.2)) receiver.port.tx_fails = 0.02;
+
+  const auto roughness = static_cast<uint32_t>(random.below(3));
+  s.to_receiver = link_of(random, roughness, receiver.mtu);
+  s.to_source = link_of(random, roughness, receiver.mtu);
+  if (random.chance(0.5)) s.fault = static_cast<Fault>(random.below(kFaults));
+  const uint32_t paces[] = {1000, 1000, 300, 30};
+  s.poll_pace = random.pick(paces);
+  s.worker_pace = random.pick(paces);
+  s.control_pace = random.pick(paces) / 3;
+  if (s.fault == Fault::tiny_segments) source.pages = std::min(source.pages, 12U);
+  return s;
+}
+
+std::string describe(const Scenario& s) {
+  char text[512];
+  constexpr const char* kMethods[] = {"none", "zlib", "zstd", "qpl", "uadk"};
+  std::snprintf(text, sizeof text,
+                "QEMU %s, %u channels, %s, %u pages, %u parts%s%s%s; %u poll cores, %u workers%s, MTU %u, "
+                "buffers of %u, quota %u; loss %.3g/%.3g reorder %.3g duplicate %.3g corrupt %.3g clog %.3g; "
+                "fault: %s",
+                to_string(s.source.age), s.source.channels,
+                kMethods[static_cast<std::size_t>(s.source.method)], s.source.pages, s.source.parts,
+                s.source.return_path ? ", return path" : "", s.source.xbzrle ? ", xbzrle" : "",
+                s.source.compress ? ", compress" : "", s.receiver.poll_cores, s.receiver.workers,
+                s.receiver.two_nodes ? " on two nodes" : "", s.receiver.mtu, s.receiver.buffer_bytes,
+                s.receiver.quota, s.to_receiver.loss, s.to_source.loss, s.to_receiver.reorder,
+                s.to_receiver.duplicate, s.to_receiver.corrupt, s.to_receiver.clog, to_string(s.fault));
+  return text;
+}
+
+}  // namespace migrx::sim

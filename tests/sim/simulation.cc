@@ -1,0 +1,368 @@
+#include "tests/sim/simulation.h"
+
+#include <algorithm>
+
+namespace migrx::sim {
+namespace {
+
+constexpr uint64_t kMs = 1'000'000;
+constexpr uint64_t kSecond = 1'000 * kMs;
+constexpr Ipv4Address kReceiver{0x0a4d0002};
+constexpr Ipv4Address kSource{0x0a4d0001};
+constexpr Ipv4Address kStranger{0x0a4d0009};
+constexpr uint16_t kPort = 4444;
+constexpr uint16_t kFirstPort = 40'000;
+constexpr uint16_t kStrangerPort = 50'000;
+// Something must move within this time: a byte, an epoch, the end of a connection. A peer that is gone is
+// given up after 50 s by keepalive, after 100 s with bytes on their way to it; TIME-WAIT takes 60 s.
+constexpr uint64_t kProgressMax = 130 * kSecond;
+// And in all. Seven packet buffers, odd little segments and no SACK make honest senders slow, not stuck.
+constexpr uint64_t kVirtualMax = 7200 * kSecond;
+// Turns in a row in which nothing happens although some agent did not get its turn.
+constexpr uint32_t kLazyTurns = 200;
+
+EthernetAddress mac_of(uint8_t last) {
+  return {{std::byte{2}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{last}}};
+}
+
+TcpSenderOptions sender_options(Random& random, Ipv4Address from, uint16_t port, const Scenario& scenario) {
+  TcpSenderOptions options;
+  options.tuple = {kReceiver, from, kPort, port};
+  options.link = {mac_of(2), mac_of(from == kSource ? 1 : 9), 0, 0};
+  // Often close to the wrap of sequence numbers.
+  options.iss = random.chance(0.5) ? static_cast<uint32_t>(0 - random.below(200'000))
+                                   : static_cast<uint32_t>(random.next());
+  options.mss = static_cast<uint16_t>(scenario.receiver.mtu - 40);
+  options.timestamps = random.chance(0.7);
+  options.sack = random.chance(0.7);
+  options.window_scaling = random.chance(0.8);
+  options.congestion_control = random.chance(0.8);
+  options.probe_with_data = random.chance(0.5);
+  options.uneven_segments = random.chance(0.2);
+  options.buffer_bytes = static_cast<uint32_t>(random.between(4, 128)) << 10;
+  if (scenario.fault == Fault::tiny_segments)
+    options.segment_max = static_cast<uint32_t>(random.between(20, 400));
+  return options;
+}
+
+}  // namespace
+
+Simulation::Simulation(const Scenario& scenario, uint64_t seed)
+    : scenario_(scenario),
+      random_(seed * 2),
+      source_(scenario.source, random_.fork()),
+      receiver_(scenario.receiver, source_, random_),
+      to_receiver_(scenario.to_receiver, random_.fork()),
+      to_source_(scenario.to_source, random_.fork()) {
+  const uint64_t bytes = source_.bytes_total();
+  std::vector<TcpSender*> connections;
+  for (uint32_t i = 0; i <= scenario.source.channels; ++i) {
+    senders_.push_back(std::make_unique<TcpSender>(
+        sender_options(random_, kSource, static_cast<uint16_t>(kFirstPort + i), scenario), random_.fork()));
+    connections.push_back(senders_.back().get());
+  }
+  source_.attach(connections, random_, now_ns_);
+
+  const auto stranger = [&](Stranger::Manner manner) {
+    const auto port = static_cast<uint16_t>(kStrangerPort + strangers_.size());
+    strangers_.push_back(std::make_unique<Stranger>(sender_options(random_, kStranger, port, scenario),
+                                                    manner, now_ns_ + random_.below(20 * kMs),
+                                                    random_.fork()));
+  };
+  switch (scenario.fault) {
+    case Fault::none:
+    case Fault::syn_flood:
+    case Fault::slow_loader:
+    case Fault::tiny_segments:
+      break;
+    case Fault::strangers:
+      for (uint64_t n = random_.between(1, 3); n > 0; --n)
+        stranger(static_cast<Stranger::Manner>(random_.below(5)));
+      break;
+    case Fault::second_main:
+      stranger(Stranger::Manner::second_main);
+      break;
+    case Fault::channel_ends:
+      source_.tear(random_.below(connections.size()), random_.below(bytes / connections.size() + 100),
+                   static_cast<Source::Tear>(random_.between(1, 3)));
+      break;
+    case Fault::damaged_stream: {
+      const double chances[] = {1e-5, 1e-4, 1e-2, 0.5};
+      source_.damage(random_.below(connections.size()), random_.below(bytes / connections.size() + 100),
+                     random_.pick(chances), random_.fork());
+      break;
+    }
+    case Fault::source_vanishes:
+    case Fault::source_cancels:
+    case Fault::operator_cancels:
+      fault_at_ns_ = now_ns_ + random_.below(40 * kMs);
+      break;
+  }
+}
+
+TcpSender* Simulation::sender_of(uint16_t port) {
+  if (port >= kFirstPort && port < kFirstPort + senders_.size()) return senders_[port - kFirstPort].get();
+  if (port >= kStrangerPort && port < kStrangerPort + strangers_.size())
+    return &strangers_[port - kStrangerPort]->sender();
+  return nullptr;
+}
+
+void Simulation::send(std::vector<Packet>& packets) {
+  for (Packet& packet : packets) {
+    digest_ = (digest_ ^ now_ns_ ^ packet.size()) * 0x100000001b3ULL;
+    to_receiver_.send(std::move(packet), now_ns_);
+  }
+  packets.clear();
+}
+
+bool Simulation::deliver() {
+  bool busy = false;
+  Packet packet;
+  bool damaged = false;
+  while (to_receiver_.receive(now_ns_, packet, damaged)) {
+    busy = true;
+    // Connections are spread by their port; now and then a frame comes by the wrong queue.
+    uint32_t core = 0;
+    if (receiver_.cores() > 1)
+      core = random_.chance(0.02)
+                 ? static_cast<uint32_t>(random_.below(receiver_.cores()))
+                 : static_cast<uint32_t>(packet.size() > 35 ? packet[35] : std::byte{0}) % receiver_.cores();
+    receiver_.port(core).arrive(std::move(packet), damaged);
+  }
+  while (to_source_.receive(now_ns_, packet, damaged)) {
+    busy = true;
+    const Bytes frame{packet};
+    TcpSegment segment;
+    if (parse_segment(frame, static_cast<uint32_t>(frame.size()), segment) != WireCounter::segment_ok)
+      continue;
+    if (!ip_checksum_ok(segment, frame) || !tcp_checksum_ok(segment, std::span{&frame, 1})) continue;
+    if (TcpSender* const sender = sender_of(segment.tuple.local_port))
+      sender->on_segment(segment, frame.subspan(segment.payload_offset, segment.payload_length), now_ns_);
+  }
+  return busy;
+}
+
+bool Simulation::move_source() {
+  bool busy = source_.step(now_ns_) > 0;
+  if (fault_at_ns_ <= now_ns_) cause_fault();
+  for (const auto& stranger : strangers_) stranger->step(now_ns_);
+  if (scenario_.fault == Fault::syn_flood && now_ns_ < 3 * kSecond && random_.chance(0.2)) {
+    TcpSenderOptions options =
+        sender_options(random_, Ipv4Address{static_cast<uint32_t>(random_.next())},
+                       static_cast<uint16_t>(random_.between(1024, 39'999)), scenario_);
+    TcpSender flood(options, random_.fork());
+    flood.connect(now_ns_);
+    flood.poll(now_ns_, outgoing_);
+  }
+  for (const auto& sender : senders_) sender->poll(now_ns_, outgoing_);
+  for (const auto& stranger : strangers_) stranger->sender().poll(now_ns_, outgoing_);
+  busy = busy || !outgoing_.empty();
+  send(outgoing_);
+  return busy;
+}
+
+bool Simulation::move_receiver() {
+  bool busy = false;
+  bool skipped = false;
+  const uint32_t agents = receiver_.agents();
+  for (uint32_t n = 0; n < agents; ++n) {
+    const auto i = static_cast<uint32_t>(random_.below(agents));
+    uint32_t pace = scenario_.control_pace;
+    if (i < receiver_.cores()) pace = scenario_.poll_pace;
+    if (receiver_.is_worker(i)) {
+      pace = scenario_.worker_pace;
+      if (scenario_.fault == Fault::slow_loader) {
+        if (now_ns_ < stalled_until_ns_ && i == receiver_.cores()) continue;
+        if (random_.chance(0.0005)) stalled_until_ns_ = now_ns_ + random_.below(400 * kMs);
+      }
+    }
+    if (random_.below(1000) >= pace) {
+      skipped = true;
+      continue;
+    }
+    busy = receiver_.turn(i, now_ns_) > 0 || busy;
+  }
+  for (uint32_t core = 0; core < receiver_.cores(); ++core) {
+    for (Packet& packet : receiver_.port(core).sent) {
+      busy = true;
+      TcpSegment segment;
+      if (parse_segment(packet, static_cast<uint32_t>(packet.size()), segment) == WireCounter::segment_ok)
+        if (TcpSender* const sender = sender_of(segment.tuple.local_port)) sender->watch(segment);
+      digest_ = (digest_ ^ now_ns_ ^ packet.size()) * 0x100000001b3ULL;
+      to_source_.send(std::move(packet), now_ns_);
+    }
+    receiver_.port(core).sent.clear();
+  }
+  idle_turns_ = busy ? 0 : idle_turns_ + 1;
+  return busy || (skipped && idle_turns_ < kLazyTurns);
+}
+
+bool Simulation::tick() {
+  bool busy = deliver();
+  busy = move_source() || busy;
+  busy = move_receiver() || busy;
+  return busy;
+}
+
+void Simulation::give_time(bool busy) {
+  if (busy) {
+    idle_ns_ = 0;
+    now_ns_ += random_.between(200, 20'000);
+    return;
+  }
+  // Nothing to do: on to the next event. The receiver's own timers are not visible, so the step is bounded,
+  // and grows while nothing happens.
+  uint64_t next = std::min({to_receiver_.next_ns(), to_source_.next_ns(), source_.next_ns(), fault_at_ns_});
+  for (const auto& sender : senders_) next = std::min(next, sender->next_ns());
+  for (const auto& stranger : strangers_)
+    next = std::min({next, stranger->next_ns(), stranger->sender().next_ns()});
+  const uint64_t step = std::clamp<uint64_t>(idle_ns_ / 4, 20'000, 20 * kMs);
+  const uint64_t before = now_ns_;
+  now_ns_ = std::clamp(next, now_ns_ + 1'000, now_ns_ + step);
+  idle_ns_ += now_ns_ - before;
+}
+
+void Simulation::cause_fault() {
+  fault_at_ns_ = UINT64_MAX;
+  if (receiver_.control().over()) return;
+  switch (scenario_.fault) {
+    case Fault::source_vanishes:
+      fault_caused_ = source_.outcome() == Source::Outcome::running;
+      if (fault_caused_) source_.vanish();
+      break;
+    case Fault::source_cancels:
+      fault_caused_ = source_.outcome() == Source::Outcome::running;
+      if (fault_caused_) source_.die(random_.chance(0.5));
+      break;
+    case Fault::operator_cancels:
+      fault_caused_ = true;
+      receiver_.control().cancel();
+      break;
+    default:
+      break;
+  }
+}
+
+void Simulation::check_always() {
+  if (!source_.violation().empty() && !source_.damaged()) complain(source_.violation());
+  for (const auto& sender : senders_)
+    if (!sender->violation().empty()) complain(sender->violation());
+  for (const auto& stranger : strangers_)
+    if (!stranger->sender().violation().empty()) complain(stranger->sender().violation());
+  if (!receiver_.difference().empty() && !source_.damaged()) complain(receiver_.difference());
+  for (uint32_t core = 0; core < receiver_.cores(); ++core)
+    if (receiver_.port(core).rx_no_buffer > 0)
+      complain("the pool ran out of packet buffers although it has its stated minimum");
+}
+
+bool Simulation::must_be_done() const {
+  switch (scenario_.fault) {
+    case Fault::none:
+    case Fault::strangers:
+    case Fault::syn_flood:
+    case Fault::slow_loader:
+    case Fault::tiny_segments:
+      return true;
+    case Fault::channel_ends:
+      return !source_.torn();
+    case Fault::damaged_stream:
+      return !source_.damaged();
+    case Fault::source_vanishes:
+    case Fault::source_cancels:
+    case Fault::operator_cancels:
+      return !fault_caused_;
+    case Fault::second_main:
+      return false;
+  }
+  return true;
+}
+
+void Simulation::check_progress() {
+  uint64_t progress = receiver_.epochs_checked() + (receiver_.control().over() ? 1 : 0) + (retired_ ? 1 : 0) +
+                      (100 - receiver_.connections_in_use());
+  for (const auto& sender : senders_) progress += sender->acknowledged();
+  if (progress != progress_) {
+    progress_ = progress;
+    progress_ns_ = now_ns_;
+  }
+  if (now_ns_ - progress_ns_ < kProgressMax && now_ns_ < kVirtualMax) return;
+  if (retired_)
+    complain("connections stay in use: " + std::to_string(receiver_.connections_in_use()));
+  else
+    complain((now_ns_ < kVirtualMax ? "no progress: " : "no end within the bound of virtual time: ") +
+             receiver_.session().standing());
+}
+
+RunResult Simulation::run() {
+  while (problem_.empty()) {
+    const bool busy = tick();
+    check_always();
+    SessionControl& control = receiver_.control();
+    if (control.over() && !retired_ && receiver_.serving() == 0) {
+      receiver_.retire();
+      retired_ = true;
+      check_end();
+    }
+    if (retired_ && receiver_.connections_in_use() == 0 && to_receiver_.idle()) break;
+    // A source that died before it said anything leaves a receiver that waits: the operator ends it.
+    if (!control.over() && receiver_.session().state() == SessionState::listening &&
+        now_ns_ > 100 * kSecond && source_.outcome() == Source::Outcome::failed)
+      control.cancel();
+    check_progress();
+    give_time(busy);
+  }
+  // A frame may still lie in a queue: one more look, without the source.
+  for (int i = 0; i < 8; ++i)
+    for (uint32_t core = 0; core < receiver_.cores(); ++core) (void)receiver_.turn(core, now_ns_ += 1000);
+  if (problem_.empty() && receiver_.buffers_out() > 0)
+    complain(std::to_string(receiver_.buffers_out()) + " packet buffers did not come back");
+
+  RunResult result;
+  result.problem = problem_;
+  result.summary = describe(scenario_) + "; " + receiver_.counters();
+  if (!problem_.empty())
+    for (const auto& sender : senders_)
+      result.summary += "\n  port " + std::to_string(sender->tuple().local_port) + ": " + sender->describe();
+  result.state = receiver_.session().state();
+  result.virtual_ns = now_ns_;
+  result.frames = to_receiver_.sent + to_source_.sent;
+  result.epochs = receiver_.epochs_checked();
+  result.pages = source_.pages_sent();
+  result.lost = to_receiver_.lost + to_source_.lost + to_receiver_.corrupted + to_source_.corrupted;
+  for (const auto& sender : senders_) result.retransmissions += sender->retransmissions;
+  result.digest = digest_;
+  return result;
+}
+
+// The session is over and has let go of everything.
+void Simulation::check_end() {
+  const SessionState state = receiver_.session().state();
+  const bool return_path = scenario_.source.return_path;
+  if (state == SessionState::done) {
+    if (source_.damaged()) return;  // damaged page contents look like any other
+    // Without a return path the end of main is the only sign that the device state is over.
+    if (return_path && !source_.all_written()) complain("done before the source had sent everything");
+    const std::string difference = receiver_.compare_final();
+    if (!difference.empty()) complain(difference);
+    if (return_path && !fault_caused_ && !source_.torn() && source_.outcome() != Source::Outcome::completed)
+      complain("done, but the source never read SHUT 0");
+    return;
+  }
+  if (state != SessionState::failed) {
+    complain(std::string("over in state ") + to_string(state));
+    return;
+  }
+  const StreamError& error = receiver_.session().error();
+  if (must_be_done()) complain("failed without reason: " + error.message());
+  if (error.message().empty()) complain("failed without an error");
+  // Two guests must never run: the source was told that all is well only if it is.
+  if (return_path && source_.outcome() == Source::Outcome::completed)
+    complain("failed although the source was told that all is well: " + error.message());
+}
+
+RunResult run_seed(uint64_t seed) {
+  Simulation simulation(scenario_of(seed), seed);
+  return simulation.run();
+}
+
+}  // namespace migrx::sim

@@ -1,0 +1,115 @@
+// One migration from a seed: sources, link, receiver, faults, all in one thread and in virtual time.
+//
+//   Source ─▶ TcpSender(s) ─▶ Link ─▶ Port ─▶ PollCore ─▶ Handoff ─▶ LoaderWorker ─▶ RAM
+//      ▲                                                                 │ epochs compared
+//      └────── return path, ACKs ◀── Link ◀── Port ◀────────────── SessionControl
+//
+// Checked: RAM equals the source's image behind every marker and at the end; whoever says "done" is right on
+// both sides; packet buffers and connections come back to zero; the receiver keeps TCP's rules; everything
+// ends within a bound of virtual time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/sim/link.h"
+#include "tests/sim/receiver.h"
+#include "tests/sim/source.h"
+#include "tests/sim/stranger.h"
+
+namespace migrx::sim {
+
+enum class Fault : uint8_t {
+  none,
+  strangers,        // other programs connect and talk nonsense, or nothing
+  syn_flood,        // SYNs from everywhere
+  slow_loader,      // a worker that stops now and then
+  tiny_segments,    // the source's segments hold a few bytes each
+  channel_ends,     // one connection of the source ends early: FIN, RST or silence
+  source_vanishes,  // power loss
+  source_cancels,
+  operator_cancels,
+  damaged_stream,  // bytes changed before TCP: a broken source
+  second_main,     // a second main channel
+};
+inline constexpr std::size_t kFaults = 11;
+[[nodiscard]] const char* to_string(Fault fault);
+
+struct Scenario {
+  SourceOptions source;
+  ReceiverOptions receiver;
+  LinkOptions to_receiver;
+  LinkOptions to_source;
+  Fault fault = Fault::none;
+  // Of every thousand turns an agent has, how many it takes: agents of a real machine drift apart too.
+  uint32_t poll_pace = 1000;
+  uint32_t worker_pace = 1000;
+  uint32_t control_pace = 200;
+};
+// What the seed says. The same seed gives the same scenario and run for ever, as long as the code is the
+// same.
+[[nodiscard]] Scenario scenario_of(uint64_t seed);
+[[nodiscard]] std::string describe(const Scenario& scenario);
+
+struct RunResult {
+  std::string problem;  // empty: all properties held
+  std::string summary;
+  SessionState state = SessionState::listening;
+  uint64_t virtual_ns = 0;
+  uint64_t frames = 0;
+  uint64_t epochs = 0;
+  uint64_t pages = 0;
+  uint64_t lost = 0;
+  uint64_t retransmissions = 0;
+  uint64_t digest = 0;  // of every frame and when it left: two runs of a seed must agree
+};
+[[nodiscard]] RunResult run_seed(uint64_t seed);
+
+class Simulation {
+ public:
+  Simulation(const Scenario& scenario, uint64_t seed);
+  RunResult run();
+
+ private:
+  bool tick();
+  bool deliver();
+  bool move_source();
+  bool move_receiver();
+  void cause_fault();
+  void give_time(bool busy);
+  void check_always();
+  void check_progress();
+  [[nodiscard]] bool must_be_done() const;
+  void check_end();
+  void send(std::vector<Packet>& packets);
+  TcpSender* sender_of(uint16_t port);
+  void complain(const std::string& what) {
+    if (problem_.empty()) problem_ = what;
+  }
+
+  const Scenario scenario_;
+  Random random_;
+  uint64_t now_ns_ = 1'000'000'000;
+  uint64_t progress_ = 0;     // bytes acknowledged, epochs closed, connections ended
+  uint64_t progress_ns_ = 0;  // when that last changed
+  Source source_;
+  Receiver receiver_;
+  Link to_receiver_;
+  Link to_source_;
+  std::vector<std::unique_ptr<TcpSender>> senders_;  // of the source
+  std::vector<std::unique_ptr<Stranger>> strangers_;
+  uint64_t idle_ns_ = 0;  // how long nothing has happened
+  uint32_t idle_turns_ = 0;
+  uint64_t fault_at_ns_ = UINT64_MAX;
+  bool fault_caused_ = false;
+  bool retired_ = false;
+  uint64_t stalled_until_ns_ = 0;
+  uint64_t digest_ = 0xcbf29ce484222325ULL;
+  std::string problem_;
+  std::vector<Packet> outgoing_;
+};
+
+}  // namespace migrx::sim

@@ -1,0 +1,65 @@
+// Somebody else who connects to the receiver's port.
+#pragma once
+
+#include <vector>
+
+#include "tests/sim/tcp_sender.h"
+
+namespace migrx::sim {
+
+class Stranger {
+ public:
+  enum class Manner : uint8_t { silent, web, noise, torn_magic, leaves_at_once, second_main };
+
+  Stranger(const TcpSenderOptions& options, Manner manner, uint64_t at_ns, Random random)
+      : sender_(options, random), manner_(manner), at_ns_(at_ns), random_(random.fork()) {}
+
+  void step(uint64_t now_ns) {
+    if (sender_.state() == TcpSender::State::closed && now_ns >= at_ns_) sender_.connect(now_ns);
+    if (sender_.state() != TcpSender::State::established || said_) return;
+    said_ = true;
+    (void)sender_.write(words());
+    if (manner_ == Manner::leaves_at_once || manner_ == Manner::torn_magic) sender_.close();
+  }
+  [[nodiscard]] uint64_t next_ns() const {
+    return sender_.state() == TcpSender::State::closed ? at_ns_ : UINT64_MAX;
+  }
+  [[nodiscard]] TcpSender& sender() { return sender_; }
+
+ private:
+  std::vector<std::byte> words() {
+    std::vector<std::byte> out;
+    const auto text = [&out](const char* s) {
+      for (; *s != '\0'; ++s) out.push_back(static_cast<std::byte>(*s));
+    };
+    switch (manner_) {
+      case Manner::silent:
+      case Manner::leaves_at_once:
+        break;
+      case Manner::web:
+        text("GET / HTTP/1.1\r\nHost: example\r\n\r\n");
+        break;
+      case Manner::torn_magic:
+        text("QE");
+        break;
+      case Manner::second_main:
+        text("QEVM");
+        break;
+      case Manner::noise:
+        // Never the first byte of a main channel, a multifd channel or TLS.
+        out.push_back(std::byte{0xff});
+        for (uint64_t n = random_.below(3000); n > 0; --n)
+          out.push_back(static_cast<std::byte>(random_.next()));
+        break;
+    }
+    return out;
+  }
+
+  TcpSender sender_;
+  Manner manner_;
+  uint64_t at_ns_;
+  Random random_;
+  bool said_ = false;
+};
+
+}  // namespace migrx::sim
