@@ -18,7 +18,7 @@ std::string description(const std::string& json) {
 
 TEST(TailDetector, ends_with_the_vm_description_whatever_the_split) {
   const std::string tail =
-      std::string("\x04 device state \0\x06 more", 24) + description("{\"devices\": []}");
+      std::string("\x04 device state \0\x06 more", 22) + description("{\"devices\": []}");
   for (std::size_t split = 1; split < tail.size(); ++split) {
     TailDetector detector;
     detector.feed(bytes_of(tail.substr(0, split)));
