@@ -74,6 +74,8 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
   constexpr uint32_t kMainMagic = 0x5145564d;  // QEMU_VM_FILE_MAGIC, migration/savevm.h
   constexpr uint32_t kTlsPrefix = 0x1603;      // a ClientHello: handshake record, version 3.x
 
+  // Behind RAM END the source has nothing more to connect for, and a stranger must not spoil what is done.
+  if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return nullptr;
   const uint32_t found = load_be32(magic.data());
   const NodeRouter* const router = worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
   stamp(moments_.first_channel);
@@ -84,9 +86,7 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
       main_connection_.store(&connection, std::memory_order_release);
       return main_.get();
     }
-    fail(make_error(ErrorClass::bad_stream, 0, "main channel: magic",
-                    "a second main channel came, from %s; one migration at a time", connection.peer.data()));
-    return nullptr;
+    return nullptr;  // another source: refused, and the migration under way goes on
   }
   if (found == kMultifdMagic) {
     const uint32_t i = multifd_claimed_.fetch_add(1, std::memory_order_acq_rel);

@@ -103,6 +103,12 @@ Scenario scenario_of(uint64_t seed) {
   s.poll_pace = random.pick(paces);
   s.worker_pace = random.pick(paces);
   s.control_pace = random.pick(paces) / 3;
+  // A cookie holds only if the first segment to arrive behind it is the ACK, or the first with data: when
+  // both are lost the connection is refused, by any receiver.
+  if (s.fault == Fault::syn_flood) {
+    s.to_receiver = link_of(random, 0, receiver.mtu);
+    s.to_source = link_of(random, 0, receiver.mtu);
+  }
   if (s.fault == Fault::tiny_segments) source.pages = std::min(source.pages, 12U);
   return s;
 }

@@ -1,6 +1,7 @@
 // Somebody else who connects to the receiver's port.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "tests/sim/tcp_sender.h"
@@ -24,6 +25,7 @@ class Stranger {
   [[nodiscard]] uint64_t next_ns() const {
     return sender_.state() == TcpSender::State::closed ? at_ns_ : UINT64_MAX;
   }
+  void come_at(uint64_t at_ns) { at_ns_ = std::min(at_ns_, at_ns); }
   [[nodiscard]] TcpSender& sender() { return sender_; }
 
  private:

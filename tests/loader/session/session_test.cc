@@ -350,6 +350,33 @@ TEST_F(SessionTest, a_stranger_disturbs_nobody) {
   EXPECT_EQ(control_->refused(), 1U);
 }
 
+// Found by the simulation, seed 2790: it came behind SHUT 0, and the source had dropped its guest.
+TEST_F(SessionTest, a_second_main_channel_is_refused_and_disturbs_nobody) {
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  run();
+  Wire& second = connect();
+  second.give(b.bytes(), 1448);
+  run();
+  EXPECT_TRUE(second.reset);
+  EXPECT_FALSE(main.reset);
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+  b.take();
+  b.ram_end().ram_close().device_tail();
+  main.give(b.bytes(), 1448);
+  Wire& late = connect();
+  MultifdStreamBuilder c;
+  c.init(0);
+  late.give(c.bytes, 64);
+  main.end(StreamEnd::fin);
+  run();
+  EXPECT_TRUE(late.reset);
+  EXPECT_EQ(session_->state(), SessionState::done);
+}
+
 TEST_F(SessionTest, a_silent_connection_is_given_up_in_time) {
   SessionLimits limits;
   limits.identify_ns = 50 * kMs;
