@@ -15,9 +15,12 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
   std::string path;
   (void)parse_unix_address(*handoff, path);
   std::map<std::string, uint64_t> addresses;
-  for (const RamSpec& spec : ram)
+  std::vector<SharedFile> files;
+  for (const RamSpec& spec : ram) {
     if (spec.addr) addresses[spec.id] = *spec.addr;
-  return std::make_unique<DestinationQemu>(path, blocks, std::move(addresses));
+    files.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length()});
+  }
+  return std::make_unique<DestinationQemu>(path, blocks, std::move(addresses), std::move(files));
 }
 
 }  // namespace migrx

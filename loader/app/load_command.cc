@@ -151,6 +151,7 @@ int load(const LoadOptions& options) {
         terminal.progress(fmt::format("{:7.1f}s byte {} of {}", now_s(), position, options.file), now_s());
       return signals.wait(0) != 0;
     });
+    if (!destination->warning().empty()) report.warnings.push_back(destination->warning());
     report.timeline.done_s = now_s();
     fill_report(loader, guest.table(), start_ns, report);
     report.cpu_s = cpu_seconds();

@@ -178,6 +178,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     for (const auto& thread : threads) thread->stop();
     network.stop();
 
+    if (!destination->warning().empty()) report.warnings.push_back(destination->warning());
     report.timeline.done_s = now_s();
     report_session(session, control, guest.table(), start_ns, workers.cpus(placement), report);
     report_threads(threads, placement, report);

@@ -127,6 +127,10 @@ void report_session(const Session& session, const SessionControl& control, const
     report.warnings.push_back(std::to_string(control.refused()) +
                               " connections were refused: they were no QEMU source "
                               "or said nothing");
+  if (control.source_unsure())
+    report.warnings.emplace_back(
+        "the source did not acknowledge that its guest is safe here: ask it (query-migrate) before the "
+        "destination is continued, it may run the guest itself");
   if (!report.return_path && report.timeline.precopy_s >= 0)
     report.warnings.emplace_back(
         "the source has return-path off: it believed it was done as soon as its sockets took the last byte; "

@@ -19,21 +19,26 @@ bool parse_unix_address(const std::string& text, std::string& path) {
 }
 
 DestinationQemu::DestinationQemu(std::string path, const RamBlockList& blocks,
-                                 std::map<std::string, uint64_t> addresses)
-    : path_(std::move(path)), rewriter_(blocks, std::move(addresses), fifo_) {}
+                                 std::map<std::string, uint64_t> addresses, std::vector<SharedFile> files)
+    : path_(std::move(path)), files_(std::move(files)), rewriter_(blocks, std::move(addresses), fifo_) {}
 
 DestinationQemu::~DestinationQemu() {
-  abandon();
+  disconnect();
 }
 
 void DestinationQemu::abandon() {
+  abandoned_ = true;
+  disconnect();
+}
+
+void DestinationQemu::disconnect() {
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
   connected_ = false;
 }
 
 uint32_t DestinationQemu::do_work(uint64_t now_ns) {
-  if (verdict_ != Verdict::pending) return 0;
+  if (verdict_ != Verdict::pending || abandoned_) return 0;
   if (!connected_) {
     if (fifo_.empty() || !connect(now_ns)) return 0;
   }
@@ -47,8 +52,18 @@ bool DestinationQemu::connect(uint64_t now_ns) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
-  if (fd_ >= 0 && ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0)
+  if (fd_ >= 0 && ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
+    PeerMemory memory = check_peer_memory(fd_, files_);
+    warning_ = std::move(memory.warning);
+    if (!memory.problem.empty()) {
+      error_ = make_error(ErrorClass::mismatch, 0, "destination QEMU", "%s", memory.problem.c_str());
+      error_.channel.index = ChannelName::kMain;
+      verdict_ = Verdict::refused;
+      abandon();
+      return false;
+    }
     return connected_ = true;
+  }
   const int error = errno;
   const bool may_come = error == ENOENT || error == ECONNREFUSED || error == EAGAIN;
   if (!may_come || now_ns - connect_since_ns_ > kConnectNs)
@@ -59,7 +74,8 @@ bool DestinationQemu::connect(uint64_t now_ns) {
 
 uint32_t DestinationQemu::send_some() {
   uint32_t work = 0;
-  for (Bytes bytes = fifo_.readable(); !bytes.empty(); bytes = fifo_.readable()) {
+  std::size_t sent = 0;
+  for (Bytes bytes = fifo_.readable(); !bytes.empty() && sent < kSendBytesMax; bytes = fifo_.readable()) {
     const ssize_t n = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
@@ -71,6 +87,7 @@ uint32_t DestinationQemu::send_some() {
       break;
     }
     fifo_.consume(static_cast<std::size_t>(n));
+    sent += static_cast<std::size_t>(n);
     sent_ += static_cast<uint64_t>(n);
     ++work;
   }
@@ -93,10 +110,13 @@ uint32_t DestinationQemu::receive_some() {
   ReturnPathMessage message;
   while (verdict_ == Verdict::pending && reader_.next(message)) {
     if (message.type != ReturnPathType::shut) continue;  // PONG to our own PING
-    if (message.value == 0)
-      verdict_ = Verdict::accepted;
-    else
+    if (message.value != 0)
       refuse("could not load the device state (SHUT 1)", 0);
+    else if (!rewriter_.device_state_begun())
+      // Passed on, it would let the source believe that its guest is safe.
+      refuse("says that it has loaded the guest (SHUT 0) before it was given device state: no QEMU does", 0);
+    else
+      verdict_ = Verdict::accepted;
   }
   if (verdict_ == Verdict::pending && reader_.error()) {
     error_ = reader_.error();

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "loader/handoff/byte_fifo.h"
+#include "loader/handoff/peer_memory.h"
 #include "loader/handoff/stream_rewriter.h"
 #include "loader/main/return_path.h"
 #include "loader/session/destination.h"
@@ -19,8 +20,10 @@ namespace migrx {
 class DestinationQemu final : public Destination {
  public:
   // path: of its incoming socket. It is connected when the source's first byte has come: a destination
-  // accepts one connection only. addresses: see StreamRewriter.
-  DestinationQemu(std::string path, const RamBlockList& blocks, std::map<std::string, uint64_t> addresses);
+  // accepts one connection only. addresses: see StreamRewriter. files: those of the file-backed blocks; a
+  // destination that maps one of them wrongly is refused before it gets a byte.
+  DestinationQemu(std::string path, const RamBlockList& blocks, std::map<std::string, uint64_t> addresses,
+                  std::vector<SharedFile> files = {});
   ~DestinationQemu() override;
   DestinationQemu(const DestinationQemu&) = delete;
   DestinationQemu& operator=(const DestinationQemu&) = delete;
@@ -31,26 +34,33 @@ class DestinationQemu final : public Destination {
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
   void source_ended() override {}  // the destination knows when it has everything
   void abandon() override;
+  [[nodiscard]] const std::string& warning() const noexcept override { return warning_; }
 
  private:
   // For a destination that is started at the same time.
   static constexpr uint64_t kConnectNs = 10'000'000'000;
+  // Sent per turn at most, so that the control thread comes round even while the source never stops.
+  static constexpr std::size_t kSendBytesMax = 4 << 20;
 
   bool connect(uint64_t now_ns);
   uint32_t send_some();
   uint32_t receive_some();
+  void disconnect();
   void refuse(const char* what, int error);
 
   const std::string path_;
+  const std::vector<SharedFile> files_;
   ByteFifo fifo_{4 << 20};
   StreamRewriter rewriter_;
   ReturnPathReader reader_;
   int fd_ = -1;
   bool connected_ = false;
+  bool abandoned_ = false;  // never connects again: a second destination would get the rest of a stream
   uint64_t connect_since_ns_ = 0;
   uint64_t sent_ = 0;
   Verdict verdict_ = Verdict::pending;
   StreamError error_;
+  std::string warning_;
 };
 
 }  // namespace migrx

@@ -223,7 +223,10 @@ bool StreamRewriter::emit_page(const Page& page) noexcept {
 }
 
 std::size_t StreamRewriter::on_tail(Bytes bytes) noexcept {
-  return pump() ? out_.write(bytes) : 0;
+  if (!pump()) return 0;
+  const std::size_t taken = out_.write(bytes);
+  if (taken > 0) device_state_begun_.store(true, std::memory_order_release);
+  return taken;
 }
 
 }  // namespace migrx

@@ -12,6 +12,7 @@
 // before it with several.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <string>
 #include <vector>
@@ -44,6 +45,12 @@ class StreamRewriter final : public MainEvents {
   void on_other_section_end(const SectionHeader&) noexcept override {}
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
+  // Any thread: all of RAM END, and the first byte of device state, are on their way. Before that nobody can
+  // have loaded the guest.
+  [[nodiscard]] bool device_state_begun() const noexcept {
+    return device_state_begun_.load(std::memory_order_acquire);
+  }
+
  private:
   struct Page {
     const RamBlock* block;
@@ -71,6 +78,7 @@ class StreamRewriter final : public MainEvents {
   bool end_open_ = false;                 // and it was END's
   bool pending_ = false;                  // a section is being written
   bool final_ = false;                    // RAM is complete: END is due
+  std::atomic<bool> device_state_begun_{false};
 };
 
 }  // namespace migrx

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "loader/main/main_events.h"
 #include "loader/stream/error.h"
@@ -27,6 +28,11 @@ class Destination {
   virtual void source_ended() = 0;
   // The migration failed elsewhere: let the destination give up.
   virtual void abandon() = 0;
+  // Something the operator should know although it does not end the migration; empty: nothing.
+  [[nodiscard]] virtual const std::string& warning() const noexcept {
+    static const std::string nothing;
+    return nothing;
+  }
 };
 
 }  // namespace migrx

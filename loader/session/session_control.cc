@@ -31,9 +31,11 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
     case Phase::telling: {
       // With a return path the source closes when it has read SHUT 0. Without one it closed long ago.
       const Channel* const main = channel_of(session_.main_connection());
-      const bool told = main == nullptr || session_.main_connection()->all_acknowledged();
       const bool gone = main == nullptr || main->end() != StreamEnd::none;
+      // Read behind `gone`: an acknowledgement that came before the end counts.
+      const bool told = main == nullptr || session_.main_connection()->all_acknowledged();
       if (gone || (told && !return_path_open_) || now_ns >= deadline_ns_) {
+        source_unsure_ = return_path_open_ && !told;
         session_.finish();
         // Orderly: FIN behind everything sent. The poll cores finish the handshake while the report is
         // written.

@@ -42,6 +42,9 @@ class SessionControl {
   // Worker that serves this connection, -1: none.
   [[nodiscard]] int worker_of(const Handoff* connection) const noexcept;
   [[nodiscard]] uint64_t refused() const noexcept { return refused_; }
+  // The connection ended, or the time for it, before the source acknowledged SHUT 0: it may have the guest
+  // still.
+  [[nodiscard]] bool source_unsure() const noexcept { return source_unsure_; }
 
   // The operator wants it to end. Behind the destination's acceptance it is too late: the migration is
   // finished.
@@ -78,6 +81,7 @@ class SessionControl {
   std::size_t next_worker_ = 0;
   bool return_path_open_ = false;
   bool source_end_told_ = false;
+  bool source_unsure_ = false;
   uint64_t refused_ = 0;
   uint64_t deadline_ns_ = 0;     // of the present phase
   uint64_t setup_since_ns_ = 0;  // first channel

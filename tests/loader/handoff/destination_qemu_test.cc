@@ -1,7 +1,9 @@
 // A destination played by the test: a listener on a UNIX socket.
 #include "loader/handoff/destination_qemu.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -48,7 +50,7 @@ class DestinationQemuTest : public ::testing::Test {
                                         ~uintptr_t{kPageBytes - 1});
   }
   void listen() {
-    listener_ = ::socket(AF_UNIX, SOCK_STREAM, 0);
+    listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::snprintf(address.sun_path, sizeof address.sun_path, "%s", path_.c_str());
@@ -137,6 +139,56 @@ TEST_F(DestinationQemuTest, gets_device_state_and_private_blocks_only) {
   EXPECT_EQ(destination_->verdict(), Verdict::pending);
   answer(shut(0));
   EXPECT_EQ(destination_->verdict(), Verdict::accepted);
+}
+
+// Taken for a verdict it would tell the source that its guest is safe.
+TEST_F(DestinationQemuTest, shut_0_before_any_device_state_is_a_refusal) {
+  listen();
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"mem", kRam, {}}, {"vga", kVga, {}}}).ram_close();
+  feed(b.take());
+  answer(shut(0));
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_NE(destination_->error().message().find("SHUT 0"), std::string::npos);
+}
+
+TEST_F(DestinationQemuTest, abandoned_it_never_connects_again) {
+  feed(source_stream());
+  destination_->abandon();
+  listen();
+  for (int i = 0; i < 10; ++i) work();
+  EXPECT_LT(peer_, 0);
+  EXPECT_TRUE(got_.empty());
+}
+
+TEST_F(DestinationQemuTest, abandoned_the_destination_sees_the_end) {
+  listen();
+  feed(source_stream());
+  ASSERT_GE(peer_, 0);
+  destination_->abandon();
+  for (int i = 0; i < 10; ++i) destination_->do_work(now_ns_ += 1'000'000);
+  std::byte byte;
+  EXPECT_EQ(::recv(peer_, &byte, 1, MSG_DONTWAIT), 0);
+}
+
+TEST_F(DestinationQemuTest, memory_mapped_privately_is_refused_before_the_first_byte) {
+  const std::string file = "/dev/shm/migrx-destination-test-" + std::to_string(::getpid());
+  const int fd = ::open(file.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
+  ASSERT_GE(fd, 0);
+  ASSERT_EQ(::ftruncate(fd, kRam), 0);
+  void* const mapping = ::mmap(nullptr, kRam, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+  DestinationQemu destination(path_, blocks_, {}, {{"mem", file, kRam}});
+  listen();
+  (void)destination.events().on_header(3);
+  for (int i = 0; i < 10; ++i) destination.do_work(now_ns_ += 1'000'000);
+  EXPECT_EQ(destination.verdict(), Verdict::refused);
+  EXPECT_NE(destination.error().message().find("share=on"), std::string::npos)
+      << destination.error().message();
+  work();
+  EXPECT_TRUE(got_.empty());
+  ::munmap(mapping, kRam);
+  ::close(fd);
+  std::filesystem::remove(file);
 }
 
 TEST_F(DestinationQemuTest, shut_1_is_a_refusal) {

@@ -1,7 +1,9 @@
 """The guest runs on: migrx loads its RAM, an unmodified destination QEMU gets device state alone."""
 
 import contextlib
+import dataclasses
 import os
+import signal
 import time
 
 from rig.guest import MIB, console_lines
@@ -12,9 +14,12 @@ from rig.runner import Case, expect
 from rig.transfer import Transfer, need
 
 
-def _destination(folder, stack, version, machine, source, path):
-    """A QEMU that waits for its device state on a UNIX socket; its RAM is the files that migrx fills."""
-    backends = [Backend(backend.id, backend.size, path=os.path.join(path, "received." + backend.id))
+def _destination(folder, stack, version, machine, source, path, change=lambda backend: backend):
+    """A QEMU that waits for its device state on a UNIX socket; its RAM is the files that migrx fills.
+
+    `change` makes a wrong backend of a right one.
+    """
+    backends = [change(Backend(backend.id, backend.size, path=os.path.join(path, "received." + backend.id)))
                 for backend in source.backends]
     destination = stack.enter_context(Machine(folder, version, machine, backends, namespace=source.namespace,
                                               incoming="defer", name="destination"))
@@ -64,27 +69,73 @@ def _runs_on(version, destination_version, machine, transfer):
     return run
 
 
-def _destination_dies(version, transfer):
+def _guest_stays(version, harm, says, start=_destination, status=1):
+    """A hand-off that fails: `harm(destination, receiver, source)` in its midst, or by the way the destination was started.
+
+    The source's guest goes on, no other guest runs, and migrx says why in a message that holds `says`.
+    """
+    transfer = Transfer(version, "pc", channels=2, dirty_s=2.0)
+
     def run(folder):
         need(version)
         with contextlib.ExitStack() as stack:
             network = stack.enter_context(Network(transfer.mtu))
             source = transfer.start_source(folder, stack, network)
-            destination, address = _destination(folder, stack, version, transfer.machine, source, folder)
-            options = {backend.id: "%s,size=%d" % (backend.path, backend.size) for backend in destination.backends}
+            destination, address = start(folder, stack, version, transfer.machine, source, folder)
+            options = {backend.id: "%s,size=%d" % (os.path.join(folder, "received." + backend.id), backend.size)
+                       for backend in source.backends}
             receiver = stack.enter_context(Receiver(folder, network, options, transfer.channels, handoff=address))
             expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
             source.migrate(receiver.uri)
             time.sleep(1.0)
-            destination.process.kill()
-            source.set_parameters(max_bandwidth=1 << 40, downtime_limit=2000)
-            source.wait_migration(states=("failed",), timeout=60)
-            expect(receiver.wait(30) == 1, "migrx did not fail: %s", receiver.log()[-2000:])
+            harm(destination, receiver, source)
+            source.wait_migration(states=("failed", "cancelled"), timeout=60)
+            ended = receiver.wait(30)
+            expect(status in (ended, None), "migrx ended with %d: %s", ended, receiver.log()[-2000:])
             before = len(source.counts())
             time.sleep(1.0)
             expect(source.running() and len(source.counts()) > before, "the source's guest does not go on")
-            return receiver.report()["error"]["message"]
+            if destination is not None:
+                destination.process.wait(10)
+                expect(not destination.counts(), "the guest ran at the destination")
+            message = receiver.report()["error"]["message"] if status is not None else receiver.log()
+            expect(says in message, "migrx does not say %r: %s", says, message)
+            return message if status is not None else "the source was told"
     return run
+
+
+def _untouched(*_unused):
+    pass
+
+
+def _with_backends(change):
+    def start(folder, stack, version, machine, source, path):
+        for backend in source.backends:  # The size that migrx needs, whatever the destination asks for.
+            with open(os.path.join(path, "received." + backend.id), "wb") as file:
+                file.truncate(backend.size)
+        return _destination(folder, stack, version, machine, source, path, change)
+    return start
+
+
+def _with_machine(other):
+    def start(folder, stack, version, _machine, source, path):
+        return _destination(folder, stack, version, other, source, path)
+    return start
+
+
+def _no_destination(folder, *_unused):
+    return None, "unix:" + os.path.join(folder, "nobody.sock")
+
+
+def _kill_worker(_destination, receiver, source):
+    for child in receiver.children():
+        os.kill(child, signal.SIGKILL)
+    # The interface goes with the worker and comes back with the one that resets: configure it again.
+    deadline = time.monotonic() + 30
+    while source.migration()["status"] == "active" and time.monotonic() < deadline:
+        with contextlib.suppress(Exception):
+            receiver.network.attach(receiver.alive, 1)
+        time.sleep(0.1)
 
 
 def cases():
@@ -107,4 +158,28 @@ def cases():
                                      backends=lambda folder: [Backend("m0", 48 * MIB), Backend("m1", 16 * MIB)])),
                    version == "10", 120)
         yield Case("handoff-destination-dies-%s" % version,
-                   _destination_dies(version, Transfer(version, "pc", channels=2, dirty_s=2.0)), True, 120)
+                   _guest_stays(version, lambda destination, *_unused: destination.process.kill(),
+                                "closed the connection"), True, 120)
+        yield Case("handoff-memory-not-shared-%s" % version,
+                   _guest_stays(version, _untouched, "share=on",
+                                _with_backends(lambda backend: dataclasses.replace(backend, kind="private"))),
+                   True, 120)
+        yield Case("handoff-memory-too-small-%s" % version,
+                   _guest_stays(version, _untouched, "needs size=",
+                                _with_backends(lambda backend: dataclasses.replace(backend, size=backend.size // 2))),
+                   version == "10", 120)
+        yield Case("handoff-memory-elsewhere-%s" % version,
+                   _guest_stays(version, _untouched, "does not map",
+                                _with_backends(lambda backend: dataclasses.replace(backend, path=backend.path + "2"))),
+                   version == "10", 120)
+        yield Case("handoff-other-machine-%s" % version,
+                   _guest_stays(version, _untouched, "destination QEMU", _with_machine("q35")), version == "7.2", 120)
+        yield Case("handoff-socket-missing-%s" % version,
+                   _guest_stays(version, _untouched, "migrate-incoming", _no_destination), False, 120)
+        yield Case("handoff-cancelled-%s" % version,
+                   _guest_stays(version, lambda _destination, _receiver, source: source.qmp.command("migrate_cancel"),
+                                "main: byte"), version == "7.2", 120)
+        yield Case("handoff-sigterm-%s" % version,
+                   _guest_stays(version, lambda _destination, receiver, _source: receiver.signal(), "signal"), True, 120)
+        yield Case("handoff-sigkill-%s" % version,
+                   _guest_stays(version, _kill_worker, "", status=None), True, 120)

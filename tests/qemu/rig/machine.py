@@ -39,7 +39,8 @@ def in_namespace(namespace, command):
 
 @dataclasses.dataclass
 class Backend:
-    """One memory backend of a machine. kind: file (at `path`, shared), memfd (shared) or ram (private)."""
+    """One memory backend of a machine. kind: file (at `path`, shared), private (the same, not shared), memfd
+    (shared) or ram (private)."""
 
     id: str
     size: int
@@ -49,6 +50,8 @@ class Backend:
     def option(self):
         if self.kind == "file":
             return "memory-backend-file,id=%s,size=%d,share=on,mem-path=%s" % (self.id, self.size, self.path)
+        if self.kind == "private":
+            return "memory-backend-file,id=%s,size=%d,share=off,mem-path=%s" % (self.id, self.size, self.path)
         if self.kind == "memfd":
             return "memory-backend-memfd,id=%s,size=%d,share=on" % (self.id, self.size)
         return "memory-backend-ram,id=%s,size=%d" % (self.id, self.size)

@@ -1,0 +1,48 @@
+// Does the process behind the incoming socket map the files that migrx loads, shared? A destination whose
+// backend was given without share=on would not complain: it ignores nothing, misses its pages in the stream,
+// and runs on a private copy of whatever the file held when it touched it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace migrx {
+
+// A file that migrx loads, as --ram names it.
+struct SharedFile {
+  std::string idstr;
+  std::string path;
+  uint64_t bytes = 0;  // of the RAM block in it
+};
+
+// What identifies a file in /proc/PID/maps.
+struct FileIdentity {
+  uint32_t major = 0;
+  uint32_t minor = 0;
+  uint64_t inode = 0;
+};
+
+enum class MappingFault : uint8_t {
+  none,
+  absent,        // no mapping of that file
+  private_copy,  // mapped, but not shared
+  too_short,     // shared, but not all of the block from its first byte on
+};
+// maps: text of /proc/PID/maps (proc_pid_maps(5)); lines of another form are passed over. Pure.
+[[nodiscard]] MappingFault find_mapping(std::string_view maps, const FileIdentity& file, uint64_t bytes);
+
+struct PeerMemory {
+  std::string problem;  // the destination would lose the guest: refuse it
+  std::string warning;  // it could not be looked at
+};
+// socket: connected to a UNIX listener on this host. Reads /proc/PID/maps of the process that called listen()
+// (SO_PEERCRED, unix(7)); control thread, a few file reads. Processes of other PID namespaces cannot be seen,
+// and those of other users only by root: a warning. A process that maps none of the files and does not look
+// like a QEMU may be a relay: a warning, too.
+[[nodiscard]] PeerMemory check_peer_memory(int socket, const std::vector<SharedFile>& files);
+
+}  // namespace migrx
