@@ -85,13 +85,14 @@ class PeerMemoryTest : public ::testing::Test {
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair_), 0);
   }
   void TearDown() override {
-    if (mapping_ != MAP_FAILED) ::munmap(mapping_, kLength);
+    if (mapping_ != MAP_FAILED) ::munmap(mapping_, mapped_);
     ::close(file_);
     ::unlink(path_.c_str());
     ::close(pair_[0]);
     ::close(pair_[1]);
   }
   void map(int flags, std::size_t length) {
+    mapped_ = length;
     mapping_ = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, flags, file_, 0);
     ASSERT_NE(mapping_, MAP_FAILED);
   }
@@ -102,6 +103,7 @@ class PeerMemoryTest : public ::testing::Test {
   int file_ = -1;
   int pair_[2]{-1, -1};
   void* mapping_ = MAP_FAILED;
+  std::size_t mapped_ = 0;
 };
 
 TEST_F(PeerMemoryTest, a_shared_mapping_is_right) {

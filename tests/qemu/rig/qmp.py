@@ -27,7 +27,8 @@ class Qmp:
         self._socket.settimeout(timeout)
         self._buffer = b""
         self.events = []
-        self._read_message()  # The greeting.
+        self._greetings = 0
+        self._read_message()
         self.command("qmp_capabilities")
 
     def close(self):
@@ -40,22 +41,32 @@ class Qmp:
                 raise ConnectionError("QEMU closed its QMP socket")
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
-        return json.loads(line)
+        message = json.loads(line)
+        if "QMP" in message:
+            self._greetings += 1
+        return message
 
     def command(self, execute, **arguments):
         """Runs one command and returns its result; underscores in argument names become hyphens."""
         request = {"execute": execute}
         if arguments:
             request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        greetings = self._greetings
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         while True:
             message = self._read_message()
             if "event" in message:
                 self.events.append(message)
-            elif "error" in message:
-                raise QmpError("%s: %s" % (execute, message["error"]["desc"]))
-            else:
-                return message["return"]
+            elif "return" in message or "error" in message:
+                break
+        if "error" in message and greetings != self._greetings:
+            # A QEMU that is just starting may greet twice (the socket opens before and with its monitor); each
+            # greeting begins the negotiation anew, and commands are refused until it is over.
+            self.command("qmp_capabilities")
+            return self.command(execute, **arguments)
+        if "error" in message:
+            raise QmpError("%s: %s" % (execute, message["error"]["desc"]))
+        return message["return"]
 
     def wait_event(self, name, timeout=30.0):
         """Returns the first event called `name`, past or to come, and forgets it and those before it."""
