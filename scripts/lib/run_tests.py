@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 # A handful of migrations that together touch every large part: main channel, multifd, compression, patches.
 QUICK_CASES = ("precopy-10", "multifd-4-dirty-7.2", "multifd-zlib-dirty-10", "xbzrle-10", "sigterm-10")
+QUICK_CAPTURES = ("xbzrle-7.2", "compress-7.2", "multifd-zlib-dirty-10")
 # The tests that run threads of their own; TSan has nothing to say about the others. DPDK itself is not built for it.
 THREADED = ("handoff", "dataplane", "loader_main", "loader/multifd", "loader/ram", "loader-handoff", "loader-session")
 # What runs under ASan and UBSan: everything that reads bytes from strangers, but for what links DPDK (it manages its
@@ -149,6 +151,18 @@ def qemu_matrix(arguments):
     return counts or Counts(failed=1, remarks=["FAILED  the QEMU matrix ended early: " + last.strip()])
 
 
+def captured_streams(names):
+    """Records streams of real QEMUs and decodes them with the project's parsers, torn at random places."""
+    with tempfile.TemporaryDirectory(prefix="migrx-captures-", dir="/var/tmp") as folder:
+        if run(["/usr/bin/python3", os.path.join(ROOT, "tests", "qemu", "capture.py"), folder, *names]):
+            return Counts(failed=1, remarks=["FAILED  a captured stream is not what the source's RAM says"])
+        if not os.listdir(folder):
+            return Counts(skipped=1, remarks=["skipped captured streams: no QEMU here"])
+        status = run([os.path.join(ROOT, "build", "tests", "loader", "main", "test_loader_main"),
+                      "--gtest_brief=1", "--gtest_filter=Capture.*"], env=dict(os.environ, MIGRX_CAPTURES=folder))
+    return Counts(passed=int(status == 0), failed=int(status != 0))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     size = parser.add_mutually_exclusive_group()
@@ -164,6 +178,9 @@ def main():
     matrix = list(QUICK_CASES) if options.quick else ["--all"] if options.all else []
     stages += [("tidy", lambda: tidy(["--clang-tidy", "build"] if options.all else [])),
                ("migrations from real QEMUs", lambda: qemu_matrix(matrix))]
+    if not options.quick:
+        stages.append(("streams captured from real QEMUs",
+                       lambda: captured_streams(() if options.all else QUICK_CAPTURES)))
     total = Counts()
     for name, stage in stages:
         print("== %s" % name, flush=True)

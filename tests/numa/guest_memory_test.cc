@@ -1,9 +1,12 @@
 #include "numa/guest_memory.h"
 
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -89,14 +92,42 @@ TEST_F(GuestMemoryTest, a_missing_mount_names_the_command) {
   EXPECT_NE(problem_.find("mount"), std::string::npos);
 }
 
-TEST_F(GuestMemoryTest, too_few_hugepages_say_how_many_and_which_command) {
-  if (!std::filesystem::exists("/dev/hugepages") || ::access("/dev/hugepages", W_OK) != 0)
-    GTEST_SKIP() << "needs a hugetlbfs mount at /dev/hugepages that it may write to";
-  path_ = "/dev/hugepages/migrx-test-" + std::to_string(::getpid());
+// A hugetlbfs of this test's own: a machine need not have one at its usual place.
+class HugepageMemoryTest : public GuestMemoryTest {
+ protected:
+  void SetUp() override {
+    std::string folder = "/tmp/migrx-hugetlbfs-XXXXXX";
+    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+    folder_ = folder;
+    if (::mount("none", folder_.c_str(), "hugetlbfs", 0, "pagesize=2M") != 0)
+      GTEST_SKIP() << "cannot mount a hugetlbfs with 2M pages: " << std::strerror(errno);
+    mounted_ = true;
+    path_ = folder_ + "/vm0";
+  }
+  void TearDown() override {
+    GuestMemoryTest::TearDown();
+    if (mounted_) ::umount(folder_.c_str());
+    std::filesystem::remove(folder_);
+  }
+  std::string folder_;
+  bool mounted_ = false;
+};
+
+TEST_F(HugepageMemoryTest, too_few_say_how_many_and_which_command) {
   auto memory = open(",size=4T");
   const std::string problem = memory == nullptr ? problem_ : memory->prefault({}, nullptr);
   EXPECT_NE(problem.find("are missing"), std::string::npos) << problem;
   EXPECT_NE(problem.find("nr_hugepages"), std::string::npos) << problem;
+  memory.reset();
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST_F(HugepageMemoryTest, a_length_that_is_no_multiple_of_a_hugepage_is_rounded_up_in_the_file_alone) {
+  auto memory = open(",size=1M");
+  if (memory == nullptr) GTEST_SKIP() << problem_;
+  if (const std::string problem = memory->prefault({}, nullptr); !problem.empty()) GTEST_SKIP() << problem;
+  EXPECT_EQ(std::filesystem::file_size(path_), 2U << 20);
+  std::memset(memory->data(), 1, 1 << 20);
   memory.reset();
   EXPECT_FALSE(std::filesystem::exists(path_));
 }
