@@ -2,9 +2,12 @@
 
 #include <cstring>
 
+#include "tests/sim/allocation_counter.h"
+
 namespace migrx::sim {
 
 void EpochChecker::on_epoch_closed(uint64_t k) noexcept {
+  const AllocationsNotCounted ours;
   if (k != epochs_)
     complain("epoch " + std::to_string(k) + " closed where " + std::to_string(epochs_) + " was next");
   ++epochs_;

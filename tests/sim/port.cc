@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "tests/sim/allocation_counter.h"
+
 namespace migrx::sim {
 namespace {
 
@@ -23,6 +25,7 @@ Frame frame_of(Buffer* buffer) {
 }  // namespace
 
 uint32_t Port::rx_burst(std::span<Frame> out) noexcept {
+  const AllocationsNotCounted ours;
   uint32_t count = 0;
   while (count < out.size() && !incoming_.empty()) {
     const Arrival arrival = std::move(incoming_.front());
@@ -57,6 +60,7 @@ void Port::free_bulk(std::span<void* const> buffers) noexcept {
 }
 
 bool Port::adopt(const Frame& foreign, Frame& own) noexcept {
+  const AllocationsNotCounted ours;
   Packet bytes;
   auto* const theirs = static_cast<Buffer*>(foreign.buffer);
   for (const Buffer* b = theirs; b != nullptr; b = b->next)
@@ -77,10 +81,12 @@ bool Port::tx_alloc(TxFrame& out) noexcept {
 }
 
 void Port::tx_commit(uint32_t length) noexcept {
+  const AllocationsNotCounted ours;
   if (length > 0) queued_.emplace_back(tx_.begin(), tx_.begin() + length);
 }
 
 uint32_t Port::tx_flush() noexcept {
+  const AllocationsNotCounted ours;
   const auto count = static_cast<uint32_t>(queued_.size());
   for (Packet& packet : queued_) sent.push_back(std::move(packet));
   queued_.clear();

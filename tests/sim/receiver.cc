@@ -4,6 +4,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "tests/sim/allocation_counter.h"
+
 namespace migrx::sim {
 namespace {
 
@@ -173,10 +175,14 @@ bool Receiver::is_worker(uint32_t i) const {
 
 uint32_t Receiver::turn(uint32_t i, uint64_t now_ns) {
   now_ns_ = now_ns;
-  if (i < cores_.size()) return cores_[i]->do_work(now_ns);
-  i -= static_cast<uint32_t>(cores_.size());
-  if (i < workers_.size()) return workers_[i]->do_work(now_ns);
-  return control_->do_work(now_ns);
+  if (i == cores_.size() + workers_.size()) return control_->do_work(now_ns);
+  Agent& agent = i < cores_.size() ? static_cast<Agent&>(*cores_[i]) : *workers_[i - cores_.size()];
+  // Before the first epoch closes the main channel's worker makes what the list of blocks asks for.
+  const bool data_path = epochs_checked() > 0;
+  const uint64_t before = allocations();
+  const uint32_t work = agent.do_work(now_ns);
+  if (data_path && !session_->over()) allocations_ += allocations() - before;
+  return work;
 }
 
 uint64_t Receiver::epochs_checked() const {

@@ -61,6 +61,8 @@ class Receiver {
   [[nodiscard]] uint32_t connections_in_use() const;
   [[nodiscard]] uint32_t buffers_out() const;
   [[nodiscard]] uint64_t serving() const;
+  // Made by poll cores and workers between the first epoch's end and the session's.
+  [[nodiscard]] uint64_t data_path_allocations() const { return allocations_; }
   [[nodiscard]] std::string counters() const;
 
  private:
@@ -84,6 +86,7 @@ class Receiver {
   std::unique_ptr<Session> session_;
   std::unique_ptr<SessionControl> control_;
   uint64_t now_ns_ = 0;
+  uint64_t allocations_ = 0;
 };
 
 }  // namespace migrx::sim

@@ -364,6 +364,8 @@ void Simulation::check_end() {
   const SessionState state = receiver_.session().state();
   const bool return_path = scenario_.source.return_path;
   if (state == SessionState::done) {
+    if (receiver_.data_path_allocations() > 0)
+      complain(std::to_string(receiver_.data_path_allocations()) + " allocations on the data path");
     if (source_.damaged()) return;  // damaged page contents look like any other
     // Without a return path the end of main is the only sign that the device state is over.
     if (return_path && !source_.all_written()) complain("done before the source had sent everything");
