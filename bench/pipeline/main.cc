@@ -1,0 +1,172 @@
+// bench/pipeline: frames replayed from memory through poll core, TCP, hand-off rings and loader worker into
+// guest RAM. See docs/performance.md.
+//
+//   build/bench/pipeline                        every row, the table
+//   build/bench/pipeline --mtu 1500 --channels 8 --repetitions 9 --json out.json
+//   build/bench/pipeline --tiny                 a small run of every kind, as the tests do
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bench/pipeline/pipeline.h"
+#include "bench/pipeline/report.h"
+
+namespace migrx::bench {
+namespace {
+
+constexpr uint32_t kWarmMib = 32;
+constexpr uint32_t kColdMib = 512;
+
+struct Command {
+  PipelineOptions base;
+  std::vector<PipelineOptions> rows;
+  uint32_t repetitions = 5;
+  std::string json;
+};
+
+std::vector<PipelineOptions> all_rows(const PipelineOptions& base) {
+  std::vector<PipelineOptions> rows;
+  for (const uint32_t mtu : {1500U, 4096U, 9000U}) {
+    PipelineOptions row = base;
+    row.mtu = mtu;
+    row.pool_mib = kWarmMib;
+    for (const uint32_t channels : {1U, 8U, 64U, 255U}) {
+      row.channels = channels;
+      rows.push_back(row);
+    }
+    row.channels = 8;
+    PipelineOptions other = row;
+    other.pool_mib = kColdMib;
+    rows.push_back(other);
+    other = row;
+    other.one_thread = true;
+    rows.push_back(other);
+    other = row;
+    other.checksum_good = false;
+    rows.push_back(other);
+    other = row;
+    other.scatter = true;
+    rows.push_back(other);
+  }
+  return rows;
+}
+
+// All shapes, little work: correctness is what counts.
+std::vector<PipelineOptions> tiny_rows(const PipelineOptions& base) {
+  std::vector<PipelineOptions> rows = all_rows(base);
+  for (PipelineOptions& row : rows) {
+    row.guest_mib = 4;
+    row.rounds = 3;
+    row.pool_mib = row.pool_mib == kColdMib ? 16 : 4;
+    // Two CPUs of their own may not be there: a spinning poll core would wait for its worker's time slice.
+    row.one_thread = true;
+    row.poll_cpu = row.worker_cpu = -1;
+  }
+  return rows;
+}
+
+[[noreturn]] void usage(const char* what) {
+  std::fprintf(
+      stderr,
+      "pipeline: %s\n"
+      "usage: pipeline [--mtu BYTES] [--channels 1..255] [--pool MIB] [--guest MIB] [--rounds N] [--run N]\n"
+      "                [--one-thread] [--software-checksum] [--scatter] [--no-demote]\n"
+      "                [--realtime] [--poll-cpu N] [--worker-cpu N] [--repetitions N] [--json FILE] [--all] "
+      "[--tiny]\n",
+      what);
+  std::exit(2);
+}
+
+uint32_t number(std::string_view option, const char* text) {
+  char* end = nullptr;
+  const unsigned long value = text == nullptr ? 0 : std::strtoul(text, &end, 10);
+  if (text == nullptr || *text == '\0' || *end != '\0' || value > 1'000'000)
+    usage((std::string(option) + " wants a number").c_str());
+  return static_cast<uint32_t>(value);
+}
+
+Command parse(int argc, char** argv) {
+  Command command;
+  PipelineOptions& row = command.base;
+  bool all = argc == 1;
+  bool tiny = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view option = argv[i];
+    const auto value = [&] { return number(option, i + 1 < argc ? argv[++i] : nullptr); };
+    if (option == "--mtu")
+      row.mtu = value();
+    else if (option == "--channels")
+      row.channels = value();
+    else if (option == "--pool")
+      row.pool_mib = value();
+    else if (option == "--guest")
+      row.guest_mib = value();
+    else if (option == "--rounds")
+      row.rounds = value();
+    else if (option == "--run")
+      row.run = value();
+    else if (option == "--repetitions")
+      command.repetitions = std::max(value(), 1U);
+    else if (option == "--poll-cpu")
+      row.poll_cpu = static_cast<int32_t>(value());
+    else if (option == "--worker-cpu")
+      row.worker_cpu = static_cast<int32_t>(value());
+    else if (option == "--one-thread")
+      row.one_thread = true;
+    else if (option == "--software-checksum")
+      row.checksum_good = false;
+    else if (option == "--scatter")
+      row.scatter = true;
+    else if (option == "--no-demote")
+      row.demote = false;
+    else if (option == "--realtime")
+      row.realtime = true;
+    else if (option == "--all")
+      all = true;
+    else if (option == "--tiny")
+      tiny = true;
+    else if (option == "--json" && i + 1 < argc)
+      command.json = argv[++i];
+    else
+      usage(("unknown option " + std::string(option)).c_str());
+  }
+  command.rows = {row};
+  if (all) command.rows = all_rows(row);
+  if (tiny) {
+    command.rows = tiny_rows(row);
+    command.repetitions = 1;
+  }
+  return command;
+}
+
+}  // namespace
+}  // namespace migrx::bench
+
+int main(int argc, char** argv) {
+  using namespace migrx::bench;
+  const Command command = parse(argc, argv);
+  try {
+    Report report;
+    report.print_heading();
+    for (const PipelineOptions& row : command.rows) {
+      std::vector<PipelineResult> results;
+      for (uint32_t i = 0; i < command.repetitions; ++i) {
+        results.push_back(run_pipeline(row));
+        if (!results.back().problem.empty()) {
+          std::fprintf(stderr, "MTU %u, %u channels: %s\n", row.mtu, row.channels,
+                       results.back().problem.c_str());
+          return 1;
+        }
+      }
+      report.add(row, results);
+    }
+    if (!command.json.empty()) report.write_json(command.json);
+  } catch (const std::exception& problem) {
+    std::fprintf(stderr, "pipeline: %s\n", problem.what());
+    return 1;
+  }
+  return 0;
+}

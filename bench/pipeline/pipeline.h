@@ -1,0 +1,62 @@
+// One measured migration: replay port -> PollCore with TCP -> hand-off rings -> LoaderWorker with the
+// session's channels -> guest RAM. All but the port is the product's own code, put together as loader/app
+// does it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace migrx::bench {
+
+struct PipelineOptions {
+  uint32_t mtu = 1500;
+  uint32_t channels = 8;  // multifd; the main channel comes on top
+  uint32_t pool_mib = 32;
+  uint32_t guest_mib = 512;
+  uint32_t rounds = 8;
+  uint32_t run = 16;
+  bool one_thread = false;  // poll core and worker take turns on poll_cpu
+  bool checksum_good = true;
+  bool demote = true;
+  bool scatter = false;
+  // Scheduled before everything else of the machine: on one that is shared, what others do must not count.
+  bool realtime = false;
+  int32_t poll_cpu = 0;  // -1: wherever the kernel likes
+  int32_t worker_cpu = 1;
+};
+
+// Figures of one repetition. Cycles are those of the TSC.
+struct PipelineResult {
+  std::string problem;  // empty: RAM is what the source sent, and nothing was dropped
+  double seconds = 0;
+  double ram_gbs = 0;       // guest bytes per second, 1e9
+  double wire_gbs = 0;      // bytes on the cable, preamble and gap included
+  double nt_limit_gbs = 0;  // non-temporal stores from registers into the same guest RAM, on the worker's CPU
+  double loader_gbs = 0;    // payload per second of the worker's busy time
+  double loader_ratio = 0;  // of the limit
+  double loader_bytes_cycle = 0;
+  double loader_busy = 0;      // share of the time
+  double poll_cycles = 0;      // per segment, turns that received; without the source's
+  double poll_all_cycles = 0;  // per segment, all turns that did something
+  double poll_busy = 0;        // share of the time, source included
+  double source_cycles = 0;    // per segment: what the port's own work cost
+  double burst = 0;            // segments per turn that received
+  double acks_per_segment = 0;
+  double ring_mean = 0;  // slices held by all connections together
+  double ring_max = 0;
+  double one_core_gbs = 0;  // one thread: guest bytes per second of both agents' busy time, source left out
+  double segments = 0;
+  uint64_t dropped = 0;  // over quota, out of order, duplicate, no buffer, not sent
+  uint32_t buffers = 0;
+  uint32_t quota = 0;  // buffers per connection
+  const char* pages = "";
+};
+
+// Throws std::exception when it cannot be set up.
+[[nodiscard]] PipelineResult run_pipeline(const PipelineOptions& options);
+
+// TSC cycles per second, measured once.
+[[nodiscard]] double tsc_hz();
+
+}  // namespace migrx::bench

@@ -1,0 +1,170 @@
+// A port whose wire is a source of its own: the frames of one main and N multifd connections of one
+// migration, made in memory as they are asked for.
+//
+// It is a TCP peer as far as a loss-free wire needs one: handshake, sequence numbers, timestamps, and it
+// sends no byte beyond the window that the receiver's ACKs announce. Payload is not copied: a buffer holds a
+// fixed pattern, and making a frame writes its headers and what is the stream's own (packet headers, page
+// stamps). Frames are made some way ahead of the receiver, as a device fills its descriptors, and then sent
+// away from the first levels of cache. What that costs is measured apart (source_cycles), for at a real port
+// the device does it.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "bench/pipeline/guest_plan.h"
+#include "bench/pipeline/memory.h"
+#include "dataplane/port.h"
+#include "dataplane/wire/segment.h"
+
+namespace migrx::bench {
+
+struct ReplayOptions {
+  uint32_t mtu = 1500;
+  uint32_t buffers = 16384;
+  // Segments of one connection that come one behind the other before it is the next one's turn: what a
+  // sender's segmentation offload makes of its writes.
+  uint32_t run = 16;
+  bool checksum_good = true;  // else the port says nothing about TCP's, and frames carry a right one
+  // What was written of a frame is sent away from the first two levels of cache, as if a device had written
+  // it.
+  bool demote = true;
+};
+
+class ReplayPort final : public PortQueue {
+ public:
+  ReplayPort(const ReplayOptions& options, const GuestPlan& plan);
+  ~ReplayPort() override;
+
+  // Payload of a full segment: MTU without headers of 20 + 32 bytes.
+  [[nodiscard]] uint32_t segment_bytes() const noexcept { return segment_bytes_; }
+  [[nodiscard]] static uint32_t segment_bytes_of(uint32_t mtu) noexcept { return mtu - 52; }
+  // Room of one packet buffer of a port of that MTU.
+  [[nodiscard]] static uint32_t buffer_bytes_of(uint32_t mtu) noexcept;
+  // From one buffer to the next.
+  [[nodiscard]] static uint32_t stride_of(uint32_t mtu) noexcept;
+  // The byte that a segment bears at offset j of its payload where nothing was written.
+  [[nodiscard]] std::byte pattern(uint32_t j) const noexcept { return pattern_[j]; }
+  [[nodiscard]] const std::byte* pattern() const noexcept { return pattern_.data(); }
+  // What stands at the begin of each segment's payload, page stamps and headers excepted.
+  [[nodiscard]] static uint64_t segment_stamp(uint32_t channel, uint64_t position) noexcept {
+    return (uint64_t{channel} << 48 ^ position) * 0x9e37'79b9'7f4a'7c15U;
+  }
+
+  // Main's stream whole, and the first segment of each channel, have been sent; the rest waits for
+  // open_gate().
+  [[nodiscard]] bool at_gate() const noexcept;
+  void open_gate() noexcept { gate_open_ = true; }
+  // Every byte has been sent and acknowledged, and so have the FINs.
+  [[nodiscard]] bool all_acknowledged() const noexcept;
+
+  struct Counters {
+    uint64_t segments = 0;  // with payload
+    uint64_t frame_bytes = 0;
+    uint64_t wire_bytes = 0;  // with preamble, frame check sequence and gap: 24 bytes each
+    uint64_t acks = 0;        // received by the source
+    uint64_t no_buffer = 0;   // the pool was empty when a frame was due: the receiver broke its promise
+    uint64_t frames = 0;      // given to the receiver
+    uint64_t resets = 0;      // RSTs received
+    uint64_t source_cycles = 0;
+    uint64_t busy_source_cycles = 0;  // of rx bursts in which frames were made, and of ACKs
+  };
+  [[nodiscard]] const Counters& counters() const noexcept { return counters_; }
+  void reset_counters() noexcept { counters_ = {}; }
+  // Cycles since construction or reset that were the source's; read it around do_work().
+  [[nodiscard]] uint64_t source_cycles() const noexcept { return counters_.source_cycles; }
+
+  // ---- PortQueue
+  uint32_t rx_burst(std::span<Frame> out) noexcept override;
+  uint32_t unchain(const Frame& frame, std::span<Slice> out) noexcept override;
+  void free_bulk(std::span<void* const> buffers) noexcept override;
+  bool adopt(const Frame& foreign, Frame& own) noexcept override;
+  bool tx_alloc(TxFrame& out) noexcept override;
+  void tx_commit(uint32_t length) noexcept override;
+  uint32_t tx_flush() noexcept override;
+  [[nodiscard]] EthernetAddress mac() const noexcept override;
+  [[nodiscard]] uint32_t buffer_bytes() const noexcept override { return buffer_bytes_of(options_.mtu); }
+  [[nodiscard]] uint32_t buffers_total() const noexcept override { return options_.buffers; }
+  [[nodiscard]] uint32_t buffers_available() const noexcept override {
+    return static_cast<uint32_t>(free_tail_ - free_head_);
+  }
+
+  static constexpr Ipv4Address kReceiver{0x0a4d0002};  // 10.77.0.2
+  static constexpr Ipv4Address kSource{0x0a4d0001};
+  static constexpr uint16_t kListenPort = 4444;
+
+ private:
+  // In front of each buffer's frame, where DPDK has its rte_mbuf: what the last presentation left in the
+  // pattern.
+  struct Buffer {
+    uint32_t pieces = 0;
+    std::array<ChannelScript::Piece, ChannelScript::kPiecesMax> piece;
+  };
+  static constexpr uint32_t kHeadroom = 256;
+  static_assert(sizeof(Buffer) <= 64);
+  static constexpr uint32_t kHeaderBytes = 14 + 20 + 32;
+
+  struct Connection {
+    enum class State : uint8_t { closed, syn_sent, established, fin_sent };
+    State state = State::closed;
+    bool fin_acked = false;
+    uint8_t shift = 0;     // of the receiver's window
+    uint32_t next = 0;     // sequence number to send
+    uint32_t acked = 0;    // last acknowledgment
+    uint32_t edge = 0;     // right edge of the window
+    uint32_t ts_echo = 0;  // newest TSval of the receiver
+    uint64_t sent = 0;     // payload bytes
+    uint64_t bytes = 0;    // of the whole stream
+    uint16_t port = 0;
+    std::array<std::byte, kHeaderBytes> header{};  // of its next data segment, but for what changes
+    std::unique_ptr<ChannelScript> script;         // null: main
+  };
+
+  [[nodiscard]] static std::byte* data_of(Buffer* buffer) noexcept {
+    return reinterpret_cast<std::byte*>(buffer) + kHeadroom;
+  }
+  [[nodiscard]] Buffer* take() noexcept;
+  void look_ahead() noexcept;
+  uint32_t make_frames() noexcept;
+  void demote_made() noexcept;
+  [[nodiscard]] bool sendable(const Connection& connection) const noexcept;
+  void present(Connection& connection, uint32_t index, Buffer* buffer, Frame& out) noexcept;
+  void finish_frame(std::byte* data, uint32_t length, Buffer* buffer, Frame& out) noexcept;
+  [[nodiscard]] bool control_frame(Connection& connection, Frame& out) noexcept;
+  void make_header(Connection& connection) noexcept;
+  void on_answer(const std::byte* data, uint32_t length) noexcept;
+  [[nodiscard]] OutSegment outgoing(const Connection& connection) const noexcept;
+
+  const ReplayOptions options_;
+  const uint32_t segment_bytes_;
+  std::vector<std::byte> main_stream_;
+  std::vector<std::byte> pattern_;
+  HugeRegion memory_;
+  std::vector<Connection> connections_;  // the last one is main
+  std::vector<Buffer*> free_;            // first in, first out: every buffer is used before one is used again
+  uint64_t free_head_ = 0;
+  uint64_t free_tail_ = 0;
+  uint64_t free_mask_ = 0;
+  uint32_t turn_ = 0;      // connection whose turn it is
+  uint32_t run_left_ = 0;  // segments it may still send
+  uint32_t settled_ = 0;   // connections without a SYN or FIN to be sent
+  bool gate_open_ = false;
+  // Made and not yet given: [ready_head_, ready_tail_). Those before demoted_ have been sent away.
+  static constexpr uint32_t kReady = 128;
+  std::array<Frame, kReady> ready_;
+  uint32_t ready_head_ = 0;
+  uint32_t ready_tail_ = 0;
+  uint32_t demoted_ = 0;
+  uint32_t now_ms_ = 1;
+  uint64_t bursts_ = 0;
+
+  static constexpr uint32_t kTxFrames = 1024;
+  static constexpr uint32_t kTxBytes = 256;
+  std::vector<std::array<std::byte, kTxBytes>> tx_;
+  std::array<uint32_t, kTxFrames> tx_length_{};
+  uint32_t tx_count_ = 0;
+  Counters counters_;
+};
+
+}  // namespace migrx::bench

@@ -1,0 +1,134 @@
+#include "bench/pipeline/report.h"
+
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <fstream>
+#include <stdexcept>
+
+#include "loader/ram/kernels/page_kernels.h"
+
+namespace migrx::bench {
+namespace {
+
+struct Figure {
+  const char* name;
+  double PipelineResult::*value;
+};
+constexpr std::array kFigures{
+    Figure{"ram_gb_s", &PipelineResult::ram_gbs},
+    Figure{"wire_gb_s", &PipelineResult::wire_gbs},
+    Figure{"nt_limit_gb_s", &PipelineResult::nt_limit_gbs},
+    Figure{"loader_gb_s", &PipelineResult::loader_gbs},
+    Figure{"loader_of_nt_limit", &PipelineResult::loader_ratio},
+    Figure{"loader_bytes_per_cycle", &PipelineResult::loader_bytes_cycle},
+    Figure{"loader_busy", &PipelineResult::loader_busy},
+    Figure{"poll_cycles_per_segment", &PipelineResult::poll_cycles},
+    Figure{"poll_cycles_per_segment_all_turns", &PipelineResult::poll_all_cycles},
+    Figure{"poll_busy", &PipelineResult::poll_busy},
+    Figure{"source_cycles_per_segment", &PipelineResult::source_cycles},
+    Figure{"segments_per_burst", &PipelineResult::burst},
+    Figure{"acks_per_segment", &PipelineResult::acks_per_segment},
+    Figure{"ring_slices_mean", &PipelineResult::ring_mean},
+    Figure{"ring_slices_max", &PipelineResult::ring_max},
+    Figure{"busy_gb_s_of_both_agents", &PipelineResult::one_core_gbs},
+    Figure{"seconds", &PipelineResult::seconds},
+    Figure{"segments", &PipelineResult::segments},
+};
+
+// Sorted values of one figure.
+std::vector<double> values_of(const std::vector<PipelineResult>& results, double PipelineResult::*value) {
+  std::vector<double> values;
+  for (const PipelineResult& result : results) values.push_back(result.*value);
+  std::sort(values.begin(), values.end());
+  return values;
+}
+
+double median(const std::vector<PipelineResult>& results, double PipelineResult::*value) {
+  const std::vector<double> values = values_of(results, value);
+  const std::size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+std::string text(double value) {
+  std::array<char, 32> out;
+  std::snprintf(out.data(), out.size(), "%.6g", value);
+  return out.data();
+}
+
+std::string cpu_model() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown";
+}
+
+std::string kind_of(const PipelineOptions& row) {
+  std::string kind = row.one_thread ? "1 thread" : "1+1";
+  if (!row.checksum_good) kind += " sw-csum";
+  if (row.scatter) kind += " scatter";
+  return kind;
+}
+
+}  // namespace
+
+void Report::print_heading() const {
+  std::string problem;
+  const PageKernels* const kernels = select_page_kernels(problem);
+  std::printf("%s, TSC %.0f MHz, kernels %s\n", cpu_model().c_str(), tsc_hz() / 1e6,
+              kernels == nullptr ? "?" : kernels->name);
+  std::printf("%5s %4s %6s %-18s | %7s %6s %7s | %6s %6s %5s %5s | %7s %7s %6s %6s %5s | %7s %7s\n", "MTU",
+              "chan", "pool", "shape", "GB/s", "+-%", "cable", "loader", "NT", "ratio", "B/cyc", "poll/s",
+              "all/s", "port/s", "burst", "ACKs", "ring", "1core");
+}
+
+void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& results) {
+  const auto m = [&](double PipelineResult::*value) { return median(results, value); };
+  const std::vector<double> rates = values_of(results, &PipelineResult::ram_gbs);
+  const double spread = (rates.back() - rates.front()) / 2 / m(&PipelineResult::ram_gbs) * 100;
+  std::printf(
+      "%5u %4u %3uMiB %-18s | %7.2f %6.1f %7.2f | %6.2f %6.2f %5.2f %5.2f | %7.1f %7.1f %6.1f %6.1f %5.2f | "
+      "%7.0f "
+      "%7.2f\n",
+      row.mtu, row.channels, row.pool_mib, kind_of(row).c_str(), m(&PipelineResult::ram_gbs), spread,
+      m(&PipelineResult::wire_gbs), m(&PipelineResult::loader_gbs), m(&PipelineResult::nt_limit_gbs),
+      m(&PipelineResult::loader_ratio), m(&PipelineResult::loader_bytes_cycle),
+      m(&PipelineResult::poll_cycles), m(&PipelineResult::poll_all_cycles), m(&PipelineResult::source_cycles),
+      m(&PipelineResult::burst), m(&PipelineResult::acks_per_segment), m(&PipelineResult::ring_mean),
+      m(&PipelineResult::one_core_gbs));
+  std::fflush(stdout);
+
+  if (!rows_.empty()) rows_ += ",\n";
+  const auto flag = [](bool on) { return on ? "true" : "false"; };
+  rows_ +=
+      "    {\"mtu\": " + std::to_string(row.mtu) + ", \"channels\": " + std::to_string(row.channels) +
+      ", \"pool_mib\": " + std::to_string(row.pool_mib) +
+      ", \"guest_mib\": " + std::to_string(row.guest_mib) + ", \"rounds\": " + std::to_string(row.rounds) +
+      ", \"run\": " + std::to_string(row.run) + ", \"one_thread\": " + flag(row.one_thread) +
+      ", \"checksum\": " + (row.checksum_good ? "\"good by port\"" : "\"software\"") +
+      ", \"scatter\": " + flag(row.scatter) + ", \"demote\": " + flag(row.demote) +
+      ", \"buffers\": " + std::to_string(results.front().buffers) +
+      ", \"quota\": " + std::to_string(results.front().quota) + ", \"pages\": \"" + results.front().pages +
+      "\", \"dropped\": 0, \"ram_verified\": true, \"repetitions\": " + std::to_string(results.size());
+  for (const Figure& figure : kFigures) {
+    const std::vector<double> values = values_of(results, figure.value);
+    rows_ += ",\n     \"" + std::string(figure.name) + "\": {\"median\": " + text(m(figure.value)) +
+             ", \"min\": " + text(values.front()) + ", \"max\": " + text(values.back()) + "}";
+  }
+  rows_ += "}";
+}
+
+void Report::write_json(const std::string& path) const {
+  utsname system{};
+  uname(&system);
+  std::ofstream out(path);
+  out << "{\n  \"cpu\": \"" << cpu_model() << "\",\n  \"kernel\": \"" << system.release
+      << "\",\n  \"compiler\": \"" << __VERSION__ << "\",\n  \"tsc_hz\": " << text(tsc_hz())
+      << ",\n  \"rows\": [\n"
+      << rows_ << "\n  ]\n}\n";
+  if (!out.flush()) throw std::runtime_error("cannot write " + path);
+}
+
+}  // namespace migrx::bench
