@@ -20,7 +20,7 @@ int32_t take_number(std::string_view& text) {
 }  // namespace
 
 std::string parse_cpu_list(const std::string& text, std::vector<CpuId>& out) {
-  const std::string complaint = "'" + text + "' is not a list of CPUs such as 2,4-7";
+  std::string complaint = "'" + text + "' is not a list of CPUs such as 2,4-7";
   std::string_view rest = text;
   out.clear();
   while (true) {

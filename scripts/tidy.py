@@ -97,7 +97,9 @@ def header_alone(name, options):
 def clang_tidy(name, build):
     result = subprocess.run(["clang-tidy", "-quiet", "-p", build, name], capture_output=True, text=True, cwd=ROOT,
                             check=False)
-    return [line for line in result.stdout.splitlines() if ": error:" in line or ": warning:" in line]
+    lines = [line for line in result.stdout.splitlines() if ": error:" in line or ": warning:" in line]
+    # Paths as seen from the build folder or absolute: made relative, so that a header's finding is told once.
+    return [re.sub(r"^.*?((numa|dataplane|loader)/)", r"\1", line) for line in lines]
 
 
 def changed_since(revision):
@@ -110,7 +112,7 @@ def main():
     parser.add_argument("--clang-tidy", metavar="BUILD_FOLDER")
     parser.add_argument("--changed", metavar="REVISION")
     options = parser.parse_args()
-    findings, hwloc_files = [], set()
+    findings, found, hwloc_files = [], {}, set()
     names = files()
     cpp = [name for name in names if name.endswith(SOURCE)]
     for name in names:
@@ -137,11 +139,13 @@ def main():
             if options.changed:
                 sources = [name for name in sources if name in changed_since(options.changed)]
             for name, lines in zip(sources, pool.map(lambda name: clang_tidy(name, options.clang_tidy), sources)):
-                findings += [(name, 1, line) for line in lines]
+                found.update(dict.fromkeys(lines))
     for name, line, text in findings:
         print("%s:%d: %s" % (name, line, text))
-    print("tidy: %d files, %d findings" % (len(names), len(findings)))
-    sys.exit(1 if findings else 0)
+    for line in found:
+        print(line)
+    print("tidy: %d files, %d findings" % (len(names), len(findings) + len(found)))
+    sys.exit(1 if findings or found else 0)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ std::string set_interface_mtu(const std::string& interface, uint32_t mtu) {
   request.ifr_mtu = static_cast<int>(mtu);
   const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return std::strerror(errno);
-  const std::string result = ioctl(fd, SIOCSIFMTU, &request) == 0 ? "" : std::strerror(errno);
+  std::string result = ioctl(fd, SIOCSIFMTU, &request) == 0 ? "" : std::strerror(errno);
   close(fd);
   return result;
 }

@@ -71,7 +71,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   // 2. Sizes. Every poll core can hold every connection: the device decides which queue a flow comes by.
   const uint32_t cores = placement.poll_agents;
   const uint32_t connections = connections_max(options);
-  uint32_t buffer_bytes = 0;
+  uint32_t buffer_bytes = buffer_bytes_for_mtu(options.mtu);
   for (const std::string& devargs : options.ports)
     buffer_bytes = std::max(buffer_bytes, buffer_bytes_for(devargs, options.mtu));
   TcpConfig tcp;

@@ -137,7 +137,8 @@ void report_session(const Session& session, const SessionControl& control, const
         "turn the "
         "capability return-path on");
 
-  const auto add_channel = [&](const std::string& name, const Handoff* connection, CounterList counters) {
+  const auto add_channel = [&](const std::string& name, const Handoff* connection,
+                               const CounterList& counters) {
     ChannelReport channel;
     channel.name = name;
     channel.peer = connection->peer.data();

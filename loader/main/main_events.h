@@ -98,7 +98,7 @@ struct BlockEntry {
 // The longest event in bytes of an outgoing stream: a list of kRamBlocksMax blocks with the longest names.
 // Command payloads and section headers are far smaller.
 inline constexpr std::size_t kRamBlocksMax = 255;
-inline constexpr std::size_t kMainEventBytesMax = 96 * 1024;
+inline constexpr std::size_t kMainEventBytesMax = std::size_t{96} * 1024;
 inline constexpr std::size_t kCommandPayloadMax = 64;  // commands that precopy accepts are shorter than this
 
 struct SectionHeader {

@@ -155,9 +155,9 @@ StreamError parse_multifd_body(uint32_t flags, const std::byte* bytes, uint64_t 
                         multifd_flags_name(out.flags).data(), to_string(configured));
     const uint32_t payload = load_be32(bytes + at::kNextPacketSize);
     if (configured == MultifdCompression::none) {
-      if (payload != normal * kPageBytes)
+      if (payload != uint64_t{normal} * kPageBytes)
         return make_error_values(ErrorClass::bad_stream, offset, "multifd packet: next_packet_size", payload,
-                                 normal * kPageBytes);
+                                 uint64_t{normal} * kPageBytes);
     } else if (payload == 0 || payload > kMultifdPayloadMax) {
       return make_error_values(ErrorClass::bad_stream, offset, "multifd packet: next_packet_size", payload,
                                kMultifdPayloadMax, "at least 1 byte");

@@ -53,6 +53,7 @@ def multifd():
     yield _case("multifd-8-two-queues-10",
                 Transfer("10", channels=8, dirty_s=2.0,
                          receiver_extra=("--poll-cores", "0,1", "--loader-cores", "0,1", "--idle", "yield")))
+    yield _case("multifd-4-second-port-10", Transfer("10", channels=4, dirty_s=1.5, two_ports=True))
     yield _case("compress-two-workers-7.2",
                 Transfer("7.2", dirty_s=1.5, capabilities={"compress": True}, receiver_capabilities=("compress",),
                          parameters={"compress_threads": 4, "compress_wait_thread": True},

@@ -117,6 +117,16 @@ class Machine:
         """What the busy guest printed: (count, pass, bad) of each line."""
         return console_lines(self.console())
 
+    def goes_on(self, timeout=20.0):
+        """Whether the busy guest runs and prints more, however slow the machine is just now."""
+        deadline = time.monotonic() + timeout
+        before = len(self.counts())
+        while self.running() and time.monotonic() < deadline:
+            if len(self.counts()) > before:
+                return True
+            time.sleep(0.05)
+        return False
+
     def wait_console(self, text, timeout=60.0):
         deadline = time.monotonic() + timeout
         while text not in self.console():

@@ -18,6 +18,8 @@ from .machine import die_with_parent
 _RUN = "/run/netns"
 _numbers = itertools.count()
 INTERFACE, RECEIVER, NEAR, FAR = "mig0", "10.77.0.2", "10.77.0.1", "10.78.0.2"
+# Of a receiver with two ports.
+SECOND_INTERFACE, SECOND_RECEIVER, SECOND_NEAR = "mig1", "10.79.0.2", "10.79.0.1"
 
 
 def _ip(*words, check=True):
@@ -95,20 +97,20 @@ class Network:
         _ip("-n", self.source, "route", "add", "default", "via", "10.78.0.1")
         self.sysctl(self.receiver, "net/ipv4/ip_forward", "1")
 
-    def has_interface(self):
-        return _ip("-n", self.receiver, "link", "show", INTERFACE, check=False).returncode == 0
+    def has_interface(self, name=INTERFACE):
+        return _ip("-n", self.receiver, "link", "show", name, check=False).returncode == 0
 
-    def attach(self, alive=lambda: True, timeout=30.0):
+    def attach(self, alive=lambda: True, timeout=30.0, interface=INTERFACE, address=NEAR):
         """Waits until the receiver has made its interface and gives it MTU and address; False if it ended."""
         deadline = time.monotonic() + timeout
-        while not self.has_interface():
+        while not self.has_interface(interface):
             if not alive():
                 return False
             if time.monotonic() > deadline:
-                raise TimeoutError("the receiver made no interface " + INTERFACE)
+                raise TimeoutError("the receiver made no interface " + interface)
             time.sleep(0.02)
-        _ip("-n", self.receiver, "link", "set", INTERFACE, "mtu", str(self.mtu), "up")
-        _ip("-n", self.receiver, "addr", "replace", NEAR + "/24", "dev", INTERFACE)
+        _ip("-n", self.receiver, "link", "set", interface, "mtu", str(self.mtu), "up")
+        _ip("-n", self.receiver, "addr", "replace", address + "/24", "dev", interface)
         return True
 
     def impairment_counts(self):

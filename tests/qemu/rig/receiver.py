@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from .machine import die_with_parent, in_namespace
-from .network import INTERFACE, NEAR, RECEIVER
+from .network import INTERFACE, NEAR, RECEIVER, SECOND_INTERFACE, SECOND_NEAR, SECOND_RECEIVER
 
 _ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
 PORT = 4444
@@ -27,21 +27,24 @@ class Receiver:
     """`migrx receive` in the network's receiver namespace.
 
     `ram` maps block names to their files, optionally with options: {"mem": "/dev/shm/x,size=64M"}.
-    `terminal`: its output goes where ours goes, not to a log file.
+    `terminal`: its output goes where ours goes, not to a log file. `two_ports`: a second port with a network of
+    its own, which is the one that sources are told.
     """
 
     def __init__(self, folder, network, ram, channels=0, compression="none", capabilities=(), extra=(),
-                 handoff=None, name="receiver", terminal=False):
-        self.folder, self.network, self.name = folder, network, name
+                 handoff=None, name="receiver", terminal=False, two_ports=False):
+        self.folder, self.network, self.name, self.two_ports = folder, network, name, two_ports
         self.report_path = os.path.join(folder, name + ".json")
         self.dump = os.path.join(folder, name + ".blocks")
         self.log_path = os.path.join(folder, name + ".log")
-        self.uri = "tcp:%s:%d" % (RECEIVER, PORT)
+        self.uri = "tcp:%s:%d" % (SECOND_RECEIVER if two_ports else RECEIVER, PORT)
         os.makedirs(self.dump, exist_ok=True)
         ready_read, ready_write = os.pipe()
         command = [migrx_program(), "receive", "--port", "net_tap0,iface=" + INTERFACE,
                    "--address", RECEIVER + "/24", "--listen", str(PORT), "--mtu", str(network.mtu),
                    "--report", self.report_path, "--dump-blocks", self.dump, "--ready-fd", str(ready_write)]
+        if two_ports:
+            command += ["--port", "net_tap1,iface=" + SECOND_INTERFACE, "--address", SECOND_RECEIVER + "/24"]
         if network.source != network.receiver:
             command += ["--gateway", NEAR]
         for block, file in ram.items():
@@ -70,6 +73,8 @@ class Receiver:
     def wait_ready(self, timeout=30.0):
         """Sets up the interface and waits for the ready line; False when the program ended instead."""
         if not self.network.attach(self.alive, timeout):
+            return False
+        if self.two_ports and not self.network.attach(self.alive, timeout, SECOND_INTERFACE, SECOND_NEAR):
             return False
         return bool(self._ready.readline())
 

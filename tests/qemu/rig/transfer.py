@@ -57,6 +57,7 @@ class Transfer:
     extra: object = None  # folder -> further QEMU arguments
     prefix: str = ""  # of block names: "/objects/" for machine types up to 3.1
     mtu: int = 9000
+    two_ports: bool = False
     congestion: object = None
     impair: object = None
     small_blocks: bool = True
@@ -101,7 +102,8 @@ class Transfer:
 
     def start_receiver(self, folder, stack, network, options):
         receiver = stack.enter_context(Receiver(folder, network, options, self.channels, self.compression,
-                                                self.receiver_capabilities, self.receiver_extra))
+                                                self.receiver_capabilities, self.receiver_extra,
+                                                two_ports=self.two_ports))
         expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
         return receiver
 
