@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from rig.guest import MIB, console_lines
+from rig.guest import MIB, console_lines, expect_unbroken
 from rig.machine import Backend, Machine
 from rig.network import Network
 from rig.receiver import Receiver
@@ -27,15 +27,6 @@ def _destination(folder, stack, version, machine, source, path, change=lambda ba
     socket = os.path.join(folder, "handoff.sock")
     destination.qmp.command("migrate-incoming", uri="unix:" + socket)
     return destination, "unix:" + socket
-
-
-def _expect_no_gap(source, destination):
-    """The serial console went on: together the two print every count once, in order."""
-    lines = console_lines(source.console() + destination.console())
-    counts = [count for count, _pass, _bad in lines]
-    expect(counts == list(range(counts[0], counts[0] + len(counts))), "the console has a gap or a repeat: %r", counts)
-    expect(all(bad == 0 for _count, _pass, bad in lines), "the guest found wrong memory: %r", lines[-3:])
-    return len(console_lines(destination.console()))
 
 
 def _runs_on(version, destination_version, machine, transfer):
@@ -60,7 +51,8 @@ def _runs_on(version, destination_version, machine, transfer):
             while len(console_lines(destination.console())) < 20 and time.monotonic() < deadline:
                 expect(destination.alive(), "the destination ended: %s", destination.log())
                 time.sleep(0.05)
-            lines = _expect_no_gap(source, destination)
+            expect_unbroken([source.console(), destination.console()])
+            lines = len(console_lines(destination.console()))
             expect(lines >= 20, "the guest printed only %d lines at the destination", lines)
             expect(destination.running() and not source.running(), "not exactly one guest runs")
             times = report["timeline"]

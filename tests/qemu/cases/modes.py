@@ -177,10 +177,11 @@ def _devices(folder):
 
 
 def _two_large_nodes(folder):
-    # The second length is no multiple of 256 KiB for the source's sake: for a block behind the first, TCG resets the
-    # wrong TLB range when it syncs the dirty bitmap in whole words (QEMU include/exec/ram_addr.h,
-    # cpu_physical_memory_sync_dirty_bitmap), and pages that the guest goes on writing are not sent again. Seen with
-    # 10.0.2 and a receiver other than migrx, too. An odd length takes the bit by bit path, which is right.
+    # The second length is no multiple of 256 KiB for the source's sake. Where a block's dirty bits are synced in whole
+    # words, QEMU (cpu_physical_memory_sync_dirty_bitmap, as read up to 10.0) has TCG watch the pages again by their
+    # offset in the block, where tlb_reset_dirty_range_all() takes a ram_addr_t: right for the first block alone. What
+    # the guest goes on writing in a later one is not sent again (seen with 10.0.2 and with another receiver, too).
+    # Another length takes the path page by page, which adds the block's offset.
     return [Backend("near", 192 * MIB, path=os.path.join(folder, "near.source")),
             Backend("far", 192 * MIB + (64 << 10), path=os.path.join(folder, "far.source"))]
 

@@ -41,17 +41,25 @@ def _first_difference(source, received, offset):
         len(places), places[0], places[-1], wanted[first:first + 16].hex(), got[first:first + 16].hex())
 
 
-def expect_same_files(name, received_path, source_path):
-    """Fails unless the received file holds exactly the source's bytes."""
+def expect_same_files(name, received_path, source_path, ranges=None):
+    """Fails unless the received file holds exactly the source's bytes, in `ranges` of (start, end) or everywhere.
+
+    Returns the number of pages compared.
+    """
     size = os.path.getsize(source_path)
+    ranges = ranges or [(0, size)]
     expect(os.path.getsize(received_path) >= size, "%s: %s is shorter than the source's block", name, received_path)
     with open(received_path, "rb") as one, open(source_path, "rb") as other:
         with mmap.mmap(one.fileno(), 0, prot=mmap.PROT_READ) as received, \
                 mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ) as source:
-            offsets, count = differing_pages(source, received)
+            offsets, count = [], 0
+            for start, end in ranges:
+                some, more = differing_pages(memoryview(source)[start:end], memoryview(received)[start:end])
+                offsets, count = offsets + [start + offset for offset in some], count + more
             detail = _first_difference(source, received, offsets[0]) if offsets else ""
     expect(count == 0, "%s: %d of %d pages differ, first at %s%s", name, count, size // PAGE,
            " ".join("%#x" % offset for offset in offsets), detail)
+    return sum(end - start for start, end in ranges) // PAGE
 
 
 def expect_same_small_blocks(source, receiver, folder):

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 
+from .runner import expect
+
 MIB = 1 << 20
 _GUESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "guests")
 
@@ -49,3 +51,15 @@ _LINE = re.compile(rb"count ([0-9a-f]{8}) pass ([0-9a-f]{8}) bad ([0-9a-f]{8})\r
 def console_lines(data):
     """The guest's console as a list of (count, pass, bad)."""
     return [tuple(int(word, 16) for word in match.groups()) for match in _LINE.finditer(data)]
+
+
+def expect_unbroken(consoles):
+    """Fails unless the consoles of one guest's hosts, one behind the other, hold every count once, and no bad page.
+
+    A line may begin on one and end on the next. Returns all (count, pass, bad).
+    """
+    lines = console_lines(b"".join(consoles))
+    counts = [count for count, _pass, _bad in lines]
+    expect(counts == list(range(1, len(counts) + 1)), "the console has a gap or a repeat: %r", counts)
+    expect(all(bad == 0 for _count, _pass, bad in lines), "the guest found wrong memory: %r", lines[-3:])
+    return lines

@@ -47,13 +47,14 @@ def hugetlb_folder(size):
             os.rmdir(folder)
             raise Skip("needs to mount hugetlbfs")
         _state["folder"] = folder
-        atexit.register(_give_back)
     return _state["folder"]
 
 
+@atexit.register
 def _give_back():
-    subprocess.run(["umount", _state["folder"]], check=False)
-    os.rmdir(_state["folder"])
+    if _state["folder"] is not None:
+        subprocess.run(["umount", _state["folder"]], check=False)
+        os.rmdir(_state["folder"])
     if _state["raised"]:
         # Others may have reserved pages meanwhile; take back only what this rig added and nobody uses.
         _write("nr_hugepages", max(0, _read("nr_hugepages") - min(_state["raised"], _read("free_hugepages"))))

@@ -63,6 +63,8 @@ class Machine:
     def __init__(self, folder, version="10", machine="pc", backends=None, guest=None, namespace=None,
                  accel=None, incoming=None, vga=True, extra=(), name="source", cpus=1):
         self.folder, self.version, self.name, self.namespace = folder, version, name, namespace
+        self._migrate_mark = 0  # of the events, those before the migration begun last
+        self._twin = {"machine": machine, "accel": accel, "vga": vga, "extra": extra, "cpus": cpus}
         self.backends = backends or [Backend("mem", 64 * MIB)]
         for backend in self.backends:
             if backend.kind == "file" and not backend.path:
@@ -101,9 +103,17 @@ class Machine:
         try:
             self.qmp = Qmp(self._qmp_path)
             self.qmp.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
-        except Exception as error:
+        except BaseException as error:
             self.close()
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
             raise RuntimeError("%s did not start: %s" % (name, self.log())) from error
+
+    def twin(self, name, backends, version=None, **changes):
+        """Another machine of the same make in the same namespace, which waits for `migrate-incoming`."""
+        settings = dict(self._twin, **changes)
+        return Machine(self.folder, version or self.version, backends=backends, namespace=self.namespace,
+                       incoming="defer", name=name, **settings)
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
@@ -145,6 +155,7 @@ class Machine:
         self.qmp.command("migrate-set-parameters", **parameters)
 
     def migrate(self, uri):
+        self._migrate_mark = len(self.qmp.events)
         self.qmp.command("migrate", uri=uri)
 
     def migration(self):
@@ -165,6 +176,24 @@ class Machine:
                 raise RuntimeError("migration of %s is %s, expected %s: %s %s" % (
                     self.name, status, "/".join(states), info.get("error-desc", ""), self.log()))
             time.sleep(0.02)
+
+    def wait_migration_event(self, timeout=120.0):
+        """Waits for the end of the migration begun last, without asking: questions would add to its downtime."""
+        def ends(event):
+            return event["event"] == "MIGRATION" and event["data"]["status"] in ("completed", "failed", "cancelled")
+        return self.qmp.wait_event(ends, self._migrate_mark, timeout)["data"]["status"]
+
+    def event_times(self, name):
+        """When QEMU says that the events called `name` were, in seconds of the host's clock."""
+        self.running()  # Its answer comes behind all events so far.
+        return [event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] * 1e-6
+                for event in self.qmp.events if event["event"] == name]
+
+    def cpu_seconds(self):
+        """CPU time of the process and its threads so far."""
+        with open("/proc/%d/stat" % self.process.pid, encoding="ascii") as file:
+            words = file.read().rsplit(")", 1)[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
     def capture_small_blocks(self, path):
         """Writes to `path` a stream that holds every block but the shared ones, from the stopped machine.

@@ -68,14 +68,14 @@ class Qmp:
             raise QmpError("%s: %s" % (execute, message["error"]["desc"]))
         return message["return"]
 
-    def wait_event(self, name, timeout=30.0):
-        """Returns the first event called `name`, past or to come, and forgets it and those before it."""
+    def wait_event(self, wanted, since=0, timeout=30.0):
+        """Returns the first event that `wanted` holds for, among those kept from index `since` on or to come."""
         deadline = time.monotonic() + timeout
         while True:
-            for index, event in enumerate(self.events):
-                if event["event"] == name:
-                    del self.events[: index + 1]
+            for event in self.events[since:]:
+                if wanted(event):
                     return event
+            since = len(self.events)
             self._socket.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 message = self._read_message()
