@@ -15,9 +15,11 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <thread>
 
 namespace migrx {
@@ -195,6 +197,8 @@ std::string GuestMemory::prefault(const std::vector<CpuId>& cpus,
   std::atomic<uint64_t> next{0};
   std::atomic<uint64_t> done{0};
   std::atomic<int> failed{0};
+  std::mutex mutex;
+  std::condition_variable finished;
   const auto work = [&](const CpuId* cpu) {
     if (cpu != nullptr) {
       cpu_set_t set;
@@ -212,16 +216,22 @@ std::string GuestMemory::prefault(const std::vector<CpuId>& cpus,
         return;
       }
       if (must_clear_) std::memset(data_ + at, 0, bytes);
-      done.fetch_add(bytes);
+      if (done.fetch_add(bytes) + bytes == mapped_) {
+        const std::lock_guard lock(mutex);
+        finished.notify_one();
+      }
     }
   };
   std::vector<std::thread> threads;
   threads.reserve(std::max<std::size_t>(1, cpus.size()));
   if (cpus.empty()) threads.emplace_back(work, nullptr);
   for (const CpuId& cpu : cpus) threads.emplace_back(work, &cpu);
-  while (done.load() < mapped_ && failed.load() == 0) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    if (progress) progress(done.load());
+  {
+    std::unique_lock lock(mutex);
+    while (done.load() < mapped_ && failed.load() == 0) {
+      finished.wait_for(lock, std::chrono::milliseconds(20));
+      if (progress) progress(done.load());
+    }
   }
   for (std::thread& thread : threads) thread.join();
   if (failed.load() != 0) {
