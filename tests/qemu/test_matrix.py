@@ -9,11 +9,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import faults, handoff, modes, snapshots
+from cases import faults, handoff, modes, pingpong, snapshots
 from rig import runner
 from rig.network import remove_stale_namespaces
 
 if __name__ == "__main__":
     if os.geteuid() == 0:
         remove_stale_namespaces()
-    runner.main([*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases()], __doc__.splitlines()[0])
+    runner.main([*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(),
+                 *pingpong.cases()], __doc__.splitlines()[0])

@@ -5,7 +5,7 @@ import subprocess
 
 from rig.guest import MIB
 from rig.hugepages import hugetlb_folder
-from rig.linux_guest import LinuxGuest
+from rig.linux_guest import LinuxGuest, virtio_devices
 from rig.machine import Backend
 from rig.runner import Case, expect
 from rig.transfer import Transfer, counter
@@ -166,16 +166,6 @@ def impaired():
                 quick=False)
 
 
-def _devices(folder):
-    """A disk and a network card, so that device state is more than a serial port's."""
-    disk = os.path.join(folder, "disk")
-    with open(disk, "wb") as file:
-        file.truncate(16 * MIB)
-    return ["-cpu", "max", "-smp", "2", "-drive", "file=%s,format=raw,if=none,id=disk" % disk,
-            "-device", "virtio-blk-pci,drive=disk", "-netdev", "user,id=net",
-            "-device", "virtio-net-pci,netdev=net,romfile="]
-
-
 def _two_large_nodes(folder):
     # The second length is no multiple of 256 KiB for the source's sake. Where a block's dirty bits are synced in whole
     # words, QEMU (cpu_physical_memory_sync_dirty_bitmap, as read up to 10.0) has TCG watch the pages again by their
@@ -189,7 +179,7 @@ def _two_large_nodes(folder):
 def linux():
     """A real kernel with virtio devices. 7.2 is left out: under TCG it loses dirty pages of such a guest."""
     settings = {"version": "10", "machine": "q35", "size": 384 * MIB, "dirty_s": 4.0, "guest": LinuxGuest(),
-                "extra": _devices}
+                "extra": virtio_devices}
     yield _case("linux-multifd-10", Transfer(channels=4, **settings), False, 240)
     yield _case("linux-numa-zstd-10", Transfer(channels=4, compression="zstd", backends=_two_large_nodes, **settings),
                 False, 240)
