@@ -73,6 +73,8 @@ class PortQueue {
   // Sends what is queued; once per burst. Returns how many frames were sent; the others are dropped and
   // counted.
   virtual uint32_t tx_flush() noexcept = 0;
+  // For senders of bulk data: as tx_flush(), but what the device does not take now stays queued, in order.
+  virtual uint32_t tx_push() noexcept { return tx_flush(); }
 
   // Constant after start; any thread.
   [[nodiscard]] virtual EthernetAddress mac() const noexcept = 0;

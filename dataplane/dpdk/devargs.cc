@@ -67,6 +67,8 @@ std::string complete_devargs(const std::string& devargs, uint32_t mtu, uint32_t 
       add("framecnt", shape->frames);
     }
   }
+  // Its own default holds frames of MTU 1500 only; longer ones would take several of its buffers each.
+  if (is_kind(devargs, "net_memif")) add("bsize", buffer_bytes_for_mtu(mtu));
   return complete;
 }
 

@@ -34,7 +34,8 @@ struct DpdkPortOptions {
   return static_cast<uint16_t>(mtu > 40 + 536 ? (mtu < 65535 ? mtu : 65535) - 40 : 536);
 }
 // Adds what makes a virtual device fit `mtu` and `queues` and is not there yet: the ring geometry of
-// net_af_packet, whose own default is slow and too small for jumbo frames. Others come back unchanged. Pure.
+// net_af_packet, whose own default is slow and too small for jumbo frames, and the buffers of net_memif.
+// Others come back unchanged. Pure.
 [[nodiscard]] std::string complete_devargs(const std::string& devargs, uint32_t mtu, uint32_t queues);
 // Room a pool's buffers need for this device: buffer_bytes_for_mtu(), more for devices that cannot chain
 // buffers.

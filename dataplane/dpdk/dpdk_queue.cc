@@ -121,4 +121,12 @@ uint32_t DpdkQueue::tx_flush() noexcept {
   return sent;
 }
 
+uint32_t DpdkQueue::tx_push() noexcept {
+  if (tx_count_ == 0) return 0;
+  const uint16_t sent = rte_eth_tx_burst(port_id_, queue_id_, tx_.data(), tx_count_);
+  std::copy(tx_.begin() + sent, tx_.begin() + tx_count_, tx_.begin());
+  tx_count_ = static_cast<uint16_t>(tx_count_ - sent);
+  return sent;
+}
+
 }  // namespace migrx

@@ -25,6 +25,7 @@ class DpdkQueue final : public PortQueue {
   bool tx_alloc(TxFrame& out) noexcept override;
   void tx_commit(uint32_t length) noexcept override;
   uint32_t tx_flush() noexcept override;
+  uint32_t tx_push() noexcept override;
 
   [[nodiscard]] EthernetAddress mac() const noexcept override { return mac_; }
   [[nodiscard]] uint32_t buffer_bytes() const noexcept override { return rx_pool_.buffer_bytes(); }

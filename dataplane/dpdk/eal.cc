@@ -1,5 +1,6 @@
 #include "dataplane/dpdk/eal.h"
 
+#include <rte_cycles.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_lcore.h>
@@ -220,6 +221,10 @@ void enter_dpdk_thread() {
 
 void leave_dpdk_thread() noexcept {
   rte_thread_unregister();
+}
+
+uint64_t tsc_hz() noexcept {
+  return rte_get_tsc_hz();
 }
 
 std::string recent_dpdk_log(std::size_t lines) {

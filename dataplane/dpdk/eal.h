@@ -62,6 +62,9 @@ class Eal {
 void enter_dpdk_thread();  // throws DpdkError
 void leave_dpdk_thread() noexcept;
 
+// Cycles per second of the time stamp counter, as DPDK measured it. Behind Eal's construction.
+[[nodiscard]] uint64_t tsc_hz() noexcept;
+
 // The last lines DPDK logged, at most `lines`, each led by "\n  DPDK: "; for error messages.
 [[nodiscard]] std::string recent_dpdk_log(std::size_t lines = 4);
 

@@ -189,6 +189,12 @@ bool tcp_checksum_ok(const TcpSegment& segment, std::span<const Bytes> frame) no
   return left == 0 && sum.folded() == 0xffff;
 }
 
+uint32_t header_bytes(const OutSegment& segment) noexcept {
+  std::array<std::byte, kTcpOptionBytesMax> options;
+  return kEthernetHeaderBytes + (segment.link.tagged != 0 ? kVlanTagBytes : 0) + kIpv4HeaderBytes +
+         kTcpHeaderBytes + build_options(segment, options.data());
+}
+
 uint32_t build_segment(const OutSegment& segment, MutableBytes out, TxChecksum checksum) noexcept {
   if (segment.payload.size() > 65535 - kIpv4HeaderBytes - kTcpHeaderBytes - kTcpOptionBytesMax) return 0;
   if (out.size() < kHeaderBytesMax + segment.payload.size()) return 0;
@@ -223,7 +229,8 @@ uint32_t build_segment(const OutSegment& segment, MutableBytes out, TxChecksum c
   store_be16(tcp + 14, segment.window);
   store_be32(tcp + 16, 0);  // checksum, urgent pointer
   std::byte* const payload = tcp + header_length;
-  if (payload_length > 0) std::memcpy(payload, segment.payload.data(), payload_length);
+  if (payload_length > 0 && segment.payload.data() != payload)
+    std::memcpy(payload, segment.payload.data(), payload_length);
 
   ChecksumSum sum;
   add_pseudo_header(sum, segment.tuple, tcp_length);

@@ -115,9 +115,12 @@ inline constexpr uint32_t kTcpOptionBytesMax = 40;
 inline constexpr uint32_t kHeaderBytesMax =
     kEthernetHeaderBytes + kVlanTagBytes + kIpv4HeaderBytes + kTcpHeaderBytes + kTcpOptionBytesMax;
 
+// Bytes of all headers that build_segment() will write: where the payload begins in the frame.
+[[nodiscard]] uint32_t header_bytes(const OutSegment& segment) noexcept;
+
 // Writes the frame; returns its length, not padded to Ethernet's minimum, or 0 if `out` is too small (it
 // never is with kHeaderBytesMax + payload). SACK blocks that do not fit beside the other options are left
-// out.
+// out. The payload may already lie in its place in `out`; then it is not copied.
 [[nodiscard]] uint32_t build_segment(const OutSegment& segment, MutableBytes out,
                                      TxChecksum checksum) noexcept;
 

@@ -1,6 +1,7 @@
 // The migrx program: one subcommand per job.
 #include <CLI/CLI.hpp>
 
+#include "loader/app/generate_command.h"
 #include "loader/app/load_command.h"
 #include "loader/app/plan_command.h"
 #include "loader/app/receive_command.h"
@@ -12,6 +13,7 @@ int main(int argc, char** argv) {
   int exit_status = 0;
   migrx::add_receive_command(app, exit_status);
   migrx::add_load_command(app, exit_status);
+  migrx::add_generate_command(app, exit_status);
   migrx::add_plan_command(app, exit_status);
   try {
     app.parse(argc, argv);

@@ -269,6 +269,27 @@ TEST(Segment, malformed_options_end_parsing_but_keep_what_came_before) {
   }
 }
 
+// A bulk sender writes the payload straight into the frame, where header_bytes() says.
+TEST(Segment, payload_already_in_place_gives_the_same_frame) {
+  const std::string text(100, 'p');
+  for (const uint8_t options : {0, 8, 1 | 2 | 4 | 8, 4}) {
+    for (const uint16_t tagged : {0, 1}) {
+      OutSegment out = sample();
+      out.options = options;
+      out.link.tagged = tagged;
+      out.mss = 1460;
+      out.payload = bytes_of(text);
+      const Frame copied = build(out);
+      Frame frame(kHeaderBytesMax + text.size());
+      ASSERT_EQ(header_bytes(out) + text.size(), copied.size());
+      std::memcpy(frame.data() + header_bytes(out), text.data(), text.size());
+      out.payload = Bytes{frame}.subspan(header_bytes(out), text.size());
+      frame.resize(build_segment(out, frame, TxChecksum::full));
+      EXPECT_EQ(frame, copied);
+    }
+  }
+}
+
 // Whatever the bytes are, the payload that is reported lies inside the frame.
 TEST(Segment, random_damage_never_leads_out_of_the_frame) {
   std::mt19937 random{4};

@@ -1,0 +1,276 @@
+#include "generate/generator.h"
+
+#include <algorithm>
+#include <exception>
+
+#include "dataplane/wire/arp.h"
+
+namespace migrx {
+namespace {
+
+constexpr uint64_t kQuestionEveryNs = 500 * kNsPerMs;
+constexpr uint64_t kCloseNs = 3 * kNsPerSecond;  // for FINs and their answers
+// Per stream and turn, so that all take turns on the link.
+constexpr uint32_t kSegmentsPerTurn = 32;
+
+// An unguessable initial sequence number is worth little here, but costs nothing (RFC 6528).
+uint64_t scramble(uint64_t value) noexcept {
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL;
+  return value ^ (value >> 31);
+}
+
+std::string stream_name(uint32_t stream) {
+  return stream == 0 ? "main" : "multifd " + std::to_string(stream - 1);
+}
+
+}  // namespace
+
+Generator::Generator(const GeneratorConfig& config, PortQueue& queue, GuestSource& source)
+    : config_(config), queue_(queue), source_(source), senders_(source.streams()) {}
+
+Generator::~Generator() = default;
+
+bool Generator::accepted() const noexcept {
+  return verdict_.shut() == 0U;
+}
+
+void Generator::enter(GeneratorPhase phase, uint64_t now_ns) noexcept {
+  phase_since_ns_ = now_ns;
+  phase_.store(phase, std::memory_order_release);  // pairs with phase(): what it tells of is written
+}
+
+void Generator::end(std::string problem) noexcept {
+  if (problem_.empty()) problem_ = std::move(problem);
+}
+
+uint32_t Generator::do_work(uint64_t now_ns) noexcept {
+  const GeneratorPhase phase = phase_.load(std::memory_order_relaxed);
+  if (phase == GeneratorPhase::over) return 0;
+  if (phase_since_ns_ == 0) phase_since_ns_ = now_ns;
+  uint32_t work = receive(now_ns);
+  step(now_ns);
+  uint64_t acknowledged = 0;
+  const uint32_t streams = source_.streams();
+  for (uint32_t i = 0; i < streams; ++i) {
+    const uint32_t stream = (first_stream_ + i) % streams;
+    if (senders_[stream] == nullptr) continue;
+    work += send(stream, now_ns);
+    acknowledged += senders_[stream]->acknowledged();
+  }
+  first_stream_ = (first_stream_ + 1) % streams;
+  acknowledged_.set(acknowledged);
+  const uint32_t sent = queue_.tx_push();
+  frames_sent_ += sent;
+  return work + sent;
+}
+
+void Generator::on_stop() noexcept {
+  OutSegment out;
+  StreamRange chunk;
+  for (const auto& sender : senders_) {
+    if (sender == nullptr) continue;
+    sender->abort();
+    TxFrame frame;
+    while (sender->next_segment(0, out, chunk) && queue_.tx_alloc(frame))
+      queue_.tx_commit(build_segment(out, {frame.data, frame.capacity}, TxChecksum::full));
+  }
+  frames_sent_ += queue_.tx_flush();
+  phase_.store(GeneratorPhase::over, std::memory_order_release);
+}
+
+// ---- Input
+
+uint32_t Generator::receive(uint64_t now_ns) noexcept {
+  const uint32_t count = queue_.rx_burst(frames_);
+  if (count == 0) return 0;
+  std::array<void*, kBurst> buffers;
+  for (uint32_t i = 0; i < count; ++i) {
+    on_frame(frames_[i], now_ns);
+    buffers[i] = frames_[i].buffer;
+  }
+  queue_.free_bulk({buffers.data(), count});
+  frames_received_ += count;
+  return count;
+}
+
+void Generator::on_frame(const Frame& frame, uint64_t now_ns) noexcept {
+  TcpSegment segment;
+  const Bytes head{frame.data, frame.data_len};
+  const WireCounter fate = parse_segment(head, frame.frame_len, segment);
+  if (fate == WireCounter::arp) {
+    on_arp(frame);
+    return;
+  }
+  const uint32_t stream = uint32_t{segment.tuple.local_port} - config_.first_local_port;
+  // Answers are small: what does not lie in one buffer is no answer.
+  if (fate != WireCounter::segment_ok || frame.nb_segs != 1 || stream >= senders_.size() ||
+      senders_[stream] == nullptr || segment.tuple != senders_[stream]->tuple() ||
+      frame.ip_checksum == ChecksumState::bad || frame.l4_checksum == ChecksumState::bad ||
+      (frame.ip_checksum == ChecksumState::unknown && !ip_checksum_ok(segment, head)) ||
+      (frame.l4_checksum == ChecksumState::unknown && !tcp_checksum_ok(segment, {&head, 1}))) {
+    ++frames_dropped_;
+    return;
+  }
+  const Bytes payload = head.subspan(segment.payload_offset, segment.payload_length);
+  const Bytes fresh = senders_[stream]->on_segment(segment, payload, now_ns);
+  if (stream == 0 && !fresh.empty()) verdict_.feed(fresh);
+}
+
+void Generator::on_arp(const Frame& frame) noexcept {
+  ArpPacket arp;
+  if (!parse_arp({frame.data, frame.data_len}, arp)) {
+    ++frames_dropped_;
+    return;
+  }
+  if (!link_known_ && arp.operation == ArpPacket::Operation::reply && arp.sender_ip == config_.next_hop) {
+    link_.remote_mac = arp.sender_mac;
+    link_.local_mac = queue_.mac();
+    if (config_.vlan >= 0) {
+      link_.tagged = 1;
+      link_.vlan_tci = static_cast<uint16_t>(config_.vlan);
+    }
+    link_known_ = true;
+    return;
+  }
+  ArpPacket reply;
+  TxFrame out;
+  if (arp_reply_for(arp, queue_.mac(), config_.local_ip, reply) && queue_.tx_alloc(out))
+    queue_.tx_commit(build_arp(reply, {out.data, out.capacity}));
+}
+
+// ---- What comes next
+
+void Generator::ask_next_hop(uint64_t now_ns) noexcept {
+  if (now_ns < next_question_ns_) return;
+  next_question_ns_ = now_ns + kQuestionEveryNs;
+  TxFrame out;
+  if (!queue_.tx_alloc(out)) return;
+  ArpPacket request = arp_request_for(queue_.mac(), config_.local_ip, config_.next_hop);
+  if (config_.vlan >= 0) {
+    request.link.tagged = 1;
+    request.link.vlan_tci = static_cast<uint16_t>(config_.vlan);
+  }
+  queue_.tx_commit(build_arp(request, {out.data, out.capacity}));
+}
+
+void Generator::connect(uint32_t stream, uint64_t now_ns) noexcept {
+  const uint64_t random = scramble(config_.secret + stream);
+  const FourTuple tuple{config_.remote_ip, config_.local_ip, config_.remote_port,
+                        static_cast<uint16_t>(config_.first_local_port + stream)};
+  senders_[stream] = std::make_unique<TcpSender>(
+      config_.tcp, tuple, link_, SeqNum{static_cast<uint32_t>(random)}, static_cast<uint32_t>(random >> 32));
+  senders_[stream]->connect(now_ns);
+}
+
+void Generator::step(uint64_t now_ns) noexcept {
+  const GeneratorPhase phase = phase_.load(std::memory_order_relaxed);
+  const auto connected = [this](uint32_t stream) {
+    return senders_[stream] != nullptr && senders_[stream]->state() == TcpSender::State::established;
+  };
+  if (cancel_.load(std::memory_order_relaxed) && phase != GeneratorPhase::closing) {
+    end("cancelled");
+    for (const auto& sender : senders_)
+      if (sender != nullptr) sender->abort();
+    enter(GeneratorPhase::closing, now_ns);
+    return;
+  }
+  switch (phase) {
+    case GeneratorPhase::resolving:
+      if (link_known_) {
+        connect(0, now_ns);
+        enter(GeneratorPhase::connecting, now_ns);
+      } else if (now_ns - phase_since_ns_ > config_.answer_timeout_ns) {
+        end("nobody answers ARP for the destination's address");
+        enter(GeneratorPhase::over, now_ns);
+      } else {
+        ask_next_hop(now_ns);
+      }
+      return;
+    case GeneratorPhase::connecting: {
+      bool all = true;
+      for (uint32_t i = 0; i < source_.streams(); ++i) {
+        if (i > 0 && senders_[i] == nullptr && connected(0)) connect(i, now_ns);
+        all = all && connected(i);
+        if (senders_[i] == nullptr || !senders_[i]->over()) continue;
+        end("channel " + stream_name(i) + ": the destination refuses the connection, or does not answer");
+        enter(GeneratorPhase::closing, now_ns);
+        return;
+      }
+      if (all) {
+        started_ns_ = now_ns;
+        enter(GeneratorPhase::streaming, now_ns);
+      } else if (now_ns - phase_since_ns_ > config_.answer_timeout_ns) {
+        end("the destination does not take all connections: has it as many multifd channels?");
+        enter(GeneratorPhase::closing, now_ns);
+      }
+      return;
+    }
+    case GeneratorPhase::streaming: {
+      if (ram_loaded_ns_ == 0 && verdict_.pong() == kPingRamLoaded) ram_loaded_ns_ = now_ns;
+      if (verdict_.nonsense()) end("channel main: what comes back is no return path");
+      if (verdict_.shut() && *verdict_.shut() != 0)
+        end("the destination refuses the migration: SHUT " + std::to_string(*verdict_.shut()));
+      for (uint32_t i = 0; i < source_.streams() && problem_.empty() && !verdict_.shut(); ++i) {
+        if (!senders_[i]->over() && !senders_[i]->peer_closed()) continue;
+        // Behind RAM's END a destination may do as it likes with a stream that has no device state.
+        end(ram_loaded()
+                ? "the destination closed channel " + stream_name(i) + " behind RAM, without a verdict"
+                : "the destination ended channel " + stream_name(i) + " in the middle of RAM");
+      }
+      if (problem_.empty() && !verdict_.shut()) return;
+      for (const auto& sender : senders_) problem_.empty() ? sender->close() : sender->abort();
+      enter(GeneratorPhase::closing, now_ns);
+      return;
+    }
+    case GeneratorPhase::closing: {
+      bool all = true;
+      for (const auto& sender : senders_)
+        all = all && (sender == nullptr || (sender->over() && sender->deadline_ns() == kNever));
+      if (all || now_ns - phase_since_ns_ > kCloseNs) enter(GeneratorPhase::over, now_ns);
+      return;
+    }
+    case GeneratorPhase::over:
+      return;
+  }
+}
+
+// ---- Output
+
+uint32_t Generator::send(uint32_t stream, uint64_t now_ns) noexcept {
+  TcpSender& sender = *senders_[stream];
+  ChannelStream& bytes = source_.stream(stream);
+  sender.on_time(now_ns);
+  bytes.release(sender.acknowledged());
+  if (phase_.load(std::memory_order_relaxed) == GeneratorPhase::streaming) {
+    try {
+      if (stream > 0) source_.fill(stream, config_.backlog_bytes, now_ns - started_ns_);
+    } catch (const std::exception& failure) {
+      end(failure.what());
+    }
+    sender.set_stream_end(bytes.end());
+  }
+  StreamRange chunk;
+  uint32_t count = 0;
+  for (; count < kSegmentsPerTurn; ++count) {
+    TxFrame frame;
+    if (!queue_.tx_alloc(frame)) break;
+    if (!sender.next_segment(now_ns, out_, chunk)) {
+      queue_.tx_commit(0);
+      break;
+    }
+    if (chunk.end - chunk.begin + kHeaderBytesMax > frame.capacity) {
+      queue_.tx_commit(0);
+      end("packet buffers are too small for the MSS");
+      break;
+    }
+    // The bytes are written where they belong; build_segment() does not copy them again.
+    const std::span<std::byte> payload{frame.data + header_bytes(out_), chunk.end - chunk.begin};
+    bytes.read(chunk.begin, payload);
+    out_.payload = payload;
+    queue_.tx_commit(build_segment(out_, {frame.data, frame.capacity}, TxChecksum::full));
+  }
+  return count;
+}
+
+}  // namespace migrx

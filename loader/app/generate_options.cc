@@ -1,0 +1,168 @@
+#include "loader/app/generate_options.h"
+
+#include <arpa/inet.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <string_view>
+#include <vector>
+
+#include "generate/guest_image.h"
+#include "loader/app/network.h"
+
+namespace migrx {
+namespace {
+
+bool parse_address(const std::string& text, Ipv4Address& out) {
+  in_addr address{};
+  if (::inet_pton(AF_INET, text.c_str(), &address) != 1) return false;
+  out.value = ntohl(address.s_addr);
+  return true;
+}
+
+// "tcp:A.B.C.D:PORT"; the scheme may be left out.
+bool parse_uri(std::string_view text, Ipv4Address& address, uint16_t& port) {
+  if (text.starts_with("tcp:")) text.remove_prefix(4);
+  const std::size_t colon = text.find(':');
+  if (colon == std::string_view::npos) return false;
+  const std::string_view digits = text.substr(colon + 1);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  return error == std::errc{} && end == digits.data() + digits.size() && port != 0 &&
+         parse_address(std::string(text.substr(0, colon)), address);
+}
+
+}  // namespace
+
+void add_generate_options(CLI::App& command, GenerateOptions& o) {
+  const char* const network = "Network";
+  command.add_option("DESTINATION", o.destination, "tcp:A.B.C.D:PORT of a receiver that waits")->required();
+  command
+      .add_option("--port", o.port,
+                  "DPDK devargs of the port: a PCI address, or a vdev such as net_tap0,iface=gen0")
+      ->required()
+      ->group(network)
+      ->type_name("DEVARGS");
+  command.add_option("--address", o.address, "IPv4 address of the port with its prefix length")
+      ->required()
+      ->group(network)
+      ->type_name("A.B.C.D/N");
+  command.add_option("--mtu", o.mtu, "MTU of the link")
+      ->check(CLI::Range(576, 65535))
+      ->capture_default_str()
+      ->group(network);
+  command.add_option("--gateway", o.gateway, "next hop when the destination is not in the port's subnet")
+      ->group(network);
+  command.add_option("--vlan", o.vlan, "VLAN tag to send with")->check(CLI::Range(1, 4094))->group(network);
+  command
+      .add_option("--local-port", o.local_port,
+                  "TCP port of the main channel; the multifd channels have the next ones")
+      ->check(CLI::Range(1024, 65000))
+      ->capture_default_str()
+      ->group(network);
+  command
+      .add_flag("!--no-congestion-control", o.congestion_control,
+                "send what the receiver's window allows; for links that are known to be idle")
+      ->group(network);
+  command.add_option("--timeout", o.timeout_s, "seconds without any answer before giving up")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str()
+      ->group(network);
+  command.add_option("--eal", o.eal, "extra EAL arguments, as one word")->group(network);
+
+  const char* const guest = "Guest";
+  command.add_option("--size", o.size, "bytes of RAM")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str()
+      ->group(guest);
+  command.add_option("--block", o.block, "name of the RAM block, as the receiver knows it")
+      ->capture_default_str()
+      ->group(guest);
+  command
+      .add_option("--machine", o.machine,
+                  "machine type in the stream; a QEMU compares as many characters as are given")
+      ->capture_default_str()
+      ->group(guest);
+  command.add_option("--seed", o.seed, "everything about the guest follows from it")
+      ->capture_default_str()
+      ->group(guest);
+  command.add_option("--zero-percent", o.zero_percent, "pages that are zero")
+      ->check(CLI::Range(0, 100))
+      ->capture_default_str()
+      ->group(guest);
+  command
+      .add_option("--compressible-percent", o.compressible_percent,
+                  "pages of text; the others hold random bytes")
+      ->check(CLI::Range(0, 100))
+      ->capture_default_str()
+      ->group(guest);
+  command.add_option("--rounds", o.rounds, "passes over RAM, each behind a barrier")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str()
+      ->group(guest);
+  command
+      .add_option("--dirty-percent", o.dirty_percent, "pages that each later round changes and sends again")
+      ->check(CLI::Range(0, 100))
+      ->capture_default_str()
+      ->group(guest);
+  command.add_option("--image", o.image, "file to write what the receiver's RAM must be at the end")
+      ->group(guest);
+
+  const char* const stream = "Stream (names and values as at a QEMU source)";
+  command.add_option("--multifd-channels", o.multifd_channels, "number of multifd channels")
+      ->check(CLI::Range(1, 255))
+      ->capture_default_str()
+      ->group(stream);
+  command.add_option("--multifd-compression", o.multifd_compression, "none, zlib or zstd")
+      ->check(CLI::IsMember(std::vector<std::string>{"none", "zlib", "zstd"}))
+      ->capture_default_str()
+      ->group(stream);
+  command.add_option("--multifd-level", o.multifd_level, "compression level (default: 1)")
+      ->check(CLI::Range(0, 20))
+      ->group(stream);
+  command.add_option("--max-bandwidth", o.max_bandwidth, "bytes of stream per second (default: no limit)")
+      ->transform(CLI::AsSizeValue(false))
+      ->group(stream);
+  command
+      .add_flag(
+          "--prepare", o.prepare,
+          "make the whole stream before connecting, so that compressing it costs no time on the link; it "
+          "stays in memory")
+      ->group(stream);
+
+  const char* const placement = "Placement and reporting";
+  command.add_option("--cpu", o.cpu, "CPU of the sending thread (default: any)")
+      ->check(CLI::Range(0, 4095))
+      ->group(placement);
+  command.add_option("--idle", o.idle, "what it does when there is nothing to send: spin, yield or sleep")
+      ->check(CLI::IsMember({"spin", "yield", "sleep"}))
+      ->capture_default_str()
+      ->group(placement);
+  command.add_option("--report", o.report, "file for the JSON report")->group(placement);
+  command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(placement);
+}
+
+std::string check_generate_options(const GenerateOptions& o, GenerateTarget& out) {
+  if (!parse_uri(o.destination, out.remote, out.port))
+    return "DESTINATION " + o.destination + ": expected tcp:A.B.C.D:PORT";
+  if (!parse_network(o.address, out.local))
+    return "--address " + o.address +
+           ": expected an IPv4 address with its prefix length, such as 10.77.0.1/24";
+  out.next_hop = out.remote;
+  if (o.gateway) {
+    if (!parse_address(*o.gateway, out.next_hop)) return "--gateway " + *o.gateway + ": no IPv4 address";
+  } else if (!out.local.contains(out.remote)) {
+    return "the destination is not in the subnet of --address: give a --gateway";
+  }
+  if (o.size == 0 || o.size % kGuestPageBytes != 0 || o.size > (1ULL << 44))
+    return "--size must be a multiple of 4096, at most 16 TiB";
+  if (o.zero_percent + o.compressible_percent > 100)
+    return "--zero-percent and --compressible-percent are more than 100 together";
+  if (o.block.empty() || o.block.size() > 255 || o.machine.empty() || o.machine.size() > 255)
+    return "--block and --machine have 1 to 255 characters";
+  if (o.multifd_compression == "zlib" && o.multifd_level.value_or(1) > 9)
+    return "--multifd-level of zlib is at most 9";
+  if (o.local_port + o.multifd_channels > 65535) return "--local-port is too high for so many channels";
+  return {};
+}
+
+}  // namespace migrx

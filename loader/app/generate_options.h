@@ -1,0 +1,65 @@
+// `migrx generate`: what the command line says.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "dataplane/wire/address.h"
+
+namespace CLI {
+class App;
+}
+
+namespace migrx {
+
+struct GenerateOptions {
+  // Network.
+  std::string destination;  // "tcp:10.77.0.2:4444", as the URI of QEMU's migrate
+  std::string port;         // DPDK devargs
+  std::string address;      // of the port, "10.77.0.1/24"
+  uint32_t mtu = 1500;
+  std::optional<std::string> gateway;
+  std::optional<uint16_t> vlan;
+  uint16_t local_port = 40'000;  // of the main channel; the others follow
+  std::string eal;
+  std::string idle = "yield";
+  std::optional<int> cpu;
+
+  // The guest.
+  uint64_t size = 1ULL << 30;
+  std::string block = "mem";
+  std::string machine = "pc";
+  uint64_t seed = 1;
+  uint32_t zero_percent = 0;
+  uint32_t compressible_percent = 0;
+  uint32_t rounds = 1;
+  uint32_t dirty_percent = 10;
+  std::optional<std::string> image;  // file to write the guest's last state to
+
+  // The stream.
+  uint32_t multifd_channels = 2;
+  std::string multifd_compression = "none";
+  std::optional<int> multifd_level;
+  uint64_t max_bandwidth = 0;  // bytes of stream per second; 0: none
+  bool prepare = false;
+  bool congestion_control = true;
+  double timeout_s = 30;
+
+  std::optional<std::string> report;
+  bool quiet = false;
+};
+
+void add_generate_options(CLI::App& command, GenerateOptions& options);
+
+// The addresses the options name, and their sense.
+struct GenerateTarget {
+  Ipv4Network local;
+  Ipv4Address remote;
+  Ipv4Address next_hop;
+  uint16_t port = 0;
+};
+// Empty: `out` is filled. Else what to change.
+[[nodiscard]] std::string check_generate_options(const GenerateOptions& options, GenerateTarget& out);
+
+}  // namespace migrx
