@@ -42,6 +42,8 @@ int main(int argc, char** argv) {
     count = 1;
     verbose = true;
   }
+  // Whoever reads along wants to know which seed was the last to end well.
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   const auto start = std::chrono::steady_clock::now();
   uint64_t failures = 0;
   uint64_t frames = 0;
@@ -68,7 +70,6 @@ int main(int argc, char** argv) {
           result.digest);
     if (!result.problem.empty()) {
       ++failures;
-      std::fflush(stdout);
       if (!keep_going) break;
     }
   }

@@ -1,0 +1,180 @@
+#!/usr/bin/python3
+"""Runs the mutants of mutant_list.py; see scripts/mutants."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+from mutant_list import MUTANTS
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+FOLDER = os.path.join(ROOT, "build-mutants")
+SOURCE = os.path.join(FOLDER, "source")
+# Mutants whose faults keep the simulation going for ever are killed by this, in seconds.
+PATIENCE = 240
+# "" is the simulation and the unit tests, "tsan" the unit tests with threads. -O1 builds quickest.
+OPTIONS = {"": ["-Dbench=false", "--buildtype=debug", "-Doptimization=1"],
+           "tsan": ["-Dbench=false", "--buildtype=debug", "-Doptimization=1", "-Db_sanitize=thread", "-Db_lundef=false"]}
+
+
+def copy_sources():
+    """The files that git knows, as they are now; those that have not changed keep their times."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True, text=True).stdout.split()
+    for name in names:
+        origin, copy = os.path.join(ROOT, name), os.path.join(SOURCE, name)
+        if not os.path.isfile(origin):
+            continue
+        with open(origin, "rb") as file:
+            content = file.read()
+        if os.path.exists(copy):
+            with open(copy, "rb") as file:
+                if file.read() == content:
+                    continue
+        os.makedirs(os.path.dirname(copy), exist_ok=True)
+        shutil.copy(origin, copy)
+
+
+class Build:
+    """One build folder over the copied sources."""
+
+    def __init__(self, kind):
+        self.path = os.path.join(FOLDER, "build-" + (kind or "plain"))
+        if not os.path.exists(os.path.join(self.path, "build.ninja")):
+            environment = dict(os.environ, CC="ccache gcc", CXX="ccache g++") if shutil.which("ccache") else None
+            subprocess.run(["meson", "setup", self.path, SOURCE, *OPTIONS[kind]], env=environment, check=True,
+                           stdout=subprocess.DEVNULL)
+        tests = json.loads(subprocess.run(["meson", "introspect", self.path, "--tests"], capture_output=True, check=True,
+                                          text=True).stdout)
+        self.tests = {test["name"]: test["cmd"][0] for test in tests}
+        self.environment = dict(os.environ, TSAN_OPTIONS="halt_on_error=1") if kind == "tsan" else None
+        self.wrapper = ["setarch", "-R"] if kind == "tsan" else []
+        self.filter = ["--gtest_filter=-*every_split_point*"] if kind == "tsan" else []
+
+    def make(self, targets):
+        """Builds; returns "" or the compiler's first complaint."""
+        done = subprocess.run(["ninja", "--quiet", "-C", self.path,
+                               *(os.path.relpath(target, self.path) for target in targets)],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode == 0:
+            return ""
+        errors = [line for line in done.stdout.splitlines() if "error" in line]
+        return errors[0] if errors else done.stdout[-300:]
+
+    def simulator(self):
+        return os.path.join(self.path, "tests", "sim", "simulate")
+
+    def unit_test(self, name):
+        """"" when it passes, else the name of the first test that fails."""
+        command = [*self.wrapper, self.tests[name], "--gtest_brief=1", *self.filter]
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                                  timeout=PATIENCE, cwd=self.path, env=self.environment)
+        except subprocess.TimeoutExpired:
+            return "%s: no end" % name
+        if done.returncode == 0:
+            return ""
+        if "ThreadSanitizer" in done.stdout:
+            race = re.search(r"(\w+)_Test::TestBody", done.stdout)
+            return "%s under TSan: %s" % (name, race.group(1) if race else "data race")
+        failed = re.search(r"\[  FAILED  \] ([\w./]+)", done.stdout)
+        return "%s: %s" % (name, failed.group(1) if failed else "crash")
+
+
+def simulate(build, seeds):
+    """(seed that fails, why); (0, "") when none does."""
+    with subprocess.Popen([build.simulator(), "--seeds", str(seeds), "--verbose"], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            output, _ = process.communicate(timeout=PATIENCE)
+            why = ""
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            why = "no end"
+    failed = re.search(r"^seed (\d+): FAILED: ([^;\n]*)", output, re.MULTILINE)
+    if failed:
+        return int(failed.group(1)), failed.group(2)
+    if process.returncode == 0:
+        return 0, ""
+    told = re.findall(r"^seed (\d+):", output, re.MULTILINE)
+    return int(told[-1]) + 1 if told else 1, why or "crash (signal %d)" % -process.returncode
+
+
+def judge(mutant, build, seeds):
+    """(killer, why) or ("", "")."""
+    if mutant.kind == "":
+        problem = build.make([build.simulator()])
+        if problem:
+            return "?", "does not build: " + problem
+        seed, why = simulate(build, seeds)
+        if seed:
+            return "seed %d" % seed, why
+    problem = build.make([build.tests[name] for name in mutant.tests])
+    if problem:
+        return "?", "does not build: " + problem
+    for name in mutant.tests:
+        failed = build.unit_test(name)
+        if failed:
+            return "unit test", failed
+    return "", ""
+
+
+def replace(mutant, back=False):
+    """Puts the fault into the copy, or the copy right again."""
+    path = os.path.join(SOURCE, mutant.file)
+    if back:
+        shutil.copy(os.path.join(ROOT, mutant.file), path)
+        return
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if text.count(mutant.old) != 1:
+        sys.exit("mutants: \"%s\": its text occurs %d times in %s" % (mutant.name, text.count(mutant.old), mutant.file))
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace(mutant.old, mutant.new))
+
+
+def chosen(words):
+    return [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    mutants = chosen(options.words)
+    if options.list:
+        print("\n".join("%-62s %s" % (mutant.name, mutant.file) for mutant in mutants))
+        return
+    copy_sources()
+    for mutant in mutants:  # the whole list is looked at before hours are spent on it
+        replace(mutant)
+        replace(mutant, back=True)
+    builds, alive = {}, []
+    print("| mutant | file | killed by | how |\n|---|---|---|---|")
+    for mutant in mutants:
+        if mutant.kind not in builds:
+            builds[mutant.kind] = Build(mutant.kind)
+        begun = time.monotonic()
+        replace(mutant)
+        try:
+            killer, why = judge(mutant, builds[mutant.kind], options.seeds)
+        finally:
+            replace(mutant, back=True)
+        if killer in ("", "?"):
+            alive.append(mutant)
+        print("| %s | `%s` | %s | %s |" % (mutant.name, mutant.file, killer or "**nobody**", why.replace("|", "/")),
+              flush=True)
+        print("%4d s" % (time.monotonic() - begun), file=sys.stderr, flush=True)
+    print("\n%d mutants, %d killed" % (len(mutants), len(mutants) - len(alive)))
+    sys.exit(1 if alive else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+#!/usr/bin/python3
+"""Random real migrations, one after another; see scripts/soak."""
+
+import argparse
+import collections
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from rig.compare import expect_same_files, expect_same_small_blocks
+from rig.guest import MIB, BusyGuest, console_lines
+from rig.machine import Backend, Machine
+from rig.network import Network, remove_stale_namespaces
+from rig.receiver import Receiver
+from rig.runner import SCRATCH_ROOT, Case, expect, remove_stale_scratch, run_case
+from rig.soak_plan import plan_of, versions
+from rig.transfer import FAST, SLOW, need
+
+SECONDS = 120  # a migration that takes longer has failed
+ENDED = ("completed", "failed", "cancelled")
+
+
+class Migration:
+    """One migration: processes, what is done to them, what must hold afterwards."""
+
+    def __init__(self, plan, folder, stack):
+        self.plan, self.folder = plan, folder
+        self.network = stack.enter_context(Network(plan.mtu, plan.congestion, plan.impair))
+        backends = plan.backends()
+        for backend in backends:
+            backend.path = os.path.join(folder, "source." + backend.id)
+        self.files = {backend.id: os.path.join(folder, "received." + backend.id) for backend in backends}
+        # The receiver first: it gets ready while the guest fills its memory.
+        handoff = None
+        if plan.end in ("handoff", "destination killed"):
+            handoff = "unix:" + os.path.join(folder, "handoff.sock")
+        self.destination = self._start_destination(stack, backends, handoff) if handoff else None
+        if plan.old_bytes:
+            for backend in backends:
+                with open(self.files[backend.id], "wb") as file:
+                    file.write(b"\xa5" * backend.size)
+        options = {backend.id: self.prefix_free(backend) for backend in backends}
+        self.receiver = stack.enter_context(Receiver(
+            folder, self.network, options, plan.channels, plan.compression, plan.receiver_capabilities,
+            plan.receiver_extra, handoff=handoff, two_ports=plan.two_ports))
+        self.source = self._start_source(stack, backends)
+        expect(self.receiver.wait_ready(), "migrx never got ready: %s", self.receiver.log()[-2000:])
+
+    def prefix_free(self, backend):
+        return "%s,size=%d" % (self.files[backend.id], backend.size)
+
+    def _start_destination(self, stack, backends, address):
+        plan = self.plan
+        mine = [Backend(backend.id, backend.size, path=self.files[backend.id]) for backend in backends]
+        destination = stack.enter_context(Machine(self.folder, plan.destination, plan.machine, mine,
+                                                  namespace=self.network.source, incoming="defer", vga=False,
+                                                  name="destination"))
+        destination.set_capabilities(x_ignore_shared=True)
+        destination.qmp.command("migrate-incoming", uri=address)
+        return destination
+
+    def _start_source(self, stack, backends):
+        plan = self.plan
+        guest = BusyGuest(plan.fill, fill_end=sum(plan.sizes) - 2 * MIB, dirty_start=8 * MIB, dirty_end=plan.dirty_end,
+                          pages_per_tick=plan.pages_per_tick, ticks_per_line=20)
+        source = stack.enter_context(Machine(self.folder, plan.version, plan.machine, backends, guest,
+                                             self.network.source, vga=plan.small_blocks))
+        source.set_capabilities(return_path=plan.return_path, multifd=plan.channels > 0, **plan.capabilities)
+        parameters = dict(plan.parameters, max_bandwidth=SLOW if plan.dirty_s else FAST,
+                          downtime_limit=1 if plan.dirty_s else 2000)
+        if plan.channels:
+            parameters.update(multifd_channels=plan.channels, multifd_compression=plan.compression)
+        source.set_parameters(**parameters)
+        source.wait_console(b"filled")
+        return source
+
+    def run(self):
+        plan = self.plan
+        self.source.migrate(self.receiver.uri)
+        if plan.end in ("complete", "handoff"):
+            if plan.dirty_s:
+                time.sleep(plan.dirty_s)
+                self.source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+            return self.must_succeed()
+        # The guest may or may not have moved when the mishap comes.
+        if plan.seed % 2:
+            self.source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        time.sleep(plan.mishap_s)
+        self.harm()
+        return self.one_guest_at_most()
+
+    def must_succeed(self):
+        self.source.wait_migration(timeout=SECONDS // 2)
+        status = self.receiver.wait(30)
+        expect(status == 0, "migrx ended with %d: %s", status, self.receiver.log()[-2000:])
+        report = self.receiver.report()
+        expect(report["outcome"] == "complete", "outcome %s: %s", report["outcome"], report.get("error"))
+        if self.destination:
+            return self.runs_on()
+        self.same_memory()
+        if self.plan.small_blocks:
+            expect_same_small_blocks(self.source, self.receiver, self.folder)
+        return "complete"
+
+    def runs_on(self):
+        """The guest goes on at the destination, where the source's console ends; it checks its own memory."""
+        deadline = time.monotonic() + 30
+        while len(self.destination.counts()) < 5 and time.monotonic() < deadline:
+            expect(self.destination.alive(), "the destination ended: %s", self.destination.log())
+            time.sleep(0.02)
+        expect(self.destination.running() and not self.source.running(), "not exactly one guest runs")
+        lines = console_lines(self.source.console() + self.destination.console())
+        counts = [count for count, _pass, _bad in lines]
+        expect(counts == list(range(counts[0], counts[0] + len(counts))), "the console has a gap: %r", counts)
+        expect(all(bad == 0 for _count, _pass, bad in lines), "the guest found wrong memory: %r", lines[-3:])
+        expect(len(self.destination.counts()) >= 5, "the guest does not go on at the destination")
+        return "handed on"
+
+    def same_memory(self):
+        for backend in self.source.backends:
+            expect_same_files(backend.id, self.files[backend.id], backend.path)
+
+    def harm(self):
+        end = self.plan.end
+        if end == "cancel":
+            self.source.qmp.command("migrate_cancel")
+        elif end == "source killed":
+            self.source.process.kill()
+            self.source.process.wait()
+        elif end == "receiver SIGTERM":
+            self.receiver.signal()
+        elif end == "destination killed":
+            self.destination.process.kill()
+            self.destination.process.wait()
+        elif end == "worker killed":
+            for child in self.receiver.children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+
+    def source_status(self):
+        """How the source's migration ended; the interface of a killed worker comes back with the next one."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            status = self.source.migration().get("status")
+            if status in ENDED:
+                return status
+            if self.plan.end == "worker killed":
+                with contextlib.suppress(Exception):
+                    self.network.attach(self.receiver.alive, 0.2)
+            time.sleep(0.02)
+        expect(False, "the source's migration is %s half a minute after the mishap", self.source.migration())
+        return ""
+
+    def one_guest_at_most(self):
+        """After a mishap: either the guest has moved, whole, or it goes on at the source."""
+        alive = self.plan.end != "source killed"
+        status = self.source_status() if alive else "killed"
+        ended = self.receiver.wait(40)
+        complete = ended == 0
+        if complete:
+            expect(self.receiver.report()["outcome"] == "complete", "exit status 0, but the report says otherwise")
+        if alive and complete:
+            expect(status == "completed", "migrx says complete, the source %s", status)
+        if status == "completed":
+            # A worker killed behind its last word, or a destination killed when it had the guest: it has moved.
+            expect(complete or self.plan.end == "worker killed", "the source says completed, migrx ended with %d: %s",
+                   ended, self.receiver.log()[-1000:])
+            if complete and not self.destination:
+                self.same_memory()
+            return "moved before the mishap"
+        if alive:
+            expect(self.source.goes_on(), "the source's guest does not go on (%s)", status)
+            expect(all(bad == 0 for _count, _pass, bad in self.source.counts()), "the guest found wrong memory")
+        if not complete and self.plan.end != "worker killed":
+            error = self.receiver.report()["error"]
+            expect(error and error["message"], "migrx failed without a reason")
+        if self.destination and self.destination.alive():
+            expect(not self.destination.counts(), "the guest runs at the destination, too")
+        return status
+
+
+def migrate(plan):
+    def run(folder):
+        need(plan.version)
+        with contextlib.ExitStack() as stack:
+            migration = Migration(plan, folder, stack)
+            how = migration.run()
+            expect(not migration.network.has_interface() or plan.end == "worker killed",
+                   "migrx ended but its interface is still there")
+            return how
+    return run
+
+
+def hugepages():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        values = dict(re.findall(r"^(HugePages_\w+):\s+(\d+)", file.read(), re.MULTILINE))
+    return "hugepages total %s, free %s" % (values["HugePages_Total"], values["HugePages_Free"])
+
+
+def run_some(options, seeds):
+    """Runs the migrations of an iterator of seeds; a line for each."""
+    root = os.path.join(SCRATCH_ROOT, "migrx-test-%d" % os.getpid())
+    os.makedirs(root)
+    end = time.monotonic() + options.hours * 3600 if options.hours else None
+    try:
+        for seed in seeds:
+            if end and time.monotonic() > end:
+                break
+            plan = plan_of(seed)
+            begun = time.monotonic()
+            outcome, remark = run_case(Case(str(seed), migrate(plan), seconds=SECONDS), os.path.join(root, str(seed)),
+                                       os.path.join(options.logs, str(seed)))
+            print("seed %d: %s, %s (%.1f s): %s" % (seed, outcome, remark.replace("\n", " "), time.monotonic() - begun,
+                                                    plan.describe()), flush=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def seeds_of(options, first, step):
+    seed, left = first, options.count
+    while left is None or left > 0:
+        yield seed
+        seed += step
+        left = None if left is None else left - step
+
+
+class Tally:
+    """What the lines of all jobs say."""
+
+    def __init__(self):
+        self.ends, self.failed, self.begun = collections.Counter(), [], time.monotonic()
+
+    def take(self, line):
+        print(line, end="", flush=True)
+        match = re.match(r"seed (\d+): (\w+), ([^(]*?) \(", line)
+        if match:
+            self.ends["FAILED" if match.group(2) == "FAILED" else "skipped" if match.group(2) == "skipped"
+                      else match.group(3)] += 1
+            if match.group(2) == "FAILED":
+                self.failed.append(match.group(1))
+
+    def report(self, before):
+        total = sum(self.ends.values())
+        if self.failed:
+            print("failed: " + " ".join(self.failed) + "; replay: scripts/soak --seed SEED")
+        print("%d migrations in %d s (%s): %s; before: %s, after: %s" % (
+            total, time.monotonic() - self.begun, time.strftime("%Y-%m-%d"),
+            ", ".join("%s %d" % item for item in sorted(self.ends.items())) or "none", before, hugepages()))
+        return 1 if self.failed or not total else 0
+
+
+def _child(options, job):
+    words = [sys.executable, os.path.abspath(__file__), "--job", str(job), "--seed", str(options.seed), "--jobs",
+             str(options.jobs), "--logs", options.logs]
+    words += ["--count", str(options.count)] if options.count else []
+    words += ["--hours", str(options.hours)] if options.hours else []
+    # Sessions of their own: ^C reaches this process alone, which ends them in good order.
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def conduct(options):
+    """Starts the jobs and adds up what they say; SIGINT and SIGTERM end them."""
+    before, tally = hugepages(), Tally()
+    jobs = [_child(options, job) for job in range(options.jobs)]
+
+    def stop(*_unused):
+        for job in jobs:
+            job.terminate()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    for job in jobs:
+        os.set_blocking(job.stdout.fileno(), False)
+    while True:
+        # Asked first: what it said before it ended is read below.
+        alive = [job.poll() is None for job in jobs]
+        for job in jobs:
+            for line in job.stdout:
+                tally.take(line)
+        if not any(alive):
+            break
+        time.sleep(0.1)
+    remove_stale_namespaces()
+    remove_stale_scratch()
+    return tally.report(before)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--hours", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--logs", default="/tmp/migrx-soak")
+    parser.add_argument("--job", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.seed is None:
+        options.seed = int(time.time())
+    if options.count is None and options.hours is None:
+        options.count = 1
+    if not versions() or os.geteuid() != 0:
+        sys.exit("soak: needs root and a QEMU 7.2 or 10")
+    if options.job is None:
+        sys.exit(conduct(options))
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
+    run_some(options, seeds_of(options, options.seed + options.job, options.jobs))
+
+
+if __name__ == "__main__":
+    main()
