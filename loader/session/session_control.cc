@@ -102,11 +102,18 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
   for (std::size_t i = 0; i < served_.size();) {
     Served& served = served_[i];
     if (served.channel->identified()) {
+      // Given up a moment before its first bytes were read: the source has been reset, so its guest runs on.
+      if (served.aborted && phase_ == Phase::running)
+        session_.fail(make_error(ErrorClass::timed_out, 0, "session: connection",
+                                 "given up after %.0f s without a byte, then its first bytes came",
+                                 static_cast<double>(limits_.identify_ns) * 1e-9));
       ++i;
       continue;
     }
     // A silent one is still its worker's: the reset comes back to it as the end of the stream.
-    const bool silent = now_ns - served.since_ns > limits_.identify_ns;
+    // One that has spoken and was not heard yet is no stranger: its worker is late.
+    const bool silent = now_ns - served.since_ns > limits_.identify_ns &&
+                        served.channel->connection().bytes_received.read() < ChannelDirectory::kMagicBytes;
     if (!served.aborted && (silent || served.channel->refused())) {
       served.aborted = served.channel->connection().abort();
       refused_ += served.aborted ? 1 : 0;
@@ -173,7 +180,10 @@ void SessionControl::watch_clock(uint64_t now_ns) {
     // A source that is through closes its channels in good order (FIN), perhaps before main is through: that
     // shows at the barrier. A reset, or a peer that no longer answers, is never good.
     const bool broken = channel->end() == StreamEnd::reset || channel->end() == StreamEnd::timed_out;
-    if (session_.barrier().main_waits_for(i) || (broken && session_.state() != SessionState::device_state)) {
+    // Nobody is through before the first barrier: a source cancelled while it connected.
+    const bool begun = session_.barrier().epochs_released() > 0;
+    if (!begun || session_.barrier().main_waits_for(i) ||
+        (broken && session_.state() != SessionState::device_state)) {
       session_.fail(session_.multifd_channel(i).closed_too_early());
       return;
     }

@@ -222,6 +222,16 @@ uint32_t Receiver::buffers_out() const {
   return sum;
 }
 
+void Receiver::take_buffers(uint32_t leave) {
+  for (const auto& pool : pools_)
+    while (pool->available() > leave) taken_.push_back(pool->alloc());
+}
+
+void Receiver::give_buffers_back() {
+  for (testing::MemoryPool::Buffer* const buffer : taken_) testing::MemoryPool::release(buffer);
+  taken_.clear();
+}
+
 uint64_t Receiver::serving() const {
   uint64_t sum = 0;
   for (const auto& worker : workers_) sum += worker->serving();

@@ -61,6 +61,9 @@ class Receiver {
   [[nodiscard]] uint32_t connections_in_use() const;
   [[nodiscard]] uint32_t buffers_out() const;
   [[nodiscard]] uint64_t serving() const;
+  // Takes packet buffers away from every pool until `leave` are free; gives all of them back.
+  void take_buffers(uint32_t leave);
+  void give_buffers_back();
   // Made by poll cores and workers between the first epoch's end and the session's.
   [[nodiscard]] uint64_t data_path_allocations() const { return allocations_; }
   [[nodiscard]] std::string counters() const;
@@ -73,6 +76,7 @@ class Receiver {
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<PollMesh> mesh_;
   std::vector<std::unique_ptr<testing::MemoryPool>> pools_;
+  std::vector<testing::MemoryPool::Buffer*> taken_;
   std::vector<std::unique_ptr<Port>> ports_;
   std::vector<std::unique_ptr<PollCore>> cores_;
   std::vector<std::unique_ptr<LoaderWorker>> workers_;

@@ -37,7 +37,7 @@ const char* to_string(Fault fault) {
   constexpr const char* kNames[kFaults] = {
       "none",         "strangers",       "syn flood",      "slow loader",      "tiny segments",
       "channel ends", "source vanishes", "source cancels", "operator cancels", "damaged stream",
-      "second main"};
+      "second main",  "hostile channel", "stuck window",   "pool exhausted",   "MTU changes"};
   return kNames[static_cast<std::size_t>(fault)];
 }
 
@@ -108,6 +108,13 @@ Scenario scenario_of(uint64_t seed) {
   if (s.fault == Fault::syn_flood) {
     s.to_receiver = link_of(random, 0, receiver.mtu);
     s.to_source = link_of(random, 0, receiver.mtu);
+  }
+  if (s.fault == Fault::mtu_changes) {
+    // Time enough for the change to come in the midst of it.
+    receiver.mtu = 9000;
+    s.to_receiver.mtu = s.to_source.mtu = receiver.mtu;
+    receiver.buffer_bytes = random.chance(0.5) ? 2048 : 10'240;
+    source.pages += 60;
   }
   if (s.fault == Fault::tiny_segments) source.pages = std::min(source.pages, 12U);
   return s;

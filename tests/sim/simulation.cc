@@ -40,6 +40,7 @@ TcpSenderOptions sender_options(Random& random, Ipv4Address from, uint16_t port,
   options.congestion_control = random.chance(0.8);
   options.probe_with_data = random.chance(0.5);
   options.uneven_segments = random.chance(0.2);
+  options.detect_black_holes = scenario.fault == Fault::mtu_changes;
   options.buffer_bytes = static_cast<uint32_t>(random.between(4, 128)) << 10;
   if (scenario.fault == Fault::tiny_segments)
     options.segment_max = static_cast<uint32_t>(random.between(20, 400));
@@ -86,6 +87,21 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed)
       break;
     case Fault::second_main:
       stranger(Stranger::Manner::second_main);
+      break;
+    case Fault::hostile_channel:
+      stranger(Stranger::Manner::multifd);
+      break;
+    case Fault::stuck_window:
+      changes_left_ = 1;
+      fault_at_ns_ = now_ns_ + random_.below(20 * kMs);
+      break;
+    case Fault::pool_exhausted:
+      changes_left_ = 2 * static_cast<uint32_t>(random_.between(1, 6));
+      fault_at_ns_ = now_ns_ + random_.below(10 * kMs);
+      break;
+    case Fault::mtu_changes:
+      changes_left_ = static_cast<uint32_t>(random_.between(1, 6));
+      fault_at_ns_ = now_ns_ + random_.below(10 * kMs);
       break;
     case Fault::channel_ends:
       source_.tear(random_.below(connections.size()), random_.below(bytes / connections.size() + 100),
@@ -178,6 +194,7 @@ bool Simulation::move_receiver() {
     if (i < receiver_.cores()) pace = scenario_.poll_pace;
     if (receiver_.is_worker(i)) {
       pace = scenario_.worker_pace;
+      if (scenario_.fault == Fault::stuck_window && now_ns_ < stalled_until_ns_) continue;
       if (scenario_.fault == Fault::slow_loader) {
         if (now_ns_ < stalled_until_ns_ && i == receiver_.cores()) continue;
         if (random_.chance(0.0005)) stalled_until_ns_ = now_ns_ + random_.below(400 * kMs);
@@ -250,6 +267,15 @@ void Simulation::cause_fault() {
       fault_caused_ = source_.outcome() == Source::Outcome::running;
       if (fault_caused_) source_.die(random_.chance(0.5));
       break;
+    case Fault::stuck_window:
+      stalled_until_ns_ = now_ns_ + random_.between(1, 40) * kSecond;
+      break;
+    case Fault::pool_exhausted:
+      take_buffers();
+      break;
+    case Fault::mtu_changes:
+      change_path();
+      break;
     case Fault::tiny_segments:
     case Fault::operator_cancels:
       fault_caused_ = true;
@@ -260,15 +286,39 @@ void Simulation::cause_fault() {
   }
 }
 
+// Somebody else holds the packet buffers, all or nearly all of them; then they come back.
+void Simulation::take_buffers() {
+  const bool taken = changes_left_ % 2 == 1;
+  if (taken)
+    receiver_.give_buffers_back();
+  else
+    receiver_.take_buffers(random_.chance(0.5) ? 0 : static_cast<uint32_t>(random_.below(8)));
+  if (--changes_left_ > 0) fault_at_ns_ = now_ns_ + random_.between(1, taken ? 20 : 3000) * kMs;
+}
+
+// A router with a smaller MTU that tells nobody; the last change takes it away.
+void Simulation::change_path() {
+  --changes_left_;
+  const std::size_t mtus[] = {576, 1280, 1500, 4000};
+  to_receiver_.options().mtu = changes_left_ == 0 ? scenario_.receiver.mtu : random_.pick(mtus);
+  for (const auto& sender : senders_) sender->path_grew();
+  if (changes_left_ > 0) fault_at_ns_ = now_ns_ + random_.between(1, 5000) * kMs;
+}
+
+// A stranger has said what only the source knows to say, and may have written to RAM.
+bool Simulation::intruded() const {
+  return scenario_.fault == Fault::hostile_channel && strangers_.front()->said();
+}
+
 void Simulation::check_always() {
   if (!source_.violation().empty() && !source_.damaged()) complain(source_.violation());
   for (const auto& sender : senders_)
     if (!sender->violation().empty()) complain(sender->violation());
   for (const auto& stranger : strangers_)
     if (!stranger->sender().violation().empty()) complain(stranger->sender().violation());
-  if (!receiver_.difference().empty() && !source_.damaged()) complain(receiver_.difference());
+  if (!receiver_.difference().empty() && !source_.damaged() && !intruded()) complain(receiver_.difference());
   for (uint32_t core = 0; core < receiver_.cores(); ++core)
-    if (receiver_.port(core).rx_no_buffer > 0)
+    if (receiver_.port(core).rx_no_buffer > 0 && scenario_.fault != Fault::pool_exhausted)
       complain("the pool ran out of packet buffers although it has its stated minimum");
 }
 
@@ -279,7 +329,12 @@ bool Simulation::must_be_done() const {
     case Fault::syn_flood:
     case Fault::slow_loader:
     case Fault::second_main:
+    case Fault::stuck_window:
+    case Fault::pool_exhausted:
+    case Fault::mtu_changes:
       return true;
+    case Fault::hostile_channel:
+      return !intruded();
     case Fault::channel_ends:
       return !source_.torn();
     case Fault::damaged_stream:
@@ -334,6 +389,7 @@ RunResult Simulation::run() {
     check_progress();
     give_time(busy);
   }
+  receiver_.give_buffers_back();
   // A stranger's frame may still lie in a queue: some more turns for everybody, without the network.
   for (int i = 0; i < 20; ++i)
     for (uint32_t agent = 0; agent < receiver_.agents(); ++agent)

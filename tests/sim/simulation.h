@@ -32,10 +32,14 @@ enum class Fault : uint8_t {
   source_vanishes,  // power loss
   source_cancels,
   operator_cancels,
-  damaged_stream,  // bytes changed before TCP: a broken source
-  second_main,     // a second main channel
+  damaged_stream,   // bytes changed before TCP: a broken source
+  second_main,      // a second main channel
+  hostile_channel,  // another program takes a multifd channel's place
+  stuck_window,     // all workers stop for many seconds: windows close, and open again
+  pool_exhausted,   // packet buffers are somewhere else for a while
+  mtu_changes,      // the path's MTU shrinks, later grows
 };
-inline constexpr std::size_t kFaults = 11;
+inline constexpr std::size_t kFaults = 15;
 [[nodiscard]] const char* to_string(Fault fault);
 
 struct Scenario {
@@ -79,10 +83,13 @@ class Simulation {
   bool move_source();
   bool move_receiver();
   void cause_fault();
+  void change_path();
+  void take_buffers();
   void give_time(bool busy);
   void check_always();
   void check_progress();
   [[nodiscard]] bool must_be_done() const;
+  [[nodiscard]] bool intruded() const;
   void check_end();
   void send(std::vector<Packet>& packets);
   TcpSender* sender_of(uint16_t port);
@@ -107,6 +114,7 @@ class Simulation {
   bool fault_caused_ = false;
   bool retired_ = false;
   uint64_t stalled_until_ns_ = 0;
+  uint32_t changes_left_ = 0;  // of pools or of the path
   uint64_t digest_ = 0xcbf29ce484222325ULL;
   std::string problem_;
   std::vector<Packet> outgoing_;

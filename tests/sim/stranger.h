@@ -4,13 +4,14 @@
 #include <algorithm>
 #include <vector>
 
+#include "tests/loader/multifd_stream_builder.h"
 #include "tests/sim/tcp_sender.h"
 
 namespace migrx::sim {
 
 class Stranger {
  public:
-  enum class Manner : uint8_t { silent, web, noise, torn_magic, leaves_at_once, second_main };
+  enum class Manner : uint8_t { silent, web, noise, torn_magic, leaves_at_once, second_main, multifd };
 
   Stranger(const TcpSenderOptions& options, Manner manner, uint64_t at_ns, Random random)
       : sender_(options, random), manner_(manner), at_ns_(at_ns), random_(random.fork()) {}
@@ -27,6 +28,8 @@ class Stranger {
   }
   void come_at(uint64_t at_ns) { at_ns_ = std::min(at_ns_, at_ns); }
   [[nodiscard]] TcpSender& sender() { return sender_; }
+  [[nodiscard]] const TcpSender& sender() const { return sender_; }
+  [[nodiscard]] bool said() const { return said_; }
 
  private:
   std::vector<std::byte> words() {
@@ -47,6 +50,20 @@ class Stranger {
       case Manner::second_main:
         text("QEVM");
         break;
+      case Manner::multifd: {
+        // An init packet as any, then SYNCs, pages and noise.
+        test::MultifdStreamBuilder channel(test::MultifdMethod::none);
+        channel.init(static_cast<uint8_t>(random_.below(9)));
+        for (uint64_t n = random_.below(6); n > 0; --n) channel.sync(n);
+        const std::vector<std::byte> page(4096, std::byte{0x66});
+        if (random_.chance(0.7))
+          channel.pages(1, "mem", {4096 * random_.below(40)}, [&page](uint64_t) { return page.data(); });
+        out = std::move(channel.bytes);
+        if (random_.chance(0.3)) out.resize(random_.between(4, out.size()));
+        for (uint64_t n = random_.below(3000); n > 0; --n)
+          out.push_back(static_cast<std::byte>(random_.next()));
+        break;
+      }
       case Manner::noise:
         // Never the first byte of a main channel, a multifd channel or TLS.
         out.push_back(std::byte{0xff});

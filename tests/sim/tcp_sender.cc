@@ -46,7 +46,8 @@ uint64_t TcpSender::in_flight() const {
 
 uint32_t TcpSender::segment_bytes() const {
   const uint32_t options = timestamps_ ? 12 : 0;
-  return std::max(1U, std::min<uint32_t>(options_.segment_max, std::min(send_mss_, options_.mss) - options));
+  const uint32_t most = std::min(options_.segment_max, segment_cap_);
+  return std::max(1U, std::min<uint32_t>(most, std::min(send_mss_, options_.mss) - options));
 }
 
 uint32_t TcpSender::ts_now(uint64_t now_ns) const {
@@ -215,6 +216,7 @@ void TcpSender::expire(uint64_t now_ns, std::vector<Packet>& out) {
   }
   // RFC 6298 section 5: everything not known to have arrived is taken for lost.
   ++backoff_;
+  if (options_.detect_black_holes && backoff_ > 2) shrink_segments();
   ssthresh_ = std::max<uint64_t>(in_flight() / 2, 2 * segment_bytes());
   cwnd_ = segment_bytes();
   for (Sent& run : flight_) {
@@ -224,6 +226,23 @@ void TcpSender::expire(uint64_t now_ns, std::vector<Packet>& out) {
   recovering_ = false;
   duplicate_acks_ = 0;
   rto_at_ns_ = now_ns + std::min(rto_ns_ << std::min(backoff_, 6U), kRtoMax);
+}
+
+// Half of what they were, and what is under way is cut anew: the receiver meets overlaps with other borders.
+void TcpSender::shrink_segments() {
+  constexpr uint32_t kLeast = 500;  // with options and headers less than 576
+  segment_cap_ = std::max(segment_bytes() / 2, kLeast);
+  std::deque<Sent> cut;
+  for (Sent run : flight_) {
+    while (run.end - run.begin > segment_cap_) {
+      Sent part = run;
+      part.end = run.begin + segment_cap_;
+      cut.push_back(part);
+      run.begin = part.end;
+    }
+    cut.push_back(run);
+  }
+  flight_ = std::move(cut);
 }
 
 uint64_t TcpSender::next_ns() const {

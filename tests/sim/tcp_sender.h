@@ -28,6 +28,7 @@ struct TcpSenderOptions {
   bool congestion_control = true;    // false: whatever the window allows
   bool probe_with_data = true;       // a probe of a closed window carries the next byte; false: an old number
   bool uneven_segments = false;      // writes are cut at odd places
+  bool detect_black_holes = false;   // repeated time-outs: perhaps the path's MTU has shrunk (RFC 4821)
   uint32_t buffer_bytes = 64 << 10;  // room for what is written and not acknowledged
   uint64_t rto_min_ns = 200'000'000;
 };
@@ -45,6 +46,8 @@ class TcpSender {
   void close() { close_requested_ = true; }
   // RST now.
   void abort();
+  // Segments may be as large as they were before time-outs made them smaller.
+  void path_grew() { segment_cap_ = UINT32_MAX; }
   // The machine loses power: nothing is sent or answered any more.
   void vanish() { silent_ = true; }
 
@@ -96,6 +99,7 @@ class TcpSender {
   void take_sack(const TcpSegment& segment);
   void enter_recovery();
   void expire(uint64_t now_ns, std::vector<Packet>& out);
+  void shrink_segments();
   void sample_rtt(uint64_t rtt_ns);
   void complain(const std::string& what) {
     if (violation_.empty()) violation_ = what;
@@ -118,6 +122,7 @@ class TcpSender {
   std::deque<Sent> flight_;  // [una_, nxt_), in order
 
   uint16_t send_mss_ = 536;
+  uint32_t segment_cap_ = UINT32_MAX;  // by black-hole detection
   bool timestamps_ = false;
   bool sack_ = false;
   uint8_t send_shift_ = 0;  // of windows we hear

@@ -388,6 +388,54 @@ TEST_F(SessionTest, a_silent_connection_is_given_up_in_time) {
   EXPECT_TRUE(silent.reset);
 }
 
+// Found by the simulation: all workers stood still for 35 s, the connections were reset as silent, and then
+// what lay in their rings was loaded. Both guests would have run.
+TEST_F(SessionTest, a_connection_whose_worker_is_late_is_not_given_up) {
+  SessionLimits limits;
+  limits.identify_ns = 100 * kMs;
+  start(0, limits);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close().ram_end().ram_close().device_tail();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  for (int i = 0; i < 300; ++i) control_->do_work(now_ += kMs);
+  main.take_commands();
+  EXPECT_FALSE(main.reset);
+  main.end(StreamEnd::fin);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::done);
+}
+
+TEST_F(SessionTest, a_connection_given_up_before_its_first_bytes_came_cannot_complete) {
+  SessionLimits limits;
+  limits.identify_ns = 100 * kMs;
+  start(0, limits);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close().ram_end().ram_close().device_tail();
+  Wire& main = connect();
+  for (int i = 0; i < 300; ++i) control_->do_work(now_ += kMs);
+  main.give(b.bytes(), 1448);
+  main.end(StreamEnd::local);
+  run(400);
+  EXPECT_TRUE(main.reset);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::timed_out);
+}
+
+// Found by the soak, seed 238: cancelled while it connected, main had not said a word.
+TEST_F(SessionTest, channels_that_close_before_main_has_begun_end_the_session_at_once) {
+  start(2);
+  Wire& channel = connect();
+  MultifdStreamBuilder c;
+  c.init(0);
+  channel.give(c.bytes, 64);
+  channel.end(StreamEnd::fin);
+  run();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::truncated);
+  EXPECT_EQ(to_string(session_->error().channel), "multifd 0");
+}
+
 TEST_F(SessionTest, too_many_channels_is_a_mismatch_with_both_numbers) {
   start(1);
   for (uint8_t i = 0; i < 2; ++i) {
