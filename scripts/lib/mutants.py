@@ -18,7 +18,7 @@ SOURCE = os.path.join(FOLDER, "source")
 # Mutants whose faults keep the simulation going for ever are killed by this, in seconds.
 PATIENCE = 240
 # "" is the simulation and the unit tests, "tsan" the unit tests with threads. -O1 builds quickest.
-OPTIONS = {"": ["-Dbench=false", "--buildtype=debug", "-Doptimization=1"],
+OPTIONS = {"": ["-Dbench=false", "--buildtype=plain", "-Doptimization=1"],
            "tsan": ["-Dbench=false", "--buildtype=debug", "-Doptimization=1", "-Db_sanitize=thread", "-Db_lundef=false"]}
 
 

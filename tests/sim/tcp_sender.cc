@@ -216,33 +216,24 @@ void TcpSender::expire(uint64_t now_ns, std::vector<Packet>& out) {
   }
   // RFC 6298 section 5: everything not known to have arrived is taken for lost.
   ++backoff_;
-  if (options_.detect_black_holes && backoff_ > 2) shrink_segments();
+  constexpr uint32_t kLeast = 500;  // with options and headers less than 576
+  if (options_.detect_black_holes && backoff_ > 2) segment_cap_ = std::max(segment_bytes() / 2, kLeast);
   ssthresh_ = std::max<uint64_t>(in_flight() / 2, 2 * segment_bytes());
   cwnd_ = segment_bytes();
-  for (Sent& run : flight_) {
-    run.sacked = false;  // the receiver may have thrown it away (RFC 2018 section 8)
-    run.lost = true;
-  }
+  cut_anew();  // SACKed runs as well: the receiver may have thrown them away (RFC 2018 section 8)
   recovering_ = false;
   duplicate_acks_ = 0;
   rto_at_ns_ = now_ns + std::min(rto_ns_ << std::min(backoff_, 6U), kRtoMax);
 }
 
-// Half of what they were, and what is under way is cut anew: the receiver meets overlaps with other borders.
-void TcpSender::shrink_segments() {
-  constexpr uint32_t kLeast = 500;  // with options and headers less than 576
-  segment_cap_ = std::max(segment_bytes() / 2, kLeast);
-  std::deque<Sent> cut;
-  for (Sent run : flight_) {
-    while (run.end - run.begin > segment_cap_) {
-      Sent part = run;
-      part.end = run.begin + segment_cap_;
-      cut.push_back(part);
-      run.begin = part.end;
-    }
-    cut.push_back(run);
-  }
-  flight_ = std::move(cut);
+// What is under way, cut anew into whole segments: odd little ones would fill a receiver that counts packets
+// for ever (Linux collapses them when it repeats them, too). The receiver meets overlaps with other borders.
+void TcpSender::cut_anew() {
+  const uint64_t end = flight_.back().end;
+  uint64_t at = flight_.front().begin;
+  flight_.clear();
+  for (; at < end; at = flight_.back().end)
+    flight_.push_back({at, std::min(end, at + segment_bytes()), 0, false, true, true});
 }
 
 uint64_t TcpSender::next_ns() const {

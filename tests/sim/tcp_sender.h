@@ -99,7 +99,7 @@ class TcpSender {
   void take_sack(const TcpSegment& segment);
   void enter_recovery();
   void expire(uint64_t now_ns, std::vector<Packet>& out);
-  void shrink_segments();
+  void cut_anew();
   void sample_rtt(uint64_t rtt_ns);
   void complain(const std::string& what) {
     if (violation_.empty()) violation_ = what;
