@@ -193,7 +193,10 @@ MUTANTS = (
            "if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {",
            "if (!main_claimed_.exchange(true, std::memory_order_relaxed) || main_ != nullptr) {", STREAM_TESTS),
     Mutant("a broken channel is not noticed", CONTROL,
-           "if (session_.barrier().main_waits_for(i) || (broken", "if ((broken && i > 99", STREAM_TESTS),
+           "if (!begun || session_.barrier().main_waits_for(i) || (broken", "if ((broken && i > 99", STREAM_TESTS),
+    Mutant("a connection whose worker is late counts as silent", CONTROL,
+           "connection().bytes_received.read() < ChannelDirectory::kMagicBytes;",
+           "connection().bytes_received.read() < UINT64_MAX;", STREAM_TESTS),
     Mutant("a refused connection is not reset", CONTROL,
            "(silent || served.channel->refused())", "silent", STREAM_TESTS),
 )
