@@ -193,7 +193,7 @@ MUTANTS = (
            "if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {",
            "if (!main_claimed_.exchange(true, std::memory_order_relaxed) || main_ != nullptr) {", STREAM_TESTS),
     Mutant("a broken channel is not noticed", CONTROL,
-           "if (!begun || session_.barrier().main_waits_for(i) || (broken", "if ((broken && i > 99", STREAM_TESTS),
+           "if (!begun || session_.barrier().main_waits_for(i) ||\n        (broken", "if ((broken && i > 99", STREAM_TESTS),
     Mutant("a connection whose worker is late counts as silent", CONTROL,
            "connection().bytes_received.read() < ChannelDirectory::kMagicBytes;",
            "connection().bytes_received.read() < UINT64_MAX;", STREAM_TESTS),
