@@ -272,11 +272,11 @@ TEST(Segment, malformed_options_end_parsing_but_keep_what_came_before) {
 // A bulk sender writes the payload straight into the frame, where header_bytes() says.
 TEST(Segment, payload_already_in_place_gives_the_same_frame) {
   const std::string text(100, 'p');
-  for (const uint8_t options : {0, 8, 1 | 2 | 4 | 8, 4}) {
-    for (const uint16_t tagged : {0, 1}) {
+  for (const int options : {0, 8, 1 | 2 | 4 | 8, 4}) {
+    for (const int tagged : {0, 1}) {
       OutSegment out = sample();
-      out.options = options;
-      out.link.tagged = tagged;
+      out.options = static_cast<uint8_t>(options);
+      out.link.tagged = static_cast<uint16_t>(tagged);
       out.mss = 1460;
       out.payload = bytes_of(text);
       const Frame copied = build(out);

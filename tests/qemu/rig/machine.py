@@ -61,7 +61,7 @@ class Machine:
     """One QEMU process with its QMP connection, console file and memory files, all inside `folder`."""
 
     def __init__(self, folder, version="10", machine="pc", backends=None, guest=None, namespace=None,
-                 accel=None, incoming=None, vga=True, extra=(), name="source", cpus=1):
+                 accel=None, incoming=None, vga=True, extra=(), name="source", cpus=1, prefix=()):
         self.folder, self.version, self.name, self.namespace = folder, version, name, namespace
         self._migrate_mark = 0  # of the events, those before the migration begun last
         self._twin = {"machine": machine, "accel": accel, "vga": vga, "extra": extra, "cpus": cpus}
@@ -98,7 +98,7 @@ class Machine:
             command += ["-incoming", incoming]
         command += list(extra)
         self._log = open(self.log_path, "wb")
-        self.process = subprocess.Popen(in_namespace(namespace, command), stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen(in_namespace(namespace, [*prefix, *command]), stdin=subprocess.DEVNULL,
                                         stdout=self._log, stderr=self._log, preexec_fn=die_with_parent)
         try:
             self.qmp = Qmp(self._qmp_path)
