@@ -1,26 +1,63 @@
 #include "loader/app/destinations.h"
 
-#include <map>
 #include <utility>
 
+#include "loader/app/network.h"
 #include "loader/handoff/destination_qemu.h"
+#include "loader/handoff/destination_setup.h"
 #include "loader/handoff/device_state_file.h"
 
 namespace migrx {
 
 std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                               const std::optional<std::string>& dump_blocks,
-                                              const std::vector<RamSpec>& ram, const RamBlockList& blocks) {
+                                              const std::vector<RamSpec>& ram, const RamBlockList& blocks,
+                                              std::map<std::string, uint64_t> addresses) {
   if (!handoff) return std::make_unique<DeviceStateFile>(dump_blocks ? *dump_blocks + "/device-state" : "");
   std::string path;
   (void)parse_unix_address(*handoff, path);
-  std::map<std::string, uint64_t> addresses;
   std::vector<SharedFile> files;
-  for (const RamSpec& spec : ram) {
-    if (spec.addr) addresses[spec.id] = *spec.addr;
-    files.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length()});
-  }
+  for (const RamSpec& spec : ram) files.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length()});
   return std::make_unique<DestinationQemu>(path, blocks, std::move(addresses), std::move(files));
+}
+
+std::map<std::string, uint64_t> prepare_destination(const std::optional<std::string>& qmp,
+                                                    const std::optional<std::string>& handoff,
+                                                    const std::vector<RamSpec>& ram,
+                                                    const RamBlockList& blocks, bool switchover_ack,
+                                                    Report& report) {
+  if (!qmp) {
+    std::map<std::string, uint64_t> addresses;
+    for (const RamSpec& spec : ram)
+      if (spec.addr) addresses[spec.id] = *spec.addr;
+    return addresses;
+  }
+  std::string path;
+  (void)parse_unix_address(*qmp, path);
+  std::string problem;
+  const std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem);
+  if (client == nullptr) throw SetupError(problem);
+  std::vector<SetupBlock> wanted;
+  for (const RamSpec& spec : ram)
+    wanted.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length(), spec.node.value(), spec.addr});
+  DestinationSetup setup = set_up_destination(*client, wanted, *handoff, switchover_ack);
+  if (!setup.problem.empty()) throw SetupError(setup.problem);
+  report.destination_version = setup.version;
+  report.warnings.insert(report.warnings.end(), setup.warnings.begin(), setup.warnings.end());
+  return std::move(setup.addresses);
+}
+
+std::string check_destination_options(const std::optional<std::string>& handoff, bool no_handoff,
+                                      const std::optional<std::string>& qmp) {
+  if (!no_handoff && !handoff)
+    return "say where the guest goes: --handoff unix:PATH for a destination QEMU, or --no-handoff to keep "
+           "RAM only";
+  if (qmp && !handoff) return "--qmp prepares a destination QEMU: it needs --handoff unix:PATH";
+  std::string path;
+  for (const auto& [option, text] : {std::pair{"--handoff", handoff}, std::pair{"--qmp", qmp}})
+    if (text && !parse_unix_address(*text, path))
+      return std::string(option) + " " + *text + ": expected unix:PATH, with a path shorter than 108 bytes";
+  return {};
 }
 
 }  // namespace migrx

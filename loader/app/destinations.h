@@ -1,11 +1,13 @@
 // Where a guest goes: a destination QEMU, or a file.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "loader/app/report.h"
 #include "loader/ram/ram_block.h"
 #include "loader/session/destination.h"
 #include "numa/guest_memory.h"
@@ -13,10 +15,24 @@
 namespace migrx {
 
 // handoff: "unix:PATH", checked; without it the device state goes into the directory `dump_blocks`, or
-// nowhere.
+// nowhere. addresses: mr->addr by block name; see prepare_destination().
 [[nodiscard]] std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                                             const std::optional<std::string>& dump_blocks,
                                                             const std::vector<RamSpec>& ram,
-                                                            const RamBlockList& blocks);
+                                                            const RamBlockList& blocks,
+                                                            std::map<std::string, uint64_t> addresses);
+
+// --qmp: sets the destination up, or only looks at what `ram` says when there is no --qmp. Returns the
+// addresses for make_destination(); adds to the report's warnings. switchover_ack: on at the source. Throws
+// SetupError.
+[[nodiscard]] std::map<std::string, uint64_t> prepare_destination(const std::optional<std::string>& qmp,
+                                                                  const std::optional<std::string>& handoff,
+                                                                  const std::vector<RamSpec>& ram,
+                                                                  const RamBlockList& blocks,
+                                                                  bool switchover_ack, Report& report);
+
+// What is wrong with --handoff, --no-handoff and --qmp together. Empty: nothing.
+[[nodiscard]] std::string check_destination_options(const std::optional<std::string>& handoff,
+                                                    bool no_handoff, const std::optional<std::string>& qmp);
 
 }  // namespace migrx

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <thread>
 
@@ -38,6 +39,7 @@ struct LoadOptions {
   std::optional<std::string> report;
   std::optional<std::string> handoff;
   bool no_handoff = false;
+  std::optional<std::string> qmp;
   bool unlink = false;
   bool quiet = false;
 };
@@ -108,8 +110,10 @@ int load(const LoadOptions& options) {
   report.outcome = "failed";
   int exit_status = 2;
   try {
-    if (!options.no_handoff)
-      throw SetupError("say where the guest goes: --no-handoff keeps RAM and device state only");
+    if (const std::string problem =
+            check_destination_options(options.handoff, options.no_handoff, options.qmp);
+        !problem.empty())
+      throw SetupError(problem);
     if (options.dump_blocks)
       if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
         throw SetupError(problem);
@@ -142,8 +146,11 @@ int load(const LoadOptions& options) {
     const PageKernels* const kernels = select_page_kernels(problem);
     if (kernels == nullptr) throw SetupError(problem);
     CompressJobs compress(0, 1, *kernels);
-    const std::unique_ptr<Destination> destination =
-        make_destination(options.handoff, options.dump_blocks, ram, guest.table().list());
+    std::map<std::string, uint64_t> addresses = prepare_destination(
+        options.qmp, options.handoff, ram, guest.table().list(), /*switchover_ack=*/false, report);
+    for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
+    const std::unique_ptr<Destination> destination = make_destination(
+        options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses));
     FileLoader loader(std::move(settings), guest.table(), *destination, *kernels, compress);
     exit_status = 1;
     report.error = loader.run([&](uint64_t position) {
@@ -153,6 +160,8 @@ int load(const LoadOptions& options) {
     });
     if (!destination->warning().empty()) report.warnings.push_back(destination->warning());
     report.timeline.done_s = now_s();
+    if (destination->last_sent_ns() > 0)
+      report.timeline.handed_on_s = static_cast<double>(destination->last_sent_ns() - start_ns) * 1e-9;
     fill_report(loader, guest.table(), start_ns, report);
     report.cpu_s = cpu_seconds();
     if (!report.error) {
@@ -210,6 +219,8 @@ void add_load_command(CLI::App& app, int& exit_status) {
                                             "unix:PATH of the destination QEMU's incoming socket");
   command->add_flag("--no-handoff", options->no_handoff, "no destination QEMU: keep RAM and device state")
       ->excludes(handoff);
+  command->add_option("--qmp", options->qmp,
+                      "unix:PATH of the destination's QMP socket: migrx prepares it for the guest");
   command->add_option("--dump-blocks", options->dump_blocks,
                       "directory for the blocks without a file and the device state");
   command->add_option("--report", options->report, "file for the JSON report");

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 
 #include "dataplane/agent_thread.h"
@@ -125,11 +126,14 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
 
     Network network(options, placement);
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
+    const SessionSettings settings = session_settings(options);
+    // Late: from here on the destination waits for this migration and no other.
+    std::map<std::string, uint64_t> addresses = prepare_destination(
+        options.qmp, options.handoff, ram, guest.table().list(), settings.main.switchover_ack, report);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
 
-    const std::unique_ptr<Destination> destination =
-        make_destination(options.handoff, options.dump_blocks, ram, guest.table().list());
-    const SessionSettings settings = session_settings(options);
+    const std::unique_ptr<Destination> destination = make_destination(
+        options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses));
     Workers workers(placement, settings.connections_max);
     Session session(workers.with_routers(settings), guest.table(), destination->events(), workers.kernels(),
                     workers.compress());
@@ -180,6 +184,8 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
 
     if (!destination->warning().empty()) report.warnings.push_back(destination->warning());
     report.timeline.done_s = now_s();
+    if (destination->last_sent_ns() > 0)
+      report.timeline.handed_on_s = static_cast<double>(destination->last_sent_ns() - start_ns) * 1e-9;
     report_session(session, control, guest.table(), start_ns, workers.cpus(placement), report);
     report_threads(threads, placement, report);
     network.report(report);

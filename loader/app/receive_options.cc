@@ -5,7 +5,7 @@
 #include <array>
 #include <string_view>
 
-#include "loader/handoff/destination_qemu.h"
+#include "loader/app/destinations.h"
 
 namespace migrx {
 namespace {
@@ -121,6 +121,12 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->excludes(handoff)
       ->group(destination);
   command
+      .add_option(
+          "--qmp", o.qmp,
+          "unix:PATH of the destination's QMP socket: migrx looks at its memory, sets its capabilities "
+          "and gives it migrate-incoming")
+      ->group(destination);
+  command
       .add_option("--dump-blocks", o.dump_blocks,
                   "directory for the blocks without a file and the device state")
       ->group(destination);
@@ -174,9 +180,8 @@ std::string check_receive_options(const ReceiveOptions& o) {
   if (o.addresses.size() != o.ports.size())
     return "every --port needs its --address: " + std::to_string(o.ports.size()) + " ports, " +
            std::to_string(o.addresses.size()) + " addresses";
-  if (!o.no_handoff && !o.handoff)
-    return "say where the guest goes: --handoff unix:PATH for a destination QEMU, or --no-handoff to keep "
-           "RAM only";
+  if (std::string problem = check_destination_options(o.handoff, o.no_handoff, o.qmp); !problem.empty())
+    return problem;
   if (o.multifd_compression != "none" && o.multifd_channels == 0)
     return "--multifd-compression needs --multifd-channels";
   if (o.multifd_compression == "qatzip")

@@ -42,6 +42,7 @@ struct ReceiveOptions {
   // The destination.
   std::optional<std::string> handoff;  // "unix:/run/vm0.sock"
   bool no_handoff = false;
+  std::optional<std::string> qmp;  // "unix:/run/vm0.qmp"
   std::optional<std::string> dump_blocks;
 
   // Placement.

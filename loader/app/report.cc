@@ -51,6 +51,7 @@ std::string to_json(const Report& r) {
     out["error"] = nullptr;
   }
   out["warnings"] = r.warnings;
+  if (!r.destination_version.empty()) out["destination_version"] = r.destination_version;
   out["source_machine"] = r.source_machine;
   out["sync_mode"] = r.sync_mode;
   out["return_path"] = r.return_path;
@@ -73,6 +74,7 @@ std::string to_json(const Report& r) {
   moment("switchover_s", r.timeline.switchover_s);
   moment("ram_complete_s", r.timeline.ram_complete_s);
   moment("device_state_s", r.timeline.device_state_s);
+  moment("handed_on_s", r.timeline.handed_on_s);
   moment("done_s", r.timeline.done_s);
   out["timeline"] = timeline;
   out["blocks"] = Json::array();

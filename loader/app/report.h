@@ -18,7 +18,8 @@ struct Timeline {
   double precopy_s = -1;       // block list known, pages may flow
   double switchover_s = -1;    // the source's guest was stopped (first sign of it in the stream)
   double ram_complete_s = -1;  // the last page was in place
-  double device_state_s = -1;  // the last byte of device state had come and was on its way to the destination
+  double device_state_s = -1;  // the last byte of device state had come
+  double handed_on_s = -1;     // and had been given to the destination's socket
   double done_s = -1;          // verdict sent, source gone
 };
 
@@ -59,8 +60,9 @@ struct Report {
   std::string outcome;  // "complete", "failed", "cancelled"
   StreamError error;    // when failed
   std::vector<std::string> warnings;
-  std::string source_machine;  // machine type as the stream says it
-  std::string sync_mode;       // "per round", "per section", "" without multifd
+  std::string destination_version;  // QEMU's, where --qmp asked
+  std::string source_machine;       // machine type as the stream says it
+  std::string sync_mode;            // "per round", "per section", "" without multifd
   bool return_path = false;
   uint64_t rounds = 0;                     // markers met
   uint64_t ram_bytes = 0;                  // guest bytes the blocks hold

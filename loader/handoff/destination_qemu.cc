@@ -42,7 +42,7 @@ uint32_t DestinationQemu::do_work(uint64_t now_ns) {
   if (!connected_) {
     if (fifo_.empty() || !connect(now_ns)) return 0;
   }
-  const uint32_t sent = send_some();
+  const uint32_t sent = send_some(now_ns);
   return verdict_ == Verdict::pending ? sent + receive_some() : sent;
 }
 
@@ -72,7 +72,7 @@ bool DestinationQemu::connect(uint64_t now_ns) {
   return false;
 }
 
-uint32_t DestinationQemu::send_some() {
+uint32_t DestinationQemu::send_some(uint64_t now_ns) {
   uint32_t work = 0;
   std::size_t sent = 0;
   for (Bytes bytes = fifo_.readable(); !bytes.empty() && sent < kSendBytesMax; bytes = fifo_.readable()) {
@@ -89,6 +89,7 @@ uint32_t DestinationQemu::send_some() {
     fifo_.consume(static_cast<std::size_t>(n));
     sent += static_cast<std::size_t>(n);
     sent_ += static_cast<uint64_t>(n);
+    last_sent_ns_ = now_ns;
     ++work;
   }
   return work;
@@ -109,6 +110,7 @@ uint32_t DestinationQemu::receive_some() {
   reader_.feed({buffer.data(), static_cast<std::size_t>(n)});
   ReturnPathMessage message;
   while (verdict_ == Verdict::pending && reader_.next(message)) {
+    if (message.type == ReturnPathType::switchover_ack) switchover_acked_ = true;
     if (message.type != ReturnPathType::shut) continue;  // PONG to our own PING
     if (message.value != 0)
       refuse("could not load the device state (SHUT 1)", 0);

@@ -34,6 +34,10 @@ class DestinationQemu final : public Destination {
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
   void source_ended() override {}  // the destination knows when it has everything
   void abandon() override;
+  // A destination with the capability on says so at once when no device of its own has a say, later
+  // otherwise.
+  [[nodiscard]] bool switchover_acked() const noexcept override { return switchover_acked_; }
+  [[nodiscard]] uint64_t last_sent_ns() const noexcept override { return last_sent_ns_; }
   [[nodiscard]] const std::string& warning() const noexcept override { return warning_; }
 
  private:
@@ -43,7 +47,7 @@ class DestinationQemu final : public Destination {
   static constexpr std::size_t kSendBytesMax = 4 << 20;
 
   bool connect(uint64_t now_ns);
-  uint32_t send_some();
+  uint32_t send_some(uint64_t now_ns);
   uint32_t receive_some();
   void disconnect();
   void refuse(const char* what, int error);
@@ -58,6 +62,8 @@ class DestinationQemu final : public Destination {
   bool abandoned_ = false;  // never connects again: a second destination would get the rest of a stream
   uint64_t connect_since_ns_ = 0;
   uint64_t sent_ = 0;
+  uint64_t last_sent_ns_ = 0;
+  bool switchover_acked_ = false;
   Verdict verdict_ = Verdict::pending;
   StreamError error_;
   std::string warning_;

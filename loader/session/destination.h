@@ -28,6 +28,10 @@ class Destination {
   virtual void source_ended() = 0;
   // The migration failed elsewhere: let the destination give up.
   virtual void abandon() = 0;
+  // May the source stop its guest? Only asked for with the capability switchover-ack.
+  [[nodiscard]] virtual bool switchover_acked() const noexcept { return true; }
+  // When the last byte so far left this process, on the clock of do_work(); 0: none did, or nobody knows.
+  [[nodiscard]] virtual uint64_t last_sent_ns() const noexcept { return 0; }
   // Something the operator should know although it does not end the migration; empty: nothing.
   [[nodiscard]] virtual const std::string& warning() const noexcept {
     static const std::string nothing;

@@ -14,7 +14,7 @@ SessionControl::SessionControl(Session& session, Destination& destination,
       take_accepted_(std::move(take_accepted)),
       workers_(std::move(workers)),
       limits_(limits),
-      switchover_ack_(switchover_ack) {}
+      switchover_ack_due_(switchover_ack) {}
 
 uint32_t SessionControl::do_work(uint64_t now_ns) {
   const std::size_t before = served_.size();
@@ -134,7 +134,6 @@ void SessionControl::answer_source() {
     switch (event.kind) {
       case SessionEvent::Kind::return_path_opened:
         return_path_open_ = true;
-        if (switchover_ack_) (void)send(make_switchover_ack());
         break;
       case SessionEvent::Kind::ping:
         (void)send(make_pong(event.value));
@@ -142,6 +141,10 @@ void SessionControl::answer_source() {
       case SessionEvent::Kind::ram_complete:
         break;
     }
+  }
+  if (switchover_ack_due_ && return_path_open_ && destination_.switchover_acked()) {
+    switchover_ack_due_ = false;
+    (void)send(make_switchover_ack());
   }
 }
 

@@ -74,7 +74,7 @@ class SessionControl {
   const std::function<Handoff*()> take_accepted_;
   const std::vector<LoaderWorker*> workers_;
   const SessionLimits limits_;
-  const bool switchover_ack_;
+  bool switchover_ack_due_;  // the source waits for it
 
   Phase phase_ = Phase::running;
   std::vector<Served> served_;

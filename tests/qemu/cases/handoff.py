@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import tempfile
 import time
 
 from rig.guest import MIB, console_lines, expect_unbroken
@@ -12,6 +13,17 @@ from rig.network import Network
 from rig.receiver import Receiver
 from rig.runner import Case, expect
 from rig.transfer import Transfer, need
+
+from .snapshots import SIZE, Snapshot, run_load
+
+
+def _idle_destination(folder, stack, version, machine, backends, namespace=None, vga=True):
+    """A QEMU that migrx is to prepare by QMP; returns it, the address for --handoff and that for --qmp."""
+    qmp = os.path.join(folder, "prepare.qmp")
+    destination = stack.enter_context(Machine(folder, version, machine, backends, namespace=namespace,
+                                              incoming="defer", name="destination", vga=vga,
+                                              extra=("-qmp", "unix:%s,server=on,wait=off" % qmp)))
+    return destination, "unix:" + os.path.join(folder, "handoff.sock"), "unix:" + qmp
 
 
 def _destination(folder, stack, version, machine, source, path, change=lambda backend: backend):
@@ -29,17 +41,42 @@ def _destination(folder, stack, version, machine, source, path, change=lambda ba
     return destination, "unix:" + socket
 
 
-def _runs_on(version, destination_version, machine, transfer):
+def _expect_goes_on(source, destination):
+    """The guest's count goes on at the destination without a gap, and only there; returns the lines it printed."""
+    deadline = time.monotonic() + 30
+    while len(console_lines(destination.console())) < 20 and time.monotonic() < deadline:
+        expect(destination.alive(), "the destination ended: %s", destination.log())
+        time.sleep(0.05)
+    expect_unbroken([source.console(), destination.console()])
+    lines = len(console_lines(destination.console()))
+    expect(lines >= 20, "the guest printed only %d lines at the destination", lines)
+    expect(destination.running() and not source.running(), "not exactly one guest runs")
+    return lines
+
+
+def _runs_on(version, destination_version, machine, transfer, by_qmp=False):
+    """A live migration through migrx to a QEMU of another process. by_qmp: migrx prepares that QEMU, and the blocks
+    are named in an order that does not tell their addresses."""
     def run(folder):
         need(version)
         need(destination_version)
         with contextlib.ExitStack() as stack:
             network = stack.enter_context(Network(transfer.mtu))
             source = transfer.start_source(folder, stack, network)
-            destination, address = _destination(folder, stack, destination_version, machine, source, folder)
-            options = {backend.id: "%s,size=%d" % (backend.path, backend.size) for backend in destination.backends}
+            extra = ()
+            if by_qmp:
+                backends = [Backend(backend.id, backend.size, path=os.path.join(folder, "received." + backend.id))
+                            for backend in source.backends]
+                destination, address, qmp = _idle_destination(folder, stack, destination_version, machine, backends,
+                                                              source.namespace)
+                extra = ("--qmp", qmp)
+            else:
+                destination, address = _destination(folder, stack, destination_version, machine, source, folder)
+            options = {backend.id: "%s,size=%d" % (backend.path, backend.size)
+                       for backend in reversed(destination.backends)} if by_qmp else {
+                           backend.id: "%s,size=%d" % (backend.path, backend.size) for backend in destination.backends}
             receiver = stack.enter_context(Receiver(folder, network, options, transfer.channels, transfer.compression,
-                                                    transfer.receiver_capabilities, handoff=address))
+                                                    transfer.receiver_capabilities, extra, handoff=address))
             expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
             source.migrate(receiver.uri)
             transfer.converge(source)
@@ -47,17 +84,60 @@ def _runs_on(version, destination_version, machine, transfer):
             status = receiver.wait(60)
             expect(status == 0, "migrx ended with %d: %s", status, receiver.log()[-2000:])
             report = receiver.report()
-            deadline = time.monotonic() + 30
-            while len(console_lines(destination.console())) < 20 and time.monotonic() < deadline:
-                expect(destination.alive(), "the destination ended: %s", destination.log())
-                time.sleep(0.05)
-            expect_unbroken([source.console(), destination.console()])
-            lines = len(console_lines(destination.console()))
-            expect(lines >= 20, "the guest printed only %d lines at the destination", lines)
-            expect(destination.running() and not source.running(), "not exactly one guest runs")
+            lines = _expect_goes_on(source, destination)
             times = report["timeline"]
-            return "device state %.1f ms behind the last page; %d lines at the destination" % (
-                (times["device_state_s"] - times["ram_complete_s"]) * 1000, lines)
+            return "device state %.1f ms behind the last page, handed on %.1f ms later; %d lines at the destination" % (
+                (times["device_state_s"] - times["ram_complete_s"]) * 1000,
+                (times["handed_on_s"] - times["device_state_s"]) * 1000, lines)
+    return run
+
+
+def _from_snapshot(version, capabilities, by_qmp):
+    """`migrx load --handoff`: a snapshot's guest goes on in another QEMU."""
+    snapshot = Snapshot(version, "exec:cat > {}" if version == "7.2" else "file:{}", capabilities=capabilities)
+
+    def run(folder):
+        need(version)
+        with contextlib.ExitStack() as stack:
+            disk = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-snapshot-", dir="/var/tmp"))
+            path = os.path.join(disk, "snapshot")
+            source = snapshot.make(folder, path, stack)
+            received = os.path.join(folder, "received.mem")
+            destination, address, qmp = _idle_destination(folder, stack, version, "q35",
+                                                          [Backend("mem", SIZE, path=received)])
+            extra = ["--handoff", address]
+            if by_qmp:
+                extra += ["--qmp", qmp]
+            else:
+                destination.set_capabilities(x_ignore_shared=True)
+                destination.qmp.command("migrate-incoming", uri=address)
+            status, report, output = run_load(folder, path, {"mem": received}, extra, ())
+            expect(status == 0, "migrx load ended with %d: %s", status, output[-2000:])
+            expect(report["outcome"] == "complete", "outcome %s: %s", report["outcome"], report.get("error"))
+            destination.qmp.command("cont")  # The snapshot is of a stopped guest.
+            return "%d lines at the destination" % _expect_goes_on(source, destination)
+    return run
+
+
+def _refuses_by_qmp(version, says, change=lambda backend: backend):
+    """A destination that --qmp finds wrong: migrx ends before it listens, and the destination was not told to wait."""
+    def run(folder):
+        need(version)
+        with contextlib.ExitStack() as stack:
+            network = stack.enter_context(Network())
+            path = os.path.join(folder, "received.mem")
+            with open(path, "wb") as file:
+                file.truncate(64 * MIB)
+            backend = change(Backend("mem", 64 * MIB, path=path))
+            destination, address, qmp = _idle_destination(folder, stack, version, "pc", [backend])
+            receiver = stack.enter_context(Receiver(folder, network, {"mem": path}, 2, extra=("--qmp", qmp),
+                                                    handoff=address))
+            status = receiver.wait(30)
+            message = receiver.log()
+            expect(status == 2 and says in message, "exit status %d without %r: %s", status, says, message[-2000:])
+            expect(destination.alive() and not os.path.exists(address[len("unix:"):]),
+                   "the destination was told to wait")
+            return message.strip().splitlines()[-1]
     return run
 
 
@@ -147,6 +227,28 @@ def cases():
                             Transfer(version, "pc", channels=2, dirty_s=1.0,
                                      backends=lambda folder: [Backend("m0", 48 * MIB), Backend("m1", 16 * MIB)])),
                    version == "10", 120)
+        yield Case("handoff-qmp-%s" % version,
+                   _runs_on(version, version, "pc", Transfer(version, "pc", channels=4, dirty_s=1.0), by_qmp=True),
+                   version == "7.2", 120)
+        yield Case("handoff-qmp-numa-%s" % version,
+                   _runs_on(version, version, "q35",
+                            Transfer(version, "q35", channels=2, dirty_s=1.0,
+                                     backends=lambda folder: [Backend("m0", 48 * MIB), Backend("m1", 16 * MIB)]),
+                            by_qmp=True), version == "10", 120)
+        yield Case("handoff-qmp-not-shared-%s" % version,
+                   _refuses_by_qmp(version, "share=on", lambda backend: dataclasses.replace(backend, kind="private")),
+                   version == "10", 60)
+        yield Case("handoff-qmp-too-small-%s" % version,
+                   _refuses_by_qmp(version, "bytes", lambda backend: dataclasses.replace(backend, size=32 * MIB)),
+                   False, 60)
+        yield Case("handoff-qmp-elsewhere-%s" % version,
+                   _refuses_by_qmp(version, "lies in",
+                                   lambda backend: dataclasses.replace(backend, path=backend.path + "2")), False, 60)
+        yield Case("handoff-qmp-anonymous-%s" % version,
+                   _refuses_by_qmp(version, "memory-backend-file",
+                                   lambda backend: dataclasses.replace(backend, kind="memfd")), False, 60)
+        yield Case("handoff-load-plain-%s" % version, _from_snapshot(version, {}, version == "7.2"), version == "7.2",
+                   120)
         yield Case("handoff-destination-dies-%s" % version,
                    _guest_stays(version, lambda destination, *_unused: destination.process.kill(),
                                 "closed the connection"), True, 120)
@@ -173,3 +275,11 @@ def cases():
                    _guest_stays(version, lambda _destination, receiver, _source: receiver.signal(), "signal"), True, 120)
         yield Case("handoff-sigkill-%s" % version,
                    _guest_stays(version, _kill_worker, "", status=None), True, 120)
+    yield Case("handoff-load-mapped-ram-10", _from_snapshot("10", {"mapped_ram": True}, True), True, 120)
+    yield Case("handoff-load-mapped-ram-multifd-10",
+               _from_snapshot("10", {"mapped_ram": True, "multifd": True}, False), False, 120)
+    # Without the destination's word the source would go on precopying for ever.
+    yield Case("handoff-switchover-ack-10",
+               _runs_on("10", "10", "pc",
+                        Transfer("10", "pc", channels=2, dirty_s=1.0, capabilities={"switchover_ack": True},
+                                 receiver_capabilities=("switchover-ack",)), by_qmp=True), True, 120)

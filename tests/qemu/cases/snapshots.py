@@ -18,10 +18,10 @@ from rig.transfer import need
 SIZE = 64 * MIB
 
 
-def _run_load(folder, snapshot, ram, extra=()):
+def run_load(folder, snapshot, ram, extra=(), destination=("--no-handoff",)):
     """Runs `migrx load`; returns (exit status, report or None, output)."""
     report = os.path.join(folder, "load.json")
-    command = [migrx_program(), "load", snapshot, "--no-handoff", "--report", report,
+    command = [migrx_program(), "load", snapshot, *destination, "--report", report,
                "--dump-blocks", os.path.join(folder, "blocks"), *extra]
     for block, option in ram.items():
         command += ["--ram", "%s=%s" % (block, option)]
@@ -75,7 +75,7 @@ class Snapshot:
         if self.offset:
             extra += ["--offset", str(self.offset)]
         received = os.path.join(folder, "received")
-        status, report, output = _run_load(folder, path, {"mem": "%s,size=%d" % (received, SIZE)}, extra)
+        status, report, output = run_load(folder, path, {"mem": "%s,size=%d" % (received, SIZE)}, extra)
         expect(status == 0, "migrx load ended with %d: %s", status, output[-2000:])
         expect(report["outcome"] == "complete", "outcome %s: %s", report["outcome"], report.get("error"))
         expect_same_files("mem", received, source.backends[0].path)
@@ -101,7 +101,7 @@ def damaged(folder):
         received = os.path.join(folder, "received")
         for cut in (size - SIZE // 2, size // 2, MIB + 5, 1000, 40, 7, 0):
             os.truncate(path, cut)
-            status, report, output = _run_load(folder, path, {"mem": "%s,size=%d" % (received, SIZE)})
+            status, report, output = run_load(folder, path, {"mem": "%s,size=%d" % (received, SIZE)})
             expect(status == 1, "a snapshot cut at %d of %d: exit status %d: %s", cut, size, status, output[-800:])
             expect(report["error"], "a snapshot cut at %d has no error in its report", cut)
             expect(not os.path.exists(received), "a snapshot cut at %d left %s", cut, received)

@@ -1,0 +1,170 @@
+#include "loader/handoff/destination_setup.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+namespace migrx {
+namespace {
+
+// On at the destination these would make it wait for something that migrx does itself, or read the stream
+// differently (QEMU migration/options.c).
+constexpr std::array<std::string_view, 5> kMustBeOff{"multifd", "postcopy-ram", "postcopy-preempt",
+                                                     "mapped-ram", "x-colo"};
+
+// Object ids stand in block names as they are, or as canonical paths (machine types up to 3.1).
+std::string object_path(const std::string& idstr) {
+  return idstr.starts_with("/objects/") ? idstr : "/objects/" + idstr;
+}
+
+bool same_file(const std::string& a, const std::string& b) {
+  struct stat first {};
+  struct stat second {};
+  return ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
+}
+
+class Setup {
+ public:
+  Setup(QmpCommands& qmp, const std::vector<SetupBlock>& blocks, const std::string& uri, bool switchover_ack)
+      : qmp_(qmp), blocks_(blocks), uri_(uri), switchover_ack_(switchover_ack) {}
+
+  DestinationSetup run() {
+    out_.version = qmp_.version();
+    if (check_waiting() && check_memory() && ask_addresses() && set_capabilities())
+      (void)ask("migrate-incoming", "{\"uri\": " + qmp_quote(uri_) + "}");
+    return std::move(out_);
+  }
+
+ private:
+  // False: out_.problem says why.
+  bool ask(const std::string& name, const std::string& arguments = "") {
+    if (std::string error = qmp_.command(name, arguments, result_); !error.empty())
+      return refuse(std::move(error));
+    return true;
+  }
+  bool refuse(std::string why) {
+    out_.problem = "destination QEMU: " + std::move(why);
+    return false;
+  }
+  bool unexpected(const char* name) {
+    return refuse(std::string(name) + ": the answer is not of the form QEMU gives");
+  }
+
+  bool check_waiting() {
+    if (!ask("query-status")) return false;
+    const auto status = parse_qmp_member(result_, "status");
+    if (!status) return unexpected("query-status");
+    if (*status != "inmigrate")
+      return refuse("its state is " + *status + ", not inmigrate: start it with -S -incoming defer");
+    if (!ask("query-migrate")) return false;
+    const auto migration = parse_qmp_member(result_, "status");  // absent: there was none yet
+    if (migration && *migration != "none")
+      return refuse("its migration is " + *migration + " already: start it anew with -S -incoming defer");
+    return true;
+  }
+
+  bool check_memory() {
+    if (!ask("query-memdev")) return false;
+    const auto memdevs = parse_memdevs(result_);
+    if (!memdevs) return unexpected("query-memdev");
+    for (const SetupBlock& block : blocks_)
+      if (!check_block(block, *memdevs)) return false;
+    for (const Memdev& memdev : *memdevs) {
+      const bool ours = std::any_of(blocks_.begin(), blocks_.end(), [&](const SetupBlock& block) {
+        return object_path(block.idstr) == "/objects/" + memdev.id;
+      });
+      if (memdev.share && !ours && !memdev.id.empty())
+        return refuse("memory backend " + memdev.id +
+                      " is share=on, so it would expect no pages for it: name its file with --ram " +
+                      memdev.id + "=PATH, or give it share=off");
+    }
+    return true;
+  }
+
+  bool check_block(const SetupBlock& block, const std::vector<Memdev>& memdevs) {
+    const std::string path = object_path(block.idstr);
+    const auto memdev = std::find_if(memdevs.begin(), memdevs.end(),
+                                     [&](const Memdev& known) { return "/objects/" + known.id == path; });
+    if (memdev == memdevs.end())
+      return refuse("it has no memory backend " + block.idstr + ": give it -object memory-backend-file,id=" +
+                    block.idstr + ",share=on,mem-path=" + block.path + " as at the source");
+    if (!memdev->share) return refuse("memory backend " + block.idstr + " lacks share=on");
+    if (memdev->size != block.bytes)
+      return refuse("memory backend " + block.idstr + " has " + std::to_string(memdev->size) +
+                    " bytes, --ram says " + std::to_string(block.bytes));
+    if (block.node >= 0 && !memdev->host_nodes.empty() &&
+        std::find(memdev->host_nodes.begin(), memdev->host_nodes.end(), block.node) ==
+            memdev->host_nodes.end())
+      return refuse("memory backend " + block.idstr + " is bound to other host nodes than node=" +
+                    std::to_string(block.node) + " of --ram: make host-nodes= and node= agree");
+    if (!ask("qom-get", "{\"path\": " + qmp_quote(path) + ", \"property\": \"mem-path\"}"))
+      return refuse("memory backend " + block.idstr + " is no memory-backend-file");
+    const auto mem_path = parse_qmp_string(result_);
+    if (!mem_path) return unexpected("qom-get");
+    if (!same_file(*mem_path, block.path))
+      return refuse("memory backend " + block.idstr + " lies in " + *mem_path + ", --ram says " + block.path);
+    return true;
+  }
+
+  // What the operator gave is taken; a single block begins at 0 in any case, but asking costs nothing.
+  bool ask_addresses() {
+    if (blocks_.empty()) return true;
+    if (!ask("human-monitor-command", "{\"command-line\": \"info mtree\"}")) return false;
+    const auto mtree = parse_qmp_string(result_);
+    if (!mtree) return unexpected("human-monitor-command");
+    for (const SetupBlock& block : blocks_) {
+      const auto offset = find_region_offset(*mtree, block.idstr);
+      if (block.addr) {
+        out_.addresses[block.idstr] = *block.addr;
+        if (offset && *offset != *block.addr)
+          out_.warnings.push_back("block " + block.idstr +
+                                  ": --ram says addr=" + std::to_string(*block.addr) + ", the destination " +
+                                  std::to_string(*offset));
+      } else if (offset) {
+        out_.addresses[block.idstr] = *offset;
+      } else {
+        out_.warnings.push_back("block " + block.idstr +
+                                ": info mtree of the destination does not show it; if it "
+                                "complains about mismatched GPAs, give --ram its addr=");
+      }
+    }
+    return true;
+  }
+
+  bool set_capabilities() {
+    if (!ask("query-migrate-capabilities")) return false;
+    const auto states = parse_capability_states(result_);
+    if (!states) return unexpected("query-migrate-capabilities");
+    std::string list = "{\"capability\": \"x-ignore-shared\", \"state\": true}";
+    for (const auto& [name, on] : *states)
+      if (on && std::find(kMustBeOff.begin(), kMustBeOff.end(), name) != kMustBeOff.end()) {
+        list += ", {\"capability\": " + qmp_quote(name) + ", \"state\": false}";
+        out_.warnings.push_back("capability " + name +
+                                " was on at the destination and has been turned off: migrx does that part");
+      }
+    if (switchover_ack_)
+      list +=
+          ", {\"capability\": \"return-path\", \"state\": true}"  // without which QEMU refuses the other
+          ", {\"capability\": \"switchover-ack\", \"state\": true}";
+    return ask("migrate-set-capabilities", "{\"capabilities\": [" + list + "]}");
+  }
+
+  QmpCommands& qmp_;
+  const std::vector<SetupBlock>& blocks_;
+  const std::string& uri_;
+  const bool switchover_ack_;
+  std::string result_;
+  DestinationSetup out_;
+};
+
+}  // namespace
+
+DestinationSetup set_up_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
+                                    const std::string& uri, bool switchover_ack) {
+  return Setup(qmp, blocks, uri, switchover_ack).run();
+}
+
+}  // namespace migrx

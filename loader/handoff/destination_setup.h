@@ -1,0 +1,42 @@
+// What --qmp does: makes a destination QEMU ready for what migrx will send, and looks whether it can work.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "loader/handoff/qmp_client.h"
+
+namespace migrx {
+
+// A RAM block that migrx loads into a file, as --ram names it.
+struct SetupBlock {
+  std::string idstr;
+  std::string path;
+  uint64_t bytes = 0;              // of the block
+  int32_t node = -1;               // host node that migrx bound it to; -1: none
+  std::optional<uint64_t> addr{};  // given by the operator
+};
+
+struct DestinationSetup {
+  std::string problem;  // not empty: what is wrong at the destination, and what to change
+  std::vector<std::string> warnings;
+  std::map<std::string, uint64_t> addresses;  // mr->addr by block name, where the destination told
+  std::string version;                        // QEMU's
+};
+
+// 1. The destination must wait for a migration (-incoming defer) and have none.
+// 2. Every block's backend must be memory-backend-file,share=on on the very file, as large as the block,
+// bound to
+//    the same host node; and no other shared file backend may be there, since QEMU would ignore it too.
+// 3. The blocks' mr->addr are asked for (HMP info mtree).
+// 4. x-ignore-shared is turned on, what concerns the fast path (multifd and its like) off.
+//    switchover-ack as at the source: then the destination's own word is what the source gets.
+// 5. migrate-incoming with `uri`, so last that a refusal leaves the destination as it was but for
+// capabilities. Control thread; blocks for as long as QEMU takes to answer.
+[[nodiscard]] DestinationSetup set_up_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
+                                                  const std::string& uri, bool switchover_ack);
+
+}  // namespace migrx

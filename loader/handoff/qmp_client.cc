@@ -1,0 +1,135 @@
+#include "loader/handoff/qmp_client.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+namespace migrx {
+namespace {
+
+int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
+
+std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::string& problem) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    problem = "--qmp: " + path + ": longer than a UNIX socket's name may be";
+    return nullptr;
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0 || ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    problem = "--qmp: " + path + ": " + std::strerror(errno) +
+              ": start the destination with -qmp unix:" + path + ",server=on,wait=off";
+    if (errno == EAGAIN)
+      problem = "--qmp: " + path + ": somebody else is talking to this QEMU; give it a socket of migrx's own";
+    if (fd >= 0) ::close(fd);
+    return nullptr;
+  }
+  std::unique_ptr<QmpClient> client(new QmpClient(fd));
+  QmpMessage greeting;
+  std::string error = client->read_message(now_ms() + kTimeoutMs, greeting);
+  if (error.empty() && greeting.kind != QmpKind::greeting) error = "does not greet as a QMP server does";
+  std::string ignored;
+  if (error.empty()) error = client->command("qmp_capabilities", "", ignored);
+  if (!error.empty()) {
+    problem = "--qmp: " + path + ": " + error +
+              " (a QMP socket serves one client at a time: is another one connected?)";
+    return nullptr;
+  }
+  return client;
+}
+
+QmpClient::~QmpClient() {
+  ::close(fd_);
+}
+
+std::string QmpClient::command(const std::string& name, const std::string& arguments, std::string& result) {
+  std::string line = "{\"execute\": " + qmp_quote(name);
+  if (!arguments.empty()) line += ", \"arguments\": " + arguments;
+  line += "}\n";
+  // A QEMU that is just starting may greet again (its socket opens before its monitor does); every greeting
+  // begins the negotiation anew, and other commands are refused until it is over.
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const uint32_t greetings = greetings_;
+    if (std::string error = send(line); !error.empty()) return name + ": " + error;
+    QmpMessage answer;
+    if (std::string error = read_answer(answer); !error.empty()) return name + ": " + error;
+    if (answer.kind == QmpKind::result) {
+      result = std::move(answer.text);
+      return {};
+    }
+    if (greetings == greetings_ || name == "qmp_capabilities") return name + ": " + answer.text;
+    std::string ignored;
+    if (std::string error = command("qmp_capabilities", "", ignored); !error.empty()) return error;
+  }
+  return name + ": QEMU begins its negotiation again and again";
+}
+
+std::string QmpClient::send(const std::string& line) {
+  const int64_t deadline = now_ms() + kTimeoutMs;
+  for (std::size_t sent = 0; sent < line.size();) {
+    const ssize_t n = ::send(fd_, line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
+    if (n >= 0) {
+      sent += static_cast<std::size_t>(n);
+      continue;
+    }
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN && errno != EWOULDBLOCK) return std::strerror(errno);
+    pollfd wait{fd_, POLLOUT, 0};
+    const int64_t left = deadline - now_ms();
+    if (left <= 0 || ::poll(&wait, 1, static_cast<int>(left)) == 0) return "QEMU does not read";
+  }
+  return {};
+}
+
+std::string QmpClient::read_answer(QmpMessage& out) {
+  const int64_t deadline = now_ms() + kTimeoutMs;
+  for (;;) {
+    if (std::string error = read_message(deadline, out); !error.empty()) return error;
+    if (out.kind == QmpKind::result || out.kind == QmpKind::error) return {};
+  }
+}
+
+std::string QmpClient::read_message(int64_t deadline_ms, QmpMessage& out) {
+  for (;;) {
+    if (const auto line = lines_.next()) {
+      const auto message = parse_qmp_message(*line);
+      if (!message) return "what came is no QMP: " + line->substr(0, 80);
+      out = *message;
+      if (out.kind == QmpKind::greeting) {
+        version_ = out.text;
+        ++greetings_;
+      }
+      return {};
+    }
+    const int64_t left = deadline_ms - now_ms();
+    pollfd wait{fd_, POLLIN, 0};
+    const int ready = left <= 0 ? 0 : ::poll(&wait, 1, static_cast<int>(left));
+    if (ready == 0) return "QEMU did not answer within " + std::to_string(kTimeoutMs / 1000) + " s";
+    std::array<char, 16384> bytes;
+    const ssize_t n = ::recv(fd_, bytes.data(), bytes.size(), 0);
+    if (n == 0) return "QEMU closed the connection";
+    if (n < 0) {
+      if (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK) continue;
+      return std::strerror(errno);
+    }
+    if (!lines_.feed(std::string_view(bytes.data(), static_cast<std::size_t>(n))))
+      return "an answer is longer than " + std::to_string(QmpLines::kLineMax) + " bytes";
+  }
+}
+
+}  // namespace migrx

@@ -1,0 +1,52 @@
+// One conversation with a QEMU over its QMP socket: commands are answered in turn, within a bound of time.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "loader/handoff/qmp_message.h"
+
+namespace migrx {
+
+// What a caller needs of it; tests play a QEMU.
+class QmpCommands {
+ public:
+  virtual ~QmpCommands() = default;
+  // arguments: a JSON object, or empty. Empty: `result` is the value of "return" as JSON. Otherwise what QEMU
+  // or the connection says, beginning with the command's name.
+  [[nodiscard]] virtual std::string command(const std::string& name, const std::string& arguments,
+                                            std::string& result) = 0;
+  // "10.0.2"
+  [[nodiscard]] virtual const std::string& version() const noexcept = 0;
+};
+
+// Control thread, before the migration: its calls block, each for at most kTimeoutMs.
+class QmpClient final : public QmpCommands {
+ public:
+  // Connects to the UNIX socket and negotiates. nullptr: `problem` says what to do.
+  [[nodiscard]] static std::unique_ptr<QmpClient> connect(const std::string& path, std::string& problem);
+  ~QmpClient() override;
+  QmpClient(const QmpClient&) = delete;
+  QmpClient& operator=(const QmpClient&) = delete;
+
+  [[nodiscard]] std::string command(const std::string& name, const std::string& arguments,
+                                    std::string& result) override;
+  [[nodiscard]] const std::string& version() const noexcept override { return version_; }
+
+ private:
+  // QEMU answers when its main loop comes round; a machine that is just starting takes some time.
+  static constexpr int kTimeoutMs = 10'000;
+
+  explicit QmpClient(int fd) : fd_(fd) {}
+  // Greetings are counted, events dropped. Empty: `out` is an answer.
+  std::string read_answer(QmpMessage& out);
+  std::string read_message(int64_t deadline_ms, QmpMessage& out);
+  std::string send(const std::string& line);
+
+  const int fd_;
+  QmpLines lines_;
+  std::string version_;
+  uint32_t greetings_ = 0;
+};
+
+}  // namespace migrx

@@ -1,0 +1,154 @@
+// A destination played by the test: answers by command name.
+#include "loader/handoff/destination_setup.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+namespace migrx {
+namespace {
+
+class PlayedQemu final : public QmpCommands {
+ public:
+  std::string command(const std::string& name, const std::string& arguments, std::string& result) override {
+    said.push_back(name + (arguments.empty() ? "" : " " + arguments));
+    const auto found = answers.find(name);
+    if (found == answers.end()) return name + ": refused";
+    result = found->second;
+    return {};
+  }
+  const std::string& version() const noexcept override { return version_; }
+  [[nodiscard]] bool was_told(const std::string& words) const {
+    for (const std::string& line : said)
+      if (line.find(words) != std::string::npos) return true;
+    return false;
+  }
+
+  std::map<std::string, std::string> answers;
+  std::vector<std::string> said;
+
+ private:
+  const std::string version_ = "10.0.2";
+};
+
+class DestinationSetupTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const int fd = ::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
+    ASSERT_GE(fd, 0);
+    ::close(fd);
+    qemu_.answers = {
+        {"query-status", R"({"status": "inmigrate", "running": false})"},
+        {"query-migrate", "{}"},
+        {"query-memdev", R"([{"id": "mem", "size": 4096, "share": true, "host-nodes": []}])"},
+        {"qom-get", qmp_quote(path_)},
+        {"human-monitor-command",
+         R"("memory-region: a\r\n  1000-8fff (prio 0, i/o): a\r\n    3000-3fff (prio 0, ram): mem\r\n")"},
+        {"query-migrate-capabilities",
+         R"([{"capability": "multifd", "state": true}, {"capability": "xbzrle", "state": true}])"},
+        {"migrate-set-capabilities", "{}"},
+        {"migrate-incoming", "{}"}};
+    blocks_ = {{"mem", path_, 4096, 0, {}}};
+  }
+  void TearDown() override { ::unlink(path_.c_str()); }
+  DestinationSetup set_up(bool switchover_ack = false) {
+    return set_up_destination(qemu_, blocks_, "unix:/run/vm0.sock", switchover_ack);
+  }
+  // The setup is refused with these words, and the destination was never told to wait.
+  void expect_refused(const std::string& words) {
+    const DestinationSetup setup = set_up();
+    EXPECT_NE(setup.problem.find(words), std::string::npos) << setup.problem;
+    EXPECT_FALSE(qemu_.was_told("migrate-incoming"));
+    EXPECT_FALSE(qemu_.was_told("migrate-set-capabilities"));
+  }
+
+  const std::string path_ = "/dev/shm/migrx-destination-setup-test-" + std::to_string(::getpid());
+  PlayedQemu qemu_;
+  std::vector<SetupBlock> blocks_;
+};
+
+TEST_F(DestinationSetupTest, sets_capabilities_and_begins_to_wait) {
+  const DestinationSetup setup = set_up();
+  EXPECT_EQ(setup.problem, "");
+  EXPECT_EQ(setup.version, "10.0.2");
+  EXPECT_EQ(setup.addresses.at("mem"), 0x2000U);
+  EXPECT_TRUE(qemu_.was_told(R"({"capability": "x-ignore-shared", "state": true})"));
+  EXPECT_TRUE(qemu_.was_told(R"({"capability": "multifd", "state": false})"));
+  EXPECT_FALSE(qemu_.was_told("xbzrle"));
+  EXPECT_FALSE(qemu_.was_told("switchover-ack"));
+  EXPECT_EQ(qemu_.said.back(), R"(migrate-incoming {"uri": "unix:/run/vm0.sock"})");
+  ASSERT_EQ(setup.warnings.size(), 1U);
+  EXPECT_NE(setup.warnings[0].find("multifd"), std::string::npos);
+}
+
+TEST_F(DestinationSetupTest, switchover_ack_as_at_the_source) {
+  EXPECT_EQ(set_up(true).problem, "");
+  EXPECT_TRUE(qemu_.was_told(R"({"capability": "switchover-ack", "state": true})"));
+}
+
+TEST_F(DestinationSetupTest, the_operators_address_wins_and_a_contradiction_is_told) {
+  blocks_[0].addr = 0x1000;
+  const DestinationSetup setup = set_up();
+  EXPECT_EQ(setup.addresses.at("mem"), 0x1000U);
+  EXPECT_NE(setup.warnings.at(0).find("addr=4096"), std::string::npos) << setup.warnings[0];
+}
+
+TEST_F(DestinationSetupTest, a_machine_that_does_not_wait_is_refused) {
+  qemu_.answers["query-status"] = R"({"status": "running"})";
+  expect_refused("-incoming defer");
+}
+TEST_F(DestinationSetupTest, a_migration_under_way_is_refused) {
+  qemu_.answers["query-migrate"] = R"({"status": "active"})";
+  expect_refused("active already");
+}
+TEST_F(DestinationSetupTest, memory_that_is_not_shared_is_refused) {
+  qemu_.answers["query-memdev"] = R"([{"id": "mem", "size": 4096, "share": false}])";
+  expect_refused("share=on");
+}
+TEST_F(DestinationSetupTest, memory_of_another_size_is_refused) {
+  qemu_.answers["query-memdev"] = R"([{"id": "mem", "size": 8192, "share": true}])";
+  expect_refused("8192 bytes");
+}
+TEST_F(DestinationSetupTest, memory_on_another_node_is_refused) {
+  qemu_.answers["query-memdev"] = R"([{"id": "mem", "size": 4096, "share": true, "host-nodes": [1]}])";
+  expect_refused("node=0");
+}
+TEST_F(DestinationSetupTest, memory_that_is_missing_is_refused) {
+  qemu_.answers["query-memdev"] = "[]";
+  expect_refused("no memory backend mem");
+}
+TEST_F(DestinationSetupTest, another_shared_backend_is_refused) {
+  qemu_.answers["query-memdev"] =
+      R"([{"id": "mem", "size": 4096, "share": true}, {"id": "dimm", "size": 4096, "share": true}])";
+  expect_refused("--ram dimm=");
+}
+TEST_F(DestinationSetupTest, memory_in_another_file_is_refused) {
+  qemu_.answers["qom-get"] = "\"/dev/null\"";
+  expect_refused("/dev/null");
+}
+TEST_F(DestinationSetupTest, memory_without_a_file_is_refused) {
+  qemu_.answers.erase("qom-get");
+  expect_refused("memory-backend-file");
+}
+
+TEST_F(DestinationSetupTest, answers_of_any_form_are_refusals) {
+  const auto right = qemu_.answers;
+  for (const auto& [name, unused] : right) {
+    if (name == "migrate-set-capabilities" || name == "migrate-incoming") continue;
+    for (const char* const nonsense : {"3", "null", "[[]]", "\"\"", R"({"status": 3})", R"([{"id": 3}])"}) {
+      qemu_.answers = right;
+      qemu_.answers[name] = nonsense;
+      qemu_.said.clear();
+      const DestinationSetup setup = set_up();
+      // A region that is not found and a migration without a status are not wrong by themselves.
+      if (name != "human-monitor-command" && name != "query-migrate")
+        EXPECT_NE(setup.problem, "") << name << " " << nonsense;
+    }
+  }
+  qemu_.answers = right;
+  qemu_.answers.erase("migrate-incoming");
+  EXPECT_NE(set_up().problem.find("migrate-incoming: refused"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace migrx
