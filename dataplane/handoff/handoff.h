@@ -175,6 +175,7 @@ class Handoff {
   // ---- Written by the poll core before the connection is announced, constant afterwards
   // ------------------------
   std::array<char, 64> peer{};  // "10.77.0.1:45678", for people
+  uint32_t peer_address = 0;    // the same address as a number, host order; tells who belongs together
   uint32_t poll_core = 0;       // index of the owning poll core
   uint32_t connection = 0;      // index within that core
 

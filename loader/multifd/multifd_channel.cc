@@ -129,6 +129,10 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
   if (epoch_ == 0)
     return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
                            "pages before the first SYNC"));
+  // Every page stands before the SYNC that main's last marker waits for; behind it the guest may run.
+  if (session_.barrier->all_released())
+    return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
+                           "pages behind the end of RAM"));
   if (block_ == nullptr || block_->idstr() != packet.ramblock) {
     block_ = session_.blocks->find(packet.ramblock);
     if (block_ == nullptr) {

@@ -78,6 +78,7 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
   if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return nullptr;
   const uint32_t found = load_be32(magic.data());
   const NodeRouter* const router = worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
+  if ((found == kMainMagic || found == kMultifdMagic) && !belongs(connection)) return nullptr;
   stamp(moments_.first_channel);
   if (found == kMainMagic) {
     if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {
@@ -117,6 +118,14 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
         ErrorClass::mismatch, 0, "connection: first bytes",
         "the source uses TLS (tls-creds) and this receiver does not: unset tls-creds at the source"));
   return nullptr;
+}
+
+bool Session::belongs(const Handoff& connection) noexcept {
+  constexpr uint64_t kKnown = uint64_t{1} << 32;
+  const uint64_t theirs = kKnown | connection.peer_address;
+  uint64_t source = 0;
+  return source_address_.compare_exchange_strong(source, theirs, std::memory_order_relaxed) ||
+         source == theirs;
 }
 
 std::string Session::standing() const {

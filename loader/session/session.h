@@ -126,6 +126,9 @@ class Session final : public ChannelDirectory, private MainEvents {
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
   void stamp(std::atomic<uint64_t>& moment) const;
+  // Whether a channel comes from the address that the first one came from: a QEMU has one, and another host's
+  // connections must not take the place of the source's, nor end its migration.
+  [[nodiscard]] bool belongs(const Handoff& connection) noexcept;
 
   const SessionSettings settings_;
   BlockTable& blocks_;
@@ -140,6 +143,7 @@ class Session final : public ChannelDirectory, private MainEvents {
   std::vector<std::unique_ptr<MultifdChannel>> multifd_;
   std::unique_ptr<std::atomic<Handoff*>[]> multifd_connections_;
   std::atomic<Handoff*> main_connection_{nullptr};
+  std::atomic<uint64_t> source_address_{0};  // with bit 32 set once it is known
   std::atomic<bool> main_claimed_{false};
   std::atomic<uint32_t> multifd_claimed_{0};
   std::vector<std::unique_ptr<Channel>> channels_;  // control thread only

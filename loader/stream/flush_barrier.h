@@ -59,6 +59,10 @@ class FlushBarrier {
     const uint64_t waiting = waiting_.load(std::memory_order_relaxed);
     return waiting > epochs_released() && waiting > epochs_arrived(i);
   }
+  // acquire pairs with release_all().
+  [[nodiscard]] bool all_released() const noexcept {
+    return released_.load(std::memory_order_acquire) == UINT64_MAX;
+  }
   [[nodiscard]] uint64_t epochs_released() const noexcept {
     return released_.load(std::memory_order_relaxed);
   }

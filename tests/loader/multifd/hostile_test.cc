@@ -169,6 +169,26 @@ TEST_F(HostileMultifd, compressed_payload_sizes) {
            ErrorClass::bad_stream, "next_packet_size", kBegin);
 }
 
+// The guest may run by then.
+TEST_F(HostileMultifd, no_page_may_come_behind_the_end_of_ram) {
+  for (const bool zero : {false, true}) {
+    reset();
+    Builder b;
+    b.init(0);
+    b.sync(0);
+    b.sync(1);
+    if (zero)
+      b.pages(2, "mem", {}, content(1), {0});
+    else
+      b.pages(2, "mem", {0}, content(1));
+    make_channel();
+    barrier().release_all();
+    EXPECT_EQ(channel().parse(b.bytes).status, ParseStatus::failed);
+    expect(channel().error(), ErrorClass::bad_stream, "behind the end of RAM", 64 + 2 * 1344);
+    EXPECT_TRUE(pages_written().empty());
+  }
+}
+
 TEST_F(HostileMultifd, no_page_may_come_before_the_first_sync) {
   Builder b;
   b.init(0);
@@ -227,7 +247,7 @@ TEST_F(HostileMultifd, random_damage_never_writes_outside_of_the_blocks) {
       }
       reset();
       make_channel(compression);
-      barrier().release_all();
+      barrier().release(1U << 30);  // nothing has to wait
       ParseStatus status = ParseStatus::need_more;
       for (std::size_t at = 0; at < damaged.size() && status != ParseStatus::failed;) {
         const std::size_t n = std::min<std::size_t>(1 + random() % 3000, damaged.size() - at);

@@ -117,7 +117,7 @@ TEST_F(RoutedChannel, two_threads_with_pieces_reused_as_soon_as_allowed) {
     }
   }
   make_channel(MultifdCompression::none, &router_);
-  barrier().release_all();
+  barrier().release(1U << 30);  // nothing has to wait
   struct Piece {
     uint64_t begin;
     std::vector<std::byte> bytes;

@@ -377,6 +377,30 @@ TEST_F(SessionTest, a_second_main_channel_is_refused_and_disturbs_nobody) {
   EXPECT_EQ(session_->state(), SessionState::done);
 }
 
+TEST_F(SessionTest, another_hosts_channel_is_refused_and_disturbs_nobody) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.handoff.peer_address = 0x0a4d0001;
+  main.give(b.bytes(), 1448);
+  run();
+  MultifdStreamBuilder c;
+  c.init(0);
+  Wire& stranger = connect();
+  stranger.handoff.peer_address = 0x0a4d0009;
+  stranger.give(c.bytes, 64);
+  run();
+  EXPECT_TRUE(stranger.reset);
+  Wire& channel = connect();
+  channel.handoff.peer_address = 0x0a4d0001;
+  channel.give(c.bytes, 64);
+  run();
+  EXPECT_FALSE(channel.reset);
+  EXPECT_EQ(session_->multifd_identified(), 1U);
+  EXPECT_NE(session_->state(), SessionState::failed) << session_->error().message();
+}
+
 TEST_F(SessionTest, a_silent_connection_is_given_up_in_time) {
   SessionLimits limits;
   limits.identify_ns = 50 * kMs;

@@ -4,10 +4,14 @@ import contextlib
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 
+from rig.compare import expect_same_files
 from rig.guest import MIB
-from rig.network import Network
+from rig.network import INTERFACE, NEAR, RECEIVER, Network
+from rig.receiver import PORT
 from rig.runner import Case, expect
 from rig.transfer import SLOW, Transfer, need
 
@@ -99,6 +103,45 @@ def cancelled(version, channels):
         remark = faulty.expect_source_free(("cancelled",))
         faulty.expect_failed("truncated")
         return remark
+    return body
+
+
+_STRANGER = """
+import socket, sys, time
+for hello in sys.argv[2:]:
+    s = socket.socket()
+    s.settimeout(3)
+    s.bind((sys.argv[1], 0))
+    try:
+        s.connect(("%s", %d))
+        s.sendall(bytes.fromhex(hello))
+        print("closed" if s.recv(1) == b"" else "answered")
+    except ConnectionResetError:
+        print("reset")
+    except (TimeoutError, ConnectionRefusedError):
+        print("refused")
+"""
+
+
+def stranger(version, allow):
+    """Another host says what a source would say, in the middle of a migration; it must not matter."""
+    def body(folder, stack):
+        extra = ("--allow", NEAR + "/32") if allow else ()
+        faulty = Faulty(_busy(version, receiver_extra=extra), folder, stack)
+        faulty.begin()
+        subprocess.run(["ip", "-n", faulty.network.receiver, "addr", "add", "10.77.0.9/24", "dev", INTERFACE],
+                       check=True)
+        hellos = ["1122334400000001" + "00" * 56, "5145564d00000003", "16030100"]  # multifd, main, TLS
+        command = ["nsenter", "--net=/run/netns/" + faulty.network.receiver, sys.executable, "-c",
+                   _STRANGER % (RECEIVER, PORT), "10.77.0.9", *hellos]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+        expect(said == (["refused"] if allow else ["reset"]) * 3, "the stranger was told %s", said)
+        faulty.source.set_parameters(max_bandwidth=1 << 40, downtime_limit=2000)
+        faulty.source.wait_migration(timeout=60)
+        expect(faulty.receiver.wait(30) == 0, "migrx did not complete: %s", faulty.receiver.log()[-2000:])
+        for backend in faulty.source.backends:
+            expect_same_files(backend.id, faulty.files[backend.id], backend.path)
+        return ", ".join(said)
     return body
 
 
@@ -224,6 +267,8 @@ def cases():
         yield _case("wrong-size-%s" % version,
                     misconfigured(version, {}, {}, ["mem"],
                                   ram=lambda folder: {"mem": os.path.join(folder, "received.mem,size=32M")}))
+        yield _case("stranger-%s" % version, stranger(version, False), newest)
+        yield _case("stranger-not-allowed-%s" % version, stranger(version, True), newest)
         yield _case("postcopy-refused-%s" % version, postcopy(version))
     yield _case("compress-not-told-7.2",
                 misconfigured("7.2", {"channels": 0, "capabilities": {"compress": True}}, {}, ["compress"],
