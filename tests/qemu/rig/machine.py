@@ -37,6 +37,13 @@ def in_namespace(namespace, command):
     return command if namespace is None else ["nsenter", "--net=/run/netns/" + namespace, *command]
 
 
+def cpu_seconds(process):
+    """CPU time of a process, all its threads, so far."""
+    with open("/proc/%d/stat" % process, encoding="ascii") as file:
+        words = file.read().rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @dataclasses.dataclass
 class Backend:
     """One memory backend of a machine. kind: file (at `path`, shared), private (the same, not shared), memfd
@@ -46,10 +53,12 @@ class Backend:
     size: int
     kind: str = "file"
     path: str = ""
+    prealloc: bool = False
 
     def option(self):
         if self.kind == "file":
-            return "memory-backend-file,id=%s,size=%d,share=on,mem-path=%s" % (self.id, self.size, self.path)
+            return "memory-backend-file,id=%s,size=%d,share=on,mem-path=%s%s" % (
+                self.id, self.size, self.path, ",prealloc=on" if self.prealloc else "")
         if self.kind == "private":
             return "memory-backend-file,id=%s,size=%d,share=off,mem-path=%s" % (self.id, self.size, self.path)
         if self.kind == "memfd":
@@ -111,9 +120,9 @@ class Machine:
 
     def twin(self, name, backends, version=None, **changes):
         """Another machine of the same make in the same namespace, which waits for `migrate-incoming`."""
-        settings = dict(self._twin, **changes)
-        return Machine(self.folder, version or self.version, backends=backends, namespace=self.namespace,
-                       incoming="defer", name=name, **settings)
+        settings = {**self._twin, "namespace": self.namespace, **changes}
+        return Machine(self.folder, version or self.version, backends=backends, incoming="defer", name=name,
+                       **settings)
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
@@ -189,12 +198,6 @@ class Machine:
         return [event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] * 1e-6
                 for event in self.qmp.events if event["event"] == name]
 
-    def cpu_seconds(self):
-        """CPU time of the process and its threads so far."""
-        with open("/proc/%d/stat" % self.process.pid, encoding="ascii") as file:
-            words = file.read().rsplit(")", 1)[1].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-
     def capture_small_blocks(self, path):
         """Writes to `path` a stream that holds every block but the shared ones, from the stopped machine.
 
@@ -234,4 +237,4 @@ class Machine:
         self.close()
 
 
-__all__ = ["Backend", "Machine", "QmpError", "die_with_parent", "in_namespace", "qemu_program"]
+__all__ = ["Backend", "Machine", "QmpError", "cpu_seconds", "die_with_parent", "in_namespace", "qemu_program"]

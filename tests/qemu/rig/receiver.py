@@ -6,8 +6,8 @@ import signal
 import subprocess
 import time
 
-from .machine import die_with_parent, in_namespace
-from .network import INTERFACE, NEAR, RECEIVER, SECOND_INTERFACE, SECOND_NEAR, SECOND_RECEIVER
+from .machine import cpu_seconds, die_with_parent, in_namespace
+from .network import NEAR, RECEIVER, SECOND_INTERFACE, SECOND_NEAR, SECOND_RECEIVER
 
 _ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
 PORT = 4444
@@ -40,12 +40,12 @@ class Receiver:
         self.uri = "tcp:%s:%d" % (SECOND_RECEIVER if two_ports else RECEIVER, PORT)
         os.makedirs(self.dump, exist_ok=True)
         ready_read, ready_write = os.pipe()
-        command = [migrx_program(), "receive", "--port", "net_tap0,iface=" + INTERFACE,
+        command = [migrx_program(), "receive", "--port", network.port,
                    "--address", RECEIVER + "/24", "--listen", str(PORT), "--mtu", str(network.mtu),
                    "--report", self.report_path, "--dump-blocks", self.dump, "--ready-fd", str(ready_write)]
         if two_ports:
             command += ["--port", "net_tap1,iface=" + SECOND_INTERFACE, "--address", SECOND_RECEIVER + "/24"]
-        if network.source != network.receiver:
+        if network.is_routed:
             command += ["--gateway", NEAR]
         for block, file in ram.items():
             command += ["--ram", "%s=%s" % (block, file)]
@@ -93,6 +93,10 @@ class Receiver:
         """Process ids of the program's children: the worker that the supervising parent watches."""
         with open("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid), encoding="ascii") as file:
             return [int(word) for word in file.read().split()]
+
+    def cpu_seconds(self):
+        """CPU time of the program and its living children so far."""
+        return sum(cpu_seconds(process) for process in [self.process.pid, *self.children()])
 
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)

@@ -1,0 +1,186 @@
+#!/usr/bin/python3
+"""Downtime, total time and destination-side CPU time of a live migration: QEMU into QEMU, and through migrx.
+
+Both go over the same veth pair between two network namespaces, MTU 9000, without segmentation or checksum offload; the
+destination QEMU listens on a kernel socket, migrx on DPDK's net_af_packet at the same end. Same source, same guest,
+same load, same settings; a fresh pair of QEMUs for each run, the forms by turns. The destination's RAM is allocated
+beforehand in both. A run counts only when the guest's console shows neither gap nor repeat nor wrong memory.
+
+  downtime      from the source's event STOP to the destination's RESUME, times of QEMU's own
+  total         from `migrate` to the source's "completed"
+  CPU           of the destination QEMU and of migrx, from `migrate` to just behind "completed"
+  last bytes    what the source sent while its guest stood still
+  device state  from the last byte of RAM to the last of device state given to the destination (migrx's report)
+
+Needs root, /dev/net/tun and a built migrx. It measures the machine that it runs on, and who else runs there.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "qemu"))
+from rig.guest import MIB, BusyGuest, expect_unbroken
+from rig.hugepages import hugetlb_folder
+from rig.live import downtime_s, start_destination
+from rig.machine import Backend, Machine, cpu_seconds, qemu_program
+from rig.network import RECEIVER, Veth, remove_stale_namespaces
+from rig.receiver import PORT, Receiver, migrx_program
+from rig.runner import Skip, expect
+
+FORMS = ("qemu", "migrx")
+LOADS = {"idle": 0, "busy": 24}  # pages that the guest rewrites in a millisecond
+DIRTY_START, DIRTY_END = 8 * MIB, 72 * MIB
+ROWS = (("downtime", "downtime_s", 1e3, "ms"), ("total", "total_s", 1, "s"), ("CPU", "cpu_s", 1, "s"),
+        ("last bytes", "downtime_bytes", 1 / MIB, "MiB"), ("device state", "device_state_s", 1e3, "ms"))
+
+
+class Run:
+    """One migration of a fresh guest."""
+
+    def __init__(self, options, folder, network, memory, stack):
+        self._options, self._folder, self._network, self._stack = options, folder, network, stack
+        self._path = os.path.join(memory, "destination")
+        stack.callback(lambda: os.path.exists(self._path) and os.unlink(self._path))
+
+    def _start_source(self, load):
+        size = self._options.memory * MIB
+        rate = LOADS[load]
+        guest = BusyGuest("mixed", fill_end=size - 2 * MIB, dirty_start=DIRTY_START, dirty_end=DIRTY_END,
+                          pages_per_tick=rate, ticks_per_line=10)
+        source = self._stack.enter_context(Machine(
+            self._folder, self._options.qemu, "q35", [Backend("mem", size, prealloc=True)], guest,
+            self._network.source, accel=self._options.accel))
+        source.wait_console(b"count 00000010")
+        return source
+
+    def _set(self, machine):
+        channels = self._options.channels
+        machine.set_capabilities(multifd=channels > 0, return_path=True)
+        if channels:
+            machine.set_parameters(multifd_channels=channels)
+
+    def _start_qemu(self, source):
+        """The destination QEMU receives by itself; it runs in the receiver's namespace."""
+        self._network.set_kernel_listens(True)
+        backend = Backend("mem", source.backends[0].size, path=self._path, prealloc=True)
+        destination = self._stack.enter_context(source.twin("destination", [backend],
+                                                            namespace=self._network.receiver))
+        self._set(destination)
+        uri = "tcp:%s:%d" % (RECEIVER, PORT)
+        destination.qmp.command("migrate-incoming", uri=uri)
+        return destination, None, uri
+
+    def _start_migrx(self, source):
+        self._network.set_kernel_listens(False)
+        destination, address = start_destination(source, {"mem": self._path}, self._stack)
+        receiver = self._stack.enter_context(Receiver(
+            self._folder, self._network, {"mem": "%s,size=%d" % (self._path, source.backends[0].size)},
+            self._options.channels, handoff=address, extra=self._options.receiver_extra))
+        expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+        return destination, receiver, receiver.uri
+
+    def measure(self, form, load):
+        """Returns the figures of one run as a dictionary."""
+        source = self._start_source(load)
+        destination, receiver, uri = (self._start_qemu if form == "qemu" else self._start_migrx)(source)
+        self._set(source)
+        source.set_parameters(max_bandwidth=1 << 40, downtime_limit=self._options.downtime_limit)
+
+        def cpu():
+            return cpu_seconds(destination.process.pid) + (receiver.cpu_seconds() if receiver else 0)
+        before, begun = cpu(), time.monotonic()
+        source.migrate(uri)
+        status = source.wait_migration_event(timeout=60)
+        total, used = time.monotonic() - begun, cpu() - before
+        expect(status == "completed", "the migration %s: %s", status, source.migration())
+        if receiver:
+            ended = receiver.wait(30)
+            expect(ended == 0, "migrx ended with %d: %s", ended, receiver.log()[-2000:])
+        deadline = time.monotonic() + 20
+        while len(destination.counts()) < 10:
+            expect(time.monotonic() < deadline, "the guest does not go on")
+            time.sleep(0.05)
+        expect_unbroken([source.console(), destination.console()])
+        information = source.migration()
+        figures = {"form": form, "load": load, "downtime_s": downtime_s(source, destination), "total_s": total,
+                   "cpu_s": used, "downtime_bytes": information["ram"].get("downtime-bytes", 0),
+                   "rounds": information["ram"]["dirty-sync-count"], "source_says_ms": information["downtime"]}
+        if receiver:
+            timeline = receiver.report()["timeline"]
+            figures["device_state_s"] = timeline["device_state_s"] - timeline["ram_complete_s"]
+        return figures
+
+
+def measure(options, form, load):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-downtime-", dir="/dev/shm"))
+        try:
+            memory = hugetlb_folder(options.memory * MIB)
+        except Skip:
+            memory = folder
+        network = stack.enter_context(Veth())
+        return Run(options, folder, network, memory, stack).measure(form, load)
+
+
+def describe(values, scale):
+    ordered = [value * scale for value in sorted(values)]
+    return "%8.2f  (%.2f to %.2f)" % (statistics.median(ordered), ordered[0], ordered[-1])
+
+
+def print_table(runs, options):
+    for load in options.loads:
+        print("\n%s guest, %s" % (load, "nothing written" if not LOADS[load] else "%d MiB/s written over and over in %d MiB"
+                                 % (LOADS[load] * 4096 * 1000 // MIB, (DIRTY_END - DIRTY_START) // MIB)))
+        for name, key, scale, unit in ROWS:
+            texts = []
+            for form in FORMS:
+                values = [run[key] for run in runs if run["load"] == load and run["form"] == form and key in run]
+                if values:
+                    texts.append("%-6s %-30s" % (form, describe(values, scale)))
+            print(("  %-18s %s" % ("%s, %s" % (name, unit), " ".join(texts))).rstrip())
+        pairs = {form: [run["downtime_s"] for run in runs if run["load"] == load and run["form"] == form]
+                 for form in FORMS}
+        ratio = statistics.median(pairs["migrx"]) / statistics.median(pairs["qemu"])
+        print("  downtime, migrx to QEMU: %.2f" % ratio)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--qemu", default="10", choices=("7.2", "10"))
+    parser.add_argument("--memory", type=int, default=256, metavar="MIB", help="guest RAM, at least 128")
+    parser.add_argument("--channels", type=int, default=2, help="multifd channels; 0: multifd off")
+    parser.add_argument("--downtime-limit", type=int, default=50, metavar="MS", help="the source's downtime-limit")
+    parser.add_argument("--loads", nargs="+", default=list(LOADS), choices=list(LOADS))
+    parser.add_argument("--accel", default="tcg", choices=("tcg", "kvm"))
+    parser.add_argument("--receiver-extra", nargs="*", default=[], metavar="WORD",
+                        help="further options of migrx receive, written --receiver-extra=--idle=spin")
+    parser.add_argument("--json", metavar="FILE", help="writes all runs there")
+    options = parser.parse_args()
+    if os.geteuid() != 0 or migrx_program() is None or qemu_program(options.qemu) is None:
+        sys.exit("downtime: needs root, a built migrx and QEMU " + options.qemu)
+    remove_stale_namespaces()
+    print("QEMU %s (%s), %d MiB guest, %d multifd channels, downtime-limit %d ms, %d repetitions; median (least to most)" % (
+        options.qemu, options.accel, options.memory, options.channels, options.downtime_limit, options.repetitions))
+    print("%s, %d CPUs, Linux %s, load %.1f" % (platform.machine(), os.cpu_count(), platform.release(),
+                                              os.getloadavg()[0]), flush=True)
+    runs = []
+    for _ in range(options.repetitions):
+        for load in options.loads:
+            for form in FORMS:
+                runs.append(measure(options, form, load))
+    print_table(runs, options)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(runs, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
