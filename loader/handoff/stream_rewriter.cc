@@ -17,6 +17,9 @@ constexpr uint64_t kContinue = 0x20;
 constexpr const char* kCapabilities = "configuration/capabilities";
 constexpr const char* kIgnoreShared = "x-ignore-shared";
 
+// Blocks up to this long are sent as zero beforehand; a longer one would hold RAM up instead of helping it.
+constexpr uint64_t kZeroAheadPagesMax = (uint64_t{64} << 20) / kPageBytes;
+
 // Appends QEMU's encodings to a vector: cold parts only.
 class Writer {
  public:
@@ -131,6 +134,7 @@ StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span
   uint64_t private_pages = 0;
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     if (!blocks_[i].file_backed()) {
+      first_page_.push_back(private_pages);
       private_pages += blocks_[i].pages();
       // The destination's own block need not be zero (firmware): zero pages of the stream must be sent on,
       // too.
@@ -138,6 +142,7 @@ StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span
       block.set_target({block.host(), &block.written(), /*untouched_is_zero=*/false});
       continue;
     }
+    first_page_.push_back(0);
     addresses[blocks_[i].idstr()] = sum;
     sum += blocks_[i].used_length();
   }
@@ -146,6 +151,7 @@ StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span
     writer.str8(entry.idstr).be64(entry.used_length).be64(addresses[entry.idstr]);
   writer.be64(kEos);
   pages_.reserve(2 * private_pages);  // a PART that is on its way and END behind it
+  known_zero_.assign(private_pages, false);
   return {};
 }
 
@@ -155,12 +161,21 @@ void StreamRewriter::on_ram_section_end(SectionType type, uint32_t section_id, b
   if (has_footer) Writer(start_).u8(static_cast<uint8_t>(SectionType::footer)).be32(section_id);
   emit(start_);
   start_.clear();
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    if (blocks_[i].file_backed() || blocks_[i].pages() > kZeroAheadPagesMax) continue;
+    for (uint64_t page = 0; page < blocks_[i].pages(); ++page) add_page(i, page);
+  }
+  pending_ = !pages_.empty();
+  (void)pump();  // as far as there is room; the rest when more of the stream comes
+}
+
+void StreamRewriter::add_page(std::size_t block, uint64_t page) noexcept {
+  pages_.push_back({&blocks_[block], page, first_page_[block] + page});
 }
 
 void StreamRewriter::take_pages() noexcept {
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    if (!blocks_[i].file_backed())
-      blocks_[i].target().bits->take([&](uint64_t page) { pages_.push_back({&blocks_[i], page}); });
+    if (!blocks_[i].file_backed()) blocks_[i].target().bits->take([&](uint64_t page) { add_page(i, page); });
 }
 
 void StreamRewriter::on_epoch_closed(uint64_t /*k*/) noexcept {
@@ -210,6 +225,8 @@ bool StreamRewriter::emit_page(const Page& page) noexcept {
   if (out_.room() < 8 + 1 + kIdstrMax + kPageBytes) return false;
   const std::byte* const content = page.block->host() + page.index * kPageBytes;
   const bool zero = all_zero(content);
+  if (zero && known_zero_[page.number]) return true;
+  known_zero_[page.number] = zero;
   const bool same_block = page.block == last_block_;
   last_block_ = page.block;
   std::array<std::byte, 9> word;

@@ -3,8 +3,13 @@
 //
 //   header, configuration (+ x-ignore-shared), OPEN_RETURN_PATH, PING
 //   RAM START: every block with its length and address
-//   RAM PART:  pages of private blocks (ROMs, video memory) as each epoch closes, if there are any
+//   RAM PART:  all pages of private blocks (ROMs, video memory) as they are, most of them zero
+//   RAM PART:  those that changed, as each epoch closes, if there are any
 //   RAM END:   those that changed since; then, untouched, everything behind the source's RAM END
+//
+// The first PART is there for the guest's downtime: video memory, 16 MiB of mostly zero pages, often comes
+// last. What is zero at the destination already, which has time for it then, need not be said again behind
+// the guest's stop.
 //
 // What belongs to the fast path (multifd, pages of file-backed blocks, compressed records) never gets here.
 // The destination compares an ignored block's address with its own mr->addr, the offset of the memory region
@@ -54,10 +59,12 @@ class StreamRewriter final : public MainEvents {
  private:
   struct Page {
     const RamBlock* block;
-    uint64_t index;
+    uint64_t index;   // in the block
+    uint64_t number;  // among all pages of private blocks
   };
 
   void emit(const std::vector<std::byte>& bytes) noexcept;
+  void add_page(std::size_t block, uint64_t page) noexcept;
   void take_pages() noexcept;
   // Writes the section at hand as far as there is room; true: nothing is left of it.
   [[nodiscard]] bool pump() noexcept;
@@ -69,6 +76,9 @@ class StreamRewriter final : public MainEvents {
   std::vector<std::byte> start_;  // RAM START, until its footer is known
   uint32_t ram_section_ = 0;
   bool footers_ = true;
+
+  std::vector<uint64_t> first_page_;  // by block: the number of its first page
+  std::vector<bool> known_zero_;  // by number: the destination was told that it is zero, and nothing since
 
   // The PART or END being written.
   std::vector<Page> pages_;  // capacity for every private page: never grows behind on_ram_start

@@ -104,10 +104,15 @@ class DestinationQemuTest : public ::testing::Test {
   int peer_ = -1;
 };
 
-std::vector<std::byte> source_stream() {
+std::vector<std::byte> source_start() {
   MainStreamBuilder b;
   b.header().configuration().open_return_path().ping(7);
   b.ram_start({{"mem", kRam, {}}, {"vga", kVga, {}}}).ram_close();
+  return b.take();
+}
+
+std::vector<std::byte> source_rest() {
+  MainStreamBuilder b;
   b.ram_part().page("mem", 0, make_page(1)).page("vga", kPageBytes, make_page(2)).zero("vga", 0).ram_close();
   b.ram_part().page("mem", kPageBytes, make_page(3)).ram_close();
   b.switchover_start();
@@ -115,13 +120,28 @@ std::vector<std::byte> source_stream() {
   return b.take();
 }
 
+std::vector<std::byte> source_stream() {
+  std::vector<std::byte> stream = source_start();
+  const std::vector<std::byte> rest = source_rest();
+  stream.insert(stream.end(), rest.begin(), rest.end());
+  return stream;
+}
+
 // What the destination must see, written down by hand: no page of `mem`, all of `vga`, an address behind each
-// length.
-std::vector<std::byte> expected_stream() {
+// length; `vga` is sent as zero before anything has come for it, and a page that is zero still not again.
+std::vector<std::byte> expected_start() {
   MainStreamBuilder b;
   b.header().configuration().capabilities({"x-ignore-shared"}).open_return_path().ping(1);
   b.ram_start({{"mem", kRam, {0}}, {"vga", kVga, {0}}}).ram_close();
-  b.ram_part().zero("vga", 0).page("vga", kPageBytes, make_page(2)).ram_close();
+  b.ram_part();
+  for (uint64_t at = 0; at < kVga; at += kPageBytes) b.zero("vga", at);
+  return b.ram_close().take();
+}
+
+std::vector<std::byte> expected_stream() {
+  MainStreamBuilder b;
+  b.raw(expected_start());
+  b.ram_part().page("vga", kPageBytes, make_page(2)).ram_close();
   // A section begins with the block's name again. Without multifd the EOS inside END closes an epoch, so the
   // last page goes out in a PART and END has none left.
   MainStreamBuilder end;
@@ -131,7 +151,9 @@ std::vector<std::byte> expected_stream() {
 
 TEST_F(DestinationQemuTest, gets_device_state_and_private_blocks_only) {
   listen();
-  feed(source_stream());
+  feed(source_start());
+  EXPECT_EQ(got_, expected_start());
+  feed(source_rest());
   EXPECT_EQ(got_, expected_stream());
   EXPECT_EQ(destination_->verdict(), Verdict::pending);
   answer({std::byte{0}, std::byte{2}, std::byte{0}, std::byte{4}, std::byte{0}, std::byte{0}, std::byte{0},
@@ -139,6 +161,26 @@ TEST_F(DestinationQemuTest, gets_device_state_and_private_blocks_only) {
   EXPECT_EQ(destination_->verdict(), Verdict::pending);
   answer(shut(0));
   EXPECT_EQ(destination_->verdict(), Verdict::accepted);
+}
+
+TEST_F(DestinationQemuTest, a_page_that_becomes_zero_again_is_said_to_be_zero) {
+  listen();
+  feed(source_start());
+  MainStreamBuilder b;
+  b.ram_part().page("vga", kPageBytes, make_page(2)).zero("vga", 0).ram_close();
+  b.ram_part().zero("vga", kPageBytes).ram_close();
+  b.ram_part().zero("vga", kPageBytes).ram_close();
+  b.ram_end().ram_close().device_tail();
+  feed(b.take());
+  MainStreamBuilder wanted;
+  wanted.raw(expected_start());
+  wanted.ram_part().page("vga", kPageBytes, make_page(2)).ram_close();
+  MainStreamBuilder rest;  // each section names the block again
+  rest.ram_part().zero("vga", kPageBytes).ram_close();
+  rest.ram_part().ram_close();  // nothing that the destination does not know
+  rest.ram_end().ram_close().device_tail();
+  wanted.raw(rest.bytes());
+  EXPECT_EQ(got_, wanted.take());
 }
 
 // Taken for a verdict it would tell the source that its guest is safe.
