@@ -10,7 +10,8 @@ beforehand in both. A run counts only when the guest's console shows neither gap
   total         from `migrate` to the source's "completed"
   CPU           of the destination QEMU and of migrx, from `migrate` to just behind "completed"
   last bytes    what the source sent while its guest stood still
-  device state  from the last byte of RAM to the last of device state given to the destination (migrx's report)
+  RAM, device state, loading   the parts of the downtime: from STOP to the last byte of RAM in place, from there to the
+                last byte of device state in migrx's hands, and to RESUME (migrx's report)
 
 Needs root, /dev/net/tun and a built migrx. It measures the machine that it runs on, and who else runs there.
 """
@@ -38,7 +39,7 @@ FORMS = ("qemu", "migrx")
 LOADS = {"idle": 0, "busy": 24}  # pages that the guest rewrites in a millisecond
 DIRTY_START, DIRTY_END = 8 * MIB, 72 * MIB
 ROWS = (("downtime", "downtime_s", 1e3, "ms"), ("total", "total_s", 1, "s"), ("CPU", "cpu_s", 1, "s"),
-        ("last bytes", "downtime_bytes", 1 / MIB, "MiB"), ("device state", "device_state_s", 1e3, "ms"))
+        ("last bytes", "downtime_bytes", 1 / MIB, "MiB"), ("RAM", "stop_to_ram_s", 1e3, "ms"), ("device state", "device_state_s", 1e3, "ms"), ("loading", "load_s", 1e3, "ms"))
 
 
 class Run:
@@ -113,8 +114,11 @@ class Run:
                    "cpu_s": used, "downtime_bytes": information["ram"].get("downtime-bytes", 0),
                    "rounds": information["ram"]["dirty-sync-count"], "source_says_ms": information["downtime"]}
         if receiver:
-            timeline = receiver.report()["timeline"]
+            report = receiver.report()
+            timeline, start = report["timeline"], report["started_unix_s"]
+            figures["stop_to_ram_s"] = start + timeline["ram_complete_s"] - source.event_times("STOP")[-1]
             figures["device_state_s"] = timeline["device_state_s"] - timeline["ram_complete_s"]
+            figures["load_s"] = destination.event_times("RESUME")[0] - start - timeline["device_state_s"]
         return figures
 
 

@@ -105,6 +105,7 @@ int load(const LoadOptions& options) {
   const SignalWatch signals;
   Terminal terminal(options.quiet);
   Report report;
+  report.started_unix_s = unix_time_s() - now_s();
   report.command = "load";
   report.version = MIGRX_VERSION;
   report.outcome = "failed";

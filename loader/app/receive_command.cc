@@ -97,6 +97,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
   const SignalWatch signals;
   Terminal terminal(options.quiet);
   Report report;
+  report.started_unix_s = unix_time_s() - now_s();
   report.command = "receive";
   report.version = kVersion;
   report.outcome = "failed";

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -29,6 +30,10 @@ std::string bytes_text(double bytes) {
 }
 
 }  // namespace
+
+double unix_time_s() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 std::string to_json(const Report& r) {
   Json out;
@@ -76,6 +81,7 @@ std::string to_json(const Report& r) {
   moment("device_state_s", r.timeline.device_state_s);
   moment("handed_on_s", r.timeline.handed_on_s);
   moment("done_s", r.timeline.done_s);
+  out["started_unix_s"] = r.started_unix_s;
   out["timeline"] = timeline;
   out["blocks"] = Json::array();
   for (const BlockReport& b : r.blocks)

@@ -9,7 +9,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import faults, generate, handoff, modes, pingpong, snapshots
+from cases import benches, faults, generate, handoff, modes, pingpong, snapshots
 from rig import runner
 from rig.network import remove_stale_namespaces
 
@@ -17,4 +17,4 @@ if __name__ == "__main__":
     if os.geteuid() == 0:
         remove_stale_namespaces()
     runner.main([*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(),
-                 *pingpong.cases(), *generate.cases()], __doc__.splitlines()[0])
+                 *pingpong.cases(), *benches.cases(), *generate.cases()], __doc__.splitlines()[0])

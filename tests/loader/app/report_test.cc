@@ -27,8 +27,10 @@ TEST(Report, names_the_error_as_an_operator_needs_it) {
 TEST(Report, moments_that_did_not_come_are_null) {
   Report report;
   report.timeline.ready_s = 1.5;
+  report.started_unix_s = 1795420966.5;
   const auto json = nlohmann::json::parse(to_json(report));
   EXPECT_EQ(json["timeline"]["ready_s"], 1.5);
+  EXPECT_EQ(json["started_unix_s"], 1795420966.5);
   EXPECT_TRUE(json["timeline"]["switchover_s"].is_null());
   EXPECT_TRUE(json["error"].is_null());
 }
