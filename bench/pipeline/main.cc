@@ -17,8 +17,9 @@
 namespace migrx::bench {
 namespace {
 
-constexpr uint32_t kWarmMib = 32;
-constexpr uint32_t kColdMib = 512;
+// Warm: what the part of L3 that a virtual machine can count on holds. Cold: what no part holds.
+constexpr uint32_t kWarmMib = 16;
+constexpr uint32_t kColdMib = 128;
 
 struct Command {
   PipelineOptions base;
@@ -60,7 +61,7 @@ std::vector<PipelineOptions> tiny_rows(const PipelineOptions& base) {
   for (PipelineOptions& row : rows) {
     row.guest_mib = 4;
     row.rounds = 3;
-    row.pool_mib = row.pool_mib == kColdMib ? 16 : 4;
+    row.pool_mib = row.pool_mib == kColdMib ? 8 : 4;
     // Two CPUs of their own may not be there: a spinning poll core would wait for its worker's time slice.
     row.one_thread = true;
     row.poll_cpu = row.worker_cpu = -1;

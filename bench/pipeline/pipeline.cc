@@ -4,6 +4,7 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <memory>
@@ -100,30 +101,50 @@ class TimedWorker final : public Agent {
   const Session& session_;
 };
 
-// Stores from registers: what a core can put into this memory and no more.
-class NtLimit final : public Agent {
+// What the worker's CPU can do at best: stores from registers into guest RAM, and the same copy kernel fed
+// with nothing but the packet buffers in their order.
+class Limits final : public Agent {
  public:
-  NtLimit(const PageKernels& kernels, const HugeRegion& guest) : kernels_(kernels), guest_(guest) {}
+  Limits(const PageKernels& kernels, const HugeRegion& guest, const ReplayPort& port)
+      : kernels_(kernels), guest_(guest), port_(port) {}
   void on_start() override {
-    constexpr int kPasses = 5;
-    std::vector<double> rates;
-    for (int i = 0; i < kPasses; ++i) {
-      const uint64_t start = __rdtsc();
+    stores_gbs = median_rate([this] {
       kernels_.clear(guest_.data(), guest_.size());
       kernels_.fence();
-      rates.push_back(static_cast<double>(guest_.size()) * tsc_hz() / static_cast<double>(__rdtsc() - start) /
-                      1e9);
-    }
-    std::sort(rates.begin(), rates.end());
-    gbs = rates[kPasses / 2];
+      return guest_.size();
+    });
+    copy_gbs = median_rate([this] {
+      PageWriter writer(kernels_);
+      writer.seek(guest_.data());
+      std::size_t bytes = 0;
+      for (uint32_t i = 0; bytes + port_.segment_bytes() <= guest_.size(); bytes += port_.segment_bytes()) {
+        writer.write(port_.payload(i));
+        i = i + 1 == port_.buffers_total() ? 0 : i + 1;
+      }
+      writer.fence();
+      return bytes;
+    });
   }
   uint32_t do_work(uint64_t) noexcept override { return 0; }
-  [[nodiscard]] const char* name() const noexcept override { return "limit"; }
-  double gbs = 0;
+  [[nodiscard]] const char* name() const noexcept override { return "limits"; }
+  double stores_gbs = 0;
+  double copy_gbs = 0;
 
  private:
+  template <class Pass>
+  static double median_rate(const Pass& pass) {
+    std::array<double, 5> rates{};
+    for (double& rate : rates) {
+      const uint64_t start = __rdtsc();
+      const std::size_t bytes = pass();
+      rate = static_cast<double>(bytes) * tsc_hz() / static_cast<double>(__rdtsc() - start) / 1e9;
+    }
+    std::sort(rates.begin(), rates.end());
+    return rates[rates.size() / 2];
+  }
   const PageKernels& kernels_;
   const HugeRegion& guest_;
+  const ReplayPort& port_;
 };
 
 // Every byte of guest RAM against what the source must have sent last.
@@ -280,11 +301,12 @@ PipelineResult run_pipeline(const PipelineOptions& options) {
   poll_thread.enter = worker_thread.enter = [&options] { become_realtime(options.realtime, kAgentPriority); };
   poll_thread.idle = worker_thread.idle = IdleStrategy::spin;
   {
-    NtLimit limit(*kernels, guest);
-    AgentThread thread({&limit}, worker_thread);
+    Limits limits(*kernels, guest, port);
+    AgentThread thread({&limits}, worker_thread);
     thread.start();
     thread.stop();
-    result.nt_limit_gbs = limit.gbs;
+    result.nt_limit_gbs = limits.stores_gbs;
+    result.copy_limit_gbs = limits.copy_gbs;
   }
 
   // Connections are set up before the clock runs.
@@ -342,6 +364,7 @@ PipelineResult run_pipeline(const PipelineOptions& options) {
       guest_bytes / static_cast<double>(std::max<uint64_t>(worker.busy.busy_cycles, 1));
   result.loader_gbs = result.loader_bytes_cycle * hz / 1e9;
   result.loader_ratio = result.loader_gbs / result.nt_limit_gbs;
+  result.loader_copy_ratio = result.loader_gbs / result.copy_limit_gbs;
   result.loader_busy = per(worker.busy.busy_cycles, cycles);
   result.poll_cycles = per(poll.receiving.busy_cycles, source.segments);
   result.poll_all_cycles = per(poll.receiving.busy_cycles + poll.other.busy_cycles, source.segments);

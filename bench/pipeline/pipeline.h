@@ -12,7 +12,7 @@ namespace migrx::bench {
 struct PipelineOptions {
   uint32_t mtu = 1500;
   uint32_t channels = 8;  // multifd; the main channel comes on top
-  uint32_t pool_mib = 32;
+  uint32_t pool_mib = 16;
   uint32_t guest_mib = 512;
   uint32_t rounds = 8;
   uint32_t run = 16;
@@ -33,8 +33,10 @@ struct PipelineResult {
   double ram_gbs = 0;       // guest bytes per second, 1e9
   double wire_gbs = 0;      // bytes on the cable, preamble and gap included
   double nt_limit_gbs = 0;  // non-temporal stores from registers into the same guest RAM, on the worker's CPU
-  double loader_gbs = 0;    // payload per second of the worker's busy time
-  double loader_ratio = 0;  // of the limit
+  double copy_limit_gbs = 0;     // the copy kernel alone, from the port's packet buffers in their order
+  double loader_gbs = 0;         // payload per second of the worker's busy time
+  double loader_ratio = 0;       // of the limit of stores
+  double loader_copy_ratio = 0;  // of the copy kernel alone
   double loader_bytes_cycle = 0;
   double loader_busy = 0;      // share of the time
   double poll_cycles = 0;      // per segment, turns that received; without the source's

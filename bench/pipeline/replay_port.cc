@@ -159,11 +159,9 @@ void ReplayPort::make_header(Connection& connection) noexcept {
   std::memcpy(connection.header.data(), frame.data(), kHeaderBytes);
 }
 
-void ReplayPort::present(Connection& connection, uint32_t index, Buffer* buffer, Frame& out) noexcept {
-  std::byte* const data = data_of(buffer);
-  std::byte* const payload = data + kHeaderBytes;
-  const auto length =
-      static_cast<uint32_t>(std::min<uint64_t>(segment_bytes_, connection.bytes - connection.sent));
+// The pattern, where the last use of the buffer left something else.
+void ReplayPort::mend(Buffer* buffer) noexcept {
+  std::byte* const payload = data_of(buffer) + kHeaderBytes;
   for (uint32_t i = 0; i < buffer->pieces; ++i) {
     const ChannelScript::Piece piece = buffer->piece[i];
     if (piece.length == sizeof(PageStamp))
@@ -171,6 +169,15 @@ void ReplayPort::present(Connection& connection, uint32_t index, Buffer* buffer,
     else
       std::memcpy(payload + piece.begin, pattern_.data() + piece.begin, piece.length);
   }
+  buffer->pieces = 0;
+}
+
+void ReplayPort::present(Connection& connection, uint32_t index, Buffer* buffer, Frame& out) noexcept {
+  std::byte* const data = data_of(buffer);
+  std::byte* const payload = data + kHeaderBytes;
+  const auto length =
+      static_cast<uint32_t>(std::min<uint64_t>(segment_bytes_, connection.bytes - connection.sent));
+  mend(buffer);
   std::memcpy(data, connection.header.data(), kHeaderBytes);
   store_be16(data + 16, static_cast<uint16_t>(kHeaderBytes - 14 + length));
   store_be32(data + 38, connection.next);
@@ -205,8 +212,12 @@ void ReplayPort::present(Connection& connection, uint32_t index, Buffer* buffer,
 
 // SYN and FIN.
 bool ReplayPort::control_frame(Connection& connection, Frame& out) noexcept {
+  const bool open = connection.state == Connection::State::closed;
+  const bool close =
+      connection.state == Connection::State::established && connection.sent == connection.bytes && gate_open_;
+  if (!open && !close) return false;
   OutSegment segment = outgoing(connection);
-  if (connection.state == Connection::State::closed) {
+  if (open) {
     segment.flags = tcp_flag::syn;
     segment.options |= tcp_option::mss | tcp_option::window_scale | tcp_option::sack_permitted;
     segment.mss = static_cast<uint16_t>(options_.mtu - 40);
@@ -214,20 +225,18 @@ bool ReplayPort::control_frame(Connection& connection, Frame& out) noexcept {
     segment.window = 65535;
     segment.ts_ecr = 0;
     connection.state = Connection::State::syn_sent;
-  } else if (connection.state == Connection::State::established && connection.sent == connection.bytes &&
-             gate_open_) {
+  } else {
     segment.flags = tcp_flag::fin | tcp_flag::ack;
     segment.ack = SeqNum{load_be32(connection.header.data() + 42)};
     connection.state = Connection::State::fin_sent;
-  } else {
-    return false;
   }
   Buffer* const buffer = take();
   if (buffer == nullptr) return false;
+  mend(buffer);
   std::byte* const data = data_of(buffer);
   const uint32_t length = build_segment(segment, {data, buffer_bytes()}, TxChecksum::full);
   // Options of a SYN reach beyond the headers of data.
-  buffer->piece[buffer->pieces = 0] = {0, 32};
+  buffer->piece[0] = {0, 32};
   buffer->pieces = 1;
   ++connection.next;
   ++settled_;
@@ -282,6 +291,8 @@ uint32_t ReplayPort::rx_burst(std::span<Frame> out) noexcept {
   const auto count = static_cast<uint32_t>(std::min<std::size_t>(out.size(), ready_tail_ - ready_head_));
   for (uint32_t i = 0; i < count; ++i) out[i] = ready_[ready_head_++ % kReady];
   const uint32_t made = make_frames();
+  // The source pays for its own stores: those that wait for lines would be paid for by whoever comes next.
+  if (made > 0) _mm_mfence();
   const uint64_t spent = __rdtsc() - start;
   counters_.source_cycles += spent;
   counters_.frames += count;

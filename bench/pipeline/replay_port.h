@@ -52,6 +52,12 @@ class ReplayPort final : public PortQueue {
     return (uint64_t{channel} << 48 ^ position) * 0x9e37'79b9'7f4a'7c15U;
   }
 
+  // The payload of packet buffer i, for measuring what copying alone takes.
+  [[nodiscard]] Bytes payload(uint32_t i) const noexcept {
+    return {memory_.data() + std::size_t{i} * stride_of(options_.mtu) + kHeadroom + kHeaderBytes,
+            segment_bytes_};
+  }
+
   // Main's stream whole, and the first segment of each channel, have been sent; the rest waits for
   // open_gate().
   [[nodiscard]] bool at_gate() const noexcept;
@@ -129,6 +135,7 @@ class ReplayPort final : public PortQueue {
   uint32_t make_frames() noexcept;
   void demote_made() noexcept;
   [[nodiscard]] bool sendable(const Connection& connection) const noexcept;
+  void mend(Buffer* buffer) noexcept;
   void present(Connection& connection, uint32_t index, Buffer* buffer, Frame& out) noexcept;
   void finish_frame(std::byte* data, uint32_t length, Buffer* buffer, Frame& out) noexcept;
   [[nodiscard]] bool control_frame(Connection& connection, Frame& out) noexcept;

@@ -21,8 +21,10 @@ constexpr std::array kFigures{
     Figure{"ram_gb_s", &PipelineResult::ram_gbs},
     Figure{"wire_gb_s", &PipelineResult::wire_gbs},
     Figure{"nt_limit_gb_s", &PipelineResult::nt_limit_gbs},
+    Figure{"copy_limit_gb_s", &PipelineResult::copy_limit_gbs},
     Figure{"loader_gb_s", &PipelineResult::loader_gbs},
     Figure{"loader_of_nt_limit", &PipelineResult::loader_ratio},
+    Figure{"loader_of_copy_limit", &PipelineResult::loader_copy_ratio},
     Figure{"loader_bytes_per_cycle", &PipelineResult::loader_bytes_cycle},
     Figure{"loader_busy", &PipelineResult::loader_busy},
     Figure{"poll_cycles_per_segment", &PipelineResult::poll_cycles},
@@ -79,9 +81,9 @@ void Report::print_heading() const {
   const PageKernels* const kernels = select_page_kernels(problem);
   std::printf("%s, TSC %.0f MHz, kernels %s\n", cpu_model().c_str(), tsc_hz() / 1e6,
               kernels == nullptr ? "?" : kernels->name);
-  std::printf("%5s %4s %6s %-18s | %7s %6s %7s | %6s %6s %5s %5s | %7s %7s %6s %6s %5s | %7s %7s\n", "MTU",
-              "chan", "pool", "shape", "GB/s", "+-%", "cable", "loader", "NT", "ratio", "B/cyc", "poll/s",
-              "all/s", "port/s", "burst", "ACKs", "ring", "1core");
+  std::printf("%5s %4s %6s %-18s | %7s %6s %7s | %6s %6s %6s %5s %5s | %7s %7s %6s %6s %5s | %7s %7s\n",
+              "MTU", "chan", "pool", "shape", "GB/s", "+-%", "cable", "loader", "stores", "copies", "of it",
+              "B/cyc", "poll/s", "all/s", "port/s", "burst", "ACKs", "ring", "1core");
 }
 
 void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& results) {
@@ -89,15 +91,16 @@ void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& 
   const std::vector<double> rates = values_of(results, &PipelineResult::ram_gbs);
   const double spread = (rates.back() - rates.front()) / 2 / m(&PipelineResult::ram_gbs) * 100;
   std::printf(
-      "%5u %4u %3uMiB %-18s | %7.2f %6.1f %7.2f | %6.2f %6.2f %5.2f %5.2f | %7.1f %7.1f %6.1f %6.1f %5.2f | "
+      "%5u %4u %3uMiB %-18s | %7.2f %6.1f %7.2f | %6.2f %6.2f %6.2f %5.2f %5.2f | %7.1f %7.1f %6.1f %6.1f "
+      "%5.2f | "
       "%7.0f "
       "%7.2f\n",
       row.mtu, row.channels, row.pool_mib, kind_of(row).c_str(), m(&PipelineResult::ram_gbs), spread,
       m(&PipelineResult::wire_gbs), m(&PipelineResult::loader_gbs), m(&PipelineResult::nt_limit_gbs),
-      m(&PipelineResult::loader_ratio), m(&PipelineResult::loader_bytes_cycle),
-      m(&PipelineResult::poll_cycles), m(&PipelineResult::poll_all_cycles), m(&PipelineResult::source_cycles),
-      m(&PipelineResult::burst), m(&PipelineResult::acks_per_segment), m(&PipelineResult::ring_mean),
-      m(&PipelineResult::one_core_gbs));
+      m(&PipelineResult::copy_limit_gbs), m(&PipelineResult::loader_copy_ratio),
+      m(&PipelineResult::loader_bytes_cycle), m(&PipelineResult::poll_cycles),
+      m(&PipelineResult::poll_all_cycles), m(&PipelineResult::source_cycles), m(&PipelineResult::burst),
+      m(&PipelineResult::acks_per_segment), m(&PipelineResult::ring_mean), m(&PipelineResult::one_core_gbs));
   std::fflush(stdout);
 
   if (!rows_.empty()) rows_ += ",\n";

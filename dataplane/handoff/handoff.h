@@ -77,7 +77,10 @@ class Handoff {
   [[nodiscard]] uint32_t capacity() const noexcept { return mask_; }
 
   // Precondition: writable() > 0. The worker sees it after publish().
-  void push(const Slice& slice) noexcept { slots_[next_++ & mask_] = slice; }
+  void push(const Slice& slice) noexcept {
+    prefetch_to_write(&slots_[(next_ + kPushAhead) & mask_]);
+    slots_[next_++ & mask_] = slice;
+  }
   // Always possible, once: uses the reserved slot when the ring is full.
   void push_end(StreamEnd end) noexcept { slots_[next_++ & mask_] = Slice{nullptr, nullptr, 0, end}; }
   // One release store per burst and connection.
@@ -91,12 +94,16 @@ class Handoff {
     const uint32_t head = detached() ? next_ : head_.load(std::memory_order_acquire);
     const uint32_t before = reclaimed_;
     while (reclaimed_ != head && count < out.size()) {
-      Slice& slot = slots_[reclaimed_++ & mask_];
-      if (slot.buffer != nullptr) out[count++] = slot.buffer;
-      slot.buffer = nullptr;
+      // Nothing is written here: the line may be the worker's, and push() will have fetched it when it is its
+      // turn.
+      void* const buffer = slots_[reclaimed_++ & mask_].buffer;
+      if (buffer != nullptr) out[count++] = buffer;
     }
     return reclaimed_ - before;
   }
+
+  // The worker's position is about to be looked at.
+  void prefetch_progress() const noexcept { __builtin_prefetch(&head_); }
 
   [[nodiscard]] bool take_command(ConnectionCommand& command) noexcept { return commands_.pop(command); }
   // The worker will not look at this ring again. Pairs with detach().
@@ -192,22 +199,28 @@ class Handoff {
   Counter bytes_acknowledged;  // of those given to send(): the peer's TCP has them
 
  private:
-  const uint32_t mask_;
+  // Constant, and read by both sides all the time: not on a line with the counters above.
+  alignas(kCacheLineBytes) const uint32_t mask_;
   const std::unique_ptr<Slice[]> slots_;
   SpscRing<ConnectionCommand> commands_;  // control thread -> poll core
   uint64_t bytes_sent_ = 0;               // control thread
   std::atomic<bool> retired_{false};      // set by the control thread
 
+  // The worker read these slots a lap ago and its cache has them: a burst's worth ahead of the position,
+  // their lines are here when they are written.
+  static constexpr uint32_t kPushAhead = 16;
+
   // Positions are free-running. Invariant: reclaimed_ <= head_ <= read_ <= tail_ <= next_ <= reclaimed_ +
-  // mask_ + 1. Poll core's line.
-  alignas(kCacheLineBytes) std::atomic<uint32_t> tail_{0};
-  uint32_t next_ = 0;
+  // mask_ + 1. What one side keeps for itself is not near the line that the other side looks at all the time:
+  // hardware fetches lines in pairs.
+  static constexpr std::size_t kPair = 2 * kCacheLineBytes;
+  alignas(kPair) std::atomic<uint32_t> tail_{0};  // written by the poll core
+  alignas(kPair) uint32_t next_ = 0;              // the poll core's own
   uint32_t reclaimed_ = 0;
-  // Worker's line.
-  alignas(kCacheLineBytes) std::atomic<uint32_t> head_{0};
-  uint32_t read_ = 0;
-  uint32_t tail_seen_ = 0;
+  alignas(kPair) std::atomic<uint32_t> head_{0};  // written by the worker
   std::atomic<bool> detached_{false};
+  alignas(kPair) uint32_t read_ = 0;  // the worker's own
+  uint32_t tail_seen_ = 0;
 };
 
 }  // namespace migrx

@@ -13,6 +13,17 @@ namespace migrx {
 
 inline constexpr std::size_t kCacheLineBytes = 64;
 
+// Fetches a line that will be written, so that another core's copy is gone by then.
+inline void prefetch_to_write(const void* p) noexcept {
+#if defined(__x86_64__)
+  // Without -mprfchw the compiler makes a prefetch for reading of __builtin_prefetch(p, 1). CPUs that do not
+  // have the instruction take it for a NOP.
+  __asm__ volatile("prefetchw %0" : : "m"(*static_cast<const char*>(p)));
+#else
+  __builtin_prefetch(p, 1);
+#endif
+}
+
 // Free-running positions, power-of-two mask. Invariant: tail - head <= capacity.
 template <class T>
 class SpscRing {
