@@ -84,6 +84,8 @@ class PrivateMemory {
   PrivateMemory(const PrivateMemory&) = delete;
   PrivateMemory& operator=(const PrivateMemory&) = delete;
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
+  // Faults all of it in, on `node` (kAnyNode: anywhere). False: `problem` says why the host does not have it.
+  [[nodiscard]] bool populate(NodeId node, std::string& problem);
 
  private:
   PrivateMemory(std::byte* data, uint64_t bytes) : data_(data), bytes_(bytes) {}

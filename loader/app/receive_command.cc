@@ -1,6 +1,7 @@
 #include "loader/app/receive_command.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +12,7 @@
 
 #include "dataplane/agent_thread.h"
 #include "dataplane/dpdk/eal.h"
+#include "loader/app/colo_watch.h"
 #include "loader/app/destinations.h"
 #include "loader/app/dump.h"
 #include "loader/app/guest_blocks.h"
@@ -127,7 +129,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
 
     Network network(options, placement);
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
-    const SessionSettings settings = session_settings(options);
+    SessionSettings settings = session_settings(options);
     // Late: from here on the destination waits for this migration and no other.
     std::map<std::string, uint64_t> addresses = prepare_destination(
         options.qmp, options.handoff, ram, guest.table().list(), settings.main.switchover_ack, report);
@@ -136,8 +138,15 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     const std::unique_ptr<Destination> destination = make_destination(
         options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses));
     Workers workers(placement, settings.connections_max);
-    Session session(workers.with_routers(settings), guest.table(), destination->events(), workers.kernels(),
-                    workers.compress());
+    std::unique_ptr<ColoSecondary> colo;
+    if (settings.main.x_colo) {
+      colo = std::make_unique<ColoSecondary>(destination->events(), guest.table().list(), workers.kernels(),
+                                             available_memory_bytes);
+      if (const std::string problem = colo->reserve(); !problem.empty()) throw SetupError(problem);
+      settings.colo = colo.get();
+    }
+    Session session(workers.with_routers(settings), guest.table(),
+                    colo != nullptr ? *colo : destination->events(), workers.kernels(), workers.compress());
     SessionControl control(
         session, *destination, [&network] { return network.take_accepted(); }, workers.pointers(),
         limits_of(options), settings.main.switchover_ack);
@@ -163,15 +172,21 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
 
     exit_status = 1;
     Progress progress;
+    ColoWatch colo_watch;
     while (!control.over()) {
       const uint32_t work = control.do_work(monotonic_ns());
       // The destination's bytes go through this loop: behind RAM every tenth of a millisecond counts as
       // downtime.
       const int pause_us = work > 0 ? 0 : session.state() == SessionState::device_state ? 50 : 500;
-      if (const int signal = signals.wait(pause_us); signal != 0) {
+      const int signal = signals.wait(pause_us);
+      if (signal == SIGUSR1) {
+        terminal.warn(control.fail_over() ? "SIGUSR1: failover to the last finished checkpoint"
+                                          : "SIGUSR1: nothing to fail over to: not in COLO state");
+      } else if (signal != 0) {
         terminal.warn(fmt::format("signal {}: ending", signal));
         control.cancel();
       }
+      if (colo != nullptr) colo_watch.look(*colo, terminal);
       if (terminal.due(now_s()))
         terminal.progress(progress.line(sample_progress(session, guest.table(), now_s()), terminal.width()),
                           now_s());
@@ -188,6 +203,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     if (destination->last_sent_ns() > 0)
       report.timeline.handed_on_s = static_cast<double>(destination->last_sent_ns() - start_ns) * 1e-9;
     report_session(session, control, guest.table(), start_ns, workers.cpus(placement), report);
+    if (colo != nullptr) report.colo = colo_counters(*colo);
     report_threads(threads, placement, report);
     network.report(report);
     report.cpu_s = cpu_seconds();

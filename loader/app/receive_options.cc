@@ -29,7 +29,7 @@ constexpr std::array kCapabilitiesRefused{"postcopy-ram", "postcopy-preempt", "p
 
 template <class Array>
 bool contains(const Array& names, std::string_view name) {
-  return std::any_of(names.begin(), names.end(), [&](const char* known) { return name == known; });
+  return std::any_of(names.begin(), names.end(), [&](const auto& known) { return name == known; });
 }
 
 }  // namespace
@@ -197,6 +197,8 @@ std::string check_receive_options(const ReceiveOptions& o) {
     if (name == "multifd" && o.multifd_channels == 0)
       return "capability multifd needs --multifd-channels with the source's number";
     if (name == "mapped-ram") return "capability mapped-ram is for files: use migrx load";
+    if (name == "background-snapshot" && contains(o.capabilities, "x-colo"))
+      return "capabilities background-snapshot and x-colo exclude each other";
     if ((name == "compress" || name == "x-colo") && o.multifd_channels > 0)
       return "capability " + name + " and multifd exclude each other";
   }

@@ -111,6 +111,7 @@ std::string to_json(const Report& r) {
   }
   out["placement"] = r.placement;
   out["dataplane"] = to_json(r.dataplane);
+  if (!r.colo.empty()) out["colo"] = to_json(r.colo);
   out["memory"] = to_json(r.memory);
   return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }

@@ -81,6 +81,7 @@ struct Report {
   std::vector<CoreReport> cores;
   std::vector<std::string> placement;  // reasons, in words
   CounterList dataplane;               // per fate of a frame or segment, all poll cores together
+  CounterList colo;                    // checkpoints kept; empty without x-colo
   CounterList memory;                  // hugepages, packet buffers before and after
 };
 

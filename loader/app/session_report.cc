@@ -131,7 +131,8 @@ void report_session(const Session& session, const SessionControl& control, const
     report.warnings.emplace_back(
         "the source did not acknowledge that its guest is safe here: ask it (query-migrate) before the "
         "destination is continued, it may run the guest itself");
-  if (!report.return_path && report.timeline.precopy_s >= 0)
+  const bool colo = session.colo() != nullptr && session.colo()->enabled();  // takes the return path's place
+  if (!report.return_path && !colo && report.timeline.precopy_s >= 0)
     report.warnings.emplace_back(
         "the source has return-path off: it believed it was done as soon as its sockets took the last byte; "
         "turn the "
@@ -189,7 +190,7 @@ void report_blocks(const BlockTable& blocks, Report& report) {
     BlockReport out;
     out.id = block.idstr();
     out.length = block.used_length();
-    out.pages_written = block.target().bits->count();
+    out.pages_written = block.written().count();
     out.path = block.file_backed() ? blocks.path_of(block) : "";
     out.node = block.node().value();
     out.fresh = block.fresh();

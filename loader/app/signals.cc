@@ -12,7 +12,7 @@ namespace migrx {
 SignalWatch::SignalWatch() {
   sigset_t mask;
   sigemptyset(&mask);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&mask, signal);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&mask, signal);
   ::sigprocmask(SIG_BLOCK, &mask, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
   fd_ = ::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -1,4 +1,4 @@
-// SIGINT and SIGTERM as something a loop can look at.
+// SIGINT, SIGTERM, SIGHUP and SIGUSR1 as something a loop can look at.
 #pragma once
 
 namespace migrx {

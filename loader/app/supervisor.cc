@@ -99,7 +99,7 @@ int supervise(const std::function<int(const Lifeline&)>& receive, const std::fun
   sigset_t mask;
   sigset_t old_mask;
   sigemptyset(&mask);
-  for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP}) sigaddset(&mask, signal);
+  for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&mask, signal);
   ::sigprocmask(SIG_BLOCK, &mask, &old_mask);
   const int signals = ::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 

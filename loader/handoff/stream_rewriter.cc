@@ -175,7 +175,7 @@ void StreamRewriter::add_page(std::size_t block, uint64_t page) noexcept {
 
 void StreamRewriter::take_pages() noexcept {
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    if (!blocks_[i].file_backed()) blocks_[i].target().bits->take([&](uint64_t page) { add_page(i, page); });
+    if (!blocks_[i].file_backed()) blocks_[i].written().take([&](uint64_t page) { add_page(i, page); });
 }
 
 void StreamRewriter::on_epoch_closed(uint64_t /*k*/) noexcept {

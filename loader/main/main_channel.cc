@@ -23,7 +23,7 @@ constexpr const char* kSectionField = "section";
 
 MainChannel::MainChannel(const MainSettings& settings, MainEvents& events, RamBlockList& blocks,
                          FlushBarrier& barrier, CompressJobs& compress, const PageKernels& kernels,
-                         const NodeRouter* router)
+                         const NodeRouter* router, ColoEvents* colo)
     : settings_(settings),
       events_(events),
       barrier_(barrier),
@@ -32,6 +32,8 @@ MainChannel::MainChannel(const MainSettings& settings, MainEvents& events, RamBl
       command_(settings),
       ram_(settings, blocks, kernels, compress, router),
       other_(events),
+      colo_(colo),
+      checkpoint_(colo),
       mode_(settings.multifd_flush_after_each_section) {
   sections_.reserve(kSectionsMax);
 }
@@ -91,6 +93,11 @@ ParseStatus MainChannel::run() noexcept {
       case State::tail:
         outcome = run_tail();
         break;
+      case State::colo_copy:
+      case State::colo_begin:
+      case State::colo_message:
+        outcome = run_colo();
+        break;
       case State::failed:
         return ParseStatus::failed;
     }
@@ -114,6 +121,8 @@ bool MainChannel::ready() noexcept {
     }
     case Wait::file_position:
       return !file_position_wanted().has_value();
+    case Wait::colo:
+      return state_ != State::colo_message || checkpoint_.ready();
   }
   return true;
 }
@@ -121,14 +130,15 @@ bool MainChannel::ready() noexcept {
 StreamError MainChannel::end_of_stream() noexcept {
   if (state_ == State::failed) return error_;
   // Whether all of the device state came only a destination QEMU can tell.
-  if (state_ == State::tail) return {};
+  if (state_ == State::tail && !colo_enabled()) return {};
   const char* where = "between sections";
   if (in_.carried() > 0 || ram_.mid_record()) where = "inside a record";
   if (state_ == State::header || state_ == State::header_event) where = kHeaderField;
   if (state_ == State::configuration) where = "inside the configuration section";
   if (state_ == State::ram_body) where = ram_.mid_record() ? "inside a RAM record" : "inside a RAM section";
   if (state_ == State::other_body) where = "inside a section";
-  if (ram_ended_) where = "before the device state";
+  if (ram_ended_) where = colo_enabled() ? "before the end of the device state" : "before the device state";
+  if (state_ == State::colo_message || in_checkpoint_) where = checkpoint_.where();
   StreamError error;
   error.error_class = ErrorClass::truncated;
   error.channel.index = ChannelName::kMain;
@@ -242,6 +252,7 @@ MainChannel::Outcome MainChannel::run_item() {
     }
     case State::item: {
       if (!events_.writable()) return park(Wait::events);
+      if (in_checkpoint_) return run_checkpoint_item();
       switch (static_cast<SectionType>(type_)) {
         case SectionType::command:
           state_ = State::command;
@@ -311,9 +322,13 @@ MainChannel::Outcome MainChannel::begin_part(uint32_t id) {
     return fail(make_error(ErrorClass::bad_stream, item_at_, "section: section_id",
                            "%s of section %u, which has not been started",
                            type_ == type_byte(SectionType::part) ? "PART" : "END", id));
-  if (found->ended)
+  if (found->ended && !in_checkpoint_)
     return fail(make_error(ErrorClass::bad_stream, item_at_, "section: section_id",
                            "section %u ('%s') goes on behind its END", id, found->idstr.c_str()));
+  if (in_checkpoint_ && found->kind != SectionKind::ram)
+    return fail(make_error(ErrorClass::bad_stream, item_at_, "COLO: checkpoint",
+                           "END of section '%s': only RAM is loaded", found->idstr.c_str()));
+  checkpoint_has_ram_ = in_checkpoint_;
   current_ = &*found;
   if (type_ == type_byte(SectionType::end)) found->ended = true;
   if (found->kind == SectionKind::ram) {
@@ -383,6 +398,12 @@ MainChannel::Outcome MainChannel::begin_section() {
         return fail(make_error(ErrorClass::bad_stream, item_at_, kSectionField,
                                "section %u ('%s') is started twice", section.id, name));
     }
+    if (section.kind != SectionKind::ram && colo_enabled())
+      return fail(
+          make_error(ErrorClass::unsupported, item_at_, kSectionField,
+                     "iterable section '%s' with x-colo: checkpoints of RAM alone are loaded; turn the "
+                     "capability off that makes it (block, dirty-bitmaps), or remove the device",
+                     name));
     if (section.kind == SectionKind::device || section.kind == SectionKind::virtio_mem_early) {
       const char* const remedy = section_remedy(section.idstr);
       return fail(make_error(ErrorClass::unsupported, item_at_, kSectionField, "iterable section '%s'%s%s",
@@ -525,6 +546,8 @@ MainChannel::Outcome MainChannel::run_marker() {
   barrier_.release(epoch_);
   ++epoch_;
   state_ = after_marker_;
+  // Sources send tens of thousands of empty PARTs: nothing to copy behind them.
+  if (colo_enabled() && pages_copied_ != ram_.page_records()) state_ = State::colo_copy;
   return std::nullopt;
 }
 
@@ -614,7 +637,7 @@ MainChannel::Outcome MainChannel::end_of_section() {
   const SectionType type = static_cast<SectionType>(type_);
   if (current_->kind == SectionKind::ram) {
     events_.on_ram_section_end(type, current_->id, has_footer_);
-    if (type == SectionType::end) events_.on_ram_complete();
+    if (type == SectionType::end && !in_checkpoint_) events_.on_ram_complete();
   } else {
     if (has_footer_) {
       std::array<std::byte, 5> footer{std::byte{type_byte(SectionType::footer)}};
@@ -654,7 +677,81 @@ MainChannel::Outcome MainChannel::run_tail() noexcept {
     if (taken == 0) return park(Wait::events);
     in_.skip(taken);
     counters_.tail_bytes.add(taken);
+    if (!colo_enabled()) continue;
+    switch (colo_->tail()) {
+      case ColoEvents::Tail::more:
+        break;
+      case ColoEvents::Tail::ended:
+        state_ = State::colo_begin;
+        return std::nullopt;
+      case ColoEvents::Tail::too_long:
+        return fail(make_error_values(ErrorClass::bad_stream, in_.offset(), "device state: bytes",
+                                      counters_.tail_bytes.read(), kColoStateBytesMax, "with x-colo"));
+    }
   }
+}
+
+// ---- COLO
+// ---------------------------------------------------------------------------------------------------------
+
+MainChannel::Outcome MainChannel::run_colo() noexcept {
+  if (state_ == State::colo_copy) {
+    if (!colo_->copy_some()) return park(Wait::colo);
+    pages_copied_ = ram_.page_records();
+    state_ = after_marker_;
+    return std::nullopt;
+  }
+  if (state_ == State::colo_begin) {
+    colo_->begin_checkpoints();
+    state_ = State::colo_message;
+  }
+  StreamError error;
+  switch (checkpoint_.read(in_, error)) {
+    case Step::need_more:
+      return ParseStatus::need_more;
+    case Step::parked:
+      return park(Wait::colo);
+    case Step::failed:
+      return fail(error);
+    case Step::done:
+      break;
+  }
+  in_checkpoint_ = true;
+  checkpoint_has_ram_ = false;
+  state_ = State::next_item;
+  return std::nullopt;
+}
+
+// What a primary sends between VMSTATE_SEND and VMSTATE_SIZE (QEMU migration/savevm.c,
+// qemu_savevm_live_state): RAM's END, then EOF; from 10.0 on SWITCHOVER_START in front.
+MainChannel::Outcome MainChannel::run_checkpoint_item() noexcept {
+  switch (static_cast<SectionType>(type_)) {
+    case SectionType::command:
+      state_ = State::command;
+      return std::nullopt;
+    case SectionType::end:
+      if (checkpoint_has_ram_) break;
+      state_ = State::part_id;
+      return std::nullopt;
+    case SectionType::eof:
+      if (!checkpoint_has_ram_) break;
+      in_checkpoint_ = false;
+      checkpoint_.ram_done();
+      state_ = State::colo_message;
+      return std::nullopt;
+    case SectionType::start:
+    case SectionType::part:
+    case SectionType::full:
+    case SectionType::subsection:
+    case SectionType::vmdescription:
+    case SectionType::configuration:
+    case SectionType::footer:
+    default:
+      break;
+  }
+  return fail(make_error(ErrorClass::bad_stream, item_at_, "COLO: checkpoint",
+                         "0x%02x where %s was expected: one END section of RAM, then EOF", type_,
+                         checkpoint_has_ram_ ? "EOF" : "the END section of RAM"));
 }
 
 }  // namespace migrx

@@ -6,6 +6,9 @@
 //                               │  ram START, PART, END: body ─marker─▶ wait for all channels ─▶ … ─EOS─▶
 //                               footer └  other sections: followed to their end, passed on
 //
+// With COLO the tail ends, and checkpoints follow: messages (loader/colo/checkpoint_reader.h), and in each
+// one END section of RAM.
+//
 // Where main waits for the multifd channels (a marker) depends on the source: see FlushMode. Sections end
 // with a footer or not: the byte behind the first section's EOS tells.
 #pragma once
@@ -15,6 +18,7 @@
 #include <vector>
 
 #include "dataplane/handoff/counter.h"
+#include "loader/colo/checkpoint_reader.h"
 #include "loader/main/commands.h"
 #include "loader/main/configuration.h"
 #include "loader/main/main_events.h"
@@ -45,9 +49,11 @@ struct MainCounters {
 class MainChannel final : public ChannelParser {
  public:
   // Nothing is owned; all must outlive the channel. barrier: for settings.multifd_channels channels. router:
-  // null with one node. Allocates; afterwards only the configuration and the block list do.
+  // null with one node. colo: null without the capability x-colo. Allocates; afterwards only the
+  // configuration and the block list do.
   MainChannel(const MainSettings& settings, MainEvents& events, RamBlockList& blocks, FlushBarrier& barrier,
-              CompressJobs& compress, const PageKernels& kernels, const NodeRouter* router = nullptr);
+              CompressJobs& compress, const PageKernels& kernels, const NodeRouter* router = nullptr,
+              ColoEvents* colo = nullptr);
 
   // An empty piece lets a parked channel go on without bytes.
   ParseResult parse(Bytes piece) noexcept override;
@@ -104,9 +110,12 @@ class MainChannel final : public ChannelParser {
     other_body,
     tail_first,
     tail,
+    colo_copy,
+    colo_begin,
+    colo_message,
     failed,
   };
-  enum class Wait : uint8_t { none, events, barrier, settle, lane, file_position };
+  enum class Wait : uint8_t { none, events, barrier, settle, lane, file_position, colo };
 
   struct Section {
     uint32_t id = 0;
@@ -128,14 +137,17 @@ class MainChannel final : public ChannelParser {
   Outcome run_marker();
   Outcome run_section_tail();
   Outcome run_tail() noexcept;
+  Outcome run_colo() noexcept;
 
   Outcome begin_section();
   Outcome begin_part(uint32_t id);
+  Outcome run_checkpoint_item() noexcept;
   Outcome met_flush() noexcept;
   Outcome met_eos() noexcept;
   Outcome end_of_section();
   void end_of_ram() noexcept;
   [[nodiscard]] bool known_type(uint8_t type) const noexcept;
+  [[nodiscard]] bool colo_enabled() const noexcept { return colo_ != nullptr && colo_->enabled(); }
 
   ParseStatus park(Wait wait) noexcept {
     wait_ = wait;
@@ -156,6 +168,8 @@ class MainChannel final : public ChannelParser {
   CommandReader command_;
   RamSection ram_;
   OtherSectionBody other_;
+  ColoEvents* const colo_;
+  CheckpointReader checkpoint_;
 
   State state_ = State::header;
   State after_marker_ = State::ram_body;
@@ -176,7 +190,10 @@ class MainChannel final : public ChannelParser {
   bool type_known_ = false;      // the next item's type has been read looking for a footer
   bool ram_started_ = false;
   bool ram_ended_ = false;
-  uint64_t epoch_ = 0;  // number of the next marker
+  uint64_t epoch_ = 0;               // number of the next marker
+  bool in_checkpoint_ = false;       // between VMSTATE_SEND and EOF
+  bool checkpoint_has_ram_ = false;  // its END section has come
+  uint64_t pages_copied_ = 0;        // page records before the last time that the cache was brought up
 
   std::array<std::byte, kSectionHeaderMax> header_{};  // of the section being read, as it came
   std::size_t header_bytes_ = 0;

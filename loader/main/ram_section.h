@@ -100,6 +100,9 @@ class RamSection {
 
   [[nodiscard]] BlockListReader& block_list() noexcept { return list_; }
   [[nodiscard]] const RamTally& tally() const noexcept { return tally_; }
+  [[nodiscard]] uint64_t page_records() const noexcept {
+    return tally_.normal_pages + tally_.zero_pages + tally_.xbzrle_pages + tally_.compressed_pages;
+  }
   // Inside a record: an end of the stream here tears it.
   [[nodiscard]] bool mid_record() const noexcept { return state_ != State::word; }
 

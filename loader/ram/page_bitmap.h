@@ -62,6 +62,21 @@ class PageBitmap {
       for (; bits != 0; bits &= bits - 1) visit(i * 64 + static_cast<uint64_t>(std::countr_zero(bits)));
     }
   }
+  // take() in slices: from word `next_word` on, until `words` have been looked at or about `pages` bits taken
+  // (whole words: up to 63 more); all three are moved on. True: the end has been reached.
+  template <class Visit>
+  bool take_some(uint64_t& next_word, uint64_t& words, uint64_t& pages, Visit&& visit) {
+    for (const uint64_t count = (pages_ + 63) / 64; next_word < count; ++next_word) {
+      if (words == 0 || pages == 0) return false;
+      --words;
+      if (words_[next_word].load(std::memory_order_relaxed) == 0) continue;
+      uint64_t bits = words_[next_word].exchange(0, std::memory_order_acquire);
+      pages -= std::min<uint64_t>(pages, static_cast<uint64_t>(std::popcount(bits)));
+      for (; bits != 0; bits &= bits - 1)
+        visit(next_word * 64 + static_cast<uint64_t>(std::countr_zero(bits)));
+    }
+    return true;
+  }
 
  private:
   uint64_t pages_;

@@ -18,6 +18,8 @@ const char* to_string(SessionState state) noexcept {
       return "switchover";
     case SessionState::device_state:
       return "device state";
+    case SessionState::colo:
+      return "COLO";
     case SessionState::done:
       return "done";
     case SessionState::failed:
@@ -55,6 +57,8 @@ void Session::remove_connection(const Channel& channel) {
 SessionState Session::state() const noexcept {
   if (failed_.load(std::memory_order_acquire) == 2) return SessionState::failed;  // pairs with fail()
   if (done_.load(std::memory_order_acquire)) return SessionState::done;
+  if (settings_.colo != nullptr && settings_.colo->stage() > ColoSecondary::Stage::migrating)
+    return SessionState::colo;
   if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return SessionState::device_state;
   if (moments_.switchover.load(std::memory_order_relaxed) != 0) return SessionState::switchover;
   if (moments_.blocks_known.load(std::memory_order_acquire) != 0) return SessionState::precopy;
@@ -83,7 +87,7 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
   if (found == kMainMagic) {
     if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {
       main_ = std::make_unique<MainChannel>(settings_.main, static_cast<MainEvents&>(*this), blocks_.list(),
-                                            barrier_, compress_, kernels_, router);
+                                            barrier_, compress_, kernels_, router, settings_.colo);
       main_connection_.store(&connection, std::memory_order_release);
       return main_.get();
     }
@@ -165,10 +169,10 @@ StreamError Session::on_configuration(const Configuration& configuration) {
 StreamError Session::on_command(MigCommand command, Bytes payload) {
   // Taken for an ordinary migration, a COLO source would wait for ever for the answer to its first
   // checkpoint.
-  if (command == MigCommand::enable_colo)
+  if (command == MigCommand::enable_colo && settings_.colo == nullptr)
     return make_error(
         ErrorClass::unsupported, 0, "command",
-        "ENABLE_COLO: checkpoints are not loaded; turn the capability x-colo off at the source");
+        "ENABLE_COLO: nobody here keeps checkpoints; turn the capability x-colo off at the source");
   if (command == MigCommand::open_return_path)
     (void)events_.push({SessionEvent::Kind::return_path_opened, 0});
   if (command == MigCommand::ping) (void)events_.push({SessionEvent::Kind::ping, load_be32(payload.data())});

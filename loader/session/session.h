@@ -2,6 +2,7 @@
 //
 //   listening ─first channel─▶ setup ─block list─▶ precopy ─guest stopped─▶ switchover ─RAM END─▶
 //   device_state ─▶ done
+//   with COLO: device_state ─all of it came─▶ colo ─failover─▶ done
 //        any ──error, cancelled, time-out──▶ failed
 //
 // Threads: channels run on worker threads and call in through ChannelDirectory and MainEvents; everything
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "dataplane/handoff/spsc_ring.h"
+#include "loader/colo/secondary.h"
 #include "loader/main/main_channel.h"
 #include "loader/main/main_events.h"
 #include "loader/main/main_settings.h"
@@ -28,7 +30,7 @@
 
 namespace migrx {
 
-enum class SessionState : uint8_t { listening, setup, precopy, switchover, device_state, done, failed };
+enum class SessionState : uint8_t { listening, setup, precopy, switchover, device_state, colo, done, failed };
 [[nodiscard]] const char* to_string(SessionState state) noexcept;
 
 // What the main channel's worker tells the control thread.
@@ -57,6 +59,9 @@ struct SessionSettings {
   std::function<uint64_t()> now_ns;
   // By worker index: how its channels reach memory of other nodes. Empty with one node.
   std::vector<const NodeRouter*> routers;
+  // With the capability x-colo: it stands between the session and the destination, so it is the session's
+  // `outgoing` too. Must outlive the session.
+  ColoSecondary* colo = nullptr;
 };
 
 class Session final : public ChannelDirectory, private MainEvents {
@@ -76,6 +81,10 @@ class Session final : public ChannelDirectory, private MainEvents {
   [[nodiscard]] const StreamError& error() const noexcept { return error_; }
   void fail(const StreamError& error) noexcept;  // any thread; only the first counts
   void finish() noexcept { done_.store(true, std::memory_order_release); }
+  // Failover: channels let go of their connections, although the session is not over.
+  void leave_source() noexcept { left_source_.store(true, std::memory_order_release); }
+  // Null without the capability x-colo.
+  [[nodiscard]] ColoSecondary* colo() const noexcept { return settings_.colo; }
   [[nodiscard]] bool next_event(SessionEvent& event) noexcept { return events_.pop(event); }
 
   [[nodiscard]] const std::vector<std::unique_ptr<Channel>>& channels() const noexcept { return channels_; }
@@ -104,9 +113,12 @@ class Session final : public ChannelDirectory, private MainEvents {
   // ---- ChannelDirectory: worker threads ----
   ChannelParser* identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
                           uint32_t worker) noexcept override;
-  void channel_failed(const StreamError& error) noexcept override { fail(error); }
+  void channel_failed(const StreamError& error) noexcept override {
+    if (settings_.colo == nullptr || !settings_.colo->lose_source(error)) fail(error);
+  }
   [[nodiscard]] bool over() const noexcept override {
-    return failed_.load(std::memory_order_acquire) != 0 || done_.load(std::memory_order_acquire);
+    return failed_.load(std::memory_order_acquire) != 0 || done_.load(std::memory_order_acquire) ||
+           left_source_.load(std::memory_order_acquire);
   }
 
  private:
@@ -154,6 +166,7 @@ class Session final : public ChannelDirectory, private MainEvents {
   std::atomic<uint32_t> failed_{0};  // 0: no; 1: error_ is being written; 2: error_ is there
   StreamError error_;
   std::atomic<bool> done_{false};
+  std::atomic<bool> left_source_{false};
 };
 
 }  // namespace migrx

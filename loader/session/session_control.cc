@@ -1,5 +1,6 @@
 #include "loader/session/session_control.h"
 
+#include <array>
 #include <utility>
 
 #include "loader/main/return_path.h"
@@ -25,6 +26,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
   switch (phase_) {
     case Phase::running:
       answer_source();
+      answer_primary();
       watch_clock(now_ns);
       judge(now_ns);
       break;
@@ -45,6 +47,9 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       }
       break;
     }
+    case Phase::failing_over:
+      go_on_with_failover(now_ns);
+      break;
     case Phase::aborting: {
       const Handoff* const main = session_.main_connection();
       const bool told = main == nullptr || main->all_acknowledged();
@@ -69,7 +74,8 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
 }
 
 void SessionControl::cancel() {
-  if (phase_ != Phase::running || destination_.verdict() == Verdict::accepted) return;
+  const bool may_end = phase_ == Phase::running || phase_ == Phase::failing_over;
+  if (!may_end || destination_.verdict() == Verdict::accepted) return;
   session_.fail(make_error(ErrorClass::cancelled, 0, "operator",
                            "ended by a signal before the migration was complete"));
 }
@@ -212,7 +218,71 @@ void SessionControl::watch_clock(uint64_t now_ns) {
                    static_cast<double>(limits_.stall_ns) * 1e-9, session_.standing().c_str()));
 }
 
+bool SessionControl::fail_over() {
+  const ColoSecondary* const colo = session_.colo();
+  if (phase_ != Phase::running || colo == nullptr || colo->stage() <= ColoSecondary::Stage::migrating)
+    return false;
+  failover_wanted_ = true;
+  return true;
+}
+
+// COLO's messages take the place of the return path.
+void SessionControl::answer_primary() {
+  ColoSecondary* const colo = session_.colo();
+  if (colo == nullptr) return;
+  ColoMessage message{};
+  while (unsent_.has_value() || colo->next_message(message)) {
+    if (!unsent_.has_value()) unsent_ = message;
+    std::array<std::byte, 4> code;
+    store_be32(code.data(), static_cast<uint32_t>(*unsent_));
+    if (!send(code)) return;  // command ring full: next turn
+    unsent_.reset();
+  }
+}
+
+void SessionControl::begin_failover() {
+  // The primary's next message must meet a closed door: whoever runs the guest now, it is not this source's.
+  session_.leave_source();
+  reset_all();
+  phase_ = Phase::failing_over;
+}
+
+void SessionControl::go_on_with_failover(uint64_t now_ns) {
+  reset_all();
+  if (session_.state() == SessionState::failed) {  // cancelled
+    begin_abort(now_ns);
+    return;
+  }
+  // Until its worker has let go of the channel, the secondary is that worker's.
+  const Channel* const main = channel_of(session_.main_connection());
+  if (main != nullptr && !main->let_go()) return;
+  if (!failover_replayed_ && session_.colo()->replay()) {
+    failover_replayed_ = true;
+    destination_.source_ended();
+  }
+  switch (destination_.verdict()) {
+    case Verdict::pending:
+      break;
+    case Verdict::accepted:
+      session_.finish();
+      phase_ = Phase::over;
+      break;
+    case Verdict::refused:
+      session_.fail(destination_.error());
+      begin_abort(now_ns);
+      break;
+  }
+}
+
 void SessionControl::judge(uint64_t now_ns) {
+  ColoSecondary* const colo = session_.colo();
+  const bool colo_enabled = colo != nullptr && colo->enabled();
+  // A source that broke the rules is told so; what becomes of the guest is the operator's to say.
+  if (colo != nullptr && colo->source_lost()) reset_all();
+  if (failover_wanted_ && session_.state() != SessionState::failed && colo->fail_over()) {
+    begin_failover();
+    return;
+  }
   const Channel* const main = channel_of(session_.main_connection());
   if (!source_end_told_ && main != nullptr && main->end() != StreamEnd::none &&
       session_.state() == SessionState::device_state) {
@@ -220,9 +290,9 @@ void SessionControl::judge(uint64_t now_ns) {
     // With a return path the source keeps main open until it has read our verdict (QEMU
     // migration/migration.c, await_return_path_close_on_source): whoever closes before has failed, and its
     // guest runs on.
-    if (!return_path_open_)
+    if (!return_path_open_ && !colo_enabled)
       destination_.source_ended();
-    else if (destination_.verdict() == Verdict::pending)
+    else if (!colo_enabled && destination_.verdict() == Verdict::pending)
       session_.fail(session_.main_channel().closed_too_early());
   }
   switch (destination_.verdict()) {

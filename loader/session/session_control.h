@@ -2,6 +2,7 @@
 // and ends it all in the one way that leaves the source able to go on.
 //
 //   running ──accepted──▶ telling (SHUT 0) ──acked, source gone──▶ over
+//      ├──COLO, failover──▶ failing_over (reset, the destination gets the last checkpoint) ──accepted──▶ over
 //      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting ──▶ over
 //
 // Sans-IO: time is an argument, bytes go through the hand-off's command ring.
@@ -9,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "loader/session/destination.h"
@@ -50,8 +52,12 @@ class SessionControl {
   // finished.
   void cancel();
 
+  // COLO: the guest goes on here, as it was at the last finished checkpoint (QEMU: x-colo-lost-heartbeat). A
+  // checkpoint that is being loaded finishes first. False: not in COLO, nothing was done.
+  bool fail_over();
+
  private:
-  enum class Phase : uint8_t { running, telling, aborting, resetting, over };
+  enum class Phase : uint8_t { running, telling, failing_over, aborting, resetting, over };
   struct Served {
     Channel* channel;
     uint64_t since_ns;
@@ -63,6 +69,9 @@ class SessionControl {
   void answer_source();
   void watch_clock(uint64_t now_ns);
   void judge(uint64_t now_ns);
+  void answer_primary();
+  void begin_failover();
+  void go_on_with_failover(uint64_t now_ns);
   void begin_abort(uint64_t now_ns);
   bool send(Bytes message);
   void reset_all();
@@ -82,6 +91,9 @@ class SessionControl {
   bool return_path_open_ = false;
   bool source_end_told_ = false;
   bool source_unsure_ = false;
+  bool failover_wanted_ = false;
+  bool failover_replayed_ = false;
+  std::optional<ColoMessage> unsent_;  // no room in the command ring
   uint64_t refused_ = 0;
   uint64_t deadline_ns_ = 0;     // of the present phase
   uint64_t setup_since_ns_ = 0;  // first channel

@@ -1,0 +1,27 @@
+// COLO for the operator: what changed since the last look, in words; and its part of the report.
+#pragma once
+
+#include <cstdint>
+
+#include "loader/app/report.h"
+#include "loader/app/terminal.h"
+#include "loader/colo/secondary.h"
+
+namespace migrx {
+
+// Bytes that this host can give without swapping (MemAvailable of /proc/meminfo); 0 when it does not say.
+[[nodiscard]] uint64_t available_memory_bytes();
+
+class ColoWatch {
+ public:
+  // Says once when COLO begins, and once when the source is lost, with what can be done.
+  void look(const ColoSecondary& colo, Terminal& terminal);
+
+ private:
+  bool begun_ = false;
+  bool lost_ = false;
+};
+
+[[nodiscard]] CounterList colo_counters(const ColoSecondary& colo);
+
+}  // namespace migrx
