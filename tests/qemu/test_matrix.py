@@ -9,12 +9,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import benches, colo, faults, generate, handoff, modes, pingpong, snapshots
+from cases import benches, colo, faults, generate, handoff, modes, one_guest, pingpong, snapshots
 from rig import runner
 from rig.network import remove_stale_namespaces
 
 if __name__ == "__main__":
     if os.geteuid() == 0:
         remove_stale_namespaces()
-    runner.main([*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *colo.cases(),
-                 *pingpong.cases(), *benches.cases(), *generate.cases()], __doc__.splitlines()[0])
+    runner.main([*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
+                 *colo.cases(), *pingpong.cases(), *benches.cases(), *generate.cases()], __doc__.splitlines()[0])

@@ -1,0 +1,151 @@
+"""Something dies at a random moment of a hand-off: exactly one guest goes on, whoever has it.
+
+The moments lie around the switchover, where the guest changes hands; the seed is in the case's remark.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import time
+
+from rig.guest import console_lines, expect_unbroken
+from rig.machine import Backend, Machine, QmpError
+from rig.network import Network
+from rig.receiver import Receiver
+from rig.runner import Case, expect
+from rig.transfer import FAST, Transfer, need
+
+_SETTLED = ("completed", "failed", "cancelled")
+
+
+class _HandOver:
+    """A source, migrx and a destination started with -S; the guest is busy and the migration is under way."""
+
+    def __init__(self, folder, version, stack):
+        self.transfer = Transfer(version, channels=2, dirty_s=1.0)
+        self.network = stack.enter_context(Network(self.transfer.mtu))
+        self.source = self.transfer.start_source(folder, stack, self.network)
+        path = os.path.join(folder, "received.mem")
+        self.destination = stack.enter_context(Machine(
+            folder, version, "pc", [Backend("mem", self.transfer.size, path=path)], namespace=self.network.receiver,
+            incoming="defer", name="destination", extra=("-S",)))
+        self.destination.set_capabilities(x_ignore_shared=True)
+        address = "unix:" + os.path.join(folder, "handoff.sock")
+        self.destination.qmp.command("migrate-incoming", uri=address)
+        self.receiver = stack.enter_context(Receiver(folder, self.network, {"mem": path}, self.transfer.channels,
+                                                     handoff=address))
+        expect(self.receiver.wait_ready(), "migrx never got ready: %s", self.receiver.log()[-2000:])
+        self.source.migrate(self.receiver.uri)
+        time.sleep(0.5)
+
+    def switch_over(self):
+        """Gives the migration what it needs to end; the next quarter of a second holds the switchover."""
+        self.source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+
+    def settle_source(self):
+        """The source's last word; its connections may have to be reset by the parent of a killed migrx."""
+        deadline = time.monotonic() + 60
+        while True:
+            status = self.source.migration()["status"]
+            if status in _SETTLED:
+                return status
+            expect(time.monotonic() < deadline, "the source's migration is %s for ever", status)
+            if self.receiver.alive():
+                with contextlib.suppress(Exception):
+                    self.network.attach(self.receiver.alive, 1)
+            time.sleep(0.05)
+
+    def expect_runs_at_destination(self):
+        expect(self.destination.alive(), "the destination ended: %s", self.destination.log())
+        deadline = time.monotonic() + 20
+        while self.destination.qmp.command("query-status")["status"] == "inmigrate":
+            expect(time.monotonic() < deadline, "the destination is still waiting for the guest")
+            time.sleep(0.02)
+        self.destination.qmp.command("cont")
+        while len(console_lines(self.destination.console())) < 5:
+            expect(time.monotonic() < deadline, "the guest does not go on at the destination")
+            time.sleep(0.05)
+
+    def expect_only_at_source(self):
+        expect(self.source.goes_on(), "the source's guest does not go on")
+        expect(not console_lines(self.destination.console()), "the guest ran at the destination, too")
+
+
+def _kill_migrx(hand_over):
+    for child in hand_over.receiver.children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def _end_migrx(hand_over):
+    hand_over.receiver.signal(signal.SIGTERM)
+
+
+def _kill_destination(hand_over):
+    hand_over.destination.process.kill()
+
+
+def _cancel(hand_over):
+    with contextlib.suppress(QmpError):
+        hand_over.source.qmp.command("migrate_cancel")
+
+
+def _sweep(version, harm, times, seed=1):
+    def run(folder):
+        need(version)
+        draw = random.Random(seed)
+        ends = []
+        for number in range(times):
+            place = os.path.join(folder, str(number))
+            os.mkdir(place)
+            with contextlib.ExitStack() as stack:
+                hand_over = _HandOver(place, version, stack)
+                hand_over.switch_over()
+                time.sleep(draw.uniform(0, 0.25))
+                harm(hand_over)
+                status = hand_over.settle_source()
+                ends.append(status)
+                if status != "completed":
+                    hand_over.expect_only_at_source()
+                elif harm is not _kill_destination:  # That QEMU had the guest, as after any migration.
+                    hand_over.expect_runs_at_destination()
+                    expect_unbroken([hand_over.source.console(), hand_over.destination.console()])
+        return "seed %d: %s" % (seed, ", ".join(ends))
+    return run
+
+
+def _source_dies(version, times, seed=1):
+    """The guest is lost with its source unless the destination had all of it: it never runs in part."""
+    def run(folder):
+        need(version)
+        draw = random.Random(seed)
+        ends = []
+        for number in range(times):
+            place = os.path.join(folder, str(number))
+            os.mkdir(place)
+            with contextlib.ExitStack() as stack:
+                hand_over = _HandOver(place, version, stack)
+                hand_over.switch_over()
+                time.sleep(draw.uniform(0, 0.25))
+                hand_over.source.process.kill()
+                status = hand_over.receiver.wait(90)
+                ends.append("complete" if status == 0 else "failed")
+                if status == 0:
+                    hand_over.expect_runs_at_destination()
+                    expect_unbroken([hand_over.source.console(), hand_over.destination.console()])
+                else:
+                    expect(not console_lines(hand_over.destination.console()), "half a guest ran at the destination")
+        return "seed %d: %s" % (seed, ", ".join(ends))
+    return run
+
+
+def cases():
+    """Short in the default set, twelve moments each with --all."""
+    for version in ("7.2", "10"):
+        for name, harm in (("sigkill", _kill_migrx), ("sigterm", _end_migrx), ("destination-dies", _kill_destination),
+                           ("cancelled", _cancel)):
+            yield Case("one-guest-%s-%s" % (name, version), _sweep(version, harm, 12), False, 400)
+        yield Case("one-guest-source-dies-%s" % version, _source_dies(version, 12), False, 400)
+    yield Case("one-guest-sigkill-short-10", _sweep("10", _kill_migrx, 3, 2), True, 120)
+    yield Case("one-guest-sigterm-short-7.2", _sweep("7.2", _end_migrx, 3, 2), True, 120)
