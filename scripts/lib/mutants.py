@@ -2,6 +2,7 @@
 """Runs the mutants of mutant_list.py; see scripts/mutants."""
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -23,8 +24,9 @@ OPTIONS = {"": ["-Dbench=false", "--buildtype=plain", "-Doptimization=1"],
 
 
 def copy_sources():
-    """The files that git knows, as they are now; those that have not changed keep their times."""
-    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True, text=True).stdout.split()
+    """Tracked and new files, as they are now; copies that need no change keep their times."""
+    names = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                           capture_output=True, check=True, text=True).stdout.split()
     for name in names:
         origin, copy = os.path.join(ROOT, name), os.path.join(SOURCE, name)
         if not os.path.isfile(origin):
@@ -124,22 +126,28 @@ def judge(mutant, build, seeds):
     return "", ""
 
 
-def replace(mutant, back=False):
-    """Puts the fault into the copy, or the copy right again."""
-    path = os.path.join(SOURCE, mutant.file)
-    if back:
-        shutil.copy(os.path.join(ROOT, mutant.file), path)
-        return
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    if text.count(mutant.old) != 1:
-        sys.exit("mutants: \"%s\": its text occurs %d times in %s" % (mutant.name, text.count(mutant.old), mutant.file))
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text.replace(mutant.old, mutant.new))
+def read(mutant):
+    with open(os.path.join(SOURCE, mutant.file), encoding="utf-8") as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def fault(mutant):
+    """The copy has the fault meanwhile."""
+    path, right = os.path.join(SOURCE, mutant.file), read(mutant)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(right.replace(mutant.old, mutant.new))
+        yield
+    finally:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(right)
 
 
 def chosen(words):
-    return [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    some = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    # Those that cost the least building first.
+    return sorted(some, key=lambda mutant: (mutant.kind, mutant.file.endswith(".h")))
 
 
 def main():
@@ -154,22 +162,24 @@ def main():
         return
     copy_sources()
     for mutant in mutants:  # the whole list is looked at before hours are spent on it
-        replace(mutant)
-        replace(mutant, back=True)
+        if read(mutant).count(mutant.old) != 1:
+            print("mutants: \"%s\": its text occurs %d times in %s" % (mutant.name, read(mutant).count(mutant.old),
+                                                                       mutant.file), file=sys.stderr)
+            sys.exit(2)
     builds, alive = {}, []
     print("| mutant | file | killed by | how |\n|---|---|---|---|")
     for mutant in mutants:
         if mutant.kind not in builds:
             builds[mutant.kind] = Build(mutant.kind)
+            problem = builds[mutant.kind].make([builds[mutant.kind].simulator()])
+            if problem:
+                sys.exit("mutants: the sources as they are do not build: " + problem)
         begun = time.monotonic()
-        replace(mutant)
-        try:
+        with fault(mutant):
             killer, why = judge(mutant, builds[mutant.kind], options.seeds)
-        finally:
-            replace(mutant, back=True)
         if killer in ("", "?"):
             alive.append(mutant)
-        print("| %s | `%s` | %s | %s |" % (mutant.name, mutant.file, killer or "**nobody**", why.replace("|", "/")),
+        print("| %s | `%s` | %s | %s |" % (mutant.name, mutant.file, killer or "**nobody**", why.replace("|", "/")[:100]),
               flush=True)
         print("%4d s" % (time.monotonic() - begun), file=sys.stderr, flush=True)
     print("\n%d mutants, %d killed" % (len(mutants), len(mutants) - len(alive)))

@@ -384,7 +384,7 @@ RunResult Simulation::run() {
     if (retired_ && receiver_.connections_in_use() == 0 && to_receiver_.idle()) break;
     // A source that died before it said anything leaves a receiver that waits: the operator ends it.
     if (!control.over() && receiver_.session().state() == SessionState::listening &&
-        now_ns_ > 100 * kSecond && source_.outcome() == Source::Outcome::failed)
+        now_ns_ > 100 * kSecond && (source_.outcome() == Source::Outcome::failed || source_.torn()))
       control.cancel();
     check_progress();
     give_time(busy);
