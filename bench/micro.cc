@@ -5,13 +5,13 @@
 #include <x86intrin.h>
 
 #include <array>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
 #include <vector>
 
+#include "bench/micro.h"
 #include "dataplane/tcp/connection.h"
 #include "dataplane/wire/segment.h"
 #include "loader/multifd/multifd_packet.h"
@@ -21,29 +21,8 @@
 namespace migrx {
 namespace {
 
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "wrong result: %s\n", what);
-  std::abort();
-}
-
-// Memory of pages, faulted in, so that first touches are not what is measured.
-class Region {
- public:
-  explicit Region(std::size_t bytes)
-      : bytes_(bytes), data_(static_cast<std::byte*>(std::aligned_alloc(2 << 20, bytes))) {
-    std::memset(data_, 1, bytes);
-  }
-  ~Region() { std::free(data_); }
-  Region(const Region&) = delete;
-  Region& operator=(const Region&) = delete;
-  [[nodiscard]] std::byte* data() const noexcept { return data_; }
-  [[nodiscard]] std::size_t size() const noexcept { return bytes_; }
-
- private:
-  std::size_t bytes_;
-  std::byte* data_;
-};
+using bench::Region;
+using bench::require;
 
 constexpr std::size_t kGuestBytes = 256 << 20;
 constexpr std::size_t kPoolBytes = 8 << 20;  // warm: what a few connections' packet buffers take
@@ -246,6 +225,8 @@ int main(int argc, char** argv) {
   benchmark::RegisterBenchmark("tcp_in_order", tcp_in_order);
   benchmark::RegisterBenchmark("multifd_header", multifd_header);
   benchmark::RegisterBenchmark("xbzrle", xbzrle)->Arg(2)->Arg(16)->Arg(64);
+  bench::register_tcp_benchmarks();
+  bench::register_payload_benchmarks();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();

@@ -1,0 +1,39 @@
+// What the small benchmarks share. Each verifies its result before it is timed.
+#pragma once
+
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace migrx::bench {
+
+inline void require(bool condition, const char* what) {
+  if (condition) return;
+  std::fprintf(stderr, "wrong result: %s\n", what);
+  std::abort();
+}
+
+// Memory of pages, faulted in, so that first touches are not what is measured.
+class Region {
+ public:
+  explicit Region(std::size_t bytes)
+      : bytes_(bytes), data_(static_cast<std::byte*>(std::aligned_alloc(2 << 20, bytes))) {
+    std::memset(data_, 1, bytes);
+  }
+  ~Region() { std::free(data_); }
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+  [[nodiscard]] std::byte* data() const noexcept { return data_; }
+  [[nodiscard]] std::size_t size() const noexcept { return bytes_; }
+
+ private:
+  std::size_t bytes_;
+  std::byte* data_;
+};
+
+// One file per subject.
+void register_tcp_benchmarks();      // micro_tcp.cc: reassembly, hand-off ring
+void register_payload_benchmarks();  // micro_payload.cc: zlib, zstd, zero pages, the flush barrier
+
+}  // namespace migrx::bench
