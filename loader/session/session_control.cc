@@ -109,7 +109,9 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
     Served& served = served_[i];
     if (served.channel->identified()) {
       // Given up a moment before its first bytes were read: the source has been reset, so its guest runs on.
-      if (served.aborted && phase_ == Phase::running)
+      // (COLO's source, once lost, is reset as well, and that is no end.)
+      const bool lost = session_.colo() != nullptr && session_.colo()->source_lost();
+      if (served.aborted && !lost && phase_ == Phase::running)
         session_.fail(make_error(ErrorClass::timed_out, 0, "session: connection",
                                  "given up after %.0f s without a byte, then its first bytes came",
                                  static_cast<double>(limits_.identify_ns) * 1e-9));

@@ -141,8 +141,9 @@ TEST_F(DestinationSetupTest, answers_of_any_form_are_refusals) {
       qemu_.said.clear();
       const DestinationSetup setup = set_up();
       // A region that is not found and a migration without a status are not wrong by themselves.
-      if (name != "human-monitor-command" && name != "query-migrate")
+      if (name != "human-monitor-command" && name != "query-migrate") {
         EXPECT_NE(setup.problem, "") << name << " " << nonsense;
+      }
     }
   }
   qemu_.answers = right;

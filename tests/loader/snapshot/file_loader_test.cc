@@ -97,7 +97,7 @@ TEST_F(FileLoaderTest, a_stream_cut_anywhere_before_its_device_state_is_truncate
   MainStreamBuilder tail;
   tail.device_tail();
   for (std::size_t n = 0; n <= whole.size() - tail.size();
-       n += n > 200 && n + 300 < whole.size() - tail.size() ? 97 : 1) {
+       n += n > 200 && n + 300 < whole.size() - tail.size() ? 97U : 1U) {
     write({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(n)});
     const StreamError error = load();
     ASSERT_EQ(error.error_class, ErrorClass::truncated) << n;
