@@ -211,13 +211,15 @@ void Generator::step(uint64_t now_ns) noexcept {
       if (verdict_.nonsense()) end("channel main: what comes back is no return path");
       if (verdict_.shut() && *verdict_.shut() != 0)
         end("the destination refuses the migration: SHUT " + std::to_string(*verdict_.shut()));
-      for (uint32_t i = 0; i < source_.streams() && problem_.empty() && !verdict_.shut(); ++i) {
-        if (!senders_[i]->over() && !senders_[i]->peer_closed()) continue;
-        // Behind RAM's END a destination may do as it likes with a stream that has no device state.
-        end(ram_loaded()
-                ? "the destination closed channel " + stream_name(i) + " behind RAM, without a verdict"
-                : "the destination ended channel " + stream_name(i) + " in the middle of RAM");
+      // A destination closes its multifd channels once RAM is loaded, before it gives its verdict. What it
+      // does with a stream that has no device state is its business.
+      for (uint32_t i = 0; i < (ram_loaded() ? 1 : source_.streams()); ++i) {
+        if (verdict_.shut() || (!senders_[i]->over() && !senders_[i]->peer_closed())) continue;
+        end(ram_loaded() ? "RAM is loaded, but the destination closed channel main without a verdict"
+                         : "the destination ended channel " + stream_name(i) + " in the middle of RAM");
       }
+      if (ram_loaded() && !verdict_.shut() && now_ns - ram_loaded_ns_ > config_.answer_timeout_ns)
+        end("RAM is loaded, but the destination gives no verdict");
       if (problem_.empty() && !verdict_.shut()) return;
       for (const auto& sender : senders_) problem_.empty() ? sender->close() : sender->abort();
       enter(GeneratorPhase::closing, now_ns);

@@ -34,6 +34,9 @@ constexpr uint32_t kMultifdVersion = 1;
 constexpr uint32_t kSync = 1;
 constexpr uint32_t kPagesPerPacket = 128;
 constexpr std::size_t kNameBytes = 256;
+// Bounds of one call: pages looked at for a packet (few of them may be dirty), packets made.
+constexpr uint64_t kScanPages = 16'384;
+constexpr uint32_t kPacketsPerCall = 16;
 
 struct PacketFields {
   uint32_t flags = 0;
@@ -91,7 +94,8 @@ void GuestSource::sync(uint32_t stream) {
 void GuestSource::make_packet(uint32_t stream) {
   std::vector<PageVersion> normal;
   std::vector<PageVersion> zero;
-  for (; cursor_ < image_.settings().pages && normal.size() + zero.size() < kPagesPerPacket; ++cursor_) {
+  const uint64_t stop = std::min(image_.settings().pages, cursor_ + kScanPages);
+  for (; cursor_ < stop && normal.size() + zero.size() < kPagesPerPacket; ++cursor_) {
     if (!image_.is_sent(cursor_, round_)) continue;
     const PageVersion page{cursor_, round_};
     (image_.is_zero(page) ? zero : normal).push_back(page);
@@ -141,7 +145,10 @@ void GuestSource::fill(uint32_t stream, uint64_t backlog, uint64_t elapsed_ns) {
                                ? UINT64_MAX
                                : static_cast<uint64_t>(static_cast<double>(settings_.bytes_per_second) *
                                                        static_cast<double>(elapsed_ns) * 1e-9);
-  while (!all_made() && streams_[stream].backlog() < backlog && made_bytes_ <= allowed) make_packet(stream);
+  for (uint32_t i = 0; i < kPacketsPerCall && !all_made() && streams_[stream].backlog() < backlog; ++i) {
+    if (made_bytes_ > allowed) return;
+    make_packet(stream);
+  }
 }
 
 void GuestSource::make_all() {

@@ -39,7 +39,8 @@ class GuestSource {
   [[nodiscard]] ChannelStream& stream(uint32_t i) noexcept { return streams_[i]; }
 
   // Makes packets for a multifd channel until its backlog is `backlog` bytes, the rate limit of a source that
-  // started elapsed_ns ago is reached, or everything has been made. Throws as the constructor does.
+  // started elapsed_ns ago is reached, everything has been made, or some packets have been made: a call takes
+  // a few milliseconds at most, compression apart. Throws as the constructor does.
   void fill(uint32_t stream, uint64_t backlog, uint64_t elapsed_ns);
   // Makes everything now, packets dealt out in turn: recorded, as it were. Compressed packets stay in memory.
   void make_all();

@@ -28,6 +28,7 @@ namespace {
 // Buffers of frames that the device still has to send, and of those being filled.
 constexpr uint32_t kTxBuffers = 2047;
 constexpr uint32_t kRxBuffers = 2047;
+constexpr uint32_t kEphemeralFirst = 49152;  // RFC 6335 section 6
 // Bytes of pages whose content the pool holds: within a core's second-level cache, or beyond any compressor's
 // window.
 constexpr uint32_t kPoolPagesPlain = 128;
@@ -187,7 +188,6 @@ int generate(const GenerateOptions& options) {
     config.remote_ip = target.remote;
     config.next_hop = target.next_hop;
     config.remote_port = target.port;
-    config.first_local_port = options.local_port;
     if (options.vlan) config.vlan = *options.vlan;
     config.tcp.mss = static_cast<uint16_t>(
         std::min<uint32_t>(mss_for_mtu(options.mtu), link.tx_pool->buffer_bytes() - kHeaderBytesMax));
@@ -195,6 +195,9 @@ int generate(const GenerateOptions& options) {
     config.answer_timeout_ns = static_cast<uint64_t>(options.timeout_s * 1e9);
     if (::getrandom(&config.secret, sizeof config.secret, 0) != static_cast<ssize_t>(sizeof config.secret))
       throw SetupError("the kernel gives no random numbers");
+    // Random, so that a run does not meet what a peer remembers of the one before.
+    config.first_local_port = options.local_port.value_or(static_cast<uint16_t>(
+        kEphemeralFirst + config.secret % (65535U - kEphemeralFirst - options.multifd_channels)));
     Generator generator(config, link.port->queue(0), source);
 
     AgentThreadOptions thread_options;

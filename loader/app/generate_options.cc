@@ -55,9 +55,8 @@ void add_generate_options(CLI::App& command, GenerateOptions& o) {
   command.add_option("--vlan", o.vlan, "VLAN tag to send with")->check(CLI::Range(1, 4094))->group(network);
   command
       .add_option("--local-port", o.local_port,
-                  "TCP port of the main channel; the multifd channels have the next ones")
+                  "TCP port of the main channel; the multifd channels have the next ones (default: random)")
       ->check(CLI::Range(1024, 65000))
-      ->capture_default_str()
       ->group(network);
   command
       .add_flag("!--no-congestion-control", o.congestion_control,
@@ -163,7 +162,8 @@ std::string check_generate_options(const GenerateOptions& o, GenerateTarget& out
     return "--block and --machine have 1 to 255 characters";
   if (o.multifd_compression == "zlib" && o.multifd_level.value_or(1) > 9)
     return "--multifd-level of zlib is at most 9";
-  if (o.local_port + o.multifd_channels > 65535) return "--local-port is too high for so many channels";
+  if (o.local_port.value_or(1024) + o.multifd_channels > 65535)
+    return "--local-port is too high for so many channels";
   return {};
 }
 

@@ -21,7 +21,7 @@ struct GenerateOptions {
   uint32_t mtu = 1500;
   std::optional<std::string> gateway;
   std::optional<uint16_t> vlan;
-  uint16_t local_port = 40'000;  // of the main channel; the others follow
+  std::optional<uint16_t> local_port;  // of the main channel, the others follow; nothing: a random one
   std::string eal;
   std::string idle = "yield";
   std::optional<int> cpu;
