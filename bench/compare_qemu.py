@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -293,6 +294,7 @@ def main():
     cases = [case for case in cases if not options.words or any(
         word == case.name or (word not in known and word in case.name) for word in options.words)]
     remove_stale_namespaces()
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # runs what tidies up
     bench, runs = Bench(options), {case.name: [] for case in cases}
     scratch = tempfile.mkdtemp(prefix="migrx-compare-", dir="/dev/shm")
     bed = testbed()
