@@ -9,7 +9,6 @@ beforehand in both. A run counts only when the guest's console shows neither gap
   downtime      from the source's event STOP to the destination's RESUME, times of QEMU's own
   total         from `migrate` to the source's "completed"
   CPU           of the destination QEMU and of migrx, from `migrate` to just behind "completed"
-  last bytes    what the source sent while its guest stood still
   RAM, device state, loading   the parts of the downtime: from STOP to the last byte of RAM in place, from there to the
                 last byte of device state in migrx's hands, and to RESUME (migrx's report)
 
@@ -21,6 +20,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -39,7 +39,8 @@ FORMS = ("qemu", "migrx")
 LOADS = {"idle": 0, "busy": 24}  # pages that the guest rewrites in a millisecond
 DIRTY_START, DIRTY_END = 8 * MIB, 72 * MIB
 ROWS = (("downtime", "downtime_s", 1e3, "ms"), ("total", "total_s", 1, "s"), ("CPU", "cpu_s", 1, "s"),
-        ("last bytes", "downtime_bytes", 1 / MIB, "MiB"), ("RAM", "stop_to_ram_s", 1e3, "ms"), ("device state", "device_state_s", 1e3, "ms"), ("loading", "load_s", 1e3, "ms"))
+        ("RAM", "stop_to_ram_s", 1e3, "ms"), ("device state", "device_state_s", 1e3, "ms"),
+        ("loading", "load_s", 1e3, "ms"))
 
 
 class Run:
@@ -111,8 +112,8 @@ class Run:
         expect_unbroken([source.console(), destination.console()])
         information = source.migration()
         figures = {"form": form, "load": load, "downtime_s": downtime_s(source, destination), "total_s": total,
-                   "cpu_s": used, "downtime_bytes": information["ram"].get("downtime-bytes", 0),
-                   "rounds": information["ram"]["dirty-sync-count"], "source_says_ms": information["downtime"]}
+                   "cpu_s": used, "rounds": information["ram"]["dirty-sync-count"],
+                   "source_says_ms": information["downtime"]}
         if receiver:
             report = receiver.report()
             timeline, start = report["timeline"], report["started_unix_s"]
@@ -124,7 +125,7 @@ class Run:
 
 def measure(options, form, load):
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-downtime-", dir="/dev/shm"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-downtime-", dir=options.scratch))
         try:
             memory = hugetlb_folder(options.memory * MIB)
         except Skip:
@@ -140,8 +141,8 @@ def describe(values, scale):
 
 def print_table(runs, options):
     for load in options.loads:
-        print("\n%s guest, %s" % (load, "nothing written" if not LOADS[load] else "%d MiB/s written over and over in %d MiB"
-                                 % (LOADS[load] * 4096 * 1000 // MIB, (DIRTY_END - DIRTY_START) // MIB)))
+        print("\n%s guest, %d MiB/s written over and over in %d MiB" % (
+            load, LOADS[load] * 4096 * 1000 // MIB, (DIRTY_END - DIRTY_START) // MIB))
         for name, key, scale, unit in ROWS:
             texts = []
             for form in FORMS:
@@ -166,13 +167,16 @@ def main():
     parser.add_argument("--accel", default="tcg", choices=("tcg", "kvm"))
     parser.add_argument("--receiver-extra", nargs="*", default=[], metavar="WORD",
                         help="further options of migrx receive, written --receiver-extra=--idle=spin")
+    parser.add_argument("--scratch", default="/dev/shm", metavar="FOLDER", help="on tmpfs")
     parser.add_argument("--json", metavar="FILE", help="writes all runs there")
     options = parser.parse_args()
     if os.geteuid() != 0 or migrx_program() is None or qemu_program(options.qemu) is None:
         sys.exit("downtime: needs root, a built migrx and QEMU " + options.qemu)
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     remove_stale_namespaces()
-    print("QEMU %s (%s), %d MiB guest, %d multifd channels, downtime-limit %d ms, %d repetitions; median (least to most)" % (
-        options.qemu, options.accel, options.memory, options.channels, options.downtime_limit, options.repetitions))
+    print("QEMU %s (%s), %d MiB guest, %d multifd channels, downtime-limit %d ms, %d repetitions; median (least to "
+          "most)" % (options.qemu, options.accel, options.memory, options.channels, options.downtime_limit,
+                     options.repetitions))
     print("%s, %d CPUs, Linux %s, load %.1f" % (platform.machine(), os.cpu_count(), platform.release(),
                                               os.getloadavg()[0]), flush=True)
     runs = []

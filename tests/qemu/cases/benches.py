@@ -15,7 +15,7 @@ def _downtime(folder):
     need("10")
     path = os.path.join(folder, "downtime.runs")
     run = subprocess.run([sys.executable, os.path.join(_BENCH, "downtime.py"), "--repetitions", "1", "--memory", "128",
-                          "--json", path], capture_output=True, text=True, check=False)
+                          "--scratch", folder, "--json", path], capture_output=True, text=True, check=False)
     expect(run.returncode == 0, "downtime.py ended with %d: %s", run.returncode, run.stdout + run.stderr)
     with open(path, encoding="utf-8") as file:
         runs = json.load(file)
@@ -31,4 +31,4 @@ def _downtime(folder):
 
 
 def cases():
-    yield Case("bench-downtime", _downtime, False, 120)
+    yield Case("bench-downtime", _downtime, False, 300)
