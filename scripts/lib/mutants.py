@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -107,15 +108,16 @@ def simulate(build, seeds):
     return int(told[-1]) + 1 if told else 1, why or "crash (signal %d)" % -process.returncode
 
 
-def judge(mutant, build, seeds):
+def ask_seeds(mutant, build, seeds):
     """(killer, why) or ("", "")."""
-    if mutant.kind == "":
-        problem = build.make([build.simulator()])
-        if problem:
-            return "?", "does not build: " + problem
-        seed, why = simulate(build, seeds)
-        if seed:
-            return "seed %d" % seed, why
+    problem = build.make([build.simulator()])
+    if problem:
+        return "?", "does not build: " + problem
+    seed, why = simulate(build, seeds)
+    return ("seed %d" % seed, why) if seed else ("", "")
+
+
+def ask_unit_tests(mutant, build, _seeds):
     problem = build.make([build.tests[name] for name in mutant.tests])
     if problem:
         return "?", "does not build: " + problem
@@ -160,28 +162,37 @@ def main():
     if options.list:
         print("\n".join("%-62s %s" % (mutant.name, mutant.file) for mutant in mutants))
         return
+    # The copy is put right again, however this ends.
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     copy_sources()
     for mutant in mutants:  # the whole list is looked at before hours are spent on it
         if read(mutant).count(mutant.old) != 1:
             print("mutants: \"%s\": its text occurs %d times in %s" % (mutant.name, read(mutant).count(mutant.old),
                                                                        mutant.file), file=sys.stderr)
             sys.exit(2)
-    builds, alive = {}, []
     print("| mutant | file | killed by | how |\n|---|---|---|---|")
-    for mutant in mutants:
-        if mutant.kind not in builds:
-            builds[mutant.kind] = Build(mutant.kind)
-            problem = builds[mutant.kind].make([builds[mutant.kind].simulator()])
-            if problem:
-                sys.exit("mutants: the sources as they are do not build: " + problem)
-        begun = time.monotonic()
-        with fault(mutant):
-            killer, why = judge(mutant, builds[mutant.kind], options.seeds)
-        if killer in ("", "?"):
-            alive.append(mutant)
-        print("| %s | `%s` | %s | %s |" % (mutant.name, mutant.file, killer or "**nobody**", why.replace("|", "/")[:100]),
-              flush=True)
-        print("%4d s" % (time.monotonic() - begun), file=sys.stderr, flush=True)
+    builds, alive = {}, mutants
+    # The seeds are quick to ask; unit tests take long to build and see only what is left.
+    for ask, kinds in ((ask_seeds, ("",)), (ask_unit_tests, ("", "tsan"))):
+        left = []
+        for mutant in alive:
+            if mutant.kind not in kinds:
+                left.append(mutant)
+                continue
+            if mutant.kind not in builds:
+                builds[mutant.kind] = Build(mutant.kind)
+            begun = time.monotonic()
+            with fault(mutant):
+                killer, why = ask(mutant, builds[mutant.kind], options.seeds)
+            if killer in ("", "?"):
+                left.append(mutant)
+            else:
+                print("| %s | `%s` | %s | %s |" % (mutant.name, mutant.file, killer, why.replace("|", "/")[:100]), flush=True)
+            print("%4d s %s: %s %s" % (time.monotonic() - begun, mutant.name, killer or "lives", why), file=sys.stderr,
+                  flush=True)
+        alive = left
+    for mutant in alive:
+        print("| %s | `%s` | **nobody** | |" % (mutant.name, mutant.file))
     print("\n%d mutants, %d killed" % (len(mutants), len(mutants) - len(alive)))
     sys.exit(1 if alive else 0)
 

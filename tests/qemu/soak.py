@@ -15,7 +15,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from rig.compare import expect_same_files, expect_same_small_blocks
 from rig.guest import MIB, BusyGuest, console_lines
-from rig.machine import Backend, Machine
+from rig.machine import Backend, Machine, die_with_parent
 from rig.network import Network, remove_stale_namespaces
 from rig.receiver import Receiver
 from rig.runner import SCRATCH_ROOT, Case, expect, remove_stale_scratch, run_case
@@ -261,7 +261,8 @@ def _child(options, job):
     words += ["--count", str(options.count)] if options.count else []
     words += ["--hours", str(options.hours)] if options.hours else []
     # Sessions of their own: ^C reaches this process alone, which ends them in good order.
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                            preexec_fn=die_with_parent)
 
 
 def conduct(options):
@@ -270,6 +271,7 @@ def conduct(options):
     jobs = [_child(options, job) for job in range(options.jobs)]
 
     def stop(*_unused):
+        print("interrupted: the migrations under way are ended and not counted", flush=True)
         for job in jobs:
             job.terminate()
     for number in (signal.SIGINT, signal.SIGTERM):
