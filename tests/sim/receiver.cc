@@ -37,14 +37,15 @@ MultifdCompression compression_of(test::MultifdMethod method) {
 class Receiver::Task final : public WorkerTask {
  public:
   explicit Task(CompressWorker& worker) : compress_(&worker) {}
-  explicit Task(CopyLane& lane) : lane_(&lane) {}
+  Task(CopyLane& lane, uint32_t jobs) : lane_(&lane), jobs_(jobs) {}
   uint32_t do_work() noexcept override {
-    return compress_ != nullptr ? compress_->do_work() : lane_->serve(16);
+    return compress_ != nullptr ? compress_->do_work() : lane_->serve(jobs_);
   }
 
  private:
   CompressWorker* compress_ = nullptr;
   CopyLane* lane_ = nullptr;
+  uint32_t jobs_ = 0;
 };
 
 // The large block, with a page of known bytes before and behind it.
@@ -134,7 +135,7 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
       routers_.push_back(std::make_unique<NodeRouter>(NodeId{home}));
       lanes_.push_back(std::make_unique<CopyLane>(8, *kernels));
       routers_.back()->add(NodeId{1 - home}, *lanes_.back());
-      tasks_.push_back(std::make_unique<Task>(*lanes_.back()));
+      tasks_.push_back(std::make_unique<Task>(*lanes_.back(), options.lane_jobs));
       workers_[static_cast<uint32_t>(1 - home)]->add_task(*tasks_.back());
       settings.routers.push_back(routers_.back().get());
     }

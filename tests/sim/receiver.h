@@ -26,6 +26,7 @@ struct ReceiverOptions {
   uint32_t buffer_bytes = 2048;
   uint32_t quota = 63;             // packet buffers per connection; 0: the least allowed
   uint32_t connections_spare = 4;  // beyond main and the channels
+  uint32_t lane_jobs = 16;         // copies for another node's worker that it makes per turn
   bool two_nodes = false;          // half of the workers on another node than the large block
   uint32_t window_bytes = 4U << 20;
   PortOptions port;

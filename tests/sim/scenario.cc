@@ -117,6 +117,8 @@ Scenario scenario_of(uint64_t seed) {
     source.pages += 60;
   }
   if (s.fault == Fault::tiny_segments) source.pages = std::min(source.pages, 12U);
+  const uint32_t jobs[] = {1, 1, 3, 16};
+  receiver.lane_jobs = random.pick(jobs);
   return s;
 }
 
