@@ -23,11 +23,11 @@ SOURCE = (".h", ".cc")
 MAY_INCLUDE = {
     "numa/": (),
     "dataplane/": ("numa/",),
-    "generate/": ("numa/", "dataplane/"),
+    "loader/generate/": ("numa/", "dataplane/"),
     "loader/": ("numa/", "dataplane/handoff/"),
-    "loader/app/": ("numa/", "dataplane/", "generate/", "loader/"),
+    "loader/app/": ("numa/", "dataplane/", "loader/"),
 }
-PROJECT_FOLDERS = ("numa/", "dataplane/", "generate/", "loader/", "tests/", "bench/")
+PROJECT_FOLDERS = ("numa/", "dataplane/", "loader/", "tests/", "bench/")
 HEAVY_HEADERS = re.compile(r"#include [<\"](nlohmann|CLI|fmt|spdlog)/")
 
 

@@ -15,12 +15,12 @@
 #include "dataplane/dpdk/dpdk_port.h"
 #include "dataplane/dpdk/eal.h"
 #include "dataplane/dpdk/pool.h"
-#include "generate/generator.h"
 #include "loader/app/generate_options.h"
 #include "loader/app/network.h"
 #include "loader/app/session_report.h"
 #include "loader/app/signals.h"
 #include "loader/app/terminal.h"
+#include "loader/generate/generator.h"
 
 namespace migrx {
 namespace {

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "generate/guest_image.h"
 #include "loader/app/network.h"
+#include "loader/generate/guest_image.h"
 
 namespace migrx {
 namespace {

@@ -1,4 +1,4 @@
-#include "generate/guest_image.h"
+#include "loader/generate/guest_image.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "generate/generator.h"
+#include "loader/generate/generator.h"
 
 #include <algorithm>
 #include <exception>

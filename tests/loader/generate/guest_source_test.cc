@@ -1,4 +1,4 @@
-#include "generate/guest_source.h"
+#include "loader/generate/guest_source.h"
 
 #include <gtest/gtest.h>
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "generate/channel_stream.h"
-#include "generate/guest_image.h"
-#include "generate/payload_encoder.h"
+#include "loader/generate/channel_stream.h"
+#include "loader/generate/guest_image.h"
+#include "loader/generate/payload_encoder.h"
 
 namespace migrx {
 

@@ -1,4 +1,4 @@
-#include "generate/peer_verdict.h"
+#include "loader/generate/peer_verdict.h"
 
 namespace migrx {
 namespace {

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "generate/guest_image.h"
+#include "loader/generate/guest_image.h"
 
 namespace migrx {
 

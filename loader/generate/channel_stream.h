@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "generate/guest_image.h"
+#include "loader/generate/guest_image.h"
 
 namespace migrx {
 

@@ -1,6 +1,6 @@
 // The generator against the whole receiver, over a link in memory that may lose, repeat and reorder: poll
 // core, hand-off rings, worker and session are the product's, in one thread and virtual time.
-#include "generate/generator.h"
+#include "loader/generate/generator.h"
 
 #include <gtest/gtest.h>
 

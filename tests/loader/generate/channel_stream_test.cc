@@ -1,4 +1,4 @@
-#include "generate/channel_stream.h"
+#include "loader/generate/channel_stream.h"
 
 #include <gtest/gtest.h>
 

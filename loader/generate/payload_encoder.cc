@@ -1,4 +1,4 @@
-#include "generate/payload_encoder.h"
+#include "loader/generate/payload_encoder.h"
 
 #include <zlib.h>
 #include <zstd.h>

@@ -1,8 +1,8 @@
-#include "generate/guest_source.h"
+#include "loader/generate/guest_source.h"
 
 #include <algorithm>
 
-#include "generate/wire_writer.h"
+#include "loader/generate/wire_writer.h"
 
 namespace migrx {
 namespace {

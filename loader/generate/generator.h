@@ -16,8 +16,8 @@
 #include "dataplane/handoff/counter.h"
 #include "dataplane/port.h"
 #include "dataplane/tcp/sender.h"
-#include "generate/guest_source.h"
-#include "generate/peer_verdict.h"
+#include "loader/generate/guest_source.h"
+#include "loader/generate/peer_verdict.h"
 
 namespace migrx {
 
