@@ -7,7 +7,7 @@ import signal
 import time
 
 from rig.colo import LOADED, NAMES, READY, RECEIVED, ColoGuest, Link, need_kvm
-from rig.compare import expect_same
+from rig.compare import expect_same, expect_same_files
 from rig.guest import MIB
 from rig.machine import Backend, Machine
 from rig.network import RECEIVER, Network
@@ -79,6 +79,13 @@ class Pair:
                 expect_same(name, self.receiver.block(name), content)
 
 
+def _wait_lost(receiver):
+    deadline = time.monotonic() + 20
+    while "the source is lost" not in receiver.log():
+        expect(receiver.alive() and time.monotonic() < deadline, "migrx did not notice: %s", receiver.log()[-1000:])
+        time.sleep(0.02)
+
+
 def checkpoints(folder, count=4, xbzrle=False):
     with contextlib.ExitStack() as stack:
         pair = Pair(folder, stack, xbzrle)
@@ -117,11 +124,7 @@ def stopped_at(folder, stop, kill):
             pair.source.process.kill()
             pair.source.process.wait()
             pair.link.close()
-            deadline = time.monotonic() + 20
-            while "the source is lost" not in pair.receiver.log():
-                expect(pair.receiver.alive() and time.monotonic() < deadline, "migrx did not notice: %s",
-                       pair.receiver.log()[-1000:])
-                time.sleep(0.02)
+            _wait_lost(pair.receiver)
         report = pair.fail_over()
         pair.expect_last_checkpoint(report)
         return "%d checkpoints kept" % report["colo"]["checkpoints"]
@@ -159,6 +162,29 @@ def handed_on(folder):
         return "checkpoint at count %d, on from %d to %d" % (lines[-1], first, counts[-1][0])
 
 
+def newer_source(folder):
+    """QEMU 10.0 announces COLO and completes without it: its guest is here, and failover takes it."""
+    need("10")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        backend = Backend("mem", SIZE)
+        source = stack.enter_context(Machine(folder, "10", "pc", [backend], ColoGuest(), network.source, vga=False))
+        path = os.path.join(folder, "received.mem")
+        receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, SIZE)},
+                                                capabilities=("x-colo",)))
+        expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+        source.wait_console(b"count 00000002")
+        source.set_capabilities(x_colo=True)
+        source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        source.migrate(receiver.uri)
+        source.wait_migration(timeout=30)
+        _wait_lost(receiver)
+        receiver.signal(signal.SIGUSR1)
+        expect(receiver.wait(30) == 0, "migrx: %s", receiver.log()[-2000:])
+        expect(receiver.report()["colo"]["checkpoints"] == 0, "report: %s", receiver.report()["colo"])
+        expect_same_files("mem", path, backend.path)
+
+
 @dataclasses.dataclass
 class _Run:
     function: object
@@ -170,7 +196,8 @@ class _Run:
 
 def cases():
     out = [Case("colo-checkpoints", checkpoints), Case("colo-handoff", handed_on),
-           Case("colo-xbzrle", _Run(checkpoints, (6, True)), quick=False)]
+           Case("colo-xbzrle", _Run(checkpoints, (6, True)), quick=False),
+           Case("colo-source-10", newer_source, quick=False)]
     for message, name in enumerate(NAMES):
         word = name.lower().replace("_", "-")
         out.append(Case("colo-failover-at-" + word, _Run(stopped_at, (message, False)), quick=False))
