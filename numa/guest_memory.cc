@@ -26,8 +26,8 @@ namespace migrx {
 namespace {
 
 constexpr uint64_t kSmallPage = 4096;
-constexpr uint64_t kPopulateMax =
-    64 << 20;  // of private memory: no long stop for a block list that claims much
+// Of a private block: a block list that claims much must not make loading stop for long.
+constexpr uint64_t kPopulateMax = 64 << 20;
 
 std::string error_text() {
   return std::strerror(errno);

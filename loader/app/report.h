@@ -11,7 +11,6 @@
 namespace migrx {
 
 // Times are seconds since the command started; negative: did not happen.
-// Seconds from the start of the program.
 struct Timeline {
   double prefault_s = -1;      // how long guest memory took to be made ready
   double ready_s = -1;         // the source could connect
@@ -73,8 +72,8 @@ struct Report {
   double throughput_guest_bytes_per_s = 0;
   double prefault_bytes_per_s = 0;
   double cpu_s = 0;  // user + system time of this process
-  double started_unix_s =
-      0;  // when the timeline began, in the host's clock: QEMU's QMP events bear that, too
+  // When the timeline began, in the host's clock, which QEMU's QMP events bear, too.
+  double started_unix_s = 0;
   Timeline timeline;
   std::vector<BlockReport> blocks;
   std::vector<ChannelReport> channels;
@@ -87,6 +86,7 @@ struct Report {
 
 // The host's clock now.
 [[nodiscard]] double unix_time_s();
+
 [[nodiscard]] std::string to_json(const Report& report);
 // Written beside the target and renamed, so that a reader never sees half of it. Returns an error text or "".
 [[nodiscard]] std::string write_report(const std::string& path, const Report& report);
