@@ -64,8 +64,9 @@ def run_programs(programs):
 def read_counts():
     """{file: {line: times}} over all programs."""
     counts = collections.defaultdict(lambda: collections.defaultdict(int))
+    # By what was compiled, not by what was run: a file that no program reaches counts as well.
     data = [os.path.join(folder, name) for folder, _folders, names in os.walk(BUILD) for name in names
-            if name.endswith(".gcda")]
+            if name.endswith(".gcno")]
     with tempfile.TemporaryDirectory(prefix="migrx-gcov-") as scratch:
         for path in data:
             # Inline functions of headers are counted by each program that has them.
