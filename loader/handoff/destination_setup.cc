@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <string_view>
 
 namespace migrx {
@@ -14,9 +15,19 @@ namespace {
 constexpr std::array<std::string_view, 5> kMustBeOff{"multifd", "postcopy-ram", "postcopy-preempt",
                                                      "mapped-ram", "x-colo"};
 
-// Object ids stand in block names as they are, or as canonical paths (machine types up to 3.1).
-std::string object_path(const std::string& idstr) {
-  return idstr.starts_with("/objects/") ? idstr : "/objects/" + idstr;
+// The id of a block's backend stands last in its name: alone, behind "/objects/" (machine types up to 3.1),
+// or behind a device's path ("0000:00:05.0/shm").
+std::string object_id(const std::string& idstr) {
+  return idstr.substr(idstr.rfind('/') + 1);
+}
+
+// QEMU up to 8.0 ignores every shared backend, later ones only those in named files (system/physmem.c,
+// qemu_ram_is_named_file).
+bool ignores_anonymous(const std::string& version) {
+  int major = 0;
+  int minor = 0;
+  if (std::sscanf(version.c_str(), "%d.%d", &major, &minor) != 2) return true;
+  return major < 8 || (major == 8 && minor == 0);
 }
 
 bool same_file(const std::string& a, const std::string& b) {
@@ -63,6 +74,13 @@ class Setup {
     const auto migration = parse_qmp_member(result_, "status");  // absent: there was none yet
     if (migration && *migration != "none")
       return refuse("its migration is " + *migration + " already: start it anew with -S -incoming defer");
+    if (has_qmp_member(result_, "socket-address"))
+      return refuse("it waits on a socket already: leave migrate-incoming to --qmp, or leave --qmp out");
+    if (qmp_.started_stopped() == false)
+      out_.warnings.emplace_back(
+          "the destination was started without -S: its guest runs as soon as it has loaded everything, "
+          "before the "
+          "source has been told; with -S, and cont when the source says completed, two guests can never run");
     return true;
   }
 
@@ -74,9 +92,9 @@ class Setup {
       if (!check_block(block, *memdevs)) return false;
     for (const Memdev& memdev : *memdevs) {
       const bool ours = std::any_of(blocks_.begin(), blocks_.end(), [&](const SetupBlock& block) {
-        return object_path(block.idstr) == "/objects/" + memdev.id;
+        return object_id(block.idstr) == memdev.id;
       });
-      if (memdev.share && !ours && !memdev.id.empty())
+      if (memdev.share && !ours && !memdev.id.empty() && ignored(memdev.id))
         return refuse("memory backend " + memdev.id +
                       " is share=on, so it would expect no pages for it: name its file with --ram " +
                       memdev.id + "=PATH, or give it share=off");
@@ -84,10 +102,20 @@ class Setup {
     return true;
   }
 
+  // Whether QEMU would expect no pages for this shared backend.
+  bool ignored(const std::string& id) {
+    if (ignores_anonymous(out_.version)) return true;
+    std::string mem_path;
+    return qmp_
+        .command("qom-get", "{\"path\": " + qmp_quote("/objects/" + id) + ", \"property\": \"mem-path\"}",
+                 mem_path)
+        .empty();
+  }
+
   bool check_block(const SetupBlock& block, const std::vector<Memdev>& memdevs) {
-    const std::string path = object_path(block.idstr);
-    const auto memdev = std::find_if(memdevs.begin(), memdevs.end(),
-                                     [&](const Memdev& known) { return "/objects/" + known.id == path; });
+    const std::string id = object_id(block.idstr);
+    const auto memdev =
+        std::find_if(memdevs.begin(), memdevs.end(), [&](const Memdev& known) { return known.id == id; });
     if (memdev == memdevs.end())
       return refuse("it has no memory backend " + block.idstr + ": give it -object memory-backend-file,id=" +
                     block.idstr + ",share=on,mem-path=" + block.path + " as at the source");
@@ -100,7 +128,7 @@ class Setup {
             memdev->host_nodes.end())
       return refuse("memory backend " + block.idstr + " is bound to other host nodes than node=" +
                     std::to_string(block.node) + " of --ram: make host-nodes= and node= agree");
-    if (!ask("qom-get", "{\"path\": " + qmp_quote(path) + ", \"property\": \"mem-path\"}"))
+    if (!ask("qom-get", "{\"path\": " + qmp_quote("/objects/" + id) + ", \"property\": \"mem-path\"}"))
       return refuse("memory backend " + block.idstr + " is no memory-backend-file");
     const auto mem_path = parse_qmp_string(result_);
     if (!mem_path) return unexpected("qom-get");
@@ -116,7 +144,8 @@ class Setup {
     const auto mtree = parse_qmp_string(result_);
     if (!mtree) return unexpected("human-monitor-command");
     for (const SetupBlock& block : blocks_) {
-      const auto offset = find_region_offset(*mtree, block.idstr);
+      auto offset = find_region_offset(*mtree, block.idstr);
+      if (!offset) offset = find_region_offset(*mtree, object_id(block.idstr));
       if (block.addr) {
         out_.addresses[block.idstr] = *block.addr;
         if (offset && *offset != *block.addr)

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 
 namespace migrx {
 namespace {
@@ -51,6 +53,28 @@ std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::stri
     return nullptr;
   }
   return client;
+}
+
+std::optional<bool> qemu_starts_stopped(std::string_view command_line) {
+  const std::string_view program = command_line.substr(0, command_line.find('\0'));
+  if (program.find("qemu") == std::string_view::npos) return std::nullopt;
+  while (!command_line.empty()) {
+    const std::size_t end = command_line.find('\0');
+    const std::string_view word = command_line.substr(0, end);
+    if (word == "-S" || word == "--S") return true;
+    command_line.remove_prefix(end == std::string_view::npos ? command_line.size() : end + 1);
+  }
+  return false;
+}
+
+std::optional<bool> QmpClient::started_stopped() const {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (::getsockopt(fd_, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.pid <= 0) return std::nullopt;
+  std::ifstream file("/proc/" + std::to_string(peer.pid) + "/cmdline", std::ios::binary);
+  if (!file) return std::nullopt;
+  const std::string command_line{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  return qemu_starts_stopped(command_line);
 }
 
 QmpClient::~QmpClient() {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "loader/handoff/qmp_message.h"
 
@@ -18,9 +20,14 @@ class QmpCommands {
                                             std::string& result) = 0;
   // "10.0.2"
   [[nodiscard]] virtual const std::string& version() const noexcept = 0;
+  // Whether it was started with -S; nullopt: that cannot be seen from here.
+  [[nodiscard]] virtual std::optional<bool> started_stopped() const { return std::nullopt; }
 };
 
 // Control thread, before the migration: its calls block, each for at most kTimeoutMs.
+// command_line: of a process as /proc/PID/cmdline has it, words ended by zeros. nullopt: it is no QEMU's.
+[[nodiscard]] std::optional<bool> qemu_starts_stopped(std::string_view command_line);
+
 class QmpClient final : public QmpCommands {
  public:
   // Connects to the UNIX socket and negotiates. nullptr: `problem` says what to do.
@@ -32,6 +39,8 @@ class QmpClient final : public QmpCommands {
   [[nodiscard]] std::string command(const std::string& name, const std::string& arguments,
                                     std::string& result) override;
   [[nodiscard]] const std::string& version() const noexcept override { return version_; }
+  // From the command line of the process that listens (SO_PEERCRED, /proc/PID/cmdline): QMP does not tell.
+  [[nodiscard]] std::optional<bool> started_stopped() const override;
 
  private:
   // QEMU answers when its main loop comes round; a machine that is just starting takes some time.

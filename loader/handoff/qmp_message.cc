@@ -126,6 +126,11 @@ std::optional<std::string> parse_qmp_member(std::string_view json, const char* m
   return string_in(parse_json(json), member);
 }
 
+bool has_qmp_member(std::string_view json, const char* member) {
+  const Json value = parse_json(json);
+  return value.is_object() && value.contains(member);
+}
+
 std::string qmp_quote(std::string_view text) {
   return dump(Json(text));
 }
@@ -155,12 +160,14 @@ std::optional<uint64_t> find_region_offset(std::string_view mtree, std::string_v
       continue;
     }
     while (!levels.empty() && levels.back().indent >= indent) levels.pop_back();
+    // QEMU leaves out what is not visible: a gap of more than one level hides the parent.
+    const bool parent_shown = levels.empty() || levels.back().indent + 2 == indent;
     const uint64_t parent = levels.empty() ? begin : levels.back().begin;
     std::string_view region = line.substr(kind + 3);
     if (!region.starts_with("alias ")) {
       if (region.ends_with(" [disabled]")) region.remove_suffix(11);
       if (region == name) {
-        if (begin < parent || (found && *found != begin - parent)) return std::nullopt;
+        if (!parent_shown || begin < parent || (found && *found != begin - parent)) return std::nullopt;
         found = begin - parent;
       }
     }

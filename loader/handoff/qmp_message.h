@@ -60,11 +60,13 @@ struct Memdev {
 [[nodiscard]] std::optional<std::string> parse_qmp_string(std::string_view json);
 // The string `member` of an object: query-status, query-migrate.
 [[nodiscard]] std::optional<std::string> parse_qmp_member(std::string_view json, const char* member);
+[[nodiscard]] bool has_qmp_member(std::string_view json, const char* member);
 // "text" as a JSON string, for arguments.
 [[nodiscard]] std::string qmp_quote(std::string_view text);
 
 // HMP `info mtree`: where in its parent region, in bytes, the region `name` begins: QEMU's mr->addr. A region
-// without a parent begins at 0. nullopt: there is no such region, or it stands in several places that differ.
+// without a parent begins at 0. nullopt: there is no such region, its parent is not shown, or it stands in
+// several places that differ.
 [[nodiscard]] std::optional<uint64_t> find_region_offset(std::string_view mtree, std::string_view name);
 
 }  // namespace migrx

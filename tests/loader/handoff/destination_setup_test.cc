@@ -24,11 +24,12 @@ class PlayedQemu final : public QmpCommands {
     return false;
   }
 
+  std::optional<bool> started_stopped() const override { return stopped; }
+
+  std::optional<bool> stopped;
   std::map<std::string, std::string> answers;
   std::vector<std::string> said;
-
- private:
-  const std::string version_ = "10.0.2";
+  std::string version_ = "10.0.2";
 };
 
 class DestinationSetupTest : public ::testing::Test {
@@ -81,6 +82,22 @@ TEST_F(DestinationSetupTest, sets_capabilities_and_begins_to_wait) {
   EXPECT_NE(setup.warnings[0].find("multifd"), std::string::npos);
 }
 
+TEST_F(DestinationSetupTest, a_destination_without_S_is_a_warning) {
+  qemu_.answers["query-migrate-capabilities"] = "[]";
+  qemu_.stopped = true;
+  EXPECT_TRUE(set_up().warnings.empty());
+  qemu_.stopped = false;
+  EXPECT_NE(set_up().warnings.at(0).find("without -S"), std::string::npos);
+}
+
+TEST(QemuStartsStopped, is_a_word_of_its_command_line) {
+  using namespace std::string_view_literals;
+  EXPECT_EQ(qemu_starts_stopped("/usr/bin/qemu-system-x86_64\0-m\0004G\0-S\0"sv), true);
+  EXPECT_EQ(qemu_starts_stopped("qemu-kvm\0-name\0x-S\0-Sx\0"sv), false);
+  EXPECT_EQ(qemu_starts_stopped("socat\0-S\0"sv), std::nullopt);
+  EXPECT_EQ(qemu_starts_stopped(""sv), std::nullopt);
+}
+
 TEST_F(DestinationSetupTest, switchover_ack_as_at_the_source) {
   EXPECT_EQ(set_up(true).problem, "");
   EXPECT_TRUE(qemu_.was_told(R"({"capability": "switchover-ack", "state": true})"));
@@ -121,6 +138,25 @@ TEST_F(DestinationSetupTest, another_shared_backend_is_refused) {
   qemu_.answers["query-memdev"] =
       R"([{"id": "mem", "size": 4096, "share": true}, {"id": "dimm", "size": 4096, "share": true}])";
   expect_refused("--ram dimm=");
+}
+// QEMU 10 sends pages of anonymous shared memory; 7.2 does not.
+TEST_F(DestinationSetupTest, another_shared_backend_without_a_file_depends_on_the_version) {
+  blocks_.clear();
+  qemu_.answers["query-memdev"] = R"([{"id": "memfd", "size": 4096, "share": true}])";
+  qemu_.answers.erase("qom-get");
+  EXPECT_EQ(set_up().problem, "");
+  qemu_.version_ = "7.2.22";
+  EXPECT_NE(set_up().problem.find("memfd"), std::string::npos);
+}
+TEST_F(DestinationSetupTest, a_destination_that_waits_already_is_refused) {
+  qemu_.answers["query-migrate"] = R"({"socket-address": [{"type": "unix", "path": "/x"}]})";
+  expect_refused("waits on a socket already");
+}
+TEST_F(DestinationSetupTest, blocks_behind_a_device_have_their_backends_id_last) {
+  blocks_[0].idstr = "0000:00:05.0/mem";
+  const DestinationSetup setup = set_up();
+  EXPECT_EQ(setup.problem, "");
+  EXPECT_EQ(setup.addresses.at("0000:00:05.0/mem"), 0x2000U);
 }
 TEST_F(DestinationSetupTest, memory_in_another_file_is_refused) {
   qemu_.answers["qom-get"] = "\"/dev/null\"";

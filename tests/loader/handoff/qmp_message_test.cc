@@ -124,6 +124,11 @@ TEST(RegionOffset, is_that_inside_the_parent) {
   EXPECT_FALSE(find_region_offset("", "mem"));
 }
 
+TEST(RegionOffset, a_parent_that_is_not_shown_is_no_answer) {
+  EXPECT_FALSE(find_region_offset("  0-ff (prio 0, i/o): a\n      40-4f (prio 0, ram): x\n", "x"));
+  EXPECT_EQ(find_region_offset("  10-ff (prio 0, i/o): a\n    40-4f (prio 0, ram): x\n", "x"), 0x30U);
+}
+
 TEST(RegionOffset, contradictions_and_nonsense_are_no_answer) {
   EXPECT_FALSE(
       find_region_offset("0-f (prio 0, i/o): a\n  4-7 (prio 0, ram): x\n  8-b (prio 0, ram): x\n", "x"));
