@@ -91,26 +91,35 @@ def _cancel(hand_over):
         hand_over.source.qmp.command("migrate_cancel")
 
 
+def _kill_source(hand_over):
+    hand_over.source.process.kill()
+
+
+def _struck(folder, version, harm, times, seed):
+    """Yields `times` hand-overs, one after the other, each struck by `harm` at a random moment."""
+    need(version)
+    draw = random.Random(seed)
+    for number in range(times):
+        place = os.path.join(folder, str(number))
+        os.mkdir(place)
+        with contextlib.ExitStack() as stack:
+            hand_over = _HandOver(place, version, stack)
+            hand_over.switch_over()
+            time.sleep(draw.uniform(0, 0.25))
+            harm(hand_over)
+            yield hand_over
+
+
 def _sweep(version, harm, times, seed=1):
     def run(folder):
-        need(version)
-        draw = random.Random(seed)
         ends = []
-        for number in range(times):
-            place = os.path.join(folder, str(number))
-            os.mkdir(place)
-            with contextlib.ExitStack() as stack:
-                hand_over = _HandOver(place, version, stack)
-                hand_over.switch_over()
-                time.sleep(draw.uniform(0, 0.25))
-                harm(hand_over)
-                status = hand_over.settle_source()
-                ends.append(status)
-                if status != "completed":
-                    hand_over.expect_only_at_source()
-                elif harm is not _kill_destination:  # That QEMU had the guest, as after any migration.
-                    hand_over.expect_runs_at_destination()
-                    expect_unbroken([hand_over.source.console(), hand_over.destination.console()])
+        for hand_over in _struck(folder, version, harm, times, seed):
+            ends.append(hand_over.settle_source())
+            if ends[-1] != "completed":
+                hand_over.expect_only_at_source()
+            elif harm is not _kill_destination:  # That QEMU had the guest, as after any migration.
+                hand_over.expect_runs_at_destination()
+                expect_unbroken([hand_over.source.console(), hand_over.destination.console()])
         return "seed %d: %s" % (seed, ", ".join(ends))
     return run
 
@@ -118,24 +127,14 @@ def _sweep(version, harm, times, seed=1):
 def _source_dies(version, times, seed=1):
     """The guest is lost with its source unless the destination had all of it: it never runs in part."""
     def run(folder):
-        need(version)
-        draw = random.Random(seed)
         ends = []
-        for number in range(times):
-            place = os.path.join(folder, str(number))
-            os.mkdir(place)
-            with contextlib.ExitStack() as stack:
-                hand_over = _HandOver(place, version, stack)
-                hand_over.switch_over()
-                time.sleep(draw.uniform(0, 0.25))
-                hand_over.source.process.kill()
-                status = hand_over.receiver.wait(90)
-                ends.append("complete" if status == 0 else "failed")
-                if status == 0:
-                    hand_over.expect_runs_at_destination()
-                    expect_unbroken([hand_over.source.console(), hand_over.destination.console()])
-                else:
-                    expect(not console_lines(hand_over.destination.console()), "half a guest ran at the destination")
+        for hand_over in _struck(folder, version, _kill_source, times, seed):
+            ends.append("complete" if hand_over.receiver.wait(90) == 0 else "failed")
+            if ends[-1] == "complete":
+                hand_over.expect_runs_at_destination()
+                expect_unbroken([hand_over.source.console(), hand_over.destination.console()])
+            else:
+                expect(not console_lines(hand_over.destination.console()), "half a guest ran at the destination")
         return "seed %d: %s" % (seed, ", ".join(ends))
     return run
 
