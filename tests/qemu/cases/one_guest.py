@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import threading
 import time
 
 from rig.guest import console_lines, expect_unbroken
@@ -45,16 +46,27 @@ class _HandOver:
 
     def settle_source(self):
         """The source's last word; its connections may have to be reset by the parent of a killed migrx."""
-        deadline = time.monotonic() + 60
-        while True:
-            status = self.source.migration()["status"]
-            if status in _SETTLED:
-                return status
-            expect(time.monotonic() < deadline, "the source's migration is %s for ever", status)
-            if self.receiver.alive():
-                with contextlib.suppress(Exception):
-                    self.network.attach(self.receiver.alive, 1)
-            time.sleep(0.05)
+        settled = threading.Event()
+        # On a thread of its own: a source that is completing does not answer until its connections move.
+        attach = threading.Thread(target=self._keep_attached, args=(settled,))
+        attach.start()
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                status = self.source.migration()["status"]
+                if status in _SETTLED:
+                    return status
+                expect(time.monotonic() < deadline, "the source's migration is %s for ever", status)
+                time.sleep(0.05)
+        finally:
+            settled.set()
+            attach.join()
+
+    def _keep_attached(self, settled):
+        """A killed migrx comes back with a new interface, which a host's network manager would set up."""
+        while not settled.wait(0.1):
+            with contextlib.suppress(Exception):
+                self.network.attach(lambda: self.receiver.alive() and not settled.is_set(), 1)
 
     def expect_runs_at_destination(self):
         expect(self.destination.alive(), "the destination ended: %s", self.destination.log())
