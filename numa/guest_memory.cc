@@ -26,8 +26,6 @@ namespace migrx {
 namespace {
 
 constexpr uint64_t kSmallPage = 4096;
-// Of a private block: a block list that claims much must not make loading stop for long.
-constexpr uint64_t kPopulateMax = 64 << 20;
 
 std::string error_text() {
   return std::strerror(errno);
@@ -270,10 +268,6 @@ std::unique_ptr<PrivateMemory> PrivateMemory::allocate(uint64_t bytes, std::stri
     problem = error_text();
     return nullptr;
   }
-  // Video memory, 4096 pages and most of them zero, often comes last before the guest stops: a page fault for
-  // each one would be downtime. Both calls are hints; without them the memory comes page by page.
-  (void)::madvise(address, bytes, MADV_HUGEPAGE);
-  if (bytes <= kPopulateMax) (void)::madvise(address, bytes, MADV_POPULATE_WRITE);
   return std::unique_ptr<PrivateMemory>(new PrivateMemory(static_cast<std::byte*>(address), bytes));
 }
 

@@ -76,7 +76,8 @@ class GuestMemory {
   bool keep_ = false;
 };
 
-// Memory of this process for a block without a file. Zero until written.
+// Memory of this process for a block without a file. Zero until written; faulted in page by page, by whoever
+// writes, unless populate() did it before.
 class PrivateMemory {
  public:
   [[nodiscard]] static std::unique_ptr<PrivateMemory> allocate(uint64_t bytes, std::string& problem);

@@ -8,6 +8,12 @@
 #include "loader/app/network.h"
 
 namespace migrx {
+namespace {
+
+// Video memory (16 MiB by default) and the firmware of a usual guest.
+constexpr uint64_t kPreparedPrivateBytes = 32ULL << 20;
+
+}  // namespace
 
 GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max,
                          const Lifeline& lifeline)
@@ -51,6 +57,10 @@ void GuestBlocks::prefault(const Placement& placement, Terminal& terminal, const
                     memory->cleared() ? ", old bytes cleared" : ""));
     if (signals.wait(0) != 0) throw SetupError("ended by a signal before the source could connect");
   }
+  const std::string problem = table_.prepare_private(kPreparedPrivateBytes);
+  if (!problem.empty())
+    throw SetupError(fmt::format("no memory for blocks without a file ({} MiB): {}",
+                                 kPreparedPrivateBytes >> 20, problem));
 }
 
 uint64_t GuestBlocks::bytes() const noexcept {

@@ -23,7 +23,7 @@ class GuestBlocks {
   GuestBlocks& operator=(const GuestBlocks&) = delete;
 
   // Faults everything in, with all planned CPUs of each file's node (all of them for files of no node), and
-  // shows progress. Throws SetupError, also when a signal came.
+  // shows progress; and some memory for blocks without a file. Throws SetupError, also when a signal came.
   void prefault(const Placement& placement, Terminal& terminal, const SignalWatch& signals);
 
   [[nodiscard]] BlockTable& table() noexcept { return table_; }

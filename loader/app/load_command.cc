@@ -206,7 +206,9 @@ void add_load_command(CLI::App& app, int& exit_status) {
       ->transform(CLI::AsSizeValue(false));
   command->add_option("--ram", options->ram,
                       "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0]; may repeat");
-  command->add_option("--private-ram-max", options->private_ram_max, "most memory for blocks without a file")
+  command
+      ->add_option("--private-ram-max", options->private_ram_max,
+                   "most memory for blocks without a file (32 MiB of it are prepared before loading)")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
   command->add_option("--capability", options->capabilities,

@@ -86,7 +86,9 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(memory);
   command.add_flag("--unlink", o.unlink, "remove the files that migrx made after success, too")
       ->group(memory);
-  command.add_option("--private-ram-max", o.private_ram_max, "most memory for blocks without a file")
+  command
+      .add_option("--private-ram-max", o.private_ram_max,
+                  "most memory for blocks without a file (32 MiB of it are prepared before loading)")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str()
       ->group(memory);

@@ -190,7 +190,7 @@ void report_blocks(const BlockTable& blocks, Report& report) {
     BlockReport out;
     out.id = block.idstr();
     out.length = block.used_length();
-    out.pages_written = block.written().count();
+    out.pages_written = block.pages_written();
     out.path = block.file_backed() ? blocks.path_of(block) : "";
     out.node = block.node().value();
     out.fresh = block.fresh();

@@ -30,13 +30,13 @@ void ColoRamCache::target_ram(RamBlockList& blocks) noexcept {
   // A page whose mark was taken may hold anything, so zero pages are always written.
   for (std::size_t i = 0; i < blocks.size(); ++i)
     if (const Entry* const entry = entry_of(blocks[i]))
-      blocks[i].set_target({blocks[i].host(), entry->marks.get(), /*untouched_is_zero=*/false});
+      blocks[i].set_target({blocks[i].host(), entry->marks.get(), /*untouched_is_zero=*/false, nullptr});
 }
 
 void ColoRamCache::target_cache(RamBlockList& blocks) noexcept {
   for (std::size_t i = 0; i < blocks.size(); ++i)
     if (const Entry* const entry = entry_of(blocks[i]))
-      blocks[i].set_target({entry->memory->data(), entry->marks.get(), /*untouched_is_zero=*/false});
+      blocks[i].set_target({entry->memory->data(), entry->marks.get(), /*untouched_is_zero=*/false, nullptr});
 }
 
 bool ColoRamCache::move_some(bool to_ram) noexcept {

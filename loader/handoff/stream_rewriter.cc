@@ -19,6 +19,11 @@ constexpr const char* kIgnoreShared = "x-ignore-shared";
 
 // Blocks up to this long are sent as zero beforehand; a longer one would hold RAM up instead of helping it.
 constexpr uint64_t kZeroAheadPagesMax = (uint64_t{64} << 20) / kPageBytes;
+// One page in as many is written at the destination beforehand: QEMU asks for transparent hugepages, of 2
+// MiB, and the first write to one clears all of it. In the first 16 MiB of a block, where its content is.
+constexpr uint64_t kTouchPages = (uint64_t{2} << 20) / kPageBytes;
+constexpr uint64_t kTouchPagesMax = (uint64_t{16} << 20) / kPageBytes;
+constexpr std::array<std::byte, kPageBytes> kNotZero{std::byte{1}};
 
 // Appends QEMU's encodings to a vector: cold parts only.
 class Writer {
@@ -50,6 +55,10 @@ class Writer {
  private:
   std::vector<std::byte>& out_;
 };
+
+bool zero_ahead(const RamBlock& block) noexcept {
+  return block.fresh() && block.pages() <= kZeroAheadPagesMax;
+}
 
 bool all_zero(const std::byte* page) noexcept {
   return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageBytes - 1) == 0;
@@ -136,13 +145,15 @@ StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span
     if (!blocks_[i].file_backed()) {
       first_page_.push_back(private_pages);
       private_pages += blocks_[i].pages();
-      // The destination's own block need not be zero (firmware): zero pages of the stream must be sent on,
-      // too.
+      // The destination's own block need not be zero (firmware), so it must hear of zero pages, too:
+      // beforehand, or as they come.
       RamBlock& block = blocks_[i];
-      block.set_target({block.host(), &block.written(), /*untouched_is_zero=*/false});
+      taken_.push_back(&block.split_written());
+      block.set_target({block.host(), &block.written(), zero_ahead(block), taken_.back()});
       continue;
     }
     first_page_.push_back(0);
+    taken_.push_back(nullptr);
     addresses[blocks_[i].idstr()] = sum;
     sum += blocks_[i].used_length();
   }
@@ -150,7 +161,8 @@ StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span
   for (const BlockEntry& entry : blocks)
     writer.str8(entry.idstr).be64(entry.used_length).be64(addresses[entry.idstr]);
   writer.be64(kEos);
-  pages_.reserve(2 * private_pages);  // a PART that is on its way and END behind it
+  // A PART that is on its way and END behind it.
+  pages_.reserve(2 * private_pages + blocks_.size() * (kTouchPagesMax / kTouchPages));
   known_zero_.assign(private_pages, false);
   return {};
 }
@@ -162,20 +174,26 @@ void StreamRewriter::on_ram_section_end(SectionType type, uint32_t section_id, b
   emit(start_);
   start_.clear();
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    if (blocks_[i].file_backed() || blocks_[i].pages() > kZeroAheadPagesMax) continue;
-    for (uint64_t page = 0; page < blocks_[i].pages(); ++page) add_page(i, page);
+    if (blocks_[i].file_backed() || !zero_ahead(blocks_[i])) continue;
+    for (uint64_t page = 0; page < blocks_[i].pages(); ++page) {
+      const bool in_hugepages = page / kTouchPages < blocks_[i].pages() / kTouchPages;
+      if (in_hugepages && page % kTouchPages == 0 && page < kTouchPagesMax)
+        pages_.push_back({&blocks_[i], page, first_page_[i] + page, PageKind::touched});
+      pages_.push_back({&blocks_[i], page, first_page_[i] + page, PageKind::fresh});
+    }
   }
   pending_ = !pages_.empty();
   (void)pump();  // as far as there is room; the rest when more of the stream comes
 }
 
 void StreamRewriter::add_page(std::size_t block, uint64_t page) noexcept {
-  pages_.push_back({&blocks_[block], page, first_page_[block] + page});
+  pages_.push_back({&blocks_[block], page, first_page_[block] + page, PageKind::loaded});
 }
 
 void StreamRewriter::take_pages() noexcept {
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    if (!blocks_[i].file_backed()) blocks_[i].written().take([&](uint64_t page) { add_page(i, page); });
+    if (taken_[i] != nullptr)
+      blocks_[i].written().take_into(*taken_[i], [&](uint64_t page) { add_page(i, page); });
 }
 
 void StreamRewriter::on_epoch_closed(uint64_t /*k*/) noexcept {
@@ -223,8 +241,9 @@ bool StreamRewriter::pump() noexcept {
 bool StreamRewriter::emit_page(const Page& page) noexcept {
   const std::string& idstr = page.block->idstr();
   if (out_.room() < 8 + 1 + kIdstrMax + kPageBytes) return false;
-  const std::byte* const content = page.block->host() + page.index * kPageBytes;
-  const bool zero = all_zero(content);
+  const std::byte* const content =
+      page.kind == PageKind::touched ? kNotZero.data() : page.block->host() + page.index * kPageBytes;
+  const bool zero = page.kind == PageKind::fresh || (page.kind == PageKind::loaded && all_zero(content));
   if (zero && known_zero_[page.number]) return true;
   known_zero_[page.number] = zero;
   const bool same_block = page.block == last_block_;

@@ -3,13 +3,15 @@
 //
 //   header, configuration (+ x-ignore-shared), OPEN_RETURN_PATH, PING
 //   RAM START: every block with its length and address
-//   RAM PART:  all pages of private blocks (ROMs, video memory) as they are, most of them zero
+//   RAM PART:  all pages of private blocks (ROMs, video memory), as zero, which they are here at first; in
+//   each
+//              hugepage of them one is written first, so that the destination gets its memory now
 //   RAM PART:  those that changed, as each epoch closes, if there are any
 //   RAM END:   those that changed since; then, untouched, everything behind the source's RAM END
 //
 // The first PART is there for the guest's downtime: video memory, 16 MiB of mostly zero pages, often comes
 // last. What is zero at the destination already, which has time for it then, need not be said again behind
-// the guest's stop.
+// the guest's stop, and a zero page that comes for memory never written costs nothing here.
 //
 // What belongs to the fast path (multifd, pages of file-backed blocks, compressed records) never gets here.
 // The destination compares an ignored block's address with its own mr->addr, the offset of the memory region
@@ -57,10 +59,16 @@ class StreamRewriter final : public MainEvents {
   }
 
  private:
+  enum class PageKind : uint8_t {
+    loaded,   // as it lies in memory now
+    fresh,    // zero, and not to be looked at: what comes meanwhile is marked and sent on later
+    touched,  // not zero for a moment, so that the destination has memory behind it; a fresh one follows
+  };
   struct Page {
     const RamBlock* block;
     uint64_t index;   // in the block
     uint64_t number;  // among all pages of private blocks
+    PageKind kind;
   };
 
   void emit(const std::vector<std::byte>& bytes) noexcept;
@@ -78,6 +86,7 @@ class StreamRewriter final : public MainEvents {
   bool footers_ = true;
 
   std::vector<uint64_t> first_page_;  // by block: the number of its first page
+  std::vector<PageBitmap*> taken_;    // by block: its marks that were taken; nullptr for file-backed ones
   std::vector<bool> known_zero_;  // by number: the destination was told that it is zero, and nothing since
 
   // The PART or END being written.

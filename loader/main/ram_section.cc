@@ -325,7 +325,7 @@ void RamSection::set_marks() noexcept {
 void RamSection::zero_page() noexcept {
   const PageTarget& target = current_->block->target();
   ++tally_.zero_pages;
-  if (target.untouched_is_zero && !target.bits->test(page_offset_ / kPageBytes)) {
+  if (target.still_zero(page_offset_ / kPageBytes)) {
     ++tally_.zero_pages_untouched;
     return;
   }

@@ -169,7 +169,7 @@ void MultifdChannel::clear_zero_pages(const MultifdPacket& packet) noexcept {
   uint32_t written = 0;
   for (uint32_t i = packet.normal_pages; i < packet.normal_pages + packet.zero_pages; ++i) {
     const uint64_t page = load_be64(packet.offsets + 8 * std::size_t{i}) / kPageBytes;
-    if (target_.untouched_is_zero && !target_.bits->test(page)) continue;
+    if (target_.still_zero(page)) continue;
     writer_.clear_page(target_.base + page * kPageBytes);
     target_.bits->set(page);
     ++written;

@@ -52,18 +52,31 @@ class PageBitmap {
     return n;
   }
 
-  // Calls visit(page) for every bit set and clears it. Writers may set bits meanwhile; they are seen now or
-  // next time. acquire pairs with set().
+  // Bits set here or in `other`, a bitmap of as many pages.
+  [[nodiscard]] uint64_t count_with(const PageBitmap& other) const noexcept {
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < (pages_ + 63) / 64; ++i)
+      n += static_cast<uint64_t>(std::popcount(words_[i].load(std::memory_order_relaxed) |
+                                               other.words_[i].load(std::memory_order_relaxed)));
+    return n;
+  }
+
+  // Calls visit(page) for every bit set and moves it to `taken`, a bitmap of as many pages. Writers may set
+  // bits meanwhile; they are seen now or next time. acquire pairs with set(), release with a test() of the
+  // cleared bit: whoever sees it clear finds it in `taken`.
   template <class Visit>
-  void take(Visit&& visit) {
+  void take_into(PageBitmap& taken, Visit&& visit) {
     for (uint64_t i = 0; i < (pages_ + 63) / 64; ++i) {
-      if (words_[i].load(std::memory_order_relaxed) == 0) continue;
-      uint64_t bits = words_[i].exchange(0, std::memory_order_acquire);
+      uint64_t bits = words_[i].load(std::memory_order_relaxed);
+      if (bits == 0) continue;
+      taken.words_[i].fetch_or(bits, std::memory_order_relaxed);
+      words_[i].fetch_and(~bits, std::memory_order_acq_rel);
       for (; bits != 0; bits &= bits - 1) visit(i * 64 + static_cast<uint64_t>(std::countr_zero(bits)));
     }
   }
-  // take() in slices: from word `next_word` on, until `words` have been looked at or about `pages` bits taken
-  // (whole words: up to 63 more); all three are moved on. True: the end has been reached.
+  // Calls visit(page) for bits set and clears them, in slices: from word `next_word` on, until `words` have
+  // been looked at or about `pages` bits taken (whole words: up to 63 more); all three are moved on. True:
+  // the end has been reached.
   template <class Visit>
   bool take_some(uint64_t& next_word, uint64_t& words, uint64_t& pages, Visit&& visit) {
     for (const uint64_t count = (pages_ + 63) / 64; next_word < count; ++next_word) {

@@ -26,7 +26,14 @@ inline constexpr std::size_t kIdstrMax = 255;
 struct PageTarget {
   std::byte* base = nullptr;       // page i lies at base + i * kPageBytes
   PageBitmap* bits = nullptr;      // set behind each page written
-  bool untouched_is_zero = false;  // a page whose bit is clear reads as zeros: a zero page need not touch it
+  bool untouched_is_zero = false;  // a page never written reads as zeros: a zero page need not touch it
+  PageBitmap* taken = nullptr;     // what was taken out of `bits`; nullptr: nobody takes
+
+  // A zero page may be left alone: these bytes have been zero since before the first page came.
+  [[nodiscard]] bool still_zero(uint64_t page) const noexcept {
+    // In this order: take_into() adds to `taken` before it clears.
+    return untouched_is_zero && !bits->test(page) && (taken == nullptr || !taken->test(page));
+  }
 };
 
 // Set up by one thread before loading starts; afterwards the names and sizes are constant and workers write
@@ -42,7 +49,7 @@ class RamBlock {
         fresh_(fresh),
         node_(node),
         written_(std::make_unique<PageBitmap>(used_length / kPageBytes)),
-        target_{host, written_.get(), fresh} {}
+        target_{host, written_.get(), fresh, nullptr} {}
 
   [[nodiscard]] const std::string& idstr() const noexcept { return idstr_; }
   [[nodiscard]] std::byte* host() const noexcept { return host_; }
@@ -55,6 +62,17 @@ class RamBlock {
   [[nodiscard]] NodeId node() const noexcept { return node_; }
   // Pages whose bytes came from the stream (a zero page that was skipped is not among them).
   [[nodiscard]] PageBitmap& written() const noexcept { return *written_; }
+
+  // For somebody who sends pages on while others are loaded: from now on written() is what is new since it
+  // was last taken into the bitmap returned. Before the first page.
+  PageBitmap& split_written() {
+    taken_ = std::make_unique<PageBitmap>(pages());
+    return *taken_;
+  }
+  // Distinct pages written, taken or not.
+  [[nodiscard]] uint64_t pages_written() const noexcept {
+    return taken_ == nullptr ? written_->count() : written_->count_with(*taken_);
+  }
 
   [[nodiscard]] const PageTarget& target() const noexcept { return target_; }
   void set_target(const PageTarget& target) noexcept { target_ = target; }
@@ -73,6 +91,7 @@ class RamBlock {
   bool fresh_;
   NodeId node_;
   std::unique_ptr<PageBitmap> written_;
+  std::unique_ptr<PageBitmap> taken_;
   PageTarget target_;
 };
 

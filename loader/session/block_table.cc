@@ -51,17 +51,41 @@ StreamError BlockTable::resolve(std::span<const BlockEntry> entries) {
                                private_bytes_ + entry.used_length, private_bytes_max_, text.c_str());
     }
     std::string problem;
-    auto memory = PrivateMemory::allocate(entry.used_length, problem);
+    std::byte* const memory = private_block(entry.used_length, problem);
     if (memory == nullptr)
       return make_error(ErrorClass::io, 0, "ram block list: private memory", "no memory for block %s: %s",
                         entry.idstr.c_str(), problem.c_str());
-    list_.add(std::make_unique<RamBlock>(entry.idstr, memory->data(), entry.used_length,
+    list_.add(std::make_unique<RamBlock>(entry.idstr, memory, entry.used_length,
                                          /*file_backed=*/false,
                                          /*fresh=*/true, kAnyNode));
     private_bytes_ += entry.used_length;
-    private_memory_.push_back(std::move(memory));
   }
   return {};
+}
+
+std::string BlockTable::prepare_private(uint64_t bytes) {
+  std::string problem;
+  bytes = std::min(bytes, private_bytes_max_) / kPageBytes * kPageBytes;
+  if (bytes == 0) return {};
+  auto memory = PrivateMemory::allocate(bytes, problem);
+  if (memory == nullptr || !memory->populate(kAnyNode, problem)) return problem;
+  prepared_ = memory->data();
+  prepared_left_ = bytes;
+  private_memory_.push_back(std::move(memory));
+  return {};
+}
+
+std::byte* BlockTable::private_block(uint64_t bytes, std::string& problem) {
+  if (bytes <= prepared_left_) {
+    std::byte* const block = prepared_;
+    prepared_ += bytes;
+    prepared_left_ -= bytes;
+    return block;
+  }
+  auto memory = PrivateMemory::allocate(bytes, problem);
+  if (memory == nullptr) return nullptr;
+  private_memory_.push_back(std::move(memory));
+  return private_memory_.back()->data();
 }
 
 }  // namespace migrx

@@ -274,7 +274,7 @@ TEST(MainChannel, a_page_target_switched_at_an_epoch_takes_the_following_pages) 
   rig.events.at_epoch = [&](uint64_t k) {
     if (k != 1) return;
     std::memcpy(cache.data(), rig.events.memory.at("ram")->data(), cache.size());
-    rig.blocks.find("ram")->set_target({cache.data(), &marked, false});
+    rig.blocks.find("ram")->set_target({cache.data(), &marked, false, nullptr});
   };
   ASSERT_EQ(ParseStatus::need_more, rig.feed(b.bytes())) << rig.channel.error().message();
   EXPECT_EQ(first, rig.page_at("ram", 0)) << "guest RAM keeps the state of the checkpoint";

@@ -142,7 +142,7 @@ TEST_F(MultifdChannelTest, pages_follow_the_target_of_the_block) {
   std::vector<std::byte> cache(block().used_length() + 64);
   std::byte* const base = cache.data() + (64 - reinterpret_cast<uintptr_t>(cache.data()) % 64) % 64;
   PageBitmap bits(block().pages());
-  block().set_target({base, &bits, false});
+  block().set_target({base, &bits, false, nullptr});
   Builder b;
   b.init(0);
   b.sync(0);
