@@ -56,6 +56,7 @@ void TcpConnection::open(const TcpHandshake& handshake, uint64_t now_ns) noexcep
   link_ = handshake.link;
   timestamps_ = handshake.timestamps;
   sack_ = handshake.sack;
+  duplicate_acks_due_ = 0;
   send_shift_ = handshake.send_shift;
   receive_shift_ = handshake.receive_shift;
 
@@ -438,6 +439,13 @@ TcpCounter TcpConnection::take_text(const TcpSegment& segment, std::span<Slice> 
     return over_quota ? TcpCounter::over_quota : TcpCounter::in_order;
   }
   ack_now();
+  // RFC 5681 sections 3.2 and 4.2: without SACK the sender learns of a loss from the number of duplicate ACKs
+  // alone, so the burst's one ACK does not do.
+  if (!sack_ && segment.seq > rcv_nxt_) {
+    if (duplicate_ack_ != rcv_nxt_) duplicate_acks_due_ = 0;
+    duplicate_ack_ = rcv_nxt_;
+    if (duplicate_acks_due_ < UINT8_MAX) ++duplicate_acks_due_;
+  }
   if (out_of_order) {
     handoff_.segments.add();
     handoff_.out_of_order.add();

@@ -214,6 +214,9 @@ class TcpConnection {
   bool zero_announced_ = false;
   bool duplicate_pending_ = false;
   SackBlock duplicate_;  // to be reported by D-SACK
+  // Without SACK: duplicate ACKs owed, one for each segment that came beyond the hole at duplicate_ack_.
+  uint8_t duplicate_acks_due_ = 0;
+  SeqNum duplicate_ack_;
   uint32_t challenges_left_ = 0;
   uint64_t challenge_start_ns_ = 0;
   Reassembly reassembly_;

@@ -190,13 +190,17 @@ bool TcpConnection::emit_data(uint64_t now_ns, OutSegment& out) noexcept {
 }
 
 bool TcpConnection::emit_ack(uint64_t now_ns, OutSegment& out) noexcept {
-  const bool due =
-      ack_need_ == AckNeed::burst_end || (ack_need_ == AckNeed::delayed && ack_deadline_ns_ <= now_ns);
+  if (duplicate_acks_due_ > 0 && duplicate_ack_ != rcv_nxt_) duplicate_acks_due_ = 0;  // the hole is filled
+  const bool due = ack_need_ == AckNeed::burst_end || duplicate_acks_due_ > 0 ||
+                   (ack_need_ == AckNeed::delayed && ack_deadline_ns_ <= now_ns);
   if (!due) {
     if (!window_update_due()) return false;
     counters_.add(TcpCounter::window_updates_sent);
   }
+  // An ACK of something new is no duplicate.
+  if (duplicate_acks_due_ > 0 && last_ack_sent_ == rcv_nxt_) --duplicate_acks_due_;
   fill_header(out, tcp_flag::ack, snd_max_, now_ns);
+  if (duplicate_acks_due_ > 0) ack_need_ = AckNeed::burst_end;
   fill_sack(out);
   counters_.add(TcpCounter::acks_sent);
   handoff_.acks_sent.add();

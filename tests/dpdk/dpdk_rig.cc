@@ -275,36 +275,42 @@ uint64_t Receiver::count(PollCounter which) const {
   return sum;
 }
 
-int Receiver::connect_socket(uint16_t port, int& error) const {
+int Receiver::connect_socket(uint16_t port, int& error, const std::string& congestion) const {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   timeval patience{};
   patience.tv_sec = 20;
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   const sockaddr_in address = address_of(options_.network, 2, port);
-  error = connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
+  const auto length = static_cast<socklen_t>(congestion.size());
+  const bool told =
+      congestion.empty() || setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion.data(), length) == 0;
+  error = told && connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
   return fd;
 }
 
 int Receiver::connect_error(uint16_t port) const {
   int error = 0;
-  close(connect_socket(port, error));
+  close(connect_socket(port, error, {}));
   return error;
 }
 
-void Receiver::receive(uint32_t flows, uint64_t bytes) {
+std::vector<SenderInfo> Receiver::receive(uint32_t flows, uint64_t bytes, const SenderOptions& sender) {
   const uint64_t bytes_before = loader_->bytes;
   const uint32_t ended_before = loader_->ended;
   const auto began = steady_clock::now();
   std::vector<std::thread> senders;
   std::vector<std::string> problems(flows);
-  std::atomic<uint32_t> sent_again{0};
+  std::vector<SenderInfo> infos(flows);
   const uint64_t frames_before = count(PollCounter::frames);
   const uint64_t cpu_before_ns = thread_->cpu_ns();
   for (uint32_t flow = 0; flow < flows; ++flow) {
-    senders.emplace_back([this, flow, bytes, &problems, &sent_again] {
+    senders.emplace_back([this, flow, bytes, &problems, &infos, &sender] {
       const Pattern pattern(flow);
       int error = 0;
-      const int fd = connect_socket(kPort, error);
+      // The namespace is this thread's alone, and goes with it.
+      if (sender.netns >= 0 && setns(sender.netns, CLONE_NEWNET) != 0)
+        problems[flow] = std::string("setns: ") + std::strerror(errno);
+      const int fd = connect_socket(kPort, error, sender.congestion);
       if (error != 0) problems[flow] = std::string("connect: ") + std::strerror(error);
       std::byte number[8];
       store_be64(number, flow);
@@ -318,11 +324,12 @@ void Receiver::receive(uint32_t flows, uint64_t bytes) {
       }
       tcp_info info{};
       socklen_t length = sizeof info;
-      if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0) sent_again += info.tcpi_total_retrans;
+      if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0)
+        infos[flow] = {info.tcpi_options, info.tcpi_snd_mss, info.tcpi_total_retrans};
       close(fd);
     });
   }
-  for (std::thread& sender : senders) sender.join();
+  for (std::thread& thread : senders) thread.join();
   const auto deadline = steady_clock::now() + kPatience;
   while (loader_->ended - ended_before < flows && steady_clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -331,6 +338,8 @@ void Receiver::receive(uint32_t flows, uint64_t bytes) {
   EXPECT_EQ(loader_->ended - ended_before, flows);
   EXPECT_EQ(loader_->bytes - bytes_before, flows * (bytes - 8));
   EXPECT_EQ(loader_->wrong, 0U);
+  uint32_t sent_again = 0;
+  for (const SenderInfo& info : infos) sent_again += info.sent_again;
   const uint64_t frames = count(PollCounter::frames) - frames_before;
   const double cpu_ns = static_cast<double>(thread_->cpu_ns() - cpu_before_ns);
   const double bits = static_cast<double>(flows * bytes) * 8;
@@ -338,7 +347,8 @@ void Receiver::receive(uint32_t flows, uint64_t bytes) {
       "%s, MTU %u, %u flows, %u cores: %.2f Gbit/s; receiver: %.0f ns of CPU per frame, %.2f Gbit per "
       "CPU second; %u segments sent again\n",
       options_.devargs.c_str(), options_.mtu, flows, options_.cores, bits * 1e-9 / seconds,
-      cpu_ns / static_cast<double>(frames), bits / cpu_ns, sent_again.load());
+      cpu_ns / static_cast<double>(frames), bits / cpu_ns, sent_again);
+  return infos;
 }
 
 }  // namespace migrx::testing

@@ -52,6 +52,18 @@ struct ReceiverOptions {
   IdleStrategy idle = IdleStrategy::yield;
 };
 
+// Where the sockets of a transfer are made, and what they are told.
+struct SenderOptions {
+  int netns = -1;          // descriptor of a network namespace; -1: this process's
+  std::string congestion;  // TCP_CONGESTION; empty: the namespace's
+};
+// What the kernel says of a sending socket at its end (TCP_INFO).
+struct SenderInfo {
+  uint8_t options = 0;  // TCPI_OPT_*: what both sides agreed to
+  uint32_t mss = 0;     // of what it sends, options not included
+  uint32_t sent_again = 0;
+};
+
 // Poll cores and a loader that only compares, all in one thread.
 class Receiver {
  public:
@@ -60,7 +72,7 @@ class Receiver {
 
   // Sends `bytes` on each of `flows` connections at the same time, from kernel sockets, and returns when all
   // of them have arrived. Each flow gives its number in its first 8 bytes.
-  void receive(uint32_t flows, uint64_t bytes);
+  std::vector<SenderInfo> receive(uint32_t flows, uint64_t bytes, const SenderOptions& sender = {});
   // connect() to `port`: errno, 0 when it succeeds.
   [[nodiscard]] int connect_error(uint16_t port) const;
   [[nodiscard]] DpdkPort& port() { return *port_; }
@@ -73,7 +85,7 @@ class Receiver {
 
  private:
   class Loader;
-  [[nodiscard]] int connect_socket(uint16_t port, int& error) const;
+  [[nodiscard]] int connect_socket(uint16_t port, int& error, const std::string& congestion) const;
   const ReceiverOptions options_;
   std::vector<std::unique_ptr<BufferPool>> pools_;
   std::vector<std::unique_ptr<BufferPool>> tx_pools_;

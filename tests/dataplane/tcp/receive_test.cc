@@ -98,6 +98,23 @@ TEST(TcpEstablished, without_sack_a_hole_is_a_plain_duplicate_ack) {
   peer.hears(ack(1).no_sack());
 }
 
+// RFC 5681 section 3.2: the third duplicate makes the sender repeat; one ACK for a whole burst would leave it
+// to its timer.
+TEST(TcpEstablished, without_sack_each_segment_beyond_a_hole_is_a_duplicate_ack_of_its_own) {
+  auto options = established();
+  options.sack = false;
+  Script peer{options};
+  peer.sends(data(1, "aaaa"));
+  for (uint32_t seq = 9; seq < 21; seq += 4) peer.sends(data(seq, "cccc"));
+  for (int n = 0; n < 4; ++n) peer.hears(ack(5));  // one that is new, three duplicates
+  peer.hears_nothing();
+  peer.sends(data(21, "dddd"));
+  peer.sends(data(5, "bbbb"));  // fills the hole: nothing is owed any more
+  peer.hears(ack(25));
+  peer.hears_nothing();
+  peer.delivered("aaaabbbbccccccccccccdddd");
+}
+
 TEST(TcpEstablished, overlap_with_other_bytes_keeps_the_first_and_is_counted) {
   Script peer{established()};
   peer.sends(data(5, "bbbb"));
