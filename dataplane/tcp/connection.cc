@@ -158,11 +158,6 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
   // First, check sequence number; before it the timestamp (RFC 7323 section 5.3, R1).
   if (!check_timestamp(segment, now_ns, fate)) return fate;
   if (!check_sequence(segment, now_ns, fate)) return fate;
-  if (timestamps_ && segment.has_option(tcp_option::timestamps) && segment.seq <= last_ack_sent_ &&
-      static_cast<int32_t>(segment.ts_val - ts_recent_) >= 0) {
-    ts_recent_ = segment.ts_val;  // R3
-  }
-
   // Second, check the RST bit.
   if (!check_rst(segment, now_ns, fate)) return fate;
 
@@ -176,6 +171,13 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
 
   // Fifth, check the ACK field.
   if (!check_ack(segment, now_ns, fate)) return fate;
+  // R3 of RFC 7323 section 5.3. Departure: not before the acknowledgment has been found good. A stranger who
+  // meets the window's left edge by chance could else set the clock ahead, and the peer's own segments would
+  // all be old from then on.
+  if (timestamps_ && segment.has_option(tcp_option::timestamps) && segment.seq <= last_ack_sent_ &&
+      static_cast<int32_t>(segment.ts_val - ts_recent_) >= 0) {
+    ts_recent_ = segment.ts_val;
+  }
   heard_ns_ = now_ns;
   link_ = segment.link;
   take_ack(segment, now_ns);

@@ -176,6 +176,19 @@ TEST(TcpTimestamps, echo_across_a_hole) {
   peer.hears(ack(13).ecr(1004));
 }
 
+// A stranger may meet the left edge by chance; that his acknowledgment is wrong must come out before his
+// timestamp makes the peer's own segments old.
+TEST(TcpTimestamps, of_a_segment_whose_acknowledgment_is_wrong_is_not_believed) {
+  Script peer{with_timestamps()};
+  peer.sends(data(1, "aaaa").ts(1001).push());
+  peer.hears(ack(5).ecr(1001));
+  EXPECT_EQ(peer.sends(data(3, "XXXX").ack(4'000'000).ts(2'000'000'000)), TcpCounter::ack_unacceptable);
+  EXPECT_EQ(peer.sends(flagged(tcp_flag::rst).seq(7).ts(2'000'000'000)), TcpCounter::rst_challenged);
+  EXPECT_EQ(peer.sends(data(5, "bbbb").ts(1002).push()), TcpCounter::in_order);
+  peer.forget_heard();
+  peer.delivered("aaaabbbb");
+}
+
 TEST(TcpPaws, old_timestamp_is_refused_and_answered) {
   Script peer{with_timestamps()};
   peer.sends(data(1, "aaaa").ts(2000).push());
