@@ -53,7 +53,7 @@ struct ReceiveOptions {
 
   // Limits in seconds; 0: none.
   double identify_timeout_s = 30;
-  double channels_timeout_s = 60;
+  double channels_timeout_s = 75;
   double stall_timeout_s = 60;
 
   // Reporting.

@@ -13,7 +13,7 @@ MultifdChannel::MultifdChannel(const MultifdSession& session, const NodeRouter* 
       writer_(*session.kernels) {}
 
 ChannelName MultifdChannel::name() const noexcept {
-  return {id_ >= 0 ? id_ : ChannelName::kUnknown};
+  return {id() >= 0 ? id() : ChannelName::kUnknown};
 }
 
 MultifdChannel::Step MultifdChannel::fail(const StreamError& error) noexcept {
@@ -92,7 +92,7 @@ MultifdChannel::Step MultifdChannel::on_init(const std::byte* bytes) noexcept {
   MultifdInit init;
   if (const StreamError error = parse_multifd_init(bytes, 0, init)) return fail(error);
   if (const StreamError error = session_.roster->claim(init, 0)) return fail(error);
-  id_ = init.id;
+  id_.store(init.id, std::memory_order_relaxed);
   state_ = State::prefix;
   return Step::again;
 }
@@ -261,7 +261,7 @@ MultifdChannel::Step MultifdChannel::on_pages_done() noexcept {
 
 MultifdChannel::Step MultifdChannel::on_copies_done() noexcept {
   writer_.fence();
-  session_.barrier->arrive(static_cast<uint32_t>(id_), epoch_);
+  session_.barrier->arrive(static_cast<uint32_t>(id()), epoch_);
   counters_.syncs.add();
   state_ = State::barrier;
   return Step::again;

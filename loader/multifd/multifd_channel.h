@@ -15,6 +15,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 
 #include "dataplane/handoff/counter.h"
@@ -67,7 +68,8 @@ class MultifdChannel final : public ChannelParser {
   [[nodiscard]] uint64_t needed_from() noexcept override;
 
   // -1 until the init packet has been accepted.
-  [[nodiscard]] int32_t id() const noexcept { return id_; }
+  // Any thread; -1 before the init packet.
+  [[nodiscard]] int32_t id() const noexcept { return id_.load(std::memory_order_relaxed); }
   // SYNCs that have taken effect.
   [[nodiscard]] uint64_t epoch() const noexcept { return epoch_; }
   [[nodiscard]] const MultifdCounters& counters() const noexcept { return counters_; }
@@ -112,7 +114,7 @@ class MultifdChannel final : public ChannelParser {
   PageWriter writer_;
 
   State state_ = State::init;
-  int32_t id_ = -1;
+  std::atomic<int32_t> id_{-1};
   uint64_t epoch_ = 0;  // also the number of the SYNC that comes next
   uint64_t packet_offset_ = 0;
   uint64_t piece_offset_ = 0;  // of the piece being parsed

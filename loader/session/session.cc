@@ -5,6 +5,14 @@
 #include <utility>
 
 namespace migrx {
+namespace {
+
+uint64_t address_of(const Handoff& connection) noexcept {
+  constexpr uint64_t kKnown = uint64_t{1} << 32;
+  return kKnown | connection.peer_address;
+}
+
+}  // namespace
 
 const char* to_string(SessionState state) noexcept {
   switch (state) {
@@ -124,9 +132,13 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
   return nullptr;
 }
 
+bool Session::is_stranger(const Handoff& connection) const noexcept {
+  const uint64_t source = source_address_.load(std::memory_order_relaxed);
+  return source != 0 && source != address_of(connection);
+}
+
 bool Session::belongs(const Handoff& connection) noexcept {
-  constexpr uint64_t kKnown = uint64_t{1} << 32;
-  const uint64_t theirs = kKnown | connection.peer_address;
+  const uint64_t theirs = address_of(connection);
   uint64_t source = 0;
   return source_address_.compare_exchange_strong(source, theirs, std::memory_order_relaxed) ||
          source == theirs;
@@ -138,10 +150,15 @@ std::string Session::standing() const {
       std::to_string(main_connection() != nullptr ? main_connection()->bytes_received.read() : 0);
   for (uint32_t i = 0; i < multifd_.size(); ++i) {
     const Handoff* const connection = multifd_connection(i);
-    out += connection == nullptr
-               ? ", one multifd channel missing"
-               : ", multifd " + std::to_string(i) + " met " + std::to_string(barrier_.epochs_arrived(i)) +
-                     " at byte " + std::to_string(connection->bytes_received.read());
+    const int32_t id = connection != nullptr ? multifd_[i]->id() : -1;
+    if (connection == nullptr)
+      out += ", one multifd channel missing";
+    else if (id < 0)
+      out += ", one multifd channel without an id";
+    else
+      out += ", multifd " + std::to_string(id) + " met " +
+             std::to_string(barrier_.epochs_arrived(static_cast<uint32_t>(id))) + " at byte " +
+             std::to_string(connection->bytes_received.read());
   }
   return out;
 }

@@ -105,6 +105,8 @@ class Session final : public ChannelDirectory, private MainEvents {
   [[nodiscard]] const MultifdChannel& multifd_channel(uint32_t i) const noexcept { return *multifd_[i]; }
   [[nodiscard]] const FlushBarrier& barrier() const noexcept { return barrier_; }
   [[nodiscard]] const SessionMoments& moments() const noexcept { return moments_; }
+  // It comes from another address than the source's channels; false while nobody knows the source.
+  [[nodiscard]] bool is_stranger(const Handoff& connection) const noexcept;
   // Set with the first configuration section; constant when blocks_known is set.
   [[nodiscard]] const std::string& source_machine() const noexcept { return source_machine_; }
   // Where everybody stands, for a time-out's message: "main at epoch 3, multifd 0 at 4, …".

@@ -120,7 +120,7 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
     }
     // A silent one is still its worker's: the reset comes back to it as the end of the stream.
     // One that has spoken and was not heard yet is no stranger: its worker is late.
-    const bool silent = now_ns - served.since_ns > limits_.identify_ns &&
+    const bool silent = now_ns - served.since_ns > silence_ns_max(served.channel->connection()) &&
                         served.channel->connection().bytes_received.read() < ChannelDirectory::kMagicBytes;
     if (!served.aborted && (silent || served.channel->refused())) {
       served.aborted = served.channel->connection().abort();
@@ -134,6 +134,20 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
     session_.remove_connection(*served.channel);
     served_.erase(served_.begin() + static_cast<std::ptrdiff_t>(i));
   }
+}
+
+uint32_t SessionControl::identified() const noexcept {
+  return session_.multifd_identified() + (session_.main_connection() != nullptr ? 1U : 0U);
+}
+
+// A source since 9.0 says nothing on main before all of its channels are connected (QEMU migration/multifd.c,
+// multifd_send_setup() waits for them), and a SYN that is lost again and again comes after half a minute:
+// while channels are missing, silence is no sign of a stranger. watch_clock() has the time for them.
+uint64_t SessionControl::silence_ns_max(const Handoff& connection) const noexcept {
+  const bool may_wait = session_.channels_expected() > 1 && identified() < session_.channels_expected() &&
+                        !session_.is_stranger(connection);
+  if (!may_wait) return limits_.identify_ns;
+  return limits_.channels_ns == 0 ? UINT64_MAX : limits_.identify_ns + limits_.channels_ns;
 }
 
 void SessionControl::answer_source() {
@@ -174,14 +188,13 @@ const Channel* SessionControl::channel_of(const Handoff* connection) const noexc
 }
 
 void SessionControl::watch_clock(uint64_t now_ns) {
-  const uint32_t identified =
-      session_.multifd_identified() + (session_.main_connection() != nullptr ? 1U : 0U);
-  if (identified == 0) return;
+  const uint32_t here = identified();
+  if (here == 0) return;
   if (setup_since_ns_ == 0) setup_since_ns_ = progress_ns_ = now_ns;
-  if (identified < session_.channels_expected() && limits_.channels_ns > 0 &&
+  if (here < session_.channels_expected() && limits_.channels_ns > 0 &&
       now_ns - setup_since_ns_ > limits_.channels_ns) {
     session_.fail(make_error_values(
-        ErrorClass::mismatch, 0, "session: channels connected", identified, session_.channels_expected(),
+        ErrorClass::mismatch, 0, "session: channels connected", here, session_.channels_expected(),
         "the other channels did not come: make --multifd-channels equal to the source's parameter"));
     return;
   }
@@ -193,8 +206,11 @@ void SessionControl::watch_clock(uint64_t now_ns) {
     const bool broken = channel->end() == StreamEnd::reset || channel->end() == StreamEnd::timed_out;
     // Nobody is through before the first barrier: a source cancelled while it connected.
     const bool begun = session_.barrier().epochs_released() > 0;
-    if (!begun || session_.barrier().main_waits_for(i) ||
-        (broken && session_.state() != SessionState::device_state)) {
+    // Channels stand here as they connected, at the barrier by their ids; one that ended before it had an id
+    // has failed by itself.
+    const int32_t id = session_.multifd_channel(i).id();
+    const bool awaited = id >= 0 && session_.barrier().main_waits_for(static_cast<uint32_t>(id));
+    if (!begun || awaited || (broken && session_.state() != SessionState::device_state)) {
       session_.fail(session_.multifd_channel(i).closed_too_early());
       return;
     }

@@ -20,9 +20,12 @@
 namespace migrx {
 
 struct SessionLimits {
-  uint64_t identify_ns = 30'000'000'000;  // a connection that has not said what it is
-  uint64_t channels_ns = 60'000'000'000;  // between the first channel and the last
-  uint64_t stall_ns = 60'000'000'000;     // channels wait for each other and no byte comes; 0: for ever
+  // A connection that has not said what it is; while channels are missing that much beyond channels_ns.
+  uint64_t identify_ns = 30'000'000'000;
+  // Between the first channel and the last. The last SYN of a Linux source that is lost all the time leaves
+  // 63 s behind its first (tcp_syn_retries 6).
+  uint64_t channels_ns = 75'000'000'000;
+  uint64_t stall_ns = 60'000'000'000;  // channels wait for each other and no byte comes; 0: for ever
   // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
   // lives.
   uint64_t abort_ns = 200'000'000;
@@ -76,6 +79,10 @@ class SessionControl {
   bool send(Bytes message);
   void reset_all();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
+  // Channels that have said what they are, main included.
+  [[nodiscard]] uint32_t identified() const noexcept;
+  // How long this connection may be silent before it is taken for a stranger's.
+  [[nodiscard]] uint64_t silence_ns_max(const Handoff& connection) const noexcept;
   [[nodiscard]] const Channel* channel_of(const Handoff* connection) const noexcept;
 
   Session& session_;

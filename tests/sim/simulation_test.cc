@@ -21,6 +21,14 @@ TEST_P(Seeds, hold_all_properties) {
 }
 INSTANTIATE_TEST_SUITE_P(Simulation, Seeds, ::testing::Range(uint64_t{0}, uint64_t{3}));
 
+// Each of these has failed once, see docs/distrust.md.
+TEST(Simulation, seeds_that_failed_once) {
+  for (const uint64_t seed : {8660U, 23398U, 27087U, 27168U, 45648U, 49902U}) {
+    const RunResult result = run_seed(seed);
+    EXPECT_EQ(result.problem, "") << "replay: scripts/simulate --seed " << seed << "\n" << result.summary;
+  }
+}
+
 TEST(Simulation, a_seed_always_runs_the_same_way) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     const RunResult once = run_seed(seed);

@@ -117,6 +117,7 @@ bool TcpSender::send_new(uint64_t now_ns, std::vector<Packet>& out) {
   const uint64_t allowed = right_edge_ > nxt_ ? right_edge_ - nxt_ : 0;
   const uint64_t congestion = options_.congestion_control ? cwnd_ : UINT64_MAX / 2;
   const uint64_t flying = in_flight();
+  if (timed_out_ && flying > 0) return false;
   const uint64_t open = congestion > flying ? congestion - flying : 0;
   uint64_t n = std::min<uint64_t>(segment_bytes(), end() - nxt_);
   if (options_.uneven_segments && n > 2 && random_.chance(0.3)) n = random_.between(1, n);
@@ -163,7 +164,7 @@ void TcpSender::poll(uint64_t now_ns, std::vector<Packet>& out) {
   uint64_t flying = in_flight();
   for (Sent& run : flight_) {
     if (!run.lost) continue;
-    if (options_.congestion_control && flying >= cwnd_) break;
+    if ((options_.congestion_control && flying >= cwnd_) || (timed_out_ && flying > 0)) break;
     flying += run.end - run.begin;
     run.again = true;
     ++retransmissions;
@@ -224,6 +225,7 @@ void TcpSender::expire(uint64_t now_ns, std::vector<Packet>& out) {
   cwnd_ = segment_bytes();
   cut_anew();  // SACKed runs as well: the receiver may have thrown them away (RFC 2018 section 8)
   recovering_ = false;
+  timed_out_ = true;
   duplicate_acks_ = 0;
   rto_at_ns_ = now_ns + std::min(rto_ns_ << std::min(backoff_, 6U), kRtoMax);
 }
@@ -368,6 +370,7 @@ void TcpSender::take_ack(const TcpSegment& segment, uint64_t now_ns) {
     base_ += gone;
     duplicate_acks_ = 0;
     backoff_ = 0;
+    timed_out_ = false;
     rto_at_ns_ = flight_.empty() ? UINT64_MAX : now_ns + rto_ns_;
     if (recovering_ && una_ >= recover_) recovering_ = false;
     if (recovering_ && !sack_ && !flight_.empty()) flight_.front().lost = true;  // NewReno, RFC 6582

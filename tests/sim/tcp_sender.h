@@ -25,7 +25,7 @@ struct TcpSenderOptions {
   bool timestamps = true;
   bool sack = true;
   bool window_scaling = true;
-  bool congestion_control = true;    // false: whatever the window allows
+  bool congestion_control = true;    // false: whatever the window allows, except behind a time-out
   bool probe_with_data = true;       // a probe of a closed window carries the next byte; false: an old number
   bool uneven_segments = false;      // writes are cut at odd places
   bool detect_black_holes = false;   // repeated time-outs: perhaps the path's MTU has shrunk (RFC 4821)
@@ -137,6 +137,9 @@ class TcpSender {
   uint32_t duplicate_acks_ = 0;
   uint64_t recover_ = 0;  // in recovery until una_ passes this
   bool recovering_ = false;
+  // RFC 6298 section 5.4: behind a time-out the earliest segment goes alone, without congestion control as
+  // well.
+  bool timed_out_ = false;
   uint64_t srtt_ns_ = 0;
   uint64_t rttvar_ns_ = 0;
   uint64_t rto_ns_ = 1'000'000'000;

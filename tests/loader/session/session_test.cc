@@ -412,6 +412,86 @@ TEST_F(SessionTest, a_silent_connection_is_given_up_in_time) {
   EXPECT_TRUE(silent.reset);
 }
 
+// Found by the simulation, seed 49902: a SYN was lost for 31 s, main had to be silent until that channel
+// came, and was reset as a stranger.
+TEST_F(SessionTest, main_may_be_silent_while_channels_are_missing) {
+  SessionLimits limits;
+  limits.identify_ns = 50 * kMs;
+  limits.channels_ns = 500 * kMs;
+  start(2, limits);
+  Wire& main = connect();
+  Wire& first = connect();
+  MultifdStreamBuilder c;
+  c.init(0);
+  first.give(c.bytes, 64);
+  run(400);
+  EXPECT_FALSE(main.reset);
+  MultifdStreamBuilder d;
+  d.init(1);
+  connect().give(d.bytes, 64);
+  run(100);
+  EXPECT_FALSE(main.reset);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  main.give(b.bytes(), 1448);
+  run();
+  EXPECT_FALSE(main.reset);
+  EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
+}
+
+TEST_F(SessionTest, silence_is_bounded_while_channels_are_missing) {
+  SessionLimits limits;
+  limits.identify_ns = 50 * kMs;
+  limits.channels_ns = 200 * kMs;
+  start(1, limits);
+  Wire& silent = connect();
+  run(240);
+  EXPECT_FALSE(silent.reset);
+  run(20);
+  EXPECT_TRUE(silent.reset);
+}
+
+TEST_F(SessionTest, a_silent_connection_of_another_host_is_given_up_while_channels_are_missing) {
+  SessionLimits limits;
+  limits.identify_ns = 50 * kMs;
+  start(2, limits);
+  Wire& first = connect();
+  first.handoff.peer_address = 0x0a4d0001;
+  MultifdStreamBuilder c;
+  c.init(0);
+  first.give(c.bytes, 64);
+  Wire& main = connect();
+  main.handoff.peer_address = 0x0a4d0001;
+  Wire& stranger = connect();
+  stranger.handoff.peer_address = 0x0a4d0009;
+  run(60);
+  EXPECT_TRUE(stranger.reset);
+  EXPECT_FALSE(main.reset);
+}
+
+// Channels connect in any order: who is awaited at the barrier goes by the id.
+TEST_F(SessionTest, the_channel_that_main_waits_for_is_known_by_its_id) {
+  start(2);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  b.ram_part().multifd_flush().ram_close();
+  connect().give(b.bytes(), 1448);
+  for (const uint8_t id : {uint8_t{1}, uint8_t{0}}) {
+    MultifdStreamBuilder c;
+    c.init(id);
+    c.sync(0);
+    if (id == 1) c.sync(1);
+    Wire& wire = connect();
+    wire.give(c.bytes, 64);
+    run();
+    if (id == 0) wire.end(StreamEnd::fin);
+  }
+  run(40);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::truncated);
+  EXPECT_EQ(to_string(session_->error().channel), "multifd 0");
+}
+
 // Found by the simulation: all workers stood still for 35 s, the connections were reset as silent, and then
 // what lay in their rings was loaded. Both guests would have run.
 TEST_F(SessionTest, a_connection_whose_worker_is_late_is_not_given_up) {
