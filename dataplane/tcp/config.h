@@ -18,6 +18,12 @@ struct TcpConfig {
   uint16_t mss = 1460;  // announced: MTU - 40 (RFC 6691); bounds what the peer sends
   // Upper bound of the receive window. The window in force is also bounded by free packet buffers.
   uint32_t window_bytes = 4U << 20;
+  // Windows fit the path: twice what comes at this rate in the round trip that the handshake showed, and no
+  // less than window_least_bytes. More would only stand in queues, the sender's socket buffer among them,
+  // which have to drain while the guest stands still. 0: window_bytes whatever the path; so, too, when the
+  // round trip is unknown.
+  uint64_t path_bytes_per_s = 0;
+  uint32_t window_least_bytes = 1U << 20;
   // Packet buffers (slices) that one connection may hold, in order or not; 0: as many as its Handoff has
   // slots.
   uint32_t buffer_quota = 0;
@@ -66,6 +72,13 @@ struct TcpConfig {
                                             uint32_t segment_bytes) noexcept {
   const uint64_t bytes = uint64_t{buffers / buffers_per_segment(config, segment_bytes)} * segment_bytes;
   return static_cast<uint32_t>(std::min<uint64_t>(bytes, config.window_bytes));
+}
+// The largest window for a path with that round trip in ns; 0: unknown.
+[[nodiscard]] constexpr uint32_t window_for_path(const TcpConfig& config, uint64_t rtt_ns) noexcept {
+  if (config.path_bytes_per_s == 0 || rtt_ns == 0 || rtt_ns > kNsPerSecond) return config.window_bytes;
+  const uint64_t bytes = 2 * (config.path_bytes_per_s / 1'000'000) * (rtt_ns / 1000 + 1);
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(std::max<uint64_t>(bytes, config.window_least_bytes), config.window_bytes));
 }
 // The smallest quota with which a connection makes progress at any time: two full segments, so that a sender
 // in delayed-ACK lockstep is not throttled to one segment per 40 ms, and one buffer for a torn one.

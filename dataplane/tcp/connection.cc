@@ -73,7 +73,7 @@ void TcpConnection::open(const TcpHandshake& handshake, uint64_t now_ns) noexcep
   ack_deadline_ns_ = rto_deadline_ns_ = state_deadline_ns_ = kNever;
   challenges_left_ = config_.challenge_acks_per_second;
   challenge_start_ns_ = now_ns;
-  window_max_ = std::min(config_.window_bytes, 65535U << receive_shift_);
+  window_max_ = std::min(window_for_path(config_, handshake.rtt_ns), 65535U << receive_shift_);
   const uint32_t option_bytes = timestamps_ ? kTimestampOptionBytes : 0;
   segment_bytes_ = 1;
   note_segment_size(std::max(std::min(config_.mss, handshake.send_mss), uint16_t{64}) - option_bytes);

@@ -15,6 +15,8 @@ constexpr uint32_t kSpareConnections = 8;
 // Slots of a hand-off ring when nobody says otherwise. 512 segments of 1448 bytes are 0.7 MiB per connection:
 // several bandwidth-delay products of a rack, and with 8 channels still in the caches of a server CPU.
 constexpr uint32_t kHandoffSlots = 512;
+// 100 Gbit/s: what windows are made for, as far as the slots reach.
+constexpr uint64_t kPathBytesPerSecond = 12'500'000'000;
 constexpr uint32_t kTxBuffers = 1023;  // ACKs of some bursts of every connection
 
 NodeId node_of(const Placement& placement, AgentRole role, uint32_t index) {
@@ -86,7 +88,9 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   for (const std::string& devargs : options.ports)
     needs.rx_descriptors += rx_descriptors_for(devargs, options.mtu, buffer_bytes, 1024);
   uint32_t slots = kHandoffSlots;
-  if (options.window_bytes > 0) {
+  if (options.window_bytes == 0) {
+    tcp.path_bytes_per_s = kPathBytesPerSecond;
+  } else {
     const uint64_t segments = options.window_bytes / tcp.mss + 1;
     slots = static_cast<uint32_t>(
         std::clamp<uint64_t>(segments * buffers_per_segment(tcp, tcp.mss), buffer_quota_min(tcp), 1U << 16));

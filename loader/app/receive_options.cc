@@ -73,7 +73,9 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
                   "minimum is refused)")
       ->group(network);
   command
-      .add_option("--window", o.window_bytes, "largest TCP window per connection in bytes (default: chosen)")
+      .add_option("--window", o.window_bytes,
+                  "largest TCP window per connection in bytes (default: 1 MiB, or more if the round trip "
+                  "asks for it)")
       ->transform(CLI::AsSizeValue(false))
       ->group(network);
   command.add_option("--eal", o.eal, "extra EAL arguments, as one word")->group(network);

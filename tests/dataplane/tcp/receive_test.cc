@@ -187,6 +187,33 @@ TEST(TcpWindow, text_beyond_the_right_edge_is_trimmed) {
   EXPECT_EQ(peer.connection.rcv_nxt(), SeqNum{0xffff'fffb} + 1001);
 }
 
+TEST(TcpWindow, fits_the_round_trip_that_the_handshake_showed) {
+  const auto window = [](uint64_t rtt_ns, uint64_t path_bytes_per_s) {
+    auto options = established();
+    options.rcv_wnd = 1 << 20;
+    options.syn_wnd = 5000;
+    options.scale = 5;
+    options.slots = 2048;
+    options.rtt_ns = rtt_ns;
+    options.config.path_bytes_per_s = path_bytes_per_s;
+    options.config.window_least_bytes = 100'000;
+    Script peer{options};
+    EXPECT_EQ(peer.right_edge(), 5001U);  // what SYN-ACK promised
+    peer.sends(data(1, text(1000)));
+    peer.sends(data(1001, text(1000)));
+    peer.delivered(text(1000) + text(1000));
+    peer.forget_heard();
+    return peer.right_edge() - 2001;
+  };
+  constexpr uint64_t kRate = 1'000'000'000;
+  EXPECT_EQ(window(10'000, kRate), 100'000U);               // the least
+  EXPECT_EQ(window(200'000, kRate), 402'000U);              // two round trips' worth, microseconds rounded up
+  EXPECT_EQ(window(5'000'000, kRate), 1U << 20);            // the most
+  EXPECT_EQ(window(2'000'000'000, 100 * kRate), 1U << 20);  // that was no round trip
+  EXPECT_EQ(window(0, kRate), 1U << 20);                    // unknown: SYN-ACK was sent twice, or a cookie
+  EXPECT_EQ(window(10'000, 0), 1U << 20);                   // the operator's word
+}
+
 TEST(TcpWindow, text_wholly_outside_is_answered_and_dropped) {
   auto options = established();
   options.rcv_wnd = 1000;

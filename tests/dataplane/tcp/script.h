@@ -79,10 +79,12 @@ struct ScriptOptions {
   SeqNum irs{0xffff'fffb};
   SeqNum iss{0xffff'fff0};
   uint32_t rcv_wnd = 65536;
+  uint32_t syn_wnd = 0;  // announced with SYN-ACK; 0: as much of rcv_wnd as can be
   uint32_t snd_wnd = 65535;
   uint32_t slots = 64;  // rounded up to a power of two, minus one, by Handoff
   uint16_t mss = 1000;
   uint8_t scale = 0;
+  uint64_t rtt_ns = 0;  // of the handshake
   bool timestamps = false;
   bool sack = true;
   uint32_t slice_bytes = 0;  // cut payloads into packet buffers of this size; 0: one buffer
@@ -106,7 +108,9 @@ class Script {
     h.sack = options.sack;
     h.ts_recent = 1000;
     h.send_window = options.snd_wnd;
-    h.receive_window = std::min(options.rcv_wnd, 65535U << options.scale);
+    h.receive_window =
+        options.syn_wnd > 0 ? options.syn_wnd : std::min(options.rcv_wnd, 65535U << options.scale);
+    h.rtt_ns = options.rtt_ns;
     connection.open(h, now_);
   }
   ~Script() {
