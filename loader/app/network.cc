@@ -17,6 +17,9 @@ constexpr uint32_t kSpareConnections = 8;
 constexpr uint32_t kHandoffSlots = 512;
 // 100 Gbit/s: what windows are made for, as far as the slots reach.
 constexpr uint64_t kPathBytesPerSecond = 12'500'000'000;
+// This process serves one migration and ends when its connections have: TIME-WAIT lasts as long as a source
+// needs to send its last FIN once more (200 ms in common kernels), and no 4-tuple is used again.
+constexpr uint64_t kTimeWaitNs = 250 * kNsPerMs;
 constexpr uint32_t kTxBuffers = 1023;  // ACKs of some bursts of every connection
 
 NodeId node_of(const Placement& placement, AgentRole role, uint32_t index) {
@@ -79,6 +82,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   TcpConfig tcp;
   tcp.mss = mss_for_mtu(options.mtu);
   tcp.buffer_bytes = buffer_bytes;
+  tcp.time_wait_ns = kTimeWaitNs;
   PoolNeeds needs;
   needs.mtu = options.mtu;
   needs.buffer_bytes = buffer_bytes;
