@@ -21,11 +21,18 @@ uint64_t GuestPlan::stream_bytes(uint32_t c) const noexcept {
   return kMultifdInitBytes + kMultifdHeaderBytes + rounds_ * round_bytes(c);
 }
 
-uint64_t GuestPlan::position_of(uint32_t round, uint64_t i, uint32_t& channel) const noexcept {
-  const uint64_t packet = i / kMultifdPagesMax;
-  channel = static_cast<uint32_t>(packet % channels_);
-  return kMultifdInitBytes + kMultifdHeaderBytes + round * round_bytes(channel) +
-         packet / channels_ * kPacketBytes + kMultifdHeaderBytes + i % kMultifdPagesMax * kPageBytes;
+uint64_t GuestPlan::page_bytes_at(uint32_t channel, uint64_t position, uint64_t& i,
+                                  uint32_t& in_page) const noexcept {
+  i = kNoPage;
+  const uint64_t begin = kMultifdInitBytes + kMultifdHeaderBytes + (rounds_ - 1) * round_bytes(channel);
+  if (position < begin) return begin - position;
+  const uint64_t packet = (position - begin) / kPacketBytes;
+  const uint64_t at = (position - begin) % kPacketBytes;
+  if (packet == packets_of(channel)) return UINT64_MAX;  // the last SYNC
+  if (at < kMultifdHeaderBytes) return kMultifdHeaderBytes - at;
+  i = (packet * channels_ + channel) * kMultifdPagesMax + (at - kMultifdHeaderBytes) / kPageBytes;
+  in_page = static_cast<uint32_t>((at - kMultifdHeaderBytes) % kPageBytes);
+  return kPageBytes - in_page;
 }
 
 std::vector<std::byte> GuestPlan::main_stream() const {
@@ -90,14 +97,22 @@ uint32_t ChannelScript::write(std::byte* out, uint32_t length, Piece* pieces) no
       continue;
     }
     if (page_done_ < sizeof(PageStamp)) {
-      PageStamp stamp;
-      stamp.offset = load_be64(header_.data() + kMultifdFixedBytes + 8 * std::size_t{page_});
-      stamp.epoch = round_;
-      const uint32_t n = std::min(static_cast<uint32_t>(sizeof stamp) - page_done_, length - at);
-      if (n == sizeof stamp)
-        std::memcpy(out + at, &stamp, sizeof stamp);
-      else
+      const uint64_t offset = load_be64(header_.data() + kMultifdFixedBytes + 8 * std::size_t{page_});
+      const uint64_t epoch = round_;
+      const PageStamp fresh;
+      const uint32_t n = std::min(static_cast<uint32_t>(sizeof fresh) - page_done_, length - at);
+      if (n == sizeof fresh) {
+        // Field by field: a struct put together on the stack and copied by wider loads would wait there until
+        // all earlier stores have left the core.
+        std::memcpy(out + at, &fresh.block, sizeof fresh.block);
+        std::memcpy(out + at + offsetof(PageStamp, offset), &offset, sizeof offset);
+        std::memcpy(out + at + offsetof(PageStamp, epoch), &epoch, sizeof epoch);
+      } else {
+        PageStamp stamp;
+        stamp.offset = offset;
+        stamp.epoch = epoch;
         std::memcpy(out + at, reinterpret_cast<const std::byte*>(&stamp) + page_done_, n);
+      }
       pieces[count++] = {static_cast<uint16_t>(at), static_cast<uint16_t>(n)};
       page_done_ += n;
       at += n;

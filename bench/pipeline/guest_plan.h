@@ -46,8 +46,11 @@ class GuestPlan {
   }
   // Bytes of channel `c` in all.
   [[nodiscard]] uint64_t stream_bytes(uint32_t c) const noexcept;
-  // Position in its channel's stream of the page that stands i-th in a round, and that channel.
-  [[nodiscard]] uint64_t position_of(uint32_t round, uint64_t i, uint32_t& channel) const noexcept;
+  static constexpr uint64_t kNoPage = UINT64_MAX;
+  // What stands at `position` of a channel's stream: the page that is i-th in the last round, from its byte
+  // `in_page` on; or, with i == kNoPage, something else. Returns the bytes until that changes, at least 1.
+  [[nodiscard]] uint64_t page_bytes_at(uint32_t channel, uint64_t position, uint64_t& i,
+                                       uint32_t& in_page) const noexcept;
   // The main channel's whole stream.
   [[nodiscard]] std::vector<std::byte> main_stream() const;
 

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "bench/pipeline/guest_plan.h"
+#include "bench/pipeline/replay_check.h"
 #include "bench/pipeline/replay_port.h"
 #include "dataplane/agent_thread.h"
 #include "dataplane/poll_core.h"
@@ -146,38 +147,6 @@ class Limits final : public Agent {
   const HugeRegion& guest_;
   const ReplayPort& port_;
 };
-
-// Every byte of guest RAM against what the source must have sent last.
-std::string verify(const GuestPlan& plan, const ReplayPort& port, const std::byte* guest) {
-  const uint32_t segment = port.segment_bytes();
-  const uint32_t round = plan.rounds() - 1;
-  std::vector<std::byte> expected(kPageBytes);
-  for (uint64_t i = 0; i < plan.pages(); ++i) {
-    const uint64_t page = plan.page_at(round, i);
-    uint32_t channel = 0;
-    const uint64_t begin = plan.position_of(round, i, channel);
-    for (uint32_t at = 0; at < kPageBytes;) {
-      const auto j = static_cast<uint32_t>((begin + at) % segment);
-      const uint32_t n = std::min(segment - j, kPageBytes - at);
-      std::memcpy(expected.data() + at, port.pattern() + j, n);
-      const uint64_t stamp = ReplayPort::segment_stamp(channel, begin + at - j);
-      if (j < sizeof stamp)
-        std::memcpy(expected.data() + at, reinterpret_cast<const std::byte*>(&stamp) + j,
-                    std::min<std::size_t>(sizeof stamp - j, n));
-      at += n;
-    }
-    PageStamp stamp;
-    stamp.offset = page * kPageBytes;
-    stamp.epoch = round;
-    std::memcpy(expected.data(), &stamp, sizeof stamp);
-    const std::byte* const got = guest + page * kPageBytes;
-    if (std::memcmp(expected.data(), got, kPageBytes) == 0) continue;
-    uint32_t at = 0;
-    while (expected[at] == got[at]) ++at;
-    return "page " + std::to_string(page) + " differs from byte " + std::to_string(at) + " on";
-  }
-  return {};
-}
 
 struct Receiver {
   Receiver(const PipelineOptions& options, const GuestPlan& plan, ReplayPort& port,
@@ -343,7 +312,7 @@ PipelineResult run_pipeline(const PipelineOptions& options) {
   else if (!receiver.control->over() || receiver.destination.verdict() != Verdict::accepted)
     result.problem = "it did not come to an end: " + receiver.session->standing();
   else
-    result.problem = verify(plan, port, guest.data());
+    result.problem = check_guest(plan, port, guest.data());
   if (result.problem.empty() && result.dropped > 0)
     result.problem = std::to_string(result.dropped) + " segments or ACKs were dropped";
   for (Handoff* const connection : receiver.connections) connection->retire();

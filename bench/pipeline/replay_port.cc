@@ -19,6 +19,7 @@ constexpr uint32_t kIss = 0xffff'0000;  // every stream wraps early
 constexpr uint8_t kOurShift = 7;
 constexpr uint16_t kFirstPort = 20000;
 constexpr uint32_t kWireOverhead = 24;  // preamble 8, frame check sequence 4, gap 12
+constexpr uint32_t kNoBuffer = UINT32_MAX;
 constexpr uint64_t kBurstsPerMs = 512;  // of the source's clock: about what 32 segments take at these rates
 
 bool reaches(uint32_t a, uint32_t b) {
@@ -45,6 +46,7 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
       pattern_(segment_bytes_),
       memory_(std::size_t{options.buffers} * stride_of(options.mtu)),
       connections_(plan.channels() + 1),
+      stride_(stride_of(options.mtu)),
       tx_(kTxFrames) {
   if (options.mtu < 576 || options.mtu > 9000) throw std::invalid_argument("the MTU must be 576 to 9000");
   if (options.run == 0) throw std::invalid_argument("a run is one segment at least");
@@ -60,9 +62,9 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
   free_mask_ = capacity - 1;
   free_.resize(capacity);
   for (uint32_t i = 0; i < options.buffers; ++i) {
-    auto* const buffer = new (memory_.data() + std::size_t{i} * stride_of(options.mtu)) Buffer;
-    std::memcpy(data_of(buffer) + kHeaderBytes, pattern_.data(), pattern_.size());
-    free_[free_tail_++] = buffer;
+    std::memset(data_of(i), 0, kHeaderBytes);
+    fill_fresh(i, {data_of(i) + kHeaderBytes, segment_bytes_});
+    free_[free_tail_++] = i;
   }
   for (uint32_t i = 0; i < connections_.size(); ++i) {
     Connection& connection = connections_[i];
@@ -75,9 +77,19 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
       connection.bytes = main_stream_.size();
     }
   }
+  std::size_t segments = 0;
+  for (const Connection& connection : connections_)
+    segments += (connection.bytes + segment_bytes_ - 1) / segment_bytes_;
+  uses_.resize(segments);
 }
 
 ReplayPort::~ReplayPort() = default;
+
+void ReplayPort::fill_fresh(uint32_t i, MutableBytes payload) const noexcept {
+  std::memcpy(payload.data(), pattern_.data(), payload.size());
+  const uint64_t number = (uint64_t{i} + 1) * 0x9e37'79b9'7f4a'7c15U;
+  std::memcpy(payload.data(), &number, sizeof number);
+}
 
 EthernetAddress ReplayPort::mac() const noexcept {
   return mac_of(2);
@@ -108,23 +120,16 @@ OutSegment ReplayPort::outgoing(const Connection& connection) const noexcept {
   return out;
 }
 
-// What will be written soon lies in the cache of the core that read it last.
+// What will be written soon lies in the cache of the core that read it last, or in L3.
 void ReplayPort::look_ahead() noexcept {
-  constexpr uint32_t kFar = 24, kNear = 12;
-  __builtin_prefetch(free_[(free_head_ + kFar) & free_mask_], 1);
-  if (free_tail_ - free_head_ <= kNear) return;
-  Buffer* const next = free_[(free_head_ + kNear) & free_mask_];
-  std::byte* const data = data_of(next);
-  __builtin_prefetch(data, 1);
-  __builtin_prefetch(data + 64, 1);
-  for (uint32_t i = 0; i < next->pieces; ++i)
-    __builtin_prefetch(data + kHeaderBytes + next->piece[i].begin, 1);
+  constexpr uint32_t kAhead = 16;
+  __builtin_prefetch(data_of(free_[(free_head_ + kAhead) & free_mask_]), 1);
 }
 
-ReplayPort::Buffer* ReplayPort::take() noexcept {
+uint32_t ReplayPort::take() noexcept {
   if (free_head_ == free_tail_) {
     ++counters_.no_buffer;
-    return nullptr;
+    return kNoBuffer;
   }
   look_ahead();
   return free_[free_head_++ & free_mask_];
@@ -139,8 +144,8 @@ bool ReplayPort::sendable(const Connection& connection) const noexcept {
   return reaches(connection.edge, connection.next + length);
 }
 
-void ReplayPort::finish_frame(std::byte* data, uint32_t length, Buffer* buffer, Frame& out) noexcept {
-  out.buffer = buffer;
+void ReplayPort::finish_frame(std::byte* data, uint32_t length, Frame& out) noexcept {
+  out.buffer = data;
   out.data = data;
   out.data_len = out.frame_len = length;
   out.nb_segs = 1;
@@ -159,38 +164,24 @@ void ReplayPort::make_header(Connection& connection) noexcept {
   std::memcpy(connection.header.data(), frame.data(), kHeaderBytes);
 }
 
-// The pattern, where the last use of the buffer left something else.
-void ReplayPort::mend(Buffer* buffer) noexcept {
-  std::byte* const payload = data_of(buffer) + kHeaderBytes;
-  for (uint32_t i = 0; i < buffer->pieces; ++i) {
-    const ChannelScript::Piece piece = buffer->piece[i];
-    if (piece.length == sizeof(PageStamp))
-      std::memcpy(payload + piece.begin, pattern_.data() + piece.begin, sizeof(PageStamp));
-    else
-      std::memcpy(payload + piece.begin, pattern_.data() + piece.begin, piece.length);
-  }
-  buffer->pieces = 0;
-}
-
-void ReplayPort::present(Connection& connection, uint32_t index, Buffer* buffer, Frame& out) noexcept {
+void ReplayPort::present(Connection& connection, uint32_t index, uint32_t buffer, Made& out) noexcept {
   std::byte* const data = data_of(buffer);
   std::byte* const payload = data + kHeaderBytes;
   const auto length =
       static_cast<uint32_t>(std::min<uint64_t>(segment_bytes_, connection.bytes - connection.sent));
-  mend(buffer);
-  std::memcpy(data, connection.header.data(), kHeaderBytes);
+  std::memcpy(data, connection.header.data(), kHeaderWritten);
   store_be16(data + 16, static_cast<uint16_t>(kHeaderBytes - 14 + length));
   store_be32(data + 38, connection.next);
   store_be32(data + 58, now_ms_);
-  store_be32(data + 62, connection.ts_echo);
+  store_be16(data + 62, static_cast<uint16_t>(connection.ts_echo >> 16));
+  uses_[use_count_].connection = index & 0xff;
+  uses_[use_count_++].buffer = buffer & 0xff'ffff;
   if (connection.script != nullptr) {
-    const uint64_t stamp = segment_stamp(index, connection.sent);
-    std::memcpy(payload, &stamp, sizeof stamp);  // never mended: every segment has one
-    buffer->pieces = connection.script->write(payload, length, buffer->piece.data());
+    out.pieces = connection.script->write(payload, length, out.piece.data());
   } else {
     std::memcpy(payload, main_stream_.data() + connection.sent, length);
-    buffer->piece[0] = {0, static_cast<uint16_t>(length)};
-    buffer->pieces = 1;
+    out.piece[0] = {0, static_cast<uint16_t>(length)};
+    out.pieces = 1;
     if (connection.sent + length == connection.bytes) data[47] |= std::byte{tcp_flag::psh};
   }
   connection.next += length;
@@ -207,11 +198,11 @@ void ReplayPort::present(Connection& connection, uint32_t index, Buffer* buffer,
     sum.add({data + 34, tcp_length});
     store_be16(data + 50, sum.checksum());
   }
-  finish_frame(data, kHeaderBytes + length, buffer, out);
+  finish_frame(data, kHeaderBytes + length, out.frame);
 }
 
 // SYN and FIN.
-bool ReplayPort::control_frame(Connection& connection, Frame& out) noexcept {
+bool ReplayPort::control_frame(Connection& connection, Made& out) noexcept {
   const bool open = connection.state == Connection::State::closed;
   const bool close =
       connection.state == Connection::State::established && connection.sent == connection.bytes && gate_open_;
@@ -230,30 +221,26 @@ bool ReplayPort::control_frame(Connection& connection, Frame& out) noexcept {
     segment.ack = SeqNum{load_be32(connection.header.data() + 42)};
     connection.state = Connection::State::fin_sent;
   }
-  Buffer* const buffer = take();
-  if (buffer == nullptr) return false;
-  mend(buffer);
-  std::byte* const data = data_of(buffer);
+  const uint32_t buffer = take();
+  if (buffer == kNoBuffer) return false;
+  std::byte* const data = data_of(buffer) - kControlEarlier;
   const uint32_t length = build_segment(segment, {data, buffer_bytes()}, TxChecksum::full);
-  // Options of a SYN reach beyond the headers of data.
-  buffer->piece[0] = {0, 32};
-  buffer->pieces = 1;
+  out.pieces = 0;
   ++connection.next;
   ++settled_;
-  finish_frame(data, length, buffer, out);
+  finish_frame(data, length, out.frame);
   return true;
 }
 
 // Those of the turn before: stores must have left the core before their lines can.
 void ReplayPort::demote_made() noexcept {
   for (; demoted_ != ready_tail_; ++demoted_) {
-    auto* const buffer = static_cast<Buffer*>(ready_[demoted_ % kReady].buffer);
-    std::byte* const data = data_of(buffer);
+    const Made& made = ready_[demoted_ % kReady];
+    auto* const data = static_cast<std::byte*>(made.frame.buffer);
     _cldemote(data);
-    _cldemote(data + 64);
-    for (uint32_t i = 0; i < buffer->pieces; ++i)
-      for (uint32_t at = 0; at < buffer->piece[i].length; at += 64)
-        _cldemote(data + kHeaderBytes + buffer->piece[i].begin + at);
+    for (uint32_t i = 0; i < made.pieces; ++i)
+      for (uint32_t at = 0; at < made.piece[i].length; at += 64)
+        _cldemote(data + kHeaderBytes + made.piece[i].begin + at);
   }
 }
 
@@ -264,17 +251,17 @@ uint32_t ReplayPort::make_frames() noexcept {
   uint32_t looked = 0;
   while (ready_tail_ - ready_head_ < kReady && looked <= total) {
     Connection& connection = connections_[turn_];
-    Frame& frame = ready_[ready_tail_ % kReady];
+    Made& made = ready_[ready_tail_ % kReady];
     if (run_left_ > 0 && sendable(connection)) [[likely]] {
-      Buffer* const buffer = take();
-      if (buffer == nullptr) break;
-      present(connection, turn_, buffer, frame);
+      const uint32_t buffer = take();
+      if (buffer == kNoBuffer) break;
+      present(connection, turn_, buffer, made);
       ++ready_tail_;
       --run_left_;
       looked = 0;
       continue;
     }
-    if (settled_ < 2 * total && control_frame(connection, frame)) {
+    if (settled_ < 2 * total && control_frame(connection, made)) {
       ++ready_tail_;
       continue;
     }
@@ -289,7 +276,7 @@ uint32_t ReplayPort::rx_burst(std::span<Frame> out) noexcept {
   const uint64_t start = __rdtsc();
   if (++bursts_ % kBurstsPerMs == 0) ++now_ms_;
   const auto count = static_cast<uint32_t>(std::min<std::size_t>(out.size(), ready_tail_ - ready_head_));
-  for (uint32_t i = 0; i < count; ++i) out[i] = ready_[ready_head_++ % kReady];
+  for (uint32_t i = 0; i < count; ++i) out[i] = ready_[ready_head_++ % kReady].frame;
   const uint32_t made = make_frames();
   // The source pays for its own stores: those that wait for lines would be paid for by whoever comes next.
   if (made > 0) _mm_mfence();
@@ -307,7 +294,10 @@ uint32_t ReplayPort::unchain(const Frame& frame, std::span<Slice> out) noexcept 
 }
 
 void ReplayPort::free_bulk(std::span<void* const> buffers) noexcept {
-  for (void* const buffer : buffers) free_[free_tail_++ & free_mask_] = static_cast<Buffer*>(buffer);
+  for (void* const buffer : buffers) {
+    const auto offset = static_cast<uint64_t>(static_cast<std::byte*>(buffer) - memory_.data());
+    free_[free_tail_++ & free_mask_] = static_cast<uint32_t>(offset / 64) / (stride_ / 64);
+  }
 }
 
 bool ReplayPort::adopt(const Frame& foreign, Frame& own) noexcept {
@@ -354,7 +344,7 @@ void ReplayPort::on_answer(const std::byte* data, uint32_t length) noexcept {
   if ((flags & tcp_flag::syn) != 0) {
     TcpSegment segment;
     if (parse_segment({data, length}, length, segment) != WireCounter::segment_ok) return;
-    connection.ts_echo = segment.ts_val;
+    connection.ts_echo = segment.ts_val & kEchoMask;
     connection.acked = ack;
     connection.edge = ack + window;  // never scaled in a SYN: RFC 7323 section 2.2
     connection.state = Connection::State::established;
@@ -363,7 +353,7 @@ void ReplayPort::on_answer(const std::byte* data, uint32_t length) noexcept {
     connection.shift = segment.window_scale;
     return;
   }
-  connection.ts_echo = load_be32(data + 58);
+  connection.ts_echo = load_be32(data + 58) & kEchoMask;
   if (reaches(ack, connection.acked)) {
     connection.acked = ack;
     connection.edge = ack + (window << connection.shift);

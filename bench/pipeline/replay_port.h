@@ -3,14 +3,17 @@
 //
 // It is a TCP peer as far as a loss-free wire needs one: handshake, sequence numbers, timestamps, and it
 // sends no byte beyond the window that the receiver's ACKs announce. Payload is not copied: a buffer holds a
-// fixed pattern, and making a frame writes its headers and what is the stream's own (packet headers, page
-// stamps). Frames are made some way ahead of the receiver, as a device fills its descriptors, and then sent
-// away from the first levels of cache. What that costs is measured apart (source_cycles), for at a real port
-// the device does it.
+// pattern and its own number, and making a frame writes one line of headers and what is the stream's own
+// (packet headers, page stamps), and nothing else: lines that the receiver read last are dear, and a device
+// would not make this core pay for them. What a buffer's earlier uses left in it is sent again; which buffer
+// bore which segment is noted (uses()), so that replay_check.h can tell afterwards what was sent. Frames are
+// made some way ahead of the receiver, as a device fills its descriptors, and then sent away from the first
+// levels of cache. What that costs is measured apart (source_cycles), for at a real port the device does it.
 #pragma once
 
 #include <array>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "bench/pipeline/guest_plan.h"
@@ -44,13 +47,15 @@ class ReplayPort final : public PortQueue {
   [[nodiscard]] static uint32_t buffer_bytes_of(uint32_t mtu) noexcept;
   // From one buffer to the next.
   [[nodiscard]] static uint32_t stride_of(uint32_t mtu) noexcept;
-  // The byte that a segment bears at offset j of its payload where nothing was written.
-  [[nodiscard]] std::byte pattern(uint32_t j) const noexcept { return pattern_[j]; }
-  [[nodiscard]] const std::byte* pattern() const noexcept { return pattern_.data(); }
-  // What stands at the begin of each segment's payload, page stamps and headers excepted.
-  [[nodiscard]] static uint64_t segment_stamp(uint32_t channel, uint64_t position) noexcept {
-    return (uint64_t{channel} << 48 ^ position) * 0x9e37'79b9'7f4a'7c15U;
-  }
+  // Segments in the order in which they were made: which connection's, in which buffer.
+  struct Use {
+    uint32_t connection : 8;  // channels() is main
+    uint32_t buffer : 24;
+  };
+  static_assert(sizeof(Use) == 4);
+  [[nodiscard]] std::span<const Use> uses() const noexcept { return {uses_.data(), use_count_}; }
+  // What stood in the payload of buffer i before its first use.
+  void fill_fresh(uint32_t i, MutableBytes payload) const noexcept;
 
   // The payload of packet buffer i, for measuring what copying alone takes.
   [[nodiscard]] Bytes payload(uint32_t i) const noexcept {
@@ -101,15 +106,15 @@ class ReplayPort final : public PortQueue {
   static constexpr uint16_t kListenPort = 4444;
 
  private:
-  // In front of each buffer's frame, where DPDK has its rte_mbuf: what the last presentation left in the
-  // pattern.
-  struct Buffer {
-    uint32_t pieces = 0;
-    std::array<ChannelScript::Piece, ChannelScript::kPiecesMax> piece;
-  };
+  // In front of each buffer's frame, where DPDK has its rte_mbuf and headroom.
   static constexpr uint32_t kHeadroom = 256;
-  static_assert(sizeof(Buffer) <= 64);
   static constexpr uint32_t kHeaderBytes = 14 + 20 + 32;
+  // Of these, what is written for each segment: one line. The rest is the lower half of TSecr, which is
+  // always 0: this source echoes its peer's clock in steps of a minute, and nobody measures anything by it.
+  static constexpr uint32_t kHeaderWritten = 64;
+  static constexpr uint32_t kEchoMask = 0xffff'0000;
+  // The frames of SYN and FIN begin a line earlier, so that they end before the payload.
+  static constexpr uint32_t kControlEarlier = 64;
 
   struct Connection {
     enum class State : uint8_t { closed, syn_sent, established, fin_sent };
@@ -127,18 +132,25 @@ class ReplayPort final : public PortQueue {
     std::unique_ptr<ChannelScript> script;         // null: main
   };
 
-  [[nodiscard]] static std::byte* data_of(Buffer* buffer) noexcept {
-    return reinterpret_cast<std::byte*>(buffer) + kHeadroom;
+  // A frame, and what was written into its payload.
+  struct Made {
+    Frame frame;
+    uint32_t pieces = 0;
+    std::array<ChannelScript::Piece, ChannelScript::kPiecesMax> piece;
+  };
+
+  [[nodiscard]] std::byte* data_of(uint32_t buffer) const noexcept {
+    return memory_.data() + std::size_t{buffer} * stride_ + kHeadroom;
   }
-  [[nodiscard]] Buffer* take() noexcept;
+  // kNoBuffer: none is free.
+  [[nodiscard]] uint32_t take() noexcept;
   void look_ahead() noexcept;
   uint32_t make_frames() noexcept;
   void demote_made() noexcept;
   [[nodiscard]] bool sendable(const Connection& connection) const noexcept;
-  void mend(Buffer* buffer) noexcept;
-  void present(Connection& connection, uint32_t index, Buffer* buffer, Frame& out) noexcept;
-  void finish_frame(std::byte* data, uint32_t length, Buffer* buffer, Frame& out) noexcept;
-  [[nodiscard]] bool control_frame(Connection& connection, Frame& out) noexcept;
+  void present(Connection& connection, uint32_t index, uint32_t buffer, Made& out) noexcept;
+  void finish_frame(std::byte* data, uint32_t length, Frame& out) noexcept;
+  [[nodiscard]] bool control_frame(Connection& connection, Made& out) noexcept;
   void make_header(Connection& connection) noexcept;
   void on_answer(const std::byte* data, uint32_t length) noexcept;
   [[nodiscard]] OutSegment outgoing(const Connection& connection) const noexcept;
@@ -149,7 +161,8 @@ class ReplayPort final : public PortQueue {
   std::vector<std::byte> pattern_;
   HugeRegion memory_;
   std::vector<Connection> connections_;  // the last one is main
-  std::vector<Buffer*> free_;            // first in, first out: every buffer is used before one is used again
+  const uint32_t stride_;                // bytes from one buffer to the next
+  std::vector<uint32_t> free_;           // first in, first out: every buffer is used before one is used again
   uint64_t free_head_ = 0;
   uint64_t free_tail_ = 0;
   uint64_t free_mask_ = 0;
@@ -159,10 +172,12 @@ class ReplayPort final : public PortQueue {
   bool gate_open_ = false;
   // Made and not yet given: [ready_head_, ready_tail_). Those before demoted_ have been sent away.
   static constexpr uint32_t kReady = 128;
-  std::array<Frame, kReady> ready_;
+  std::array<Made, kReady> ready_;
   uint32_t ready_head_ = 0;
   uint32_t ready_tail_ = 0;
   uint32_t demoted_ = 0;
+  std::vector<Use> uses_;
+  std::size_t use_count_ = 0;
   uint32_t now_ms_ = 1;
   uint64_t bursts_ = 0;
 
