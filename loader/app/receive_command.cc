@@ -175,9 +175,11 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     ColoWatch colo_watch;
     while (!control.over()) {
       const uint32_t work = control.do_work(monotonic_ns());
-      // The destination's bytes go through this loop: behind RAM every tenth of a millisecond counts as
-      // downtime.
-      const int pause_us = work > 0 ? 0 : session.state() == SessionState::device_state ? 50 : 500;
+      // The destination's bytes go through this loop: once the guest stands still every tenth of a millisecond
+      // counts as downtime.
+      const SessionState state = session.state();
+      const bool stopped = state == SessionState::switchover || state == SessionState::device_state;
+      const int pause_us = work > 0 ? 0 : stopped ? 50 : 500;
       const int signal = signals.wait(pause_us);
       if (signal == SIGUSR1) {
         terminal.warn(control.fail_over() ? "SIGUSR1: failover to the last finished checkpoint"
