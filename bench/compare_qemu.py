@@ -5,6 +5,9 @@
 kernel's share of TCP/IP; migrx one thread for poll core and loader. Cases take turns, repetition after repetition, and
 every run ends with a comparison of RAM with the image. Needs root, a built migrx and QEMU 10 with multifd.
 
+The cases migrx-replay-* are migrx without a virtual port and without the checksum in software, which a device would
+do: bench/pipeline, one thread for poll core and loader, frames in memory; what its source costs is left out.
+
 What is counted, per GiB of guest RAM (docs/performance.md says more):
   core     all time of the receiver's core that was not idle, from /proc/stat: other programs' as well
   process  CPU time of the receiving process between the start and the end of the transfer
@@ -46,7 +49,7 @@ GIB = 1 << 30
 @dataclasses.dataclass(frozen=True)
 class Case:
     receiver: str  # qemu or migrx
-    link: str  # as in tests/qemu/rig/generator.py
+    link: str  # as in tests/qemu/rig/generator.py; replay: bench/pipeline, without a generator and another process
     mtu: int
     compression: str = "none"
 
@@ -61,11 +64,13 @@ class Case:
 
 
 CASES = [Case("qemu", "tap", 1500), Case("qemu", "veth", 1500), Case("migrx", "tap", 1500),
-         Case("migrx", "veth", 1500), Case("migrx", "memif", 1500),
+         Case("migrx", "veth", 1500), Case("migrx", "memif", 1500), Case("migrx", "replay", 1500),
          Case("qemu", "veth", 9000), Case("migrx", "veth", 9000), Case("migrx", "memif", 9000),
+         Case("migrx", "replay", 9000),
          Case("qemu", "veth", 9000, "zlib"), Case("migrx", "memif", 9000, "zlib"),
          Case("qemu", "veth", 9000, "zstd"), Case("migrx", "memif", 9000, "zstd")]
-TINY = [Case("qemu", "tap", 1500), Case("migrx", "memif", 1500), Case("migrx", "tap", 1500)]
+TINY = [Case("qemu", "tap", 1500), Case("migrx", "memif", 1500), Case("migrx", "tap", 1500),
+        Case("migrx", "replay", 1500)]
 
 
 class PreparedBackend(Backend):
@@ -99,6 +104,12 @@ def steer(namespace, interface, cpu):
     subprocess.run(["ip", "netns", "exec", namespace, "sh", "-c", "echo %x > %s" % (1 << cpu, path)], check=True)
 
 
+def pipeline_program():
+    """bench/pipeline of the build that migrx is from."""
+    build = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(migrx_program()))))
+    return os.path.join(build, "bench", "pipeline")
+
+
 class Bench:
     def __init__(self, options):
         self.options = options
@@ -121,6 +132,8 @@ class Bench:
 
     def run(self, case, folder):
         """One transfer; returns what it took."""
+        if case.link == "replay":
+            return self.replay(case, folder)
         image = os.path.join(folder, "image")
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -145,6 +158,25 @@ class Bench:
             ram, process_s, busy_s, dropped = finish(before)
             expect_same_files("mem", ram, image)
             return self.result(source.report(), core_before, core_after, process_s, busy_s, dropped)
+
+    def replay(self, case, folder):
+        """The same for the data path alone. bench/pipeline fails by itself when RAM is not what was sent."""
+        os.makedirs(folder)
+        path = os.path.join(folder, "pipeline.json")
+        cpu = str(self.receiver_cpu)
+        size = ["--tiny"] if self.options.tiny else ["--guest", str(self.options.size), "--rounds",
+                                                     str(self.options.rounds), "--repetitions", "1"]
+        subprocess.run([*self.pinned(self.receiver_cpu), pipeline_program(), "--one-thread", "--poll-cpu", cpu,
+                        "--worker-cpu", cpu, "--mtu", str(case.mtu), "--channels", str(CHANNELS), "--json", path, *size],
+                       check=True, stdout=subprocess.DEVNULL)
+        with open(path, encoding="utf-8") as file:
+            row = json.load(file)["rows"][0]
+        shutil.rmtree(folder)
+        speed = row["busy_gb_s_of_both_agents"]["median"] * 1e9 / GIB
+        return {"guest_gib_per_s": speed, "cost_s_per_gib": 1 / speed, "busy_s_per_gib": 1 / speed,
+                "segments": row["segments"]["median"], "receiver_dropped": row["dropped"],
+                "poll_cycles_per_segment": row["poll_cycles_per_segment"]["median"],
+                "loader_gb_s": row["loader_gb_s"]["median"]}
 
     def join_taps(self, case, namespace, source):
         if case.receiver == "qemu":
