@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -11,7 +10,6 @@
 
 #include "dataplane/agent_thread.h"
 #include "loader/app/destinations.h"
-#include "loader/app/dump.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/network.h"
 #include "loader/app/receive_options.h"
@@ -27,21 +25,12 @@
 namespace migrx {
 namespace {
 
-struct LoadOptions {
+struct LoadOptions : JobOptions {
   std::string file;
   uint64_t offset = 0;
-  std::vector<std::string> ram;
-  uint64_t private_ram_max = 1ULL << 30;
   std::vector<std::string> capabilities;
   uint32_t workers = 0;
   std::string loader_cores;
-  std::optional<std::string> dump_blocks;
-  std::optional<std::string> report;
-  std::optional<std::string> handoff;
-  bool no_handoff = false;
-  std::optional<std::string> qmp;
-  bool unlink = false;
-  bool quiet = false;
 };
 
 // Every CPU this process may use, or those asked for: file reads block, so nothing is lost by sharing them.
@@ -115,18 +104,10 @@ int load(const LoadOptions& options) {
             check_destination_options(options.handoff, options.no_handoff, options.qmp);
         !problem.empty())
       throw SetupError(problem);
-    if (options.dump_blocks)
-      if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
-        throw SetupError(problem);
     if (!std::filesystem::exists(options.file)) throw SetupError(options.file + ": there is no such file");
     ReceiveOptions stream;
     stream.capabilities = options.capabilities;
-    std::vector<RamSpec> ram;
-    for (const std::string& text : options.ram) {
-      ram.emplace_back();
-      if (const std::string problem = parse_ram_spec(text, ram.back()); !problem.empty())
-        throw SetupError(problem);
-    }
+    const std::vector<RamSpec> ram = prepare_job(options);
     FileLoadSettings settings;
     settings.path = options.file;
     settings.offset = options.offset;
@@ -167,13 +148,7 @@ int load(const LoadOptions& options) {
     report.cpu_s = cpu_seconds();
     if (!report.error) {
       report.outcome = "complete";
-      exit_status = 0;
-      if (options.dump_blocks)
-        if (const std::string trouble = dump_blocks(guest.table(), *options.dump_blocks); !trouble.empty()) {
-          report.warnings.push_back(trouble);
-          exit_status = 1;
-        }
-      guest.keep(options.unlink);
+      exit_status = keep_blocks(options, guest, report);
     } else if (report.error.error_class == ErrorClass::cancelled) {
       report.outcome = "cancelled";
     }
@@ -181,16 +156,7 @@ int load(const LoadOptions& options) {
     terminal.warn(trouble.what());
     report.error = make_error(ErrorClass::io, 0, "host", "%s", trouble.what());
   }
-  if (exit_status == 0)
-    terminal.say(summary(report));
-  else if (exit_status == 1)
-    terminal.warn(summary(report));
-  if (options.report)
-    if (const std::string trouble = write_report(*options.report, report); !trouble.empty()) {
-      terminal.warn(trouble);
-      exit_status = std::max(exit_status, 1);
-    }
-  return exit_status;
+  return tell_outcome(options, report, terminal, exit_status);
 }
 
 }  // namespace
@@ -204,13 +170,6 @@ void add_load_command(CLI::App& app, int& exit_status) {
       ->add_option("--offset", options->offset,
                    "where the stream begins in the file, as in file:FILE,offset=")
       ->transform(CLI::AsSizeValue(false));
-  command->add_option("--ram", options->ram,
-                      "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0]; may repeat");
-  command
-      ->add_option("--private-ram-max", options->private_ram_max,
-                   "most memory for blocks without a file (32 MiB of it are prepared before loading)")
-      ->transform(CLI::AsSizeValue(false))
-      ->capture_default_str();
   command->add_option("--capability", options->capabilities,
                       "migration capability that was on at the source");
   command
@@ -218,17 +177,7 @@ void add_load_command(CLI::App& app, int& exit_status) {
                    "threads that read a mapped-ram snapshot (default: one per CPU)")
       ->check(CLI::Range(1, 256));
   command->add_option("--loader-cores", options->loader_cores, "CPUs for them, e.g. 4-7");
-  auto* const handoff = command->add_option("--handoff", options->handoff,
-                                            "unix:PATH of the destination QEMU's incoming socket");
-  command->add_flag("--no-handoff", options->no_handoff, "no destination QEMU: keep RAM and device state")
-      ->excludes(handoff);
-  command->add_option("--qmp", options->qmp,
-                      "unix:PATH of the destination's QMP socket: migrx prepares it for the guest");
-  command->add_option("--dump-blocks", options->dump_blocks,
-                      "directory for the blocks without a file and the device state");
-  command->add_option("--report", options->report, "file for the JSON report");
-  command->add_flag("--unlink", options->unlink, "remove the files that migrx made after success, too");
-  command->add_flag("--quiet", options->quiet, "no progress, errors only");
+  add_job_options(*command, *options);
   command->callback([options, &exit_status] { exit_status = load(*options); });
 }
 

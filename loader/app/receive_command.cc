@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -14,7 +13,6 @@
 #include "dataplane/dpdk/eal.h"
 #include "loader/app/colo_watch.h"
 #include "loader/app/destinations.h"
-#include "loader/app/dump.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/network.h"
 #include "loader/app/receive_options.h"
@@ -107,15 +105,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
   try {
     if (const std::string problem = check_receive_options(options); !problem.empty())
       throw SetupError(problem);
-    if (options.dump_blocks)
-      if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
-        throw SetupError(problem);
-    std::vector<RamSpec> ram;
-    for (const std::string& text : options.ram) {
-      ram.emplace_back();
-      if (const std::string problem = parse_ram_spec(text, ram.back()); !problem.empty())
-        throw SetupError(problem);
-    }
+    const std::vector<RamSpec> ram = prepare_job(options);
     const Placement placement = place(options, ram);
     report.placement = placement.reasons;
     report.warnings = placement.warnings;
@@ -175,8 +165,8 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     ColoWatch colo_watch;
     while (!control.over()) {
       const uint32_t work = control.do_work(monotonic_ns());
-      // The destination's bytes go through this loop: once the guest stands still every tenth of a millisecond
-      // counts as downtime.
+      // The destination's bytes go through this loop: once the guest stands still every tenth of a
+      // millisecond counts as downtime.
       const SessionState state = session.state();
       const bool stopped = state == SessionState::switchover || state == SessionState::device_state;
       const int pause_us = work > 0 ? 0 : stopped ? 50 : 500;
@@ -209,29 +199,12 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     report_threads(threads, placement, report);
     network.report(report);
     report.cpu_s = cpu_seconds();
-    if (report.outcome == "complete") {
-      exit_status = 0;
-      if (options.dump_blocks)
-        if (const std::string problem = dump_blocks(guest.table(), *options.dump_blocks); !problem.empty()) {
-          report.warnings.push_back(problem);
-          exit_status = 1;
-        }
-      guest.keep(options.unlink);
-    }
+    if (report.outcome == "complete") exit_status = keep_blocks(options, guest, report);
   } catch (const std::exception& problem) {
     terminal.warn(problem.what());
     report.error = make_error(ErrorClass::io, 0, "host", "%s", problem.what());
   }
-  if (report.outcome == "complete")
-    terminal.say(summary(report));
-  else if (exit_status == 1)
-    terminal.warn(summary(report));
-  if (options.report)
-    if (const std::string problem = write_report(*options.report, report); !problem.empty()) {
-      terminal.warn(problem);
-      exit_status = std::max(exit_status, 1);
-    }
-  return exit_status;
+  return tell_outcome(options, report, terminal, exit_status);
 }
 
 // Holds the address and the port of a receiver that was killed, and tells its sources.

@@ -80,21 +80,6 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(network);
   command.add_option("--eal", o.eal, "extra EAL arguments, as one word")->group(network);
 
-  const char* const memory = "Memory";
-  command
-      .add_option("--ram", o.ram,
-                  "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0]; may repeat. Blocks not named "
-                  "stay in private memory")
-      ->group(memory);
-  command.add_flag("--unlink", o.unlink, "remove the files that migrx made after success, too")
-      ->group(memory);
-  command
-      .add_option("--private-ram-max", o.private_ram_max,
-                  "most memory for blocks without a file (32 MiB of it are prepared before loading)")
-      ->transform(CLI::AsSizeValue(false))
-      ->capture_default_str()
-      ->group(memory);
-
   const char* const stream = "Stream (names and values as at the source)";
   command
       .add_option("--multifd-channels", o.multifd_channels, "number of multifd channels; turns multifd on")
@@ -113,27 +98,7 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(stream);
   command.add_option("--uuid", o.uuid, "the guest's -uuid; every channel must carry it")->group(stream);
 
-  const char* const destination = "Destination";
-  auto* const handoff = command
-                            .add_option("--handoff", o.handoff,
-                                        "unix:PATH of the destination QEMU's incoming "
-                                        "socket")
-                            ->group(destination);
-  command
-      .add_flag("--no-handoff", o.no_handoff,
-                "no destination QEMU: keep RAM and device state (tests, forensics)")
-      ->excludes(handoff)
-      ->group(destination);
-  command
-      .add_option(
-          "--qmp", o.qmp,
-          "unix:PATH of the destination's QMP socket: migrx looks at its memory, sets its capabilities "
-          "and gives it migrate-incoming")
-      ->group(destination);
-  command
-      .add_option("--dump-blocks", o.dump_blocks,
-                  "directory for the blocks without a file and the device state")
-      ->group(destination);
+  add_job_options(command, o);
 
   const char* const placement = "Placement";
   command.add_option("--cores", o.cores, "auto")
@@ -168,11 +133,9 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(limits);
 
   const char* const reporting = "Reporting";
-  command.add_option("--report", o.report, "file for the JSON report")->group(reporting);
   command
       .add_option("--ready-fd", o.ready_fd, "file descriptor that gets one line when the source may connect")
       ->group(reporting);
-  command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(reporting);
   command
       .add_flag("!--no-supervisor", o.supervise,
                 "run without the parent process that frees the source when this "

@@ -6,14 +6,12 @@
 #include <string>
 #include <vector>
 
-namespace CLI {
-class App;
-}
+#include "loader/app/job_options.h"
 
 namespace migrx {
 
 // Names are QEMU's where QEMU has one: capabilities and parameters as in `migrate_set_capability`.
-struct ReceiveOptions {
+struct ReceiveOptions : JobOptions {
   // Ports: DPDK devargs, each with the address it answers to.
   std::vector<std::string> ports;
   std::vector<std::string> addresses;  // "10.77.0.2/24", one per port
@@ -27,23 +25,12 @@ struct ReceiveOptions {
   uint64_t window_bytes = 0;       // per connection; 0: chosen
   std::string eal;                 // extra EAL arguments
 
-  // Memory.
-  std::vector<std::string> ram;  // "ID=PATH[,size=4G][,node=0][,addr=0]"
-  bool unlink = false;
-  uint64_t private_ram_max = 1ULL << 30;  // bytes of blocks without a file
-
   // The stream.
   uint32_t multifd_channels = 0;  // 0: multifd off
   std::string multifd_compression = "none";
   std::vector<std::string> capabilities;
   std::optional<bool> multifd_flush_after_each_section;
   std::optional<std::string> uuid;
-
-  // The destination.
-  std::optional<std::string> handoff;  // "unix:/run/vm0.sock"
-  bool no_handoff = false;
-  std::optional<std::string> qmp;  // "unix:/run/vm0.qmp"
-  std::optional<std::string> dump_blocks;
 
   // Placement.
   std::string cores = "auto";
@@ -57,9 +44,7 @@ struct ReceiveOptions {
   double stall_timeout_s = 60;
 
   // Reporting.
-  std::optional<std::string> report;
   int ready_fd = -1;
-  bool quiet = false;
   bool supervise = true;
 };
 

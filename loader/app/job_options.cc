@@ -1,0 +1,91 @@
+#include "loader/app/job_options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "loader/app/dump.h"
+#include "loader/app/guest_blocks.h"
+#include "loader/app/network.h"
+#include "loader/app/report.h"
+#include "loader/app/terminal.h"
+
+namespace migrx {
+
+void add_job_options(CLI::App& command, JobOptions& o) {
+  const char* const memory = "Memory";
+  command
+      .add_option("--ram", o.ram,
+                  "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0]; may repeat. Blocks not named "
+                  "stay in private memory")
+      ->group(memory);
+  command.add_flag("--unlink", o.unlink, "remove the files that migrx made after success, too")
+      ->group(memory);
+  command
+      .add_option("--private-ram-max", o.private_ram_max,
+                  "most memory for blocks without a file (32 MiB of it are prepared before loading)")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str()
+      ->group(memory);
+
+  const char* const destination = "Destination";
+  auto* const handoff =
+      command.add_option("--handoff", o.handoff, "unix:PATH of the destination QEMU's incoming socket")
+          ->group(destination);
+  command
+      .add_flag("--no-handoff", o.no_handoff,
+                "no destination QEMU: keep RAM and device state (tests, forensics)")
+      ->excludes(handoff)
+      ->group(destination);
+  command
+      .add_option(
+          "--qmp", o.qmp,
+          "unix:PATH of the destination's QMP socket: migrx looks at its memory, sets its capabilities "
+          "and gives it migrate-incoming")
+      ->group(destination);
+  command
+      .add_option("--dump-blocks", o.dump_blocks,
+                  "directory for the blocks without a file and the device state")
+      ->group(destination);
+
+  const char* const reporting = "Reporting";
+  command.add_option("--report", o.report, "file for the JSON report")->group(reporting);
+  command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(reporting);
+}
+
+std::vector<RamSpec> prepare_job(const JobOptions& options) {
+  if (options.dump_blocks)
+    if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
+      throw SetupError(problem);
+  std::vector<RamSpec> ram;
+  for (const std::string& text : options.ram) {
+    ram.emplace_back();
+    if (const std::string problem = parse_ram_spec(text, ram.back()); !problem.empty())
+      throw SetupError(problem);
+  }
+  return ram;
+}
+
+int keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report) {
+  int exit_status = 0;
+  if (options.dump_blocks)
+    if (const std::string problem = dump_blocks(guest.table(), *options.dump_blocks); !problem.empty()) {
+      report.warnings.push_back(problem);
+      exit_status = 1;
+    }
+  guest.keep(options.unlink);
+  return exit_status;
+}
+
+int tell_outcome(const JobOptions& options, const Report& report, Terminal& terminal, int exit_status) {
+  if (report.outcome == "complete")
+    terminal.say(summary(report));
+  else if (exit_status == 1)
+    terminal.warn(summary(report));
+  if (!options.report) return exit_status;
+  const std::string problem = write_report(*options.report, report);
+  if (problem.empty()) return exit_status;
+  terminal.warn(problem);
+  return std::max(exit_status, 1);
+}
+
+}  // namespace migrx

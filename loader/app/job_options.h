@@ -1,0 +1,53 @@
+// What `migrx receive` and `migrx load` have in common: guest memory, the destination, and what is told about
+// it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "numa/guest_memory.h"
+
+namespace CLI {
+class App;
+}
+
+namespace migrx {
+
+class GuestBlocks;
+class Terminal;
+struct Report;
+
+struct JobOptions {
+  // Memory.
+  std::vector<std::string> ram;  // "ID=PATH[,size=4G][,node=0][,addr=0]"
+  bool unlink = false;
+  uint64_t private_ram_max = 1ULL << 30;  // bytes of blocks without a file
+
+  // The destination.
+  std::optional<std::string> handoff;  // "unix:/run/vm0.sock"
+  bool no_handoff = false;
+  std::optional<std::string> qmp;  // "unix:/run/vm0.qmp"
+  std::optional<std::string> dump_blocks;
+
+  // Reporting.
+  std::optional<std::string> report;
+  bool quiet = false;
+};
+
+// Adds the options to a subcommand; values appear in `options` when the command line has been parsed.
+void add_job_options(CLI::App& command, JobOptions& options);
+
+// Looks at --ram and makes the directory of --dump-blocks. Throws SetupError.
+[[nodiscard]] std::vector<RamSpec> prepare_job(const JobOptions& options);
+
+// Success: writes --dump-blocks and settles what becomes of the files. Returns the exit status.
+[[nodiscard]] int keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report);
+
+// The last words, on the terminal and in --report. Returns the exit status, which is `exit_status` unless the
+// report cannot be written.
+[[nodiscard]] int tell_outcome(const JobOptions& options, const Report& report, Terminal& terminal,
+                               int exit_status);
+
+}  // namespace migrx
