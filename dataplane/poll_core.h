@@ -25,6 +25,7 @@
 #include "dataplane/tcp/config.h"
 #include "dataplane/tcp/counters.h"
 #include "dataplane/tcp/listener.h"
+#include "dataplane/wire/header_match.h"
 
 namespace migrx {
 
@@ -132,6 +133,7 @@ class PollCore final : public Agent {
 
   uint32_t receive(uint32_t port_index, uint64_t now_ns) noexcept;
   uint32_t adopt_forwarded(uint64_t now_ns) noexcept;
+  [[nodiscard]] bool expected(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
   void on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
@@ -185,6 +187,12 @@ class PollCore final : public Agent {
   uint64_t next_deadline_ns_ = kNever;
   FourTuple last_tuple_;  // of the last segment with a connection: bursts are mostly of one flow
   uint32_t last_index_ = FlowTable::kNone;
+
+  // Headers of the last segment with a connection, if they have the common layout, and whose they are.
+  HeaderMatch expected_headers_;
+  uint32_t expected_index_ = FlowTable::kNone;
+  uint32_t expected_port_ = 0;
+  bool long_headers_ = false;  // the last segment's headers reached beyond HeaderMatch::kHeaderBytes
 
   Mode mode_ = Mode::serving;
   uint64_t reset_since_ns_ = 0;

@@ -77,9 +77,16 @@ class Handoff {
   [[nodiscard]] uint32_t capacity() const noexcept { return mask_; }
 
   // Precondition: writable() > 0. The worker sees it after publish().
-  void push(const Slice& slice) noexcept {
+  void push(const Slice& slice) noexcept { push(slice.data, slice.buffer, slice.length); }
+  // In parts: a Slice that was put together on the stack a moment ago and is copied by wider loads waits
+  // there until all earlier stores have left the core, and some of those wait for lines of the worker's.
+  void push(const std::byte* data, void* buffer, uint32_t length) noexcept {
     prefetch_to_write(&slots_[(next_ + kPushAhead) & mask_]);
-    slots_[next_++ & mask_] = slice;
+    Slice& slot = slots_[next_++ & mask_];
+    slot.data = data;
+    slot.buffer = buffer;
+    slot.length = length;
+    slot.end = StreamEnd::none;
   }
   // Always possible, once: uses the reserved slot when the ring is full.
   void push_end(StreamEnd end) noexcept { slots_[next_++ & mask_] = Slice{nullptr, nullptr, 0, end}; }

@@ -94,18 +94,16 @@ void TcpConnection::open(const TcpHandshake& handshake, uint64_t now_ns) noexcep
 
 // Header prediction, after Van Jacobson: the segment every bulk sender sends nearly always. It passes steps 1
 // to 6 and its text is taken as it is; whatever differs goes the long way.
-bool TcpConnection::predicted(const TcpSegment& segment, std::size_t slices) const noexcept {
-  return plain_ && (segment.flags & ~tcp_flag::psh) == tcp_flag::ack && segment.seq == rcv_nxt_ &&
-         segment.ack == snd_una_ && segment.payload_length != 0 &&
+bool TcpConnection::predicted(const TcpInOrder& segment, bool timestamps, std::size_t slices) const noexcept {
+  return plain_ && segment.seq == rcv_nxt_ && segment.ack == snd_una_ && segment.payload_length != 0 &&
          segment.payload_length <= bytes_between(rcv_nxt_, rcv_adv_) &&
-         segment.payload_length <= segment_bytes_ &&
-         segment.has_option(tcp_option::timestamps) == timestamps_ &&
+         segment.payload_length <= segment_bytes_ && timestamps == timestamps_ &&
          (!timestamps_ || static_cast<int32_t>(segment.ts_val - ts_recent_) >= 0) &&
          handoff_.held() + slices <= quota_;
 }
 
-void TcpConnection::take_predicted(const TcpSegment& segment, std::span<Slice> payload,
-                                   uint64_t now_ns) noexcept {
+// All of a predicted segment but its bytes and the link it came by.
+void TcpConnection::note_predicted(const TcpInOrder& segment, uint64_t now_ns) noexcept {
   // RFC 7323 section 4.3 (2): only a segment that begins at or before what we acknowledged last, so that
   // the peer's round trip includes our delay.
   if (timestamps_ && segment.seq <= last_ack_sent_) ts_recent_ = segment.ts_val;
@@ -113,23 +111,36 @@ void TcpConnection::take_predicted(const TcpSegment& segment, std::span<Slice> p
   snd_wl1_ = segment.seq;
   snd_wl2_ = segment.ack;
   heard_ns_ = now_ns;
-  link_ = segment.link;
-  for (Slice& slice : payload) {
-    if (slice.length == 0) continue;
-    handoff_.push(slice);
-    slice.buffer = nullptr;
-  }
   rcv_nxt_ += segment.payload_length;
   burst_bytes_ += segment.payload_length;
   ++burst_predicted_;
   unpublished_ = true;
-  ack_later(segment.payload_length, segment.has(tcp_flag::psh), now_ns);
+  ack_later(segment.payload_length, segment.psh, now_ns);
+}
+
+bool TcpConnection::on_in_order(const TcpInOrder& segment, const std::byte* payload, void* buffer,
+                                uint64_t now_ns) noexcept {
+  if (!predicted(segment, true, 1)) [[unlikely]]
+    return false;
+  handoff_.push(payload, buffer, segment.payload_length);
+  note_predicted(segment, now_ns);
+  return true;  // counted when the burst is published
 }
 
 TcpCounter TcpConnection::on_segment(const TcpSegment& segment, std::span<Slice> payload,
                                      uint64_t now_ns) noexcept {
-  if (predicted(segment, payload.size())) [[likely]] {
-    take_predicted(segment, payload, now_ns);
+  const TcpInOrder expected{segment.seq,    segment.ack,
+                            segment.ts_val, segment.payload_length,
+                            segment.window, segment.has(tcp_flag::psh)};
+  if ((segment.flags & ~tcp_flag::psh) == tcp_flag::ack &&
+      predicted(expected, segment.has_option(tcp_option::timestamps), payload.size())) [[likely]] {
+    link_ = segment.link;
+    for (Slice& slice : payload) {
+      if (slice.length == 0) continue;
+      handoff_.push(slice.data, slice.buffer, slice.length);
+      slice.buffer = nullptr;
+    }
+    note_predicted(expected, now_ns);
     return TcpCounter::in_order;  // counted when the burst is published
   }
   const TcpCounter fate = on_segment_in_full(segment, payload, now_ns);

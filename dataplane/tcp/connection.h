@@ -30,6 +30,7 @@
 #include "dataplane/tcp/counters.h"
 #include "dataplane/tcp/reassembly.h"
 #include "dataplane/tcp/send_queue.h"
+#include "dataplane/wire/header_match.h"
 #include "dataplane/wire/segment.h"
 
 namespace migrx {
@@ -72,6 +73,12 @@ class TcpConnection {
   // Slices that are kept get buffer = nullptr. Returns the segment's fate, already counted. time_wait_reuse:
   // remove this connection and give the segment to the listener. connection_closed: answer with reset_for().
   TcpCounter on_segment(const TcpSegment& segment, std::span<Slice> payload, uint64_t now_ns) noexcept;
+
+  // The same for a segment that HeaderMatch knows: ACK or ACK|PSH, with timestamps, from the addresses that
+  // the segment before came from, undamaged, in one packet buffer. True: taken, the buffer too. False:
+  // nothing has changed, on_segment() must see it.
+  [[nodiscard]] bool on_in_order(const TcpInOrder& segment, const std::byte* payload, void* buffer,
+                                 uint64_t now_ns) noexcept;
 
   // Emits what is due, timers included; call until false.
   [[nodiscard]] bool poll_output(uint64_t now_ns, OutSegment& out) noexcept;
@@ -122,8 +129,8 @@ class TcpConnection {
   };
 
   // The numbered steps of RFC 9293 section 3.10.7.4; `true`: the segment lives on, else `fate` is its end.
-  [[nodiscard]] bool predicted(const TcpSegment& segment, std::size_t slices) const noexcept;
-  void take_predicted(const TcpSegment& segment, std::span<Slice> payload, uint64_t now_ns) noexcept;
+  [[nodiscard]] bool predicted(const TcpInOrder& segment, bool timestamps, std::size_t slices) const noexcept;
+  void note_predicted(const TcpInOrder& segment, uint64_t now_ns) noexcept;
   TcpCounter on_segment_in_full(const TcpSegment& segment, std::span<Slice> payload,
                                 uint64_t now_ns) noexcept;
   [[nodiscard]] bool check_timestamp(const TcpSegment& segment, uint64_t now_ns, TcpCounter& fate) noexcept;
