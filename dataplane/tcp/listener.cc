@@ -59,6 +59,7 @@ struct TcpListener::Entry {
   bool timestamps = false;
   bool sack = false;
   bool window_scaling = false;
+  bool done = false;  // the handshake is; its first bytes are awaited
   uint8_t send_shift = 0;
   uint8_t retries = 0;
   uint16_t mss = 536;
@@ -66,7 +67,8 @@ struct TcpListener::Entry {
   uint32_t ts_offset = 0;
   uint32_t ts_val = 0;  // of a cookie's SYN-ACK; otherwise made from the clock
   uint64_t since_ns = 0;
-  uint64_t retry_ns = 0;
+  uint64_t retry_ns = 0;  // or, when done, the end of patience
+  uint64_t rtt_ns = 0;    // when done; 0: unknown
 };
 
 TcpListener::TcpListener(const ListenerConfig& listener, const TcpConfig& tcp, TcpCounters& counters)
@@ -129,6 +131,21 @@ TcpListener::Entry* TcpListener::place(uint64_t hash) noexcept {
   return oldest;
 }
 
+// An entry for a handshake that a cookie has proved: a free one, or that of the oldest one still unproved.
+// nullptr: the set holds nothing but proved ones.
+TcpListener::Entry* TcpListener::place_for_cookie(uint64_t hash) noexcept {
+  Entry* const set = &entries_[(hash % sets_) * kWays];
+  Entry* oldest = nullptr;
+  for (uint32_t i = 0; i < kWays; ++i) {
+    if (!set[i].used) return &set[i];
+    if (!set[i].done && (oldest == nullptr || set[i].since_ns < oldest->since_ns)) oldest = &set[i];
+  }
+  if (oldest == nullptr) return nullptr;
+  counters_.add(TcpCounter::syn_evicted);
+  release(*oldest);
+  return oldest;
+}
+
 void TcpListener::release(Entry& entry) noexcept {
   entry.used = false;
   --half_open_;
@@ -156,12 +173,7 @@ TcpListener::Result TcpListener::on_segment(const TcpSegment& segment, uint32_t 
     Entry entry;
     if (!segment.has(tcp_flag::syn) && segment.tuple.local_port == listener_.port &&
         now_ns < cookies_until_ns_ && open_cookie(segment, now_ns, entry)) {
-      if (connections_free > 0) {
-        fill_handshake(entry, segment, now_ns, handshake);
-        return count(Action::accept, TcpCounter::handshake_done);
-      }
-      fill_rst(segment, reply);
-      return count(Action::reply, TcpCounter::syn_refused_limit);
+      return on_cookie(entry, segment, connections_free, now_ns, reply, handshake);
     }
     fill_rst(segment, reply);
     return count(Action::reply, TcpCounter::no_connection);
@@ -186,7 +198,7 @@ TcpListener::Result TcpListener::on_syn(const TcpSegment& segment, uint32_t conn
     return count(Action::reply, TcpCounter::syn_refused_peer);
   }
   // Half-open connections do not count against the limit, or a flood of them would keep everybody out.
-  if (connections_free == 0) {
+  if (connections_free == 0 && listener_.first_bytes_min == 0) {
     fill_rst(segment, reply);
     return count(Action::reply, TcpCounter::syn_refused_limit);
   }
@@ -202,6 +214,7 @@ TcpListener::Result TcpListener::on_syn(const TcpSegment& segment, uint32_t conn
   offer(segment, *entry);
   entry->iss = initial_sequence(segment.tuple, now_ns);
   entry->used = true;
+  entry->done = false;
   entry->retries = 0;
   entry->since_ns = now_ns;
   entry->retry_ns = now_ns + kSynAckFirstRetryNs;
@@ -289,7 +302,21 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
       static_cast<int32_t>(segment.ts_val - entry.ts_recent) < 0) {
     return count(Action::none, TcpCounter::paws_rejected);
   }
+  if (!says_enough(segment, rcv_nxt, connections_free)) {
+    // A FIN beyond a hole says that there are bytes to come.
+    if (segment.has(tcp_flag::fin) && segment.seq == rcv_nxt && segment.payload_length == 0) {
+      fill_rst(segment, reply);
+      release(entry);
+      return count(Action::reply, TcpCounter::handshake_reset);
+    }
+    await_first_bytes(entry, now_ns);
+    return count(Action::none, TcpCounter::first_bytes_awaited);
+  }
   if (connections_free == 0) {
+    if (listener_.first_bytes_min > 0) {
+      await_first_bytes(entry, now_ns);
+      return count(Action::none, TcpCounter::first_bytes_dropped);
+    }
     fill_rst(segment, reply);
     release(entry);
     return count(Action::reply, TcpCounter::syn_refused_limit);
@@ -297,6 +324,50 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
   fill_handshake(entry, segment, now_ns, handshake);
   release(entry);
   return count(Action::accept, TcpCounter::handshake_done);
+}
+
+// The last segment of a handshake that only a cookie remembers.
+TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segment,
+                                           uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
+                                           TcpHandshake& handshake) noexcept {
+  const bool enough = says_enough(segment, cookie.irs + 1, connections_free);
+  if (enough && connections_free > 0) {
+    fill_handshake(cookie, segment, now_ns, handshake);
+    return count(Action::accept, TcpCounter::handshake_done);
+  }
+  const bool left = segment.has(tcp_flag::fin) && segment.payload_length == 0;
+  if (listener_.first_bytes_min == 0 || left) {
+    fill_rst(segment, reply);
+    return count(Action::reply, enough ? TcpCounter::syn_refused_limit : TcpCounter::handshake_reset);
+  }
+  // Whoever answers a cookie is where he says he is: an entry is better spent on him than on one who may not
+  // be. If there is none, the cookie is as good with the first bytes.
+  if (Entry* const entry = place_for_cookie(keyed_hash(segment.tuple, kDomainTable, 0))) {
+    *entry = cookie;
+    entry->used = true;
+    ++half_open_;
+    await_first_bytes(*entry, now_ns);
+  }
+  return count(Action::none, enough ? TcpCounter::first_bytes_dropped : TcpCounter::first_bytes_awaited);
+}
+
+// Departure: RFC 9293 section 3.10.7.4 enters ESTABLISHED with the ACK. To the peer nothing looks different:
+// what is not acknowledged it sends again.
+bool TcpListener::says_enough(const TcpSegment& segment, SeqNum rcv_nxt,
+                              uint32_t connections_free) const noexcept {
+  if (listener_.first_bytes_min == 0) return true;
+  if (segment.payload_length == 0) return false;
+  if (connections_free > listener_.places_reserved) return true;
+  return segment.seq == rcv_nxt && segment.payload_length >= listener_.first_bytes_min;
+}
+
+void TcpListener::await_first_bytes(Entry& entry, uint64_t now_ns) noexcept {
+  if (entry.done) return;
+  entry.done = true;
+  entry.rtt_ns =
+      entry.retries == 0 && entry.since_ns != 0 ? std::max<uint64_t>(now_ns - entry.since_ns, 1) : 0;
+  entry.retry_ns = now_ns + listener_.first_bytes_ns;
+  next_deadline_ns_ = std::min(next_deadline_ns_, entry.retry_ns);
 }
 
 void TcpListener::fill_handshake(const Entry& entry, const TcpSegment& segment, uint64_t now_ns,
@@ -314,8 +385,8 @@ void TcpListener::fill_handshake(const Entry& entry, const TcpSegment& segment, 
   handshake.ts_offset = entry.ts_offset;
   handshake.send_window = uint32_t{segment.window} << entry.send_shift;
   handshake.receive_window = initial_window_bytes_;
-  handshake.rtt_ns =
-      entry.retries == 0 && entry.since_ns != 0 ? std::max<uint64_t>(now_ns - entry.since_ns, 1) : 0;
+  const bool timed = entry.retries == 0 && entry.since_ns != 0;
+  handshake.rtt_ns = entry.done ? entry.rtt_ns : timed ? std::max<uint64_t>(now_ns - entry.since_ns, 1) : 0;
 }
 
 // The ISN of a cookie: hash(tuple, irs, tick) | tick | MSS index.
@@ -375,7 +446,7 @@ bool TcpListener::poll_output(uint64_t now_ns, OutSegment& out) noexcept {
     Entry& entry = entries_[i];
     if (!entry.used) continue;
     if (entry.retry_ns <= now_ns) {
-      if (entry.retries >= listener_.syn_ack_retries) {
+      if (entry.done || entry.retries >= listener_.syn_ack_retries) {
         counters_.add(TcpCounter::syn_expired);
         release(entry);
         continue;

@@ -2,7 +2,12 @@
 //
 //   SYN ──▶ [peer allowed? room?] ──▶ SYN table entry ──▶ SYN-ACK ─┐ again after 1, 2, 4.. s
 //                                └─▶ table full: cookie SYN-ACK    │
-//   ACK ──▶ entry, or cookie, matches ──▶ TcpHandshake ──▶ TcpConnection::open()
+//   ACK ──▶ entry, or cookie, matches ──▶ [first bytes?] ──▶ TcpHandshake ──▶ TcpConnection::open()
+//                                              └─ not yet: the entry waits for them
+//
+// Places for connections are few, because packet buffers are reserved for each. With first_bytes_min set, a
+// connection takes its place when it says something: who connects and is silent, or leaves a hole at the
+// beginning, costs an entry of the SYN table and keeps nobody out.
 //
 // SYN floods (RFC 4987): half-open connections live in a set-associative table of fixed size; when a set is
 // full the answer is a SYN cookie, which needs no state. MSS travels in the cookie, window scale and SACK in
@@ -32,6 +37,15 @@ struct ListenerConfig {
   bool syn_cookies =
       true;  // false: the oldest entry of a full set is given up instead (RFC 4987 section 3.4)
   uint32_t syn_ack_retries = 5;
+  // A connection is opened by the segment that begins its stream with at least that many bytes, and until
+  // then is as good as half open. 0: by the last segment of the handshake. For protocols whose client speaks
+  // first.
+  uint32_t first_bytes_min = 0;
+  // While more places than that are free, fewer bytes do, or bytes behind a hole: a first segment that was
+  // lost or cut costs an honest peer no retransmission time-out then.
+  uint32_t places_reserved = 0;
+  // How long a peer whose handshake is done may be silent before it is forgotten.
+  uint64_t first_bytes_ns = 30 * kNsPerSecond;
 };
 
 // One per poll core; single-threaded. All memory is allocated in the constructor.
@@ -51,7 +65,8 @@ class TcpListener {
   ~TcpListener();
 
   // A segment of a tuple that no connection owns. connections_free: how many more connections may be opened
-  // now; SYNs beyond that are refused with RST.
+  // now. When there are none, SYNs are refused with RST; with first_bytes_min it is the first bytes that are
+  // dropped, and the peer repeats them.
   Result on_segment(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
                     TcpHandshake& handshake) noexcept;
 
@@ -67,6 +82,12 @@ class TcpListener {
   struct Entry;
   [[nodiscard]] Entry* find(const FourTuple& tuple, uint64_t hash) noexcept;
   [[nodiscard]] Entry* place(uint64_t hash) noexcept;
+  [[nodiscard]] Entry* place_for_cookie(uint64_t hash) noexcept;
+  [[nodiscard]] bool says_enough(const TcpSegment& segment, SeqNum rcv_nxt,
+                                 uint32_t connections_free) const noexcept;
+  Result on_cookie(Entry& cookie, const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
+                   OutSegment& reply, TcpHandshake& handshake) noexcept;
+  void await_first_bytes(Entry& entry, uint64_t now_ns) noexcept;
   [[nodiscard]] uint64_t keyed_hash(const FourTuple& tuple, uint32_t domain, uint32_t extra) const noexcept;
   [[nodiscard]] uint32_t ts_offset(const FourTuple& tuple) const noexcept;
   [[nodiscard]] bool allowed(Ipv4Address peer) const noexcept;

@@ -55,6 +55,14 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   std::vector<Ipv4Network> addresses;
   ListenerConfig listener;
   listener.port = options.listen;
+  // Every channel of a source begins with four bytes that say what it is (loader/session/channel.h), in one
+  // write with more. Those who connect and do not speak have kSpareConnections places at most.
+  listener.first_bytes_min = 4;
+  listener.places_reserved = options.multifd_channels + 1;
+  // As SessionControl has it: main of a source since 9.0 may be silent until all its channels are connected.
+  const bool bounded = options.identify_timeout_s > 0 && options.channels_timeout_s > 0;
+  const double patience_s = bounded ? options.identify_timeout_s + options.channels_timeout_s : 1e6;
+  listener.first_bytes_ns = static_cast<uint64_t>(patience_s * 1e9);
   for (const std::string& text : options.addresses) {
     Ipv4Network network;
     if (!parse_network(text, network))

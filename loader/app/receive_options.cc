@@ -114,21 +114,25 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(placement);
 
   const char* const limits = "Limits";
+  const CLI::Range seconds(0.0, 1e6);
   command
       .add_option("--identify-timeout", o.identify_timeout_s,
                   "seconds a connection may stay silent before it has "
-                  "said what it is")
+                  "said what it is (0: for ever)")
+      ->check(seconds)
       ->capture_default_str()
       ->group(limits);
   command
       .add_option("--channels-timeout", o.channels_timeout_s,
-                  "seconds between the first channel and the last")
+                  "seconds between the first channel and the last (0: for ever)")
+      ->check(seconds)
       ->capture_default_str()
       ->group(limits);
   command
       .add_option("--stall-timeout", o.stall_timeout_s,
                   "seconds that channels may wait for each other without "
                   "any byte arriving (0: for ever)")
+      ->check(seconds)
       ->capture_default_str()
       ->group(limits);
 

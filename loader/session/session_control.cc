@@ -146,6 +146,7 @@ uint32_t SessionControl::identified() const noexcept {
 uint64_t SessionControl::silence_ns_max(const Handoff& connection) const noexcept {
   const bool may_wait = session_.channels_expected() > 1 && identified() < session_.channels_expected() &&
                         !session_.is_stranger(connection);
+  if (limits_.identify_ns == 0) return UINT64_MAX;
   if (!may_wait) return limits_.identify_ns;
   return limits_.channels_ns == 0 ? UINT64_MAX : limits_.identify_ns + limits_.channels_ns;
 }

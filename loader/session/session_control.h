@@ -19,13 +19,14 @@
 
 namespace migrx {
 
+// The first three: 0 means for ever.
 struct SessionLimits {
   // A connection that has not said what it is; while channels are missing that much beyond channels_ns.
   uint64_t identify_ns = 30'000'000'000;
   // Between the first channel and the last. The last SYN of a Linux source that is lost all the time leaves
   // 63 s behind its first (tcp_syn_retries 6).
   uint64_t channels_ns = 75'000'000'000;
-  uint64_t stall_ns = 60'000'000'000;  // channels wait for each other and no byte comes; 0: for ever
+  uint64_t stall_ns = 60'000'000'000;  // channels wait for each other and no byte comes
   // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
   // lives.
   uint64_t abort_ns = 200'000'000;

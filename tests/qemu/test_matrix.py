@@ -9,7 +9,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import benches, colo, faults, generate, handoff, modes, one_guest, pingpong, snapshots
+from cases import benches, colo, faults, generate, handoff, hostile, modes, one_guest, pingpong, snapshots
 from rig import runner
 from rig.network import remove_stale_namespaces
 
@@ -17,4 +17,5 @@ if __name__ == "__main__":
     if os.geteuid() == 0:
         remove_stale_namespaces()
     runner.main([*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
-                 *colo.cases(), *pingpong.cases(), *benches.cases(), *generate.cases()], __doc__.splitlines()[0])
+                 *colo.cases(), *pingpong.cases(), *benches.cases(), *generate.cases(),
+                 *hostile.cases()], __doc__.splitlines()[0])

@@ -94,6 +94,9 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
   listener.port = kPort;
   for (uint8_t& byte : listener.secret) byte = static_cast<uint8_t>(random.next());
   listener.syn_table_entries = 64;
+  listener.first_bytes_min = 4;
+  listener.places_reserved = from.channels + 1;
+  listener.first_bytes_ns = SessionLimits{}.identify_ns + SessionLimits{}.channels_ns;
   for (uint32_t i = 0; i < options.poll_cores; ++i) {
     pools_.push_back(std::make_unique<testing::MemoryPool>(buffers, options.buffer_bytes));
     ports_.push_back(std::make_unique<Port>(options.port, *pools_[i], our_mac(), random.fork()));

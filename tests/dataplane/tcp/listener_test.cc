@@ -369,6 +369,97 @@ TEST_F(TcpListenerTest, without_cookies_the_oldest_goes) {
   expect(give(syn(2)), Action::reply, TcpCounter::syn_repeated);
 }
 
+// ---- Places go to those who speak ----
+
+struct TcpListenerPlaces : TcpListenerTest {
+  void SetUp() override {
+    config.first_bytes_min = 4;
+    config.places_reserved = 5;
+    config.first_bytes_ns = 10 * kNsPerSecond;
+    TcpListenerTest::SetUp();
+  }
+  TcpSegment data_of(const TcpSegment& s, uint32_t bytes, uint32_t beyond = 0) const {
+    TcpSegment d = ack_of(s);
+    d.seq += beyond;
+    d.payload_length = bytes;
+    return d;
+  }
+};
+
+TEST_F(TcpListenerPlaces, a_silent_peer_takes_none_until_it_speaks) {
+  expect(give(syn(), 0), Action::reply, TcpCounter::syn);
+  now += 3 * kNsPerMs;
+  expect(give(ack_of(syn()), 6), Action::none, TcpCounter::first_bytes_awaited);
+  EXPECT_EQ(listener->half_open(), 1U);
+  // The handshake is done: nothing is repeated.
+  now += 2 * kNsPerSecond;
+  OutSegment out;
+  EXPECT_FALSE(listener->poll_output(now, out));
+  // Too little, or not the beginning, while places are few; none at all.
+  expect(give(data_of(syn(), 3), 5), Action::none, TcpCounter::first_bytes_awaited);
+  expect(give(data_of(syn(), 1000, 1), 5), Action::none, TcpCounter::first_bytes_awaited);
+  expect(give(data_of(syn(), 4), 0), Action::none, TcpCounter::first_bytes_dropped);
+  expect(give(data_of(syn(), 4), 1), Action::accept, TcpCounter::handshake_done);
+  EXPECT_EQ(handshake.rtt_ns, 3 * kNsPerMs);
+  EXPECT_EQ(listener->half_open(), 0U);
+}
+
+TEST_F(TcpListenerPlaces, any_byte_does_while_there_are_plenty) {
+  give(syn());
+  expect(give(data_of(syn(), 1), 6), Action::accept, TcpCounter::handshake_done);
+  give(syn(7));
+  expect(give(data_of(syn(7), 1, 1448), 6), Action::accept, TcpCounter::handshake_done);
+}
+
+TEST_F(TcpListenerPlaces, a_silent_peer_is_forgotten_after_its_time) {
+  give(syn());
+  const TcpSegment late = data_of(syn(), 4);
+  give(ack_of(syn()));
+  OutSegment out;
+  now += config.first_bytes_ns - 1;
+  EXPECT_FALSE(listener->poll_output(now, out));
+  EXPECT_EQ(listener->half_open(), 1U);
+  now += 1;
+  EXPECT_FALSE(listener->poll_output(now, out));
+  EXPECT_EQ(listener->half_open(), 0U);
+  EXPECT_EQ(counters.read(TcpCounter::syn_expired), 1U);
+  expect(give(late), Action::reply, TcpCounter::no_connection);
+}
+
+TEST_F(TcpListenerPlaces, who_leaves_without_a_word_is_reset) {
+  give(syn());
+  TcpSegment fin = ack_of(syn());
+  fin.flags |= tcp_flag::fin;
+  fin.seq += 64;  // its bytes were lost on the way, and will come again
+  expect(give(fin), Action::none, TcpCounter::first_bytes_awaited);
+  fin.seq = fin.seq - 64;
+  expect(give(fin), Action::reply, TcpCounter::handshake_reset);
+  EXPECT_EQ(reply.flags, tcp_flag::rst);
+  EXPECT_EQ(listener->half_open(), 0U);
+}
+
+// RFC 4987: in a flood, an entry is better spent on a peer that answered a cookie than on one that may not
+// exist; and when all are spent so, the cookie holds until the first bytes come.
+TEST_F(TcpListenerPlaces, a_cookie_holds_until_the_first_bytes_come) {
+  for (uint16_t port = 1; port <= 100; ++port) give(syn(port, 0x0a4d1000U + port));
+  std::vector<TcpSegment> firsts;
+  for (uint16_t port = 50'000; port < 50'020; ++port) {
+    expect(give(syn(port)), Action::reply, TcpCounter::syn_cookie_sent);
+    firsts.push_back(data_of(syn(port), 4));
+    expect(give(ack_of(syn(port))), Action::none, TcpCounter::first_bytes_awaited);
+    EXPECT_EQ(listener->half_open(), 8U);
+  }
+  EXPECT_EQ(counters.read(TcpCounter::syn_evicted), 8U);
+  // Whether an entry remembers them or not.
+  for (const TcpSegment& first : firsts) {
+    expect(give(first, 0), Action::none, TcpCounter::first_bytes_dropped);
+    expect(give(first, 1), Action::accept, TcpCounter::handshake_done);
+    EXPECT_EQ(handshake.irs, syn().seq);
+    EXPECT_TRUE(handshake.sack && handshake.timestamps);
+  }
+  EXPECT_EQ(counters.read(TcpCounter::no_connection), 0U);
+}
+
 TEST_F(TcpListenerTest, syn_with_fin_is_ignored) {
   TcpSegment s = syn();
   s.flags |= tcp_flag::fin;
