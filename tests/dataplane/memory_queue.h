@@ -90,6 +90,7 @@ class MemoryQueue final : public PortQueue {
               ChecksumState l4 = ChecksumState::unknown) {
     incoming_.push_back({std::move(packet), ip, l4});
   }
+  [[nodiscard]] std::size_t waiting() const { return incoming_.size(); }
   std::vector<Packet> sent;
   uint32_t dropped_no_buffer = 0;
   uint32_t tx_room = UINT32_MAX;  // frames the link takes per flush
