@@ -186,14 +186,20 @@ MUTANTS = (
 
     # ---- Session
     Mutant("the source is told that all is well before it is", CONTROL,
-           "  switch (destination_.verdict()) {",
-           "  switch (session_.state() == SessionState::device_state ? Verdict::accepted : destination_.verdict()) {",
+           "  switch (destination_.verdict()) {\n    case Verdict::pending:\n      break;\n    case Verdict::refused:",
+           "  switch (session_.state() == SessionState::device_state ? Verdict::accepted : destination_.verdict()) {\n"
+           "    case Verdict::pending:\n      break;\n    case Verdict::refused:",
            STREAM_TESTS),
     Mutant("a second main channel takes the first one's place", SESSION,
            "if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {",
            "if (!main_claimed_.exchange(true, std::memory_order_relaxed) || main_ != nullptr) {", STREAM_TESTS),
     Mutant("a broken channel is not noticed", CONTROL,
-           "if (!begun || session_.barrier().main_waits_for(i) ||\n        (broken", "if ((broken && i > 99", STREAM_TESTS),
+           "if (!begun || awaited || (broken", "if ((broken && i > 99", STREAM_TESTS),
+    Mutant("channels are looked up at the barrier as they connected", CONTROL,
+           "const int32_t id = session_.multifd_channel(i).id();", "const int32_t id = static_cast<int32_t>(i);",
+           STREAM_TESTS),
+    Mutant("main is given up although channels are missing", CONTROL,
+           "if (!may_wait) return limits_.identify_ns;", "if (may_wait || !may_wait) return limits_.identify_ns;", STREAM_TESTS),
     Mutant("a connection whose worker is late counts as silent", CONTROL,
            "connection().bytes_received.read() < ChannelDirectory::kMagicBytes;",
            "connection().bytes_received.read() < UINT64_MAX;", STREAM_TESTS),

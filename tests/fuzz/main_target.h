@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "loader/colo/secondary.h"
 #include "loader/main/main_channel.h"
 #include "tests/loader/guarded_memory.h"
 
@@ -59,7 +61,16 @@ class FuzzChannel {
         events_(blocks_),
         barrier_(settings.multifd_channels),
         compress_(1, 4, kernels()),
-        channel_(settings_, events_, blocks_, barrier_, compress_, kernels()) {}
+        secondary_(settings.x_colo ? std::make_unique<ColoSecondary>(events_, blocks_, kernels(),
+                                                                     [] { return uint64_t{1} << 40; })
+                                   : nullptr),
+        channel_(settings_, secondary_ != nullptr ? static_cast<MainEvents&>(*secondary_) : events_, blocks_,
+                 barrier_, compress_, kernels(), nullptr, secondary_.get()) {
+    if (secondary_ != nullptr) require(secondary_->reserve().empty());
+  }
+
+  // Called behind every turn of the parser.
+  std::function<void()> on_turn = [] {};
 
   // Feeds everything in pieces of `step` bytes. False: the channel failed.
   bool feed(Bytes stream, std::size_t step) {
@@ -69,6 +80,7 @@ class FuzzChannel {
       for (int turns = 0;; ++turns) {
         const uint64_t before = channel_.offset();
         const ParseResult result = channel_.parse(piece);
+        on_turn();
         require(result.consumed <= piece.size());
         require(channel_.offset() - before == result.consumed || result.status == ParseStatus::failed);
         if (result.status == ParseStatus::failed) {
@@ -91,6 +103,13 @@ class FuzzChannel {
     }
     return true;
   }
+  // Bytes behind a failover: the channel may park for ever.
+  void feed_late(Bytes stream) {
+    require(channel_.parse(stream).consumed <= stream.size());
+    on_turn();
+  }
+  [[nodiscard]] ColoSecondary* colo() { return secondary_.get(); }
+  [[nodiscard]] const RamBlockList& blocks() const { return blocks_; }
   void end() { static_cast<void>(channel_.end_of_stream()); }
 
  private:
@@ -101,6 +120,7 @@ class FuzzChannel {
   FuzzEvents events_;
   FlushBarrier barrier_;
   CompressJobs compress_;
+  std::unique_ptr<ColoSecondary> secondary_;  // with the capability x-colo
   MainChannel channel_;
 };
 
