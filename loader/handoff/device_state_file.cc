@@ -8,7 +8,8 @@
 
 namespace migrx {
 
-DeviceStateFile::DeviceStateFile(std::string path) : path_(std::move(path)) {}
+DeviceStateFile::DeviceStateFile(std::string path, std::size_t fifo_bytes)
+    : path_(std::move(path)), fifo_(fifo_bytes) {}
 
 DeviceStateFile::~DeviceStateFile() {
   if (fd_ >= 0) ::close(fd_);

@@ -13,8 +13,9 @@ namespace migrx {
 
 class DeviceStateFile final : public Destination, private MainEvents {
  public:
-  // path: where the opaque tail goes; empty: it is counted and dropped.
-  explicit DeviceStateFile(std::string path);
+  // path: where the opaque tail goes; empty: it is counted and dropped. fifo_bytes: a PC's whole device
+  // state; more only closes main's window for a moment.
+  explicit DeviceStateFile(std::string path, std::size_t fifo_bytes = 1 << 20);
   ~DeviceStateFile() override;
   DeviceStateFile(const DeviceStateFile&) = delete;
   DeviceStateFile& operator=(const DeviceStateFile&) = delete;
@@ -47,7 +48,7 @@ class DeviceStateFile final : public Destination, private MainEvents {
   void fail(const char* what);
 
   const std::string path_;
-  ByteFifo fifo_{1 << 20};  // a PC's whole device state; more only closes main's window for a moment
+  ByteFifo fifo_;
   TailDetector detector_;
   std::atomic<bool> ram_complete_{false};
   int fd_ = -1;

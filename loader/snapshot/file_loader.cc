@@ -76,7 +76,7 @@ StreamError FileLoader::open() {
 }
 
 StreamError FileLoader::feed(const std::function<bool(uint64_t)>& turn) {
-  std::vector<std::byte> buffer(kReadBytes);
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kReadBytes);
   Bytes rest;
   for (;;) {
     if (turn(position_)) {
@@ -91,14 +91,14 @@ StreamError FileLoader::feed(const std::function<bool(uint64_t)>& turn) {
       continue;
     }
     if (rest.empty()) {
-      const ssize_t n = ::pread(fd_, buffer.data(), buffer.size(), static_cast<off_t>(position_));
+      const ssize_t n = ::pread(fd_, buffer.get(), kReadBytes, static_cast<off_t>(position_));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return file_error(ErrorClass::io, position_, settings_.path + ": " + std::strerror(errno));
       if (n == 0) return channel_->end_of_stream();
       if (moments_.first_byte == 0) moments_.first_byte = settings_.now_ns();
       position_ += static_cast<uint64_t>(n);
       bytes_read_ += static_cast<uint64_t>(n);
-      rest = Bytes{buffer}.first(static_cast<std::size_t>(n));
+      rest = Bytes{buffer.get(), static_cast<std::size_t>(n)};
     }
     const ParseResult result = channel_->parse(rest);
     if (result.status == ParseStatus::failed) return channel_->error();

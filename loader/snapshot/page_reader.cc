@@ -80,6 +80,11 @@ StreamError PageReader::load(const RamBlockList& blocks, std::span<const BlockEn
     regions.push_back(std::move(region));
   }
   std::atomic<uint64_t> next{0};
+  if (threads_ == 1 && cpus_.empty()) {  // this thread has nothing else to do
+    StreamError error;
+    work(regions, next, stop, error);
+    return error;
+  }
   std::vector<StreamError> errors(threads_);
   std::vector<std::thread> threads;
   for (uint32_t i = 0; i < threads_; ++i)

@@ -53,12 +53,10 @@ def run_programs(programs):
             arguments = ["--seeds", str(SIMULATED_SEEDS)]
         elif name.startswith("test_"):
             arguments = ["--gtest_brief=1"]
+        elif name.startswith("seeds_"):
+            arguments = ["--corpus", os.path.join(ROOT, "tests", "fuzz", "corpus", name[len("seeds_"):])]
         if subprocess.run([program, *arguments], stdout=subprocess.DEVNULL, check=False, cwd=BUILD).returncode:
             sys.exit("coverage: %s fails; run it by itself" % os.path.relpath(program, ROOT))
-        corpus = os.path.join(ROOT, "tests", "fuzz", "corpus", name[len("seeds_"):])
-        if name.startswith("seeds_") and os.path.isdir(corpus):
-            run([program, *(os.path.join(corpus, entry) for entry in sorted(os.listdir(corpus)))],
-                stdout=subprocess.DEVNULL)
 
 
 def read_counts():

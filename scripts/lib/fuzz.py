@@ -15,8 +15,8 @@ BUILD = os.path.join(ROOT, "build-fuzz")
 SOURCES = os.path.join(ROOT, "tests", "fuzz")
 KEPT = os.path.join(SOURCES, "corpus")
 INPUT_BYTES_MAX = 65536
-# What a corpus in the tree may have: it is run by every scripts/test.
-KEPT_FILES_MAX, KEPT_BYTES_MAX = 200, 20000
+# What a target's corpus in the tree may have, smallest inputs first: it is run by every scripts/test.
+KEPT_FILES_MAX, KEPT_BYTES_MAX = 200, 48 << 10
 
 
 def targets():
@@ -71,14 +71,18 @@ def keep(name):
     kept = os.path.join(KEPT, name)
     with tempfile.TemporaryDirectory(prefix="migrx-corpus-") as folder:
         subprocess.run([program("fuzz", name), "-merge=1", "-max_len=%d" % INPUT_BYTES_MAX, folder,
-                        os.path.join(BUILD, "corpus", name)], check=True, stderr=subprocess.DEVNULL)
+                        os.path.join(BUILD, "corpus", name), *([kept] if os.path.isdir(kept) else [])], check=True, stderr=subprocess.DEVNULL)
         inputs = sorted(((os.path.getsize(os.path.join(folder, entry)), entry) for entry in os.listdir(folder)))
         shutil.rmtree(kept, ignore_errors=True)
         os.makedirs(kept)
-        chosen = [entry for size, entry in inputs if size <= KEPT_BYTES_MAX][:KEPT_FILES_MAX]
-        for entry in chosen:
+        count = total = 0
+        for size, entry in inputs[:KEPT_FILES_MAX]:
+            total += size
+            if total > KEPT_BYTES_MAX:
+                break
             shutil.copy(os.path.join(folder, entry), kept)
-    return len(chosen)
+            count += 1
+    return count
 
 
 def main():

@@ -3,11 +3,14 @@
 //
 //   TARGET                     seeds and 300 mutations of each
 //   TARGET --mutations N       more
+//   TARGET --corpus DIR        the inputs in DIR as well, if it exists, and 10 mutations of each
 //   TARGET --write-seeds DIR   a first corpus for libFuzzer
 //   TARGET FILE...             these inputs, e.g. a finding
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -66,22 +69,40 @@ int write_seeds(const std::string& folder) {
   return 0;
 }
 
+Input read_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) {
+    std::perror(path.c_str());
+    std::exit(1);
+  }
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  Input input(text.size());
+  std::memcpy(input.data(), text.data(), text.size());
+  return input;
+}
+
+std::vector<Input> read_corpus(const std::string& folder) {
+  std::vector<std::filesystem::path> paths;
+  if (std::filesystem::is_directory(folder))
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) paths.push_back(entry.path());
+  std::sort(paths.begin(), paths.end());  // the same mutations everywhere
+  std::vector<Input> inputs;
+  for (const auto& path : paths) inputs.push_back(read_file(path));
+  return inputs;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc == 3 && std::strcmp(argv[1], "--write-seeds") == 0) return write_seeds(argv[2]);
   uint64_t mutations = 300;
+  std::vector<Input> corpus;
   if (argc == 3 && std::strcmp(argv[1], "--mutations") == 0) {
     mutations = std::strtoull(argv[2], nullptr, 10);
+  } else if (argc == 3 && std::strcmp(argv[1], "--corpus") == 0) {
+    corpus = read_corpus(argv[2]);
   } else if (argc > 1) {
-    for (int i = 1; i < argc; ++i) {
-      std::ifstream in(argv[i], std::ios::binary);
-      if (!in) return std::perror(argv[i]), 1;
-      const std::string text{std::istreambuf_iterator<char>(in), {}};
-      Input input(text.size());
-      std::memcpy(input.data(), text.data(), text.size());
-      run(input);
-    }
+    for (int i = 1; i < argc; ++i) run(read_file(argv[i]));
     return 0;
   }
   const std::vector<Input> seeds = migrx::test::fuzz_seeds();
@@ -89,7 +110,12 @@ int main(int argc, char** argv) {
   for (const Input& seed : seeds) run(seed);
   for (uint64_t i = 0; i < mutations; ++i)
     for (const Input& seed : seeds) run(mutate(seed, seeds, random));
-  std::printf("%zu seeds, %llu mutations of each\n", seeds.size(),
-              static_cast<unsigned long long>(mutations));
+  constexpr int kMutationsOfCorpus = 10;
+  for (const Input& input : corpus) {
+    run(input);
+    for (int i = 0; i < kMutationsOfCorpus; ++i) run(mutate(input, corpus, random));
+  }
+  std::printf("%zu seeds, %llu mutations of each, %zu inputs of the corpus\n", seeds.size(),
+              static_cast<unsigned long long>(mutations), corpus.size());
   return 0;
 }
