@@ -57,12 +57,12 @@ std::optional<QmpMessage> parse_qmp_message(std::string_view line) {
 }
 
 bool QmpLines::feed(std::string_view bytes) {
-  const std::size_t old_end = held_.rfind('\n');
-  const std::size_t open = old_end == std::string::npos ? held_.size() : held_.size() - old_end - 1;
   const std::size_t first_end = bytes.find('\n');
-  if (open + (first_end == std::string_view::npos ? bytes.size() : first_end) > kLineMax) return false;
+  if (open_ + std::min(first_end, bytes.size()) > kLineMax) return false;
+  const std::size_t last_end = bytes.rfind('\n');
+  open_ = last_end == std::string_view::npos ? open_ + bytes.size() : bytes.size() - last_end - 1;
   held_ += bytes;
-  return true;
+  return open_ <= kLineMax;
 }
 
 std::optional<std::string> QmpLines::next() {

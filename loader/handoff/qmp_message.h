@@ -27,7 +27,8 @@ struct QmpMessage {
 // One line without its end. nullopt: no message of QMP.
 [[nodiscard]] std::optional<QmpMessage> parse_qmp_message(std::string_view line);
 
-// Cuts what a socket gives into lines. Holds at most kLineMax bytes.
+// Cuts what a socket gives into lines. Holds at most kLineMax bytes of a line that has no end yet, and the
+// lines that nobody has taken.
 class QmpLines {
  public:
   // `info mtree` of a machine with hundreds of devices is some 200 KiB.
@@ -41,6 +42,7 @@ class QmpLines {
  private:
   std::string held_;
   std::size_t scanned_ = 0;  // no end of line before it
+  std::size_t open_ = 0;     // bytes behind the last end of line
 };
 
 // ---- Values of "return" ----
