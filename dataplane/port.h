@@ -35,8 +35,13 @@ struct TxFrame {
 
 // Most packet buffers in one chain: 64 KiB in buffers of 1 KiB. Longer chains are dropped by their poll core.
 inline constexpr uint32_t kFrameSegmentsMax = 64;
-// Frames asked for by one rx_burst.
+// Frames asked for by one rx_burst. MIGRX_BENCH_BURST is defined where bench/ compiles the data path once
+// more, to measure another burst.
+#ifdef MIGRX_BENCH_BURST
+inline constexpr uint32_t kBurst = MIGRX_BENCH_BURST;
+#else
 inline constexpr uint32_t kBurst = 32;
+#endif
 
 // Called by the thread of its poll core only, except where said. Virtual calls are paid per burst, or by
 // frames that are rare (chains) or few (ACKs: at most one per connection and burst).

@@ -3,6 +3,7 @@
 //
 //   build/bench/pipeline                        every row, the table
 //   build/bench/pipeline --mtu 1500 --channels 8 --repetitions 9 --json out.json
+//   build/bench/pipeline --stages --all         cycles by stage of both agents, instead of rows
 //   build/bench/pipeline --tiny                 a small run of every kind, as the tests do
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 
 #include "bench/pipeline/pipeline.h"
 #include "bench/pipeline/report.h"
+#include "bench/pipeline/stages.h"
 
 namespace migrx::bench {
 namespace {
@@ -24,6 +26,7 @@ constexpr uint32_t kColdMib = 128;
 struct Command {
   PipelineOptions base;
   std::vector<PipelineOptions> rows;
+  std::vector<StageOptions> stages;
   uint32_t repetitions = 5;
   std::string json;
 };
@@ -51,6 +54,11 @@ std::vector<PipelineOptions> all_rows(const PipelineOptions& base) {
     other = row;
     other.scatter = true;
     rows.push_back(other);
+    for (const uint32_t every : {1000U, 100U, 20U}) {
+      other = row;
+      other.drop_every = every;
+      rows.push_back(other);
+    }
   }
   return rows;
 }
@@ -65,8 +73,51 @@ std::vector<PipelineOptions> tiny_rows(const PipelineOptions& base) {
     // Two CPUs of their own may not be there: a spinning poll core would wait for its worker's time slice.
     row.one_thread = true;
     row.poll_cpu = row.worker_cpu = -1;
+    // 4 MiB are some hundred segments of 9000 bytes.
+    if (row.drop_every > 0) row.drop_every = std::max(row.drop_every / 10, 2U);
+  }
+  PipelineOptions other = rows.front();
+  other.channels = 8;
+  other.loader_cores = 3;
+  rows.push_back(other);
+  for (const uint32_t burst : {8U, 16U, kBurst}) {
+    other = rows.front();
+    other.burst = burst;
+    rows.push_back(other);
   }
   return rows;
+}
+
+// The ladder of a row with both sides on one core, and with two cores where the row has them.
+void add_ladders(const PipelineOptions& row, uint32_t repetitions, std::vector<StageOptions>& out) {
+  StageOptions ladder;
+  ladder.mtu = row.mtu;
+  ladder.channels = row.channels;
+  ladder.pool_mib = row.pool_mib;
+  ladder.run = row.run;
+  ladder.burst = row.burst;
+  ladder.checksum_good = row.checksum_good;
+  ladder.demote = row.demote;
+  ladder.repetitions = repetitions;
+  ladder.cpu = row.poll_cpu;
+  out.push_back(ladder);
+  if (row.one_thread || row.worker_cpu < 0) return;
+  ladder.other_cpu = row.worker_cpu;
+  out.push_back(ladder);
+}
+
+std::vector<StageOptions> stage_rows(const PipelineOptions& base, uint32_t repetitions, bool all) {
+  std::vector<StageOptions> out;
+  if (!all) add_ladders(base, repetitions, out);
+  for (const uint32_t mtu : {1500U, 4096U, 9000U})
+    for (const bool good : {true, false}) {
+      if (!all) continue;
+      PipelineOptions row = base;
+      row.mtu = mtu;
+      row.checksum_good = good;
+      add_ladders(row, repetitions, out);
+    }
+  return out;
 }
 
 [[noreturn]] void usage(const char* what) {
@@ -74,9 +125,10 @@ std::vector<PipelineOptions> tiny_rows(const PipelineOptions& base) {
       stderr,
       "pipeline: %s\n"
       "usage: pipeline [--mtu BYTES] [--channels 1..255] [--pool MIB] [--guest MIB] [--rounds N] [--run N]\n"
+      "                [--burst FRAMES] [--drop-every SEGMENTS] [--loader-cores N]\n"
       "                [--one-thread] [--software-checksum] [--scatter] [--no-demote]\n"
-      "                [--realtime] [--poll-cpu N] [--worker-cpu N] [--repetitions N] [--json FILE] [--all] "
-      "[--tiny]\n",
+      "                [--realtime] [--poll-cpu N] [--worker-cpu N] [--repetitions N] [--json FILE]\n"
+      "                [--stages] [--all] [--tiny]\n",
       what);
   std::exit(2);
 }
@@ -94,6 +146,7 @@ Command parse(int argc, char** argv) {
   PipelineOptions& row = command.base;
   bool all = argc == 1;
   bool tiny = false;
+  bool stages = false;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     const auto value = [&] { return number(option, i + 1 < argc ? argv[++i] : nullptr); };
@@ -109,6 +162,12 @@ Command parse(int argc, char** argv) {
       row.rounds = value();
     else if (option == "--run")
       row.run = value();
+    else if (option == "--burst")
+      row.burst = value();
+    else if (option == "--drop-every")
+      row.drop_every = value();
+    else if (option == "--loader-cores")
+      row.loader_cores = value();
     else if (option == "--repetitions")
       command.repetitions = std::max(value(), 1U);
     else if (option == "--poll-cpu")
@@ -125,6 +184,8 @@ Command parse(int argc, char** argv) {
       row.demote = false;
     else if (option == "--realtime")
       row.realtime = true;
+    else if (option == "--stages")
+      stages = true;
     else if (option == "--all")
       all = true;
     else if (option == "--tiny")
@@ -139,7 +200,17 @@ Command parse(int argc, char** argv) {
   if (tiny) {
     command.rows = tiny_rows(row);
     command.repetitions = 1;
+    row.poll_cpu = -1;
+    row.one_thread = true;
+    command.stages = stage_rows(row, 1, true);
+    for (StageOptions& ladder : command.stages) ladder.segments = 1000;
   }
+  if (stages) {
+    if (!tiny) command.stages = stage_rows(row, command.repetitions, all);
+    command.rows.clear();
+  }
+  for (const PipelineOptions& each : command.rows)
+    if (const std::string problem = problem_of(each); !problem.empty()) usage(problem.c_str());
   return command;
 }
 
@@ -151,7 +222,7 @@ int main(int argc, char** argv) {
   const Command command = parse(argc, argv);
   try {
     Report report;
-    report.print_heading();
+    if (!command.rows.empty()) report.print_heading();
     for (const PipelineOptions& row : command.rows) {
       std::vector<PipelineResult> results;
       for (uint32_t i = 0; i < command.repetitions; ++i) {
@@ -164,6 +235,16 @@ int main(int argc, char** argv) {
       }
       report.add(row, results);
     }
+    for (const StageOptions& ladder : command.stages)
+      for (const bool poll : {true, false}) {
+        const char* const agent = poll ? "poll" : "loader";
+        const StageResult result = poll ? run_poll_stages(ladder) : run_loader_stages(ladder);
+        if (!result.problem.empty()) {
+          std::fprintf(stderr, "stages of the %s, MTU %u: %s\n", agent, ladder.mtu, result.problem.c_str());
+          return 1;
+        }
+        report.add_stages(agent, ladder, result);
+      }
     if (!command.json.empty()) report.write_json(command.json);
   } catch (const std::exception& problem) {
     std::fprintf(stderr, "pipeline: %s\n", problem.what());

@@ -11,15 +11,9 @@
 #include <stdexcept>
 #include <thread>
 
-#include "bench/pipeline/guest_plan.h"
+#include "bench/pipeline/receiver.h"
 #include "bench/pipeline/replay_check.h"
-#include "bench/pipeline/replay_port.h"
 #include "dataplane/agent_thread.h"
-#include "dataplane/poll_core.h"
-#include "loader/handoff/device_state_file.h"
-#include "loader/main/compress_jobs.h"
-#include "loader/session/session.h"
-#include "loader/session/session_control.h"
 
 namespace migrx::bench {
 namespace {
@@ -148,58 +142,11 @@ class Limits final : public Agent {
   const ReplayPort& port_;
 };
 
-struct Receiver {
-  Receiver(const PipelineOptions& options, const GuestPlan& plan, ReplayPort& port,
-           const PageKernels& kernels, const HugeRegion& guest, uint32_t quota)
-      : worker(plan.channels() + 1), compress(0, 4, kernels) {
-    PollCoreConfig config;
-    config.ports = {{&port, ReplayPort::kReceiver, PollPort::kAnyVlan}};
-    config.connections_max = plan.channels() + 1;
-    config.handoff_slots = quota;
-    config.tcp.mss = static_cast<uint16_t>(options.mtu - 40);
-    config.tcp.buffer_bytes = port.buffer_bytes();
-    config.listener.port = ReplayPort::kListenPort;
-    config.announce = false;
-    core = std::make_unique<PollCore>(config);
-    blocks.list().add(
-        std::make_unique<RamBlock>(kBlockName, guest.data(), plan.guest_bytes(), true, true, kAnyNode));
-    SessionSettings settings;
-    settings.main.multifd_channels = plan.channels();
-    settings.connections_max = plan.channels() + 1;
-    settings.now_ns = [] { return monotonic_ns(); };
-    session = std::make_unique<Session>(settings, blocks, destination.events(), kernels, compress);
-    control = std::make_unique<SessionControl>(
-        *session, destination,
-        [this]() -> Handoff* {
-          Handoff* const connection = core->take_accepted();
-          if (connection != nullptr) connections.push_back(connection);
-          return connection;
-        },
-        std::vector<LoaderWorker*>{&worker}, SessionLimits{}, /*switchover_ack=*/false);
-  }
-  // One turn of everybody on the calling thread.
-  void turn() {
-    const uint64_t now_ns = monotonic_ns();
-    core->do_work(now_ns);
-    worker.do_work(now_ns);
-    control->do_work(now_ns);
-  }
-  [[nodiscard]] bool failed() const { return session->state() == SessionState::failed; }
-
-  BlockTable blocks{1 << 20};
-  DeviceStateFile destination{""};
-  LoaderWorker worker;
-  CompressJobs compress;
-  std::unique_ptr<PollCore> core;
-  std::unique_ptr<Session> session;
-  std::unique_ptr<SessionControl> control;
-  std::vector<Handoff*> connections;
-};
-
-uint64_t dropped_by(const PollCore& core, const ReplayPort& port) {
+// Segments behind a hole are dropped by nobody, but where no hole was made there must be none.
+uint64_t dropped_by(const PollCore& core, const ReplayPort& port, bool lossy) {
   const TcpCounters& tcp = core.tcp_counters();
   const PollCounters& poll = core.counters();
-  return tcp.read(TcpCounter::over_quota) + tcp.read(TcpCounter::out_of_order) +
+  return tcp.read(TcpCounter::over_quota) + (lossy ? 0 : tcp.read(TcpCounter::out_of_order)) +
          tcp.read(TcpCounter::duplicate) + tcp.read(TcpCounter::outside_window) +
          poll.read(PollCounter::tx_dropped) + port.counters().no_buffer + port.counters().resets;
 }
@@ -230,7 +177,40 @@ double tsc_hz() {
   return hz;
 }
 
+std::string problem_of(const PipelineOptions& options) {
+  cpu_set_t usable;
+  CPU_ZERO(&usable);
+  if (sched_getaffinity(0, sizeof usable, &usable) != 0) return "the usable CPUs cannot be asked for";
+  const auto missing = [&usable](int32_t cpu) {
+    return cpu >= CPU_SETSIZE || !CPU_ISSET(static_cast<std::size_t>(cpu), &usable);
+  };
+  const std::string have =
+      ", of which the program may use " + std::to_string(CPU_COUNT(&usable)) + " CPUs here";
+  if (options.loader_cores == 0) return "one loader core at least";
+  if (options.loader_cores > options.channels + 1)
+    return "more loader cores than connections: " + std::to_string(options.loader_cores) + " for " +
+           std::to_string(options.channels + 1);
+  if (options.burst == 0 || options.burst > kBurst)
+    return "a burst is 1 to " + std::to_string(kBurst) +
+           " frames in this program; pipeline_burst_64 takes 64";
+  if (options.drop_every == 1) return "not every segment can be lost: --drop-every 2 at least";
+  if (options.poll_cpu >= 0 && missing(options.poll_cpu))
+    return "there is no CPU " + std::to_string(options.poll_cpu) + " for the poll core" + have;
+  if (options.one_thread) return {};
+  if (options.worker_cpu < 0) return {};
+  for (uint32_t i = 0; i < options.loader_cores; ++i) {
+    const int32_t cpu = options.worker_cpu + static_cast<int32_t>(i);
+    if (cpu == options.poll_cpu)
+      return "CPU " + std::to_string(cpu) + " cannot be the poll core's and a loader's; see --one-thread";
+    if (missing(cpu))
+      return std::to_string(options.loader_cores) + " loader cores from CPU " +
+             std::to_string(options.worker_cpu) + " on need CPU " + std::to_string(cpu) + have;
+  }
+  return {};
+}
+
 PipelineResult run_pipeline(const PipelineOptions& options) {
+  if (const std::string wrong = problem_of(options); !wrong.empty()) throw std::invalid_argument(wrong);
   PipelineResult result;
   const double hz = tsc_hz();
   std::string problem;
@@ -244,24 +224,15 @@ PipelineResult run_pipeline(const PipelineOptions& options) {
   replay.run = options.run;
   replay.checksum_good = options.checksum_good;
   replay.demote = options.demote;
-  // Of the pool, a burst and what waits to be freed stay out of the connections' promises.
-  constexpr uint32_t kSpare = 2 * kBurst + 256 + 128;
-  const uint32_t stride = ReplayPort::stride_of(options.mtu);
-  const auto fit = static_cast<uint32_t>((uint64_t{options.pool_mib} << 20) / stride);
-  const uint32_t fair = fit > kSpare ? (fit - kSpare) / (options.channels + 1) : 0;
-  TcpConfig tcp;
-  tcp.mss = static_cast<uint16_t>(options.mtu - 40);
-  tcp.buffer_bytes = ReplayPort::buffer_bytes_of(options.mtu);
-  // Enough to open TCP's window of 4 MiB is enough.
-  const uint32_t most = tcp.window_bytes / ReplayPort::segment_bytes_of(options.mtu) + 64;
-  const uint32_t quota = std::max(std::min(fair, most), buffer_quota_min(tcp));
-  replay.buffers = std::max(fit, kSpare + (options.channels + 1) * quota);
-  result.buffers = replay.buffers;
-  result.quota = quota;
+  replay.burst = options.burst;
+  replay.drop_every = options.drop_every;
+  const PoolPlan pool = plan_pool(options.mtu, options.pool_mib, options.channels, options.drop_every);
+  replay.buffers = result.buffers = pool.buffers;
+  result.quota = pool.quota;
   result.pages = guest.pages();
 
   ReplayPort port(replay, plan);
-  Receiver receiver(options, plan, port, *kernels, guest, quota);
+  Receiver receiver(options.mtu, plan, port, *kernels, guest, pool.quota, options.loader_cores);
   AgentThreadOptions poll_thread, worker_thread;
   const int32_t worker_cpu = options.one_thread ? options.poll_cpu : options.worker_cpu;
   if (options.poll_cpu >= 0) poll_thread.cpu = CpuId{options.poll_cpu};
@@ -279,62 +250,87 @@ PipelineResult run_pipeline(const PipelineOptions& options) {
   }
 
   // Connections are set up before the clock runs.
-  const auto give_up = std::chrono::steady_clock::now() + kPatience;
-  const auto late = [give_up] { return std::chrono::steady_clock::now() > give_up; };
-  while ((!port.at_gate() || receiver.session->multifd_identified() < options.channels ||
-          receiver.session->main_connection() == nullptr) &&
-         !receiver.failed() && !late())
-    receiver.turn();
+  constexpr uint64_t kTurnsToConnect = 10'000'000;
+  if (!receiver.connect(port, kTurnsToConnect)) {
+    result.problem = receiver.failed() ? receiver.session->error().text.data()
+                                       : "no connection: " + receiver.session->standing();
+    return result;
+  }
   port.reset_counters();
   port.open_gate();
 
   TimedPoll poll(*receiver.core, port, receiver.connections);
-  TimedWorker worker(receiver.worker, *receiver.session);
+  std::vector<std::unique_ptr<TimedWorker>> workers;
+  for (const auto& worker : receiver.workers)
+    workers.push_back(std::make_unique<TimedWorker>(*worker, *receiver.session));
+  // When RAM was complete, as the first worker saw it; 0: not yet.
+  const auto end_tsc = [&workers] {
+    uint64_t end = 0;
+    for (const auto& worker : workers) {
+      const uint64_t seen = worker->end_tsc.load(std::memory_order_acquire);
+      if (seen != 0 && (end == 0 || seen < end)) end = seen;
+    }
+    return end;
+  };
   {
-    std::vector<Agent*> first{&poll}, second{&worker};
-    if (options.one_thread) first.push_back(&worker);
+    std::vector<Agent*> first{&poll};
+    std::vector<std::unique_ptr<AgentThread>> threads;
+    for (uint32_t i = 0; i < workers.size(); ++i) {
+      if (options.one_thread) {
+        first.push_back(workers[i].get());
+        continue;
+      }
+      AgentThreadOptions own = worker_thread;
+      if (worker_cpu >= 0) own.cpu = CpuId{worker_cpu + static_cast<int32_t>(i)};
+      threads.push_back(std::make_unique<AgentThread>(std::vector<Agent*>{workers[i].get()}, own));
+      threads.back()->start();
+    }
     AgentThread a(first, poll_thread);
-    AgentThread b(second, worker_thread);
-    if (!options.one_thread) b.start();
     a.start();
-    while (worker.end_tsc.load(std::memory_order_acquire) == 0 && !late())
+    const auto give_up = std::chrono::steady_clock::now() + kPatience;
+    while (end_tsc() == 0 && std::chrono::steady_clock::now() < give_up)
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     a.stop();
-    b.stop();
+    for (const auto& thread : threads) thread->stop();
   }
   // The end of the stream, outside of the clock.
   for (uint32_t i = 0; i < 100'000 && !receiver.control->over() && !receiver.failed(); ++i) receiver.turn();
 
   const ReplayPort::Counters& source = port.counters();
-  result.dropped = dropped_by(*receiver.core, port);
+  result.dropped = dropped_by(*receiver.core, port, options.drop_every > 0);
   if (receiver.failed())
     result.problem = receiver.session->error().text.data();
-  else if (!receiver.control->over() || receiver.destination.verdict() != Verdict::accepted)
+  else if (!receiver.accepted())
     result.problem = "it did not come to an end: " + receiver.session->standing();
   else
     result.problem = check_guest(plan, port, guest.data());
   if (result.problem.empty() && result.dropped > 0)
     result.problem = std::to_string(result.dropped) + " segments or ACKs were dropped";
-  for (Handoff* const connection : receiver.connections) connection->retire();
-  receiver.core->on_stop();
+  receiver.close();
   if (result.problem.empty() && port.buffers_available() != port.buffers_total())
     result.problem = "packet buffers were lost";
 
   const auto per = [](uint64_t a, uint64_t b) {
     return b == 0 ? 0.0 : static_cast<double>(a) / static_cast<double>(b);
   };
-  const uint64_t cycles = worker.end_tsc.load() - poll.first_tsc;
+  if (result.problem.empty() && source.resent != source.lost)
+    result.problem = std::to_string(source.lost - source.resent) + " lost segments were not sent again";
+  const uint64_t cycles = end_tsc() - poll.first_tsc;
+  uint64_t loader_cycles = 0;
+  for (const auto& worker : workers) loader_cycles += worker->busy.busy_cycles;
   const double guest_bytes = static_cast<double>(plan.guest_bytes()) * options.rounds;
   result.seconds = static_cast<double>(cycles) / hz;
   result.segments = static_cast<double>(source.segments);
+  result.lost = static_cast<double>(source.lost);
+  result.timeouts = static_cast<double>(source.timeouts);
+  result.out_of_order = static_cast<double>(receiver.core->tcp_counters().read(TcpCounter::out_of_order));
   result.ram_gbs = guest_bytes / result.seconds / 1e9;
   result.wire_gbs = static_cast<double>(source.wire_bytes) / result.seconds / 1e9;
-  result.loader_bytes_cycle =
-      guest_bytes / static_cast<double>(std::max<uint64_t>(worker.busy.busy_cycles, 1));
+  result.loader_bytes_cycle = guest_bytes / static_cast<double>(std::max<uint64_t>(loader_cycles, 1));
   result.loader_gbs = result.loader_bytes_cycle * hz / 1e9;
   result.loader_ratio = result.loader_gbs / result.nt_limit_gbs;
   result.loader_copy_ratio = result.loader_gbs / result.copy_limit_gbs;
-  result.loader_busy = per(worker.busy.busy_cycles, cycles);
+  result.loader_busy = per(loader_cycles, cycles * workers.size());
   result.poll_cycles = per(poll.receiving.busy_cycles, source.segments);
   result.poll_all_cycles = per(poll.receiving.busy_cycles + poll.other.busy_cycles, source.segments);
   result.poll_busy = per(poll.all_cycles, cycles);
@@ -343,7 +339,7 @@ PipelineResult run_pipeline(const PipelineOptions& options) {
   result.acks_per_segment = per(source.acks, source.segments);
   result.ring_mean = per(poll.depth_sum, poll.depth_count);
   result.ring_max = static_cast<double>(poll.depth_max);
-  const uint64_t both = poll.receiving.busy_cycles + poll.other.busy_cycles + worker.busy.busy_cycles;
+  const uint64_t both = poll.receiving.busy_cycles + poll.other.busy_cycles + loader_cycles;
   result.one_core_gbs = guest_bytes * hz / static_cast<double>(std::max<uint64_t>(both, 1)) / 1e9;
   return result;
 }

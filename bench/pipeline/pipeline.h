@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "dataplane/port.h"
+
 namespace migrx::bench {
 
 struct PipelineOptions {
@@ -16,7 +18,10 @@ struct PipelineOptions {
   uint32_t guest_mib = 512;
   uint32_t rounds = 8;
   uint32_t run = 16;
-  bool one_thread = false;  // poll core and worker take turns on poll_cpu
+  uint32_t burst = kBurst;    // frames of one rx_burst at most
+  uint32_t drop_every = 0;    // segments; one of so many is lost once and sent again. 0: none
+  uint32_t loader_cores = 1;  // on worker_cpu and those behind it
+  bool one_thread = false;    // poll core and workers take turns on poll_cpu
   bool checksum_good = true;
   bool demote = true;
   bool scatter = false;
@@ -34,11 +39,11 @@ struct PipelineResult {
   double wire_gbs = 0;      // bytes on the cable, preamble and gap included
   double nt_limit_gbs = 0;  // non-temporal stores from registers into the same guest RAM, on the worker's CPU
   double copy_limit_gbs = 0;     // the copy kernel alone, from the port's packet buffers in their order
-  double loader_gbs = 0;         // payload per second of the worker's busy time
+  double loader_gbs = 0;         // payload per second of one worker's busy time
   double loader_ratio = 0;       // of the limit of stores
   double loader_copy_ratio = 0;  // of the copy kernel alone
   double loader_bytes_cycle = 0;
-  double loader_busy = 0;      // share of the time
+  double loader_busy = 0;      // share of the time, mean of the workers
   double poll_cycles = 0;      // per segment, turns that received; without the source's
   double poll_all_cycles = 0;  // per segment, all turns that did something
   double poll_busy = 0;        // share of the time, source included
@@ -49,11 +54,17 @@ struct PipelineResult {
   double ring_max = 0;
   double one_core_gbs = 0;  // one thread: guest bytes per second of both agents' busy time, source left out
   double segments = 0;
-  uint64_t dropped = 0;  // over quota, out of order, duplicate, no buffer, not sent
+  double lost = 0;          // by the wire, as was asked for, and sent again
+  double timeouts = 0;      // of these, without having been asked for by a SACK
+  double out_of_order = 0;  // segments that arrived behind a hole
+  uint64_t dropped = 0;     // over quota, duplicate, no buffer, not sent; without loss also out of order
   uint32_t buffers = 0;
   uint32_t quota = 0;  // buffers per connection
   const char* pages = "";
 };
+
+// What is wrong with these options on this machine, as a sentence; empty: nothing.
+[[nodiscard]] std::string problem_of(const PipelineOptions& options);
 
 // Throws std::exception when it cannot be set up.
 [[nodiscard]] PipelineResult run_pipeline(const PipelineOptions& options);

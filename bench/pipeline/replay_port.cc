@@ -7,6 +7,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "dataplane/tcp/config.h"
 #include "dataplane/wire/checksum.h"
 
 namespace migrx::bench {
@@ -21,6 +22,10 @@ constexpr uint16_t kFirstPort = 20000;
 constexpr uint32_t kWireOverhead = 24;  // preamble 8, frame check sequence 4, gap 12
 constexpr uint32_t kNoBuffer = UINT32_MAX;
 constexpr uint64_t kBurstsPerMs = 512;  // of the source's clock: about what 32 segments take at these rates
+
+uint32_t iss_of(uint32_t connection) {
+  return kIss + connection * 77777;
+}
 
 bool reaches(uint32_t a, uint32_t b) {
   return static_cast<int32_t>(a - b) >= 0;
@@ -49,6 +54,9 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
       stride_(stride_of(options.mtu)),
       tx_(kTxFrames) {
   if (options.mtu < 576 || options.mtu > 9000) throw std::invalid_argument("the MTU must be 576 to 9000");
+  if (options.burst == 0 || options.burst > kBurst)
+    throw std::invalid_argument("a burst is 1 to " + std::to_string(kBurst) + " frames");
+  if (options.drop_every == 1) throw std::invalid_argument("not every segment can be lost");
   if (options.run == 0) throw std::invalid_argument("a run is one segment at least");
   uint64_t x = 88172645463325252U;
   for (std::byte& b : pattern_) {
@@ -69,18 +77,28 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
   for (uint32_t i = 0; i < connections_.size(); ++i) {
     Connection& connection = connections_[i];
     connection.port = static_cast<uint16_t>(kFirstPort + i);
-    connection.next = connection.acked = kIss + i * 77777;
+    connection.next = connection.acked = iss_of(i);
     if (i < plan.channels()) {
       connection.script = std::make_unique<ChannelScript>(plan, i);
       connection.bytes = connection.script->left();
     } else {
       connection.bytes = main_stream_.size();
     }
+    if (!options.established) continue;
+    connection.next = first_byte_of(i).value();
+    connection.acked = connection.next;
+    connection.edge = connection.next + options.first_window;
+    connection.shift = receiver_shift();
+    connection.state = Connection::State::established;
+    make_header(connection);
+    store_be32(connection.header.data() + 42, (kReceiverIss + 1U).value());
+    ++settled_;
   }
   std::size_t segments = 0;
   for (const Connection& connection : connections_)
     segments += (connection.bytes + segment_bytes_ - 1) / segment_bytes_;
   uses_.resize(segments);
+  lost_.reserve(options.drop_every == 0 ? 0 : options.buffers);
 }
 
 ReplayPort::~ReplayPort() = default;
@@ -89,6 +107,14 @@ void ReplayPort::fill_fresh(uint32_t i, MutableBytes payload) const noexcept {
   std::memcpy(payload.data(), pattern_.data(), payload.size());
   const uint64_t number = (uint64_t{i} + 1) * 0x9e37'79b9'7f4a'7c15U;
   std::memcpy(payload.data(), &number, sizeof number);
+}
+
+SeqNum ReplayPort::first_byte_of(uint32_t i) const noexcept {
+  return SeqNum{iss_of(i)} + 1U;
+}
+
+uint8_t ReplayPort::receiver_shift() noexcept {
+  return window_scale_for(TcpConfig{}.window_bytes);
 }
 
 EthernetAddress ReplayPort::mac() const noexcept {
@@ -141,7 +167,7 @@ bool ReplayPort::sendable(const Connection& connection) const noexcept {
   if (!gate_open_ && connection.script != nullptr && connection.sent > 0) return false;
   const auto length =
       static_cast<uint32_t>(std::min<uint64_t>(segment_bytes_, connection.bytes - connection.sent));
-  return reaches(connection.edge, connection.next + length);
+  return options_.boundless || reaches(connection.edge, connection.next + length);
 }
 
 void ReplayPort::finish_frame(std::byte* data, uint32_t length, Frame& out) noexcept {
@@ -187,18 +213,70 @@ void ReplayPort::present(Connection& connection, uint32_t index, uint32_t buffer
   connection.next += length;
   connection.sent += length;
   ++counters_.segments;
-  if (!options_.checksum_good) {
-    const uint32_t tcp_length = kHeaderBytes - 34 + length;
-    store_be16(data + 50, 0);
-    ChecksumSum sum;
-    sum.add_be32(kSource.value);
-    sum.add_be32(kReceiver.value);
-    sum.add_be16(6);
-    sum.add_be16(static_cast<uint16_t>(tcp_length));
-    sum.add({data + 34, tcp_length});
-    store_be16(data + 50, sum.checksum());
-  }
+  sum_up(data, kHeaderBytes + length);
   finish_frame(data, kHeaderBytes + length, out.frame);
+}
+
+// TCP's checksum of a data frame, where the port does not vouch for it.
+void ReplayPort::sum_up(std::byte* data, uint32_t length) noexcept {
+  if (options_.checksum_good) return;
+  const uint32_t tcp_length = length - 34;
+  store_be16(data + 50, 0);
+  ChecksumSum sum;
+  sum.add_be32(kSource.value);
+  sum.add_be32(kReceiver.value);
+  sum.add_be16(6);
+  sum.add_be16(static_cast<uint16_t>(tcp_length));
+  sum.add({data + 34, tcp_length});
+  store_be16(data + 50, sum.checksum());
+}
+
+// ---- Loss
+
+// True: the segment just made is one that gets lost.
+bool ReplayPort::dropped(const Connection& connection, uint32_t index, const Frame& frame) {
+  if (options_.drop_every == 0 || !gate_open_ || connection.script == nullptr) return false;
+  if (++droppable_ % options_.drop_every != 0) return false;
+  lost_.push_back({frame, index, load_be32(frame.data + 38), now_ms_, 0});
+  ++counters_.lost;
+  return true;
+}
+
+// Lost segments whose time has come. idle: there was nothing else to send, so no more frames will pass.
+void ReplayPort::send_again(bool idle) noexcept {
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < lost_.size(); ++i) {
+    Lost& lost = lost_[i];
+    const bool asked = lost.due != 0 && (idle || lost.due <= made_);
+    const bool timed_out = lost.due == 0 && now_ms_ - lost.since_ms > kTimeoutMs;
+    if ((!asked && !timed_out) || ready_tail_ - ready_head_ == kReady) {
+      lost_[kept++] = lost;
+      continue;
+    }
+    auto* const data = static_cast<std::byte*>(lost.frame.buffer);
+    store_be32(data + 58, now_ms_);
+    store_be16(data + 62, static_cast<uint16_t>(connections_[lost.connection].ts_echo >> 16));
+    sum_up(data, lost.frame.data_len);
+    Made& made = ready_[ready_tail_++ % kReady];
+    made.frame = lost.frame;
+    made.pieces = 0;
+    ++made_;
+    ++counters_.resent;
+    if (timed_out) ++counters_.timeouts;
+    counters_.frame_bytes += lost.frame.data_len;
+    counters_.wire_bytes += lost.frame.data_len + kWireOverhead;
+  }
+  lost_.resize(kept);
+}
+
+// RFC 2018: what was lost in front of a block that the receiver has is to be sent again.
+void ReplayPort::note_sack(uint32_t index, const std::byte* data, uint32_t length) noexcept {
+  TcpSegment segment;
+  if (lost_.empty() || parse_segment({data, length}, length, segment) != WireCounter::segment_ok) return;
+  for (uint32_t i = 0; i < segment.sack_count; ++i)
+    for (Lost& lost : lost_)
+      if (lost.connection == index && lost.due == 0 && !reaches(lost.seq, segment.sack[i].end.value()))
+        lost.due = made_ + kRoundTripFrames;
 }
 
 // SYN and FIN.
@@ -247,6 +325,7 @@ void ReplayPort::demote_made() noexcept {
 uint32_t ReplayPort::make_frames() noexcept {
   if (options_.demote) demote_made();
   const uint32_t before = ready_tail_;
+  if (!lost_.empty()) send_again(false);
   const auto total = static_cast<uint32_t>(connections_.size());
   uint32_t looked = 0;
   while (ready_tail_ - ready_head_ < kReady && looked <= total) {
@@ -256,7 +335,9 @@ uint32_t ReplayPort::make_frames() noexcept {
       const uint32_t buffer = take();
       if (buffer == kNoBuffer) break;
       present(connection, turn_, buffer, made);
-      ++ready_tail_;
+      ++made_;
+      if (!dropped(connection, turn_, made.frame)) [[likely]]
+        ++ready_tail_;
       --run_left_;
       looked = 0;
       continue;
@@ -269,13 +350,15 @@ uint32_t ReplayPort::make_frames() noexcept {
     run_left_ = options_.run;
     ++looked;
   }
+  if (ready_tail_ == ready_head_ && !lost_.empty()) send_again(true);
   return ready_tail_ - before;
 }
 
 uint32_t ReplayPort::rx_burst(std::span<Frame> out) noexcept {
   const uint64_t start = __rdtsc();
   if (++bursts_ % kBurstsPerMs == 0) ++now_ms_;
-  const auto count = static_cast<uint32_t>(std::min<std::size_t>(out.size(), ready_tail_ - ready_head_));
+  const auto count = static_cast<uint32_t>(
+      std::min<std::size_t>(std::min<std::size_t>(out.size(), options_.burst), ready_tail_ - ready_head_));
   for (uint32_t i = 0; i < count; ++i) out[i] = ready_[ready_head_++ % kReady].frame;
   const uint32_t made = make_frames();
   // The source pays for its own stores: those that wait for lines would be paid for by whoever comes next.
@@ -354,6 +437,7 @@ void ReplayPort::on_answer(const std::byte* data, uint32_t length) noexcept {
     return;
   }
   connection.ts_echo = load_be32(data + 58) & kEchoMask;
+  if (options_.drop_every > 0) note_sack(index, data, length);
   if (reaches(ack, connection.acked)) {
     connection.acked = ack;
     connection.edge = ack + (window << connection.shift);

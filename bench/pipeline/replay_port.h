@@ -1,14 +1,16 @@
 // A port whose wire is a source of its own: the frames of one main and N multifd connections of one
 // migration, made in memory as they are asked for.
 //
-// It is a TCP peer as far as a loss-free wire needs one: handshake, sequence numbers, timestamps, and it
-// sends no byte beyond the window that the receiver's ACKs announce. Payload is not copied: a buffer holds a
-// pattern and its own number, and making a frame writes one line of headers and what is the stream's own
-// (packet headers, page stamps), and nothing else: lines that the receiver read last are dear, and a device
-// would not make this core pay for them. What a buffer's earlier uses left in it is sent again; which buffer
-// bore which segment is noted (uses()), so that replay_check.h can tell afterwards what was sent. Frames are
-// made some way ahead of the receiver, as a device fills its descriptors, and then sent away from the first
-// levels of cache. What that costs is measured apart (source_cycles), for at a real port the device does it.
+// It is a TCP peer as far as these wires need one: handshake, sequence numbers, timestamps, and it sends no
+// byte beyond the window that the receiver's ACKs announce. On request every Nth segment is lost, and comes
+// again one round trip after the receiver's SACK told of the hole; there is no congestion control. Payload is
+// not copied: a buffer holds a pattern and its own number, and making a frame writes one line of headers and
+// what is the stream's own (packet headers, page stamps), and nothing else: lines that the receiver read last
+// are dear, and a device would not make this core pay for them. What a buffer's earlier uses left in it is
+// sent again; which buffer bore which segment is noted (uses()), so that replay_check.h can tell afterwards
+// what was sent. Frames are made some way ahead of the receiver, as a device fills its descriptors, and then
+// sent away from the first levels of cache. What that costs is measured apart (source_cycles), for at a real
+// port the device does it.
 #pragma once
 
 #include <array>
@@ -33,6 +35,15 @@ struct ReplayOptions {
   // What was written of a frame is sent away from the first two levels of cache, as if a device had written
   // it.
   bool demote = true;
+  // Frames given by one rx_burst at most.
+  uint32_t burst = kBurst;
+  // Every Nth segment of the multifd channels is lost once; 0: none.
+  uint32_t drop_every = 0;
+  // No handshake: connections are ESTABLISHED from the start, for driving parts of a receiver by themselves.
+  bool established = false;
+  uint32_t first_window = 65535;  // what the receiver has promised by then, bytes
+  // The window does not count: nobody there to open it.
+  bool boundless = false;
 };
 
 class ReplayPort final : public PortQueue {
@@ -78,6 +89,9 @@ class ReplayPort final : public PortQueue {
     uint64_t no_buffer = 0;   // the pool was empty when a frame was due: the receiver broke its promise
     uint64_t frames = 0;      // given to the receiver
     uint64_t resets = 0;      // RSTs received
+    uint64_t lost = 0;        // segments that were dropped on the way
+    uint64_t resent = 0;      // of these, sent again
+    uint64_t timeouts = 0;    // of these, without having been asked for by a SACK
     uint64_t source_cycles = 0;
     uint64_t busy_source_cycles = 0;  // of rx bursts in which frames were made, and of ACKs
   };
@@ -100,6 +114,17 @@ class ReplayPort final : public PortQueue {
   [[nodiscard]] uint32_t buffers_available() const noexcept override {
     return static_cast<uint32_t>(free_tail_ - free_head_);
   }
+
+  // For receivers that take part without a handshake (ReplayOptions::established). Connection i of
+  // connections(): its tuple as the receiver sees it, and the number of its first byte.
+  [[nodiscard]] uint32_t connections() const noexcept { return static_cast<uint32_t>(connections_.size()); }
+  [[nodiscard]] FourTuple tuple_of(uint32_t i) const noexcept {
+    return {kSource, kReceiver, connections_[i].port, kListenPort};
+  }
+  [[nodiscard]] SeqNum first_byte_of(uint32_t i) const noexcept;
+  // The receiver's, whose window scale the source takes for agreed.
+  static constexpr SeqNum kReceiverIss{5'000};
+  [[nodiscard]] static uint8_t receiver_shift() noexcept;
 
   static constexpr Ipv4Address kReceiver{0x0a4d0002};  // 10.77.0.2
   static constexpr Ipv4Address kSource{0x0a4d0001};
@@ -138,12 +163,28 @@ class ReplayPort final : public PortQueue {
     uint32_t pieces = 0;
     std::array<ChannelScript::Piece, ChannelScript::kPiecesMax> piece;
   };
+  // A segment that was dropped; its buffer stays with the source.
+  struct Lost {
+    Frame frame;
+    uint32_t connection = 0;
+    uint32_t seq = 0;
+    uint32_t since_ms = 0;
+    uint64_t due = 0;  // number of the frame before which it comes again; 0: nobody has asked yet
+  };
+  // From a SACK to the segment that it asks for, in frames: 100 GbE and 30 microseconds.
+  static constexpr uint64_t kRoundTripFrames = 256;
+  // Of the source's clock: when nothing behind the hole can be sent, nobody asks.
+  static constexpr uint32_t kTimeoutMs = 20;
 
   [[nodiscard]] std::byte* data_of(uint32_t buffer) const noexcept {
     return memory_.data() + std::size_t{buffer} * stride_ + kHeadroom;
   }
   // kNoBuffer: none is free.
   [[nodiscard]] uint32_t take() noexcept;
+  [[nodiscard]] bool dropped(const Connection& connection, uint32_t index, const Frame& frame);
+  void send_again(bool idle) noexcept;
+  void note_sack(uint32_t index, const std::byte* data, uint32_t length) noexcept;
+  void sum_up(std::byte* data, uint32_t length) noexcept;
   void look_ahead() noexcept;
   uint32_t make_frames() noexcept;
   void demote_made() noexcept;
@@ -178,6 +219,9 @@ class ReplayPort final : public PortQueue {
   uint32_t demoted_ = 0;
   std::vector<Use> uses_;
   std::size_t use_count_ = 0;
+  std::vector<Lost> lost_;
+  uint64_t made_ = 0;       // frames, since the gate was opened
+  uint64_t droppable_ = 0;  // segments that might have been dropped
   uint32_t now_ms_ = 1;
   uint64_t bursts_ = 0;
 

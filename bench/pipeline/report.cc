@@ -38,6 +38,9 @@ constexpr std::array kFigures{
     Figure{"busy_gb_s_of_both_agents", &PipelineResult::one_core_gbs},
     Figure{"seconds", &PipelineResult::seconds},
     Figure{"segments", &PipelineResult::segments},
+    Figure{"lost", &PipelineResult::lost},
+    Figure{"timeouts", &PipelineResult::timeouts},
+    Figure{"out_of_order", &PipelineResult::out_of_order},
 };
 
 // Sorted values of one figure.
@@ -48,16 +51,35 @@ std::vector<double> values_of(const std::vector<PipelineResult>& results, double
   return values;
 }
 
-double median(const std::vector<PipelineResult>& results, double PipelineResult::*value) {
-  const std::vector<double> values = values_of(results, value);
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
   const std::size_t n = values.size();
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+double median(const std::vector<PipelineResult>& results, double PipelineResult::*value) {
+  return median(values_of(results, value));
 }
 
 std::string text(double value) {
   std::array<char, 32> out;
   std::snprintf(out.data(), out.size(), "%.6g", value);
   return out.data();
+}
+
+// {"median": .., "min": .., "max": ..}
+std::string spread_of(const std::vector<double>& values) {
+  const auto [least, most] = std::minmax_element(values.begin(), values.end());
+  return "{\"median\": " + text(median(values)) + ", \"min\": " + text(*least) + ", \"max\": " + text(*most) +
+         "}";
+}
+
+// Upper rung less lower, repetition by repetition: each was measured beside the other.
+std::vector<double> step_of(const StageResult& result, std::size_t rung) {
+  std::vector<double> steps = result.rungs[rung].cycles;
+  if (rung > 0)
+    for (std::size_t i = 0; i < steps.size(); ++i) steps[i] -= result.rungs[rung - 1].cycles[i];
+  return steps;
 }
 
 std::string cpu_model() {
@@ -68,9 +90,11 @@ std::string cpu_model() {
 }
 
 std::string kind_of(const PipelineOptions& row) {
-  std::string kind = row.one_thread ? "1 thread" : "1+1";
+  std::string kind = row.one_thread ? "1 thread" : "1+" + std::to_string(row.loader_cores);
   if (!row.checksum_good) kind += " sw-csum";
   if (row.scatter) kind += " scatter";
+  if (row.burst != 32) kind += " burst " + std::to_string(row.burst);
+  if (row.drop_every > 0) kind += " lost 1/" + std::to_string(row.drop_every);
   return kind;
 }
 
@@ -109,7 +133,10 @@ void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& 
       "    {\"mtu\": " + std::to_string(row.mtu) + ", \"channels\": " + std::to_string(row.channels) +
       ", \"pool_mib\": " + std::to_string(row.pool_mib) +
       ", \"guest_mib\": " + std::to_string(row.guest_mib) + ", \"rounds\": " + std::to_string(row.rounds) +
-      ", \"run\": " + std::to_string(row.run) + ", \"one_thread\": " + flag(row.one_thread) +
+      ", \"run\": " + std::to_string(row.run) + ", \"burst\": " + std::to_string(row.burst) +
+      ", \"drop_every\": " + std::to_string(row.drop_every) +
+      ", \"loader_cores\": " + std::to_string(row.loader_cores) +
+      ", \"one_thread\": " + flag(row.one_thread) +
       ", \"checksum\": " + (row.checksum_good ? "\"good by port\"" : "\"software\"") +
       ", \"scatter\": " + flag(row.scatter) + ", \"demote\": " + flag(row.demote) +
       ", \"buffers\": " + std::to_string(results.front().buffers) +
@@ -117,10 +144,43 @@ void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& 
       "\", \"dropped\": 0, \"ram_verified\": true, \"repetitions\": " + std::to_string(results.size());
   for (const Figure& figure : kFigures) {
     const std::vector<double> values = values_of(results, figure.value);
-    rows_ += ",\n     \"" + std::string(figure.name) + "\": {\"median\": " + text(m(figure.value)) +
-             ", \"min\": " + text(values.front()) + ", \"max\": " + text(values.back()) + "}";
+    rows_ += ",\n     \"" + std::string(figure.name) + "\": " + spread_of(values);
   }
   rows_ += "}";
+}
+
+void Report::add_stages(const char* agent, const StageOptions& options, const StageResult& result) {
+  const char* const other = options.other_cpu < 0 ? "same core" : "another core";
+  const char* const checksum = options.checksum_good ? "good by port" : "software";
+  std::printf(
+      "\n%s: cycles per segment by stage, MTU %u, %u channels, pool %u MiB, checksum %s, other side on %s\n",
+      agent, options.mtu, options.channels, options.pool_mib, checksum, other);
+  if (!stages_.empty()) stages_ += ",\n";
+  stages_ += std::string("    {\"agent\": \"") + agent + "\", \"mtu\": " + std::to_string(options.mtu) +
+             ", \"channels\": " + std::to_string(options.channels) +
+             ", \"pool_mib\": " + std::to_string(options.pool_mib) +
+             ", \"burst\": " + std::to_string(options.burst) + ", \"checksum\": \"" + checksum +
+             "\", \"other_side\": \"" + other + "\", \"segments\": " + std::to_string(options.segments) +
+             ", \"repetitions\": " + std::to_string(options.repetitions);
+  std::string list;
+  for (std::size_t i = 0; i < result.rungs.size(); ++i) {
+    const Rung& rung = result.rungs[i];
+    const std::vector<double> steps = step_of(result, i);
+    std::printf("  %-18s %7.1f  (%.1f to %.1f), sum %7.1f  %s\n", rung.name, median(steps),
+                *std::min_element(steps.begin(), steps.end()), *std::max_element(steps.begin(), steps.end()),
+                median(rung.cycles), rung.what);
+    list += std::string(i == 0 ? "" : ",") + "\n      {\"stage\": \"" + rung.name + "\", \"what\": \"" +
+            rung.what + "\", \"cycles\": " + spread_of(steps) + ", \"sum\": " + spread_of(rung.cycles) + "}";
+  }
+  stages_ += ", \"stages\": [" + list + "],\n     \"alone\": [";
+  for (std::size_t i = 0; i < result.alone.size(); ++i) {
+    const Rung& rung = result.alone[i];
+    std::printf("  %-18s %7.1f  by itself: %s\n", rung.name, median(rung.cycles), rung.what);
+    stages_ += std::string(i == 0 ? "" : ", ") + "{\"stage\": \"" + rung.name + "\", \"what\": \"" +
+               rung.what + "\", \"cycles\": " + spread_of(rung.cycles) + "}";
+  }
+  stages_ += "]}";
+  std::fflush(stdout);
 }
 
 void Report::write_json(const std::string& path) const {
@@ -130,7 +190,8 @@ void Report::write_json(const std::string& path) const {
   out << "{\n  \"cpu\": \"" << cpu_model() << "\",\n  \"kernel\": \"" << system.release
       << "\",\n  \"compiler\": \"" << __VERSION__ << "\",\n  \"tsc_hz\": " << text(tsc_hz())
       << ",\n  \"rows\": [\n"
-      << rows_ << "\n  ]\n}\n";
+      << rows_ << "\n  ],\n  \"stages\": [\n"
+      << stages_ << "\n  ]\n}\n";
   if (!out.flush()) throw std::runtime_error("cannot write " + path);
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bench/pipeline/pipeline.h"
+#include "bench/pipeline/stages.h"
 
 namespace migrx::bench {
 
@@ -13,11 +14,14 @@ class Report {
   void print_heading() const;
   // results: at least one, without problems. Prints the row.
   void add(const PipelineOptions& row, const std::vector<PipelineResult>& results);
+  // agent: "poll" or "loader". Prints the ladder.
+  void add_stages(const char* agent, const StageOptions& options, const StageResult& result);
   // Throws std::runtime_error.
   void write_json(const std::string& path) const;
 
  private:
-  std::string rows_;  // JSON objects, separated by commas
+  std::string rows_;    // JSON objects, separated by commas
+  std::string stages_;  // likewise
 };
 
 }  // namespace migrx::bench
