@@ -34,6 +34,6 @@ class Region {
 
 // One file per subject.
 void register_tcp_benchmarks();      // micro_tcp.cc: reassembly, hand-off ring
-void register_payload_benchmarks();  // micro_payload.cc: zlib, zstd, zero pages, the flush barrier
+void register_payload_benchmarks();  // micro_payload.cc: zlib, zstd, zero pages
 
 }  // namespace migrx::bench

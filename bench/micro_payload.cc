@@ -1,21 +1,15 @@
-// Compressed multifd payloads, zero pages, and the flush barrier.
+// Compressed multifd payloads and zero pages.
 #include <benchmark/benchmark.h>
-#include <sched.h>
-#include <x86intrin.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "bench/micro.h"
-#include "dataplane/agent_thread.h"
 #include "loader/multifd/decoder.h"
-#include "loader/stream/flush_barrier.h"
 #include "tests/loader/multifd_stream_builder.h"
 
 namespace migrx::bench {
@@ -151,62 +145,6 @@ void zero_pages(benchmark::State& state, const PageKernels* kernels) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(guest.size()));
 }
 
-// One thread serves all channels, another main, as with two workers: main's marker, SYNC of every channel,
-// release, until every channel goes on. range(0): channels; 0: a bare word there and back, what the threads
-// and the machine take without a barrier.
-void flush_barrier(benchmark::State& state) {
-  const auto channels = static_cast<uint32_t>(state.range(0));
-  FlushBarrier barrier(std::max(channels, 1U));
-  alignas(64) std::atomic<uint64_t> started{0};  // epochs begun, by main
-  alignas(64) std::atomic<uint64_t> passed{0};   // epochs that all channels have left
-  std::atomic<bool> stop{false};
-  const auto wait = [](const auto& until) {
-    // Spinning, but not against the other thread on one CPU.
-    for (uint32_t i = 1; !until(); ++i)
-      if (i % 4096 == 0) sched_yield();
-  };
-  std::thread loader([&] {
-    for (uint64_t k = 0;; ++k) {
-      wait([&] {
-        return started.load(std::memory_order_acquire) > k || stop.load(std::memory_order_acquire);
-      });
-      if (stop.load(std::memory_order_acquire)) return;
-      for (uint32_t i = 0; i < channels; ++i) barrier.arrive(i, k);
-      for (uint32_t i = 0; i < channels; ++i) wait([&] { return barrier.released(k); });
-      passed.store(k + 1, std::memory_order_release);
-    }
-  });
-  std::vector<uint64_t> cycles;
-  cycles.reserve(1 << 20);
-  uint64_t k = 0;
-  for (auto _ : state) {
-    const uint64_t start = __rdtsc();
-    started.store(k + 1, std::memory_order_release);
-    if (channels > 0) {
-      wait([&] { return barrier.all_arrived(k); });
-      barrier.release(k);
-    }
-    wait([&] { return passed.load(std::memory_order_acquire) > k; });
-    if (cycles.size() < cycles.capacity()) cycles.push_back(__rdtsc() - start);
-    ++k;
-  }
-  stop.store(true, std::memory_order_release);
-  loader.join();
-  require(passed.load() == k && (channels == 0 || barrier.epochs_released() == k), "every epoch was passed");
-  std::sort(cycles.begin(), cycles.end());
-  const uint64_t ns = monotonic_ns(), tsc = __rdtsc();
-  while (monotonic_ns() - ns < 2'000'000) {
-  }
-  const double ns_per_cycle = static_cast<double>(monotonic_ns() - ns) / static_cast<double>(__rdtsc() - tsc);
-  const auto at = [&](double share) {
-    return static_cast<double>(
-               cycles[static_cast<std::size_t>(share * static_cast<double>(cycles.size() - 1))]) *
-           ns_per_cycle;
-  };
-  state.counters["p50_ns"] = at(0.5);
-  state.counters["p99_ns"] = at(0.99);
-}
-
 }  // namespace
 
 void register_payload_benchmarks() {
@@ -224,13 +162,6 @@ void register_payload_benchmarks() {
   }
   for (const PageKernels* const kernels : supported_page_kernels())
     benchmark::RegisterBenchmark((std::string("zero_pages/") + kernels->name).c_str(), zero_pages, kernels);
-  benchmark::RegisterBenchmark("flush_barrier/channels", flush_barrier)
-      ->Arg(0)
-      ->Arg(2)
-      ->Arg(8)
-      ->Arg(16)
-      ->Arg(64)
-      ->UseRealTime();
 }
 
 }  // namespace migrx::bench
