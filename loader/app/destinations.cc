@@ -12,8 +12,12 @@ namespace migrx {
 std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                               const std::optional<std::string>& dump_blocks,
                                               const std::vector<RamSpec>& ram, const RamBlockList& blocks,
-                                              std::map<std::string, uint64_t> addresses) {
-  if (!handoff) return std::make_unique<DeviceStateFile>(dump_blocks ? *dump_blocks + "/device-state" : "");
+                                              std::map<std::string, uint64_t> addresses, uint64_t stall_ns) {
+  if (!handoff) {
+    DeviceStateLimits limits;
+    limits.stall_ns = stall_ns;
+    return std::make_unique<DeviceStateFile>(dump_blocks ? *dump_blocks + "/device-state" : "", limits);
+  }
   std::string path;
   (void)parse_unix_address(*handoff, path);
   std::vector<SharedFile> files;

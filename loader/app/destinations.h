@@ -15,12 +15,13 @@
 namespace migrx {
 
 // handoff: "unix:PATH", checked; without it the device state goes into the directory `dump_blocks`, or
-// nowhere. addresses: mr->addr by block name; see prepare_destination().
+// nowhere. addresses: mr->addr by block name; see prepare_destination(). stall_ns: see DeviceStateLimits.
 [[nodiscard]] std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                                             const std::optional<std::string>& dump_blocks,
                                                             const std::vector<RamSpec>& ram,
                                                             const RamBlockList& blocks,
-                                                            std::map<std::string, uint64_t> addresses);
+                                                            std::map<std::string, uint64_t> addresses,
+                                                            uint64_t stall_ns);
 
 // --qmp: sets the destination up, or only looks at what `ram` says when there is no --qmp. Returns the
 // addresses for make_destination(); adds to the report's warnings. switchover_ack: on at the source. Throws

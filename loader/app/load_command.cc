@@ -132,7 +132,8 @@ int load(const LoadOptions& options) {
         options.qmp, options.handoff, ram, guest.table().list(), /*switchover_ack=*/false, report);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
     const std::unique_ptr<Destination> destination = make_destination(
-        options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses));
+        options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses),
+        /*stall_ns=*/0);  // the end of the file ends it
     FileLoader loader(std::move(settings), guest.table(), *destination, *kernels, compress);
     exit_status = 1;
     report.error = loader.run([&](uint64_t position) {

@@ -125,8 +125,9 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         options.qmp, options.handoff, ram, guest.table().list(), settings.main.switchover_ack, report);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
 
-    const std::unique_ptr<Destination> destination = make_destination(
-        options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses));
+    const std::unique_ptr<Destination> destination =
+        make_destination(options.handoff, options.dump_blocks, ram, guest.table().list(),
+                         std::move(addresses), limits_of(options).stall_ns);
     Workers workers(placement, settings.connections_max);
     std::unique_ptr<ColoSecondary> colo;
     if (settings.main.x_colo) {

@@ -130,8 +130,8 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(limits);
   command
       .add_option("--stall-timeout", o.stall_timeout_s,
-                  "seconds that channels may wait for each other without "
-                  "any byte arriving (0: for ever)")
+                  "seconds that channels may wait for each other, or for the destination, or device state "
+                  "for its end without any byte moving (0: for ever)")
       ->check(seconds)
       ->capture_default_str()
       ->group(limits);

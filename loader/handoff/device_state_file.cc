@@ -8,14 +8,14 @@
 
 namespace migrx {
 
-DeviceStateFile::DeviceStateFile(std::string path, std::size_t fifo_bytes)
-    : path_(std::move(path)), fifo_(fifo_bytes) {}
+DeviceStateFile::DeviceStateFile(std::string path, const DeviceStateLimits& limits, std::size_t fifo_bytes)
+    : path_(std::move(path)), limits_(limits), fifo_(fifo_bytes) {}
 
 DeviceStateFile::~DeviceStateFile() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-uint32_t DeviceStateFile::do_work(uint64_t /*now_ns*/) {
+uint32_t DeviceStateFile::do_work(uint64_t now_ns) {
   if (verdict_ != Verdict::pending) return 0;
   uint32_t work = 0;
   for (Bytes bytes = fifo_.readable(); !bytes.empty(); bytes = fifo_.readable()) {
@@ -35,6 +35,12 @@ uint32_t DeviceStateFile::do_work(uint64_t /*now_ns*/) {
       }
       written += static_cast<std::size_t>(n);
     }
+    if (bytes.size() > limits_.bytes_max - detector_.bytes()) {
+      refuse(make_error(ErrorClass::bad_stream, detector_.bytes(), "device state",
+                        "more than %llu bytes, and no end: the source is damaged or hostile",
+                        static_cast<unsigned long long>(limits_.bytes_max)));
+      return work;
+    }
     detector_.feed(bytes);
     fifo_.consume(bytes.size());
     ++work;
@@ -42,12 +48,26 @@ uint32_t DeviceStateFile::do_work(uint64_t /*now_ns*/) {
   // With a return path the connection stays open behind the last byte: only the VM description tells that it
   // was the last. Without one, the end of the connection tells as well.
   const bool tail_ended = detector_.complete() || (source_ended_ && fifo_.empty());
-  if (ram_complete_.load(std::memory_order_acquire) && tail_ended) verdict_ = Verdict::accepted;
+  if (!ram_complete_.load(std::memory_order_acquire)) return work;
+  if (tail_ended) {
+    verdict_ = Verdict::accepted;
+  } else if (work > 0 || moved_ns_ == 0) {
+    moved_ns_ = now_ns;
+  } else if (limits_.stall_ns > 0 && now_ns - moved_ns_ >= limits_.stall_ns) {
+    refuse(make_error(ErrorClass::timed_out, detector_.bytes(), "device state",
+                      "no byte came for %.0f s and it does not end with a VM description: damaged, or the "
+                      "source is stuck (--stall-timeout)",
+                      static_cast<double>(limits_.stall_ns) * 1e-9));
+  }
   return work;
 }
 
 void DeviceStateFile::fail(const char* what) {
-  error_ = make_error(ErrorClass::io, detector_.bytes(), "device state", "%s %s: %m", what, path_.c_str());
+  refuse(make_error(ErrorClass::io, detector_.bytes(), "device state", "%s %s: %m", what, path_.c_str()));
+}
+
+void DeviceStateFile::refuse(const StreamError& error) {
+  error_ = error;
   verdict_ = Verdict::refused;
 }
 

@@ -11,11 +11,20 @@
 
 namespace migrx {
 
+struct DeviceStateLimits {
+  // Behind complete RAM: no byte for that long, and the state has not ended. Damage to the VM description at
+  // its end would else leave source and receiver waiting for each other. 0: for ever.
+  uint64_t stall_ns = 0;
+  // A PC has about 100 KiB, and what belongs in the gigabytes (VFIO) is not received at all.
+  uint64_t bytes_max = uint64_t{1} << 30;
+};
+
 class DeviceStateFile final : public Destination, private MainEvents {
  public:
   // path: where the opaque tail goes; empty: it is counted and dropped. fifo_bytes: a PC's whole device
   // state; more only closes main's window for a moment.
-  explicit DeviceStateFile(std::string path, std::size_t fifo_bytes = 1 << 20);
+  explicit DeviceStateFile(std::string path, const DeviceStateLimits& limits = {},
+                           std::size_t fifo_bytes = 1 << 20);
   ~DeviceStateFile() override;
   DeviceStateFile(const DeviceStateFile&) = delete;
   DeviceStateFile& operator=(const DeviceStateFile&) = delete;
@@ -46,8 +55,11 @@ class DeviceStateFile final : public Destination, private MainEvents {
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override { return fifo_.write(bytes); }
 
   void fail(const char* what);
+  void refuse(const StreamError& error);
 
   const std::string path_;
+  const DeviceStateLimits limits_;
+  uint64_t moved_ns_ = 0;  // when a byte came last, or RAM was complete
   ByteFifo fifo_;
   TailDetector detector_;
   std::atomic<bool> ram_complete_{false};

@@ -178,7 +178,9 @@ bool SessionControl::send(Bytes message) {
 
 uint64_t SessionControl::bytes_received() const noexcept {
   uint64_t sum = 0;
-  for (const Served& served : served_) sum += served.channel->connection().bytes_received.read();
+  // Not those of strangers, who could keep a session that has come to a halt from being ended.
+  for (const Served& served : served_)
+    if (served.channel->identified()) sum += served.channel->connection().bytes_received.read();
   return sum;
 }
 
@@ -216,25 +218,37 @@ void SessionControl::watch_clock(uint64_t now_ns) {
       return;
     }
   }
+  const Channel* const main = channel_of(session_.main_connection());
+  const uint64_t parked_turns = main != nullptr ? main->parked_turns.read() : 0;
+  const bool main_parked = parked_turns != parked_turns_;
+  parked_turns_ = parked_turns;
   const uint64_t bytes = bytes_received();
-  if (bytes != progress_bytes_) {
+  // What leaves for a slow destination is progress too.
+  if (bytes != progress_bytes_ || destination_.last_sent_ns() > progress_ns_) {
     progress_bytes_ = bytes;
     progress_ns_ = now_ns;
     return;
   }
   // A quiet source is no fault: a switchover may idle for minutes. Channels that wait at a barrier for others
-  // from which nothing comes are one.
+  // from which nothing comes are one, and so is a destination that takes nothing while bytes wait for it.
   if (limits_.stall_ns == 0 || now_ns - progress_ns_ < limits_.stall_ns) return;
+  const double seconds = static_cast<double>(limits_.stall_ns) * 1e-9;
   const FlushBarrier& barrier = session_.barrier();
   bool some_wait = false;
   for (uint32_t i = 0; i < barrier.channels(); ++i)
-    some_wait = some_wait || barrier.epochs_arrived(i) > barrier.epochs_released();
+    some_wait =
+        some_wait || barrier.epochs_arrived(i) > barrier.epochs_released() || barrier.main_waits_for(i);
   if (some_wait && session_.state() != SessionState::device_state)
     session_.fail(
         make_error(ErrorClass::timed_out, 0, "session: flush barrier",
                    "no byte came for %.0f s while channels wait for each other (%s): is the source alive, "
                    "and is multifd-flush-after-each-section as there?",
-                   static_cast<double>(limits_.stall_ns) * 1e-9, session_.standing().c_str()));
+                   seconds, session_.standing().c_str()));
+  else if (!some_wait && main_parked && session_.colo() == nullptr)
+    session_.fail(make_error(ErrorClass::timed_out, 0, "session: destination",
+                             "it took no byte for %.0f s although some wait for it: is the destination QEMU "
+                             "alive, and waiting with -incoming? (--stall-timeout)",
+                             seconds));
 }
 
 bool SessionControl::fail_over() {

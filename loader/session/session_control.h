@@ -26,7 +26,8 @@ struct SessionLimits {
   // Between the first channel and the last. The last SYN of a Linux source that is lost all the time leaves
   // 63 s behind its first (tcp_syn_retries 6).
   uint64_t channels_ns = 75'000'000'000;
-  uint64_t stall_ns = 60'000'000'000;  // channels wait for each other and no byte comes
+  // Channels wait for each other and no byte comes, or the destination takes none of those that wait for it.
+  uint64_t stall_ns = 60'000'000'000;
   // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
   // lives.
   uint64_t abort_ns = 200'000'000;
@@ -107,6 +108,7 @@ class SessionControl {
   uint64_t setup_since_ns_ = 0;  // first channel
   uint64_t progress_ns_ = 0;     // last time bytes_received() changed
   uint64_t progress_bytes_ = 0;
+  uint64_t parked_turns_ = 0;  // of main, a call ago
 };
 
 }  // namespace migrx

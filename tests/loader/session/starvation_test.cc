@@ -1,0 +1,150 @@
+// Sessions that cannot go on: each ends with its reason after its time, in bounded memory.
+#include <gtest/gtest.h>
+
+#include "tests/loader/session/session_fixture.h"
+
+namespace migrx {
+namespace {
+
+using test::bytes_of;
+using test::kMs;
+using test::MainStreamBuilder;
+using test::MultifdStreamBuilder;
+
+// A destination QEMU that reads nothing, or that has just read something.
+class SlowDestination final : public Destination, private MainEvents {
+ public:
+  [[nodiscard]] MainEvents& events() noexcept override { return *this; }
+  uint32_t do_work(uint64_t) override { return 0; }
+  [[nodiscard]] Verdict verdict() const noexcept override { return Verdict::pending; }
+  [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
+  void source_ended() override {}
+  void abandon() override { abandoned = true; }
+  [[nodiscard]] uint64_t last_sent_ns() const noexcept override { return sent_ns; }
+  uint64_t sent_ns = 0;
+  bool abandoned = false;
+
+ private:
+  [[nodiscard]] bool writable() noexcept override { return false; }
+  StreamError on_header(uint32_t) override { return {}; }
+  StreamError on_configuration(const Configuration&) override { return {}; }
+  StreamError on_command(MigCommand, Bytes) override { return {}; }
+  StreamError on_ram_start(const SectionHeader&, std::span<const BlockEntry>) override { return {}; }
+  void on_ram_section_begin(SectionType, uint32_t) noexcept override {}
+  void on_ram_section_end(SectionType, uint32_t, bool) noexcept override {}
+  void on_epoch_closed(uint64_t) noexcept override {}
+  void on_ram_complete() noexcept override {}
+  void on_other_section_begin(const SectionHeader&) noexcept override {}
+  [[nodiscard]] std::size_t on_verbatim(Bytes) noexcept override { return 0; }
+  void on_other_section_end(const SectionHeader&) noexcept override {}
+  [[nodiscard]] std::size_t on_tail(Bytes) noexcept override { return 0; }
+  StreamError error_;
+};
+
+class SessionStarvation : public test::SessionFixture {
+ protected:
+  static SessionLimits short_limits() {
+    SessionLimits limits;
+    limits.stall_ns = 100 * kMs;
+    return limits;
+  }
+  static MainStreamBuilder up_to_ram_end() {
+    MainStreamBuilder b;
+    b.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}}).ram_close();
+    b.ram_end().ram_close();
+    return b;
+  }
+  SlowDestination slow_;
+
+  void expect_timed_out(const std::string& words) {
+    ASSERT_EQ(session_->state(), SessionState::failed);
+    EXPECT_EQ(session_->error().error_class, ErrorClass::timed_out);
+    EXPECT_NE(session_->error().message().find(words), std::string::npos) << session_->error().message();
+  }
+};
+
+// One channel alone: nobody but main waits for it.
+TEST_F(SessionStarvation, a_channel_that_never_reaches_its_sync_ends_the_session) {
+  start(1, short_limits());
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  connect().give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  connect().give(c.bytes, 64);
+  run(90);
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+  run(40);
+  expect_timed_out("multifd 0 met 0");
+}
+
+TEST_F(SessionStarvation, bytes_of_strangers_do_not_keep_a_stalled_session_alive) {
+  start(1, short_limits());
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  connect().give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  connect().give(c.bytes, 64);
+  run(10);
+  for (int i = 0; i < 15; ++i) {
+    connect().give(bytes_of({0xff}), 1);
+    run(10);
+  }
+  expect_timed_out("multifd 0 met 0");
+}
+
+TEST_F(SessionStarvation, a_stall_timeout_of_zero_waits_for_ever) {
+  SessionLimits limits;
+  limits.stall_ns = limits.identify_ns = limits.channels_ns = 0;
+  start(1, limits);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  connect().give(b.bytes(), 1448);
+  test::Wire& silent = connect();
+  run(500);
+  now_ += 3'600'000 * kMs;
+  run(5);
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+  EXPECT_FALSE(silent.reset);
+}
+
+// A destination QEMU that hangs: main waits, its window closes, and the source's guest must not wait for
+// ever.
+TEST_F(SessionStarvation, a_destination_that_takes_nothing_ends_the_session) {
+  destination_ = &slow_;
+  start(0, short_limits());
+  connect().give(up_to_ram_end().bytes(), 100);
+  run(90);
+  EXPECT_NE(session_->state(), SessionState::failed);
+  run(40);
+  expect_timed_out("took no byte");
+  EXPECT_TRUE(slow_.abandoned);
+}
+
+// One that is slow is waited for: what leaves for it is progress.
+TEST_F(SessionStarvation, a_destination_that_is_slow_is_waited_for) {
+  destination_ = &slow_;
+  start(0, short_limits());
+  connect().give(up_to_ram_end().bytes(), 100);
+  for (int i = 0; i < 20; ++i) {
+    run(50);
+    slow_.sent_ns = now_;
+  }
+  EXPECT_NE(session_->state(), SessionState::failed);
+  run(150);
+  expect_timed_out("took no byte");
+}
+
+// A source that says nothing while nobody waits is no fault, however long it takes.
+TEST_F(SessionStarvation, a_quiet_source_is_no_fault) {
+  start(0, short_limits());
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  connect().give(b.bytes(), 1448);
+  run(1000);
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+}
+
+}  // namespace
+}  // namespace migrx
