@@ -169,6 +169,51 @@ TEST_F(HostileMultifd, compressed_payload_sizes) {
            ErrorClass::bad_stream, "next_packet_size", kBegin);
 }
 
+// A bomb: the payload inflates to 1024 times what the header announces. What is over is not even inflated;
+// the block's guard pages see to it that nothing is written there.
+TEST_F(HostileMultifd, a_payload_that_inflates_to_more_than_its_pages_is_cut_off) {
+  const std::vector<std::byte> zeros(64 << 20);
+  std::vector<std::byte> bomb = Builder::deflate_whole(zeros.data(), zeros.size(), 9, 15);
+  bomb.resize(std::min<std::size_t>(bomb.size(), kMultifdPayloadMax));
+  ASSERT_LT(bomb.size(), 80'000U);
+  const StreamError error = error_of(
+      [&](Builder& b) {
+        Builder::Header h;
+        h.flags = 2;
+        h.normal_pages = 16;
+        h.next_packet_size = static_cast<uint32_t>(bomb.size());
+        h.ramblock = "mem";
+        for (uint64_t page = 0; page < 16; ++page) h.offsets.push_back(page * kPageBytes);
+        b.header(h);
+        b.bytes.insert(b.bytes.end(), bomb.begin(), bomb.end());
+      },
+      MultifdCompression::zlib);
+  expect(error, ErrorClass::bad_stream, "more than the pages", kBegin);
+  EXPECT_LE(pages_written().size(), 16U);
+}
+
+// libzstd keeps a window of this size at most, whatever a frame asks for.
+TEST_F(HostileMultifd, the_window_of_zstd_is_bounded_by_default) {
+  EXPECT_EQ(DecoderLimits{}.zstd_window_log_max, 27);
+  // A frame that asks for 2^31: magic, no content size, window descriptor (exponent 21, mantissa 0).
+  const std::vector<std::byte> frame{std::byte{0x28}, std::byte{0xb5},    std::byte{0x2f}, std::byte{0xfd},
+                                     std::byte{0x00}, std::byte{21 << 3}, std::byte{1},    std::byte{0},
+                                     std::byte{0},    std::byte{0}};
+  const StreamError error = error_of(
+      [&](Builder& b) {
+        Builder::Header h;
+        h.flags = 4;
+        h.normal_pages = 1;
+        h.next_packet_size = static_cast<uint32_t>(frame.size());
+        h.ramblock = "mem";
+        h.offsets = {0};
+        b.header(h);
+        b.bytes.insert(b.bytes.end(), frame.begin(), frame.end());
+      },
+      MultifdCompression::zstd);
+  expect(error, ErrorClass::mismatch, "window", kBegin);
+}
+
 // The guest may run by then.
 TEST_F(HostileMultifd, no_page_may_come_behind_the_end_of_ram) {
   for (const bool zero : {false, true}) {
