@@ -67,7 +67,8 @@ TEST(QmpLines, a_line_without_end_is_not_held_for_ever) {
   EXPECT_FALSE(lines.feed("y"));
 }
 
-// Found by its fuzz target as slowness: what was held was searched anew for every piece, here 2^39 bytes in all.
+// Found by its fuzz target as slowness: what was held was searched anew for every piece, here 2^39 bytes in
+// all.
 TEST(QmpLines, a_long_line_may_come_byte_by_byte) {
   QmpLines lines;
   for (int i = 0; i < 1 << 20; ++i) ASSERT_TRUE(lines.feed("x"));
