@@ -84,6 +84,10 @@ class ChannelScript {
   // Writes the next `length` bytes of the stream to `out` as far as they are the channel's own, and where
   // that was to `pieces`; returns how many. Precondition: length <= left().
   uint32_t write(std::byte* out, uint32_t length, Piece* pieces) noexcept;
+  // Where in a page the byte stands that comes `ahead` bytes later, if no packet header comes before it.
+  [[nodiscard]] uint32_t page_position(uint32_t ahead) const noexcept {
+    return (page_done_ + ahead) % kPageBytes;
+  }
 
  private:
   void next_header() noexcept;

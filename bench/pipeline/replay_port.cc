@@ -146,10 +146,23 @@ OutSegment ReplayPort::outgoing(const Connection& connection) const noexcept {
   return out;
 }
 
-// What will be written soon lies in the cache of the core that read it last, or in L3.
+// What will be written soon lies in the cache of the core that read it last, or in L3: the headers, and the
+// page stamps as far as it can be told who will use the buffer.
 void ReplayPort::look_ahead() noexcept {
-  constexpr uint32_t kAhead = 16;
-  __builtin_prefetch(data_of(free_[(free_head_ + kAhead) & free_mask_]), 1);
+  constexpr uint32_t kAhead = 12;
+  std::byte* const data = data_of(free_[(free_head_ + kAhead) & free_mask_]);
+  __builtin_prefetch(data, 1);
+  const bool same = kAhead < run_left_;
+  const Connection& connection = connections_[same                               ? turn_
+                                              : turn_ + 1 == connections_.size() ? 0
+                                                                                 : turn_ + 1];
+  if (connection.script == nullptr) return;
+  const uint32_t segments = same ? kAhead : kAhead - run_left_;
+  const uint32_t in_page = connection.script->page_position(segments * segment_bytes_);
+  for (uint32_t at = in_page == 0 ? 0 : kPageBytes - in_page; at < segment_bytes_; at += kPageBytes) {
+    __builtin_prefetch(data + kHeaderBytes + at, 1);
+    __builtin_prefetch(data + kHeaderBytes + at + sizeof(PageStamp) - 1, 1);
+  }
 }
 
 uint32_t ReplayPort::take() noexcept {
