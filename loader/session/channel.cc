@@ -4,18 +4,6 @@
 
 namespace migrx {
 
-namespace {
-
-// The begin of the next slice, while this one is copied: where hardware prefetchers must learn anew that a
-// run of lines is wanted.
-void prefetch_begin(const Slice& slice) noexcept {
-  constexpr uint32_t kLines = 8;
-  const std::byte* const end = slice.data + std::min<uint32_t>(slice.length, kLines * kCacheLineBytes);
-  for (const std::byte* p = slice.data; p < end; p += kCacheLineBytes) __builtin_prefetch(p);
-}
-
-}  // namespace
-
 uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   if (state_ == State::over) return 0;
   if (directory_.over() && state_ != State::draining) [[unlikely]]
@@ -44,7 +32,6 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
     if (run.empty()) break;
     uint32_t done = 0;
     for (const Slice& slice : run) {
-      if (done + 1 < run.size()) prefetch_begin(run[done + 1]);
       if (slice.end != StreamEnd::none) [[unlikely]] {
         stream_ended(slice.end);
         ++done;
