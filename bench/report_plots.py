@@ -13,6 +13,9 @@ except ImportError:
 
 def finish(figure):
     """The figure as an svg element."""
+    for axes in figure.axes:
+        if axes.get_ylim()[0] == 0:
+            axes.set_ylim(0, 1.05 * max(axes.get_ylim()[1], axes.dataLim.y1))
     figure.tight_layout()
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
