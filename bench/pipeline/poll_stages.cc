@@ -8,6 +8,7 @@
 #include "dataplane/agent_thread.h"
 #include "dataplane/flow_table.h"
 #include "dataplane/tcp/connection.h"
+#include "dataplane/wire/header_match.h"
 
 namespace migrx::bench {
 namespace {
@@ -162,10 +163,10 @@ class Parts {
     const uint64_t start = __rdtsc();
     const uint32_t count = port_.rx_burst(frames_);
     if constexpr (kLevel >= Level::parse) {
-      for (uint32_t i = 0; i < std::min(kPrefetchAhead, count); ++i) prefetch(frames_[i]);
+      for (uint32_t i = 0; i < std::min(kPrefetchAhead, count); ++i) __builtin_prefetch(frames_[i].data);
       for (uint32_t i = 0; i < count; ++i) {
-        if (i + kPrefetchAhead < count) prefetch(frames_[i + kPrefetchAhead]);
-        on_frame(frames_[i], now_ns);
+        if (i + kPrefetchAhead < count) __builtin_prefetch(frames_[i + kPrefetchAhead].data);
+        if (!expected(frames_[i], now_ns)) on_frame(frames_[i], now_ns);
       }
     }
     if constexpr (kLevel >= Level::reclaim) reclaim();
@@ -188,9 +189,21 @@ class Parts {
     return count;
   }
 
-  static void prefetch(const Frame& frame) noexcept {
-    __builtin_prefetch(frame.data);
-    __builtin_prefetch(frame.data + kCacheLineBytes);
+  // As PollCore::expected(): the next segment of the connection that the last one was of.
+  bool expected(const Frame& frame, uint64_t now_ns) noexcept {
+    TcpInOrder segment;
+    if (last_index_ == FlowTable::kNone || !headers_learnt_ || frame.l4_checksum != ChecksumState::good ||
+        !headers_.matches(frame.data, frame.data_len, segment))
+      return false;
+    if constexpr (kLevel >= Level::input) {
+      if (!connections_[last_index_]->on_in_order(segment, frame.data + HeaderMatch::kHeaderBytes,
+                                                  frame.buffer, now_ns))
+        return false;
+      touch(last_index_);
+    } else {
+      taken_ = taken_ + segment.payload_length;
+    }
+    return true;
   }
 
   void on_frame(const Frame& frame, uint64_t now_ns) noexcept {
@@ -204,7 +217,10 @@ class Parts {
       const Bytes whole{frame.data, frame.data_len};
       if (!tcp_checksum_ok(segment_, {&whole, 1})) ++wrong_;
     }
-    if constexpr (kLevel >= Level::lookup) {
+    if constexpr (kLevel < Level::lookup) {
+      last_index_ = 0;
+      learn(frame);
+    } else {
       uint32_t index = last_index_;
       if (index == FlowTable::kNone || segment_.tuple != last_tuple_) index = flows_.find(segment_.tuple);
       if (index == FlowTable::kNone) {
@@ -213,6 +229,7 @@ class Parts {
       }
       last_tuple_ = segment_.tuple;
       last_index_ = index;
+      learn(frame);
       if constexpr (kLevel >= Level::input) {
         Slice slice{frame.data + segment_.payload_offset, frame.buffer, segment_.payload_length,
                     StreamEnd::none};
@@ -225,6 +242,10 @@ class Parts {
     }
   }
 
+  void learn(const Frame& frame) noexcept {
+    headers_learnt_ = HeaderMatch::fits(segment_, frame.data);
+    if (headers_learnt_) headers_.learn(frame.data);
+  }
   // The main channel is through early, and ends.
   void on_empty(const Frame& frame, uint32_t index, uint64_t now_ns) noexcept {
     if (!segment_.has(tcp_flag::fin)) ++wrong_;
@@ -274,6 +295,9 @@ class Parts {
   std::vector<uint32_t> touched_;
   std::vector<uint8_t> is_touched_;
   uint32_t touched_count_ = 0;
+  HeaderMatch headers_;
+  bool headers_learnt_ = false;
+  volatile uint64_t taken_ = 0;  // keeps what a rung without TCP found out
   uint64_t wrong_ = 0;
   TcpSegment segment_;
   OutSegment out_;
@@ -363,9 +387,11 @@ StageResult run_poll_stages(const StageOptions& options) {
   };
   const std::array steps{
       Step{"port", "rx_burst of the replay port, source left out", parts<Level::port>},
-      Step{options.checksum_good ? "parse" : "parse + checksum", "headers of Ethernet, IPv4 and TCP",
+      Step{options.checksum_good ? "parse" : "parse + checksum",
+           "headers of Ethernet, IPv4 and TCP, or their likeness to those of the segment before",
            parts<Level::parse>},
-      Step{"lookup", "the segment's connection", parts<Level::lookup>},
+      Step{"lookup", "the segment's connection, where its headers were not those of the one before",
+           parts<Level::lookup>},
       Step{"input", "TCP input with reassembly, slices pushed to the hand-off ring", parts<Level::input>},
       Step{"reclaim", "buffers that the worker has released, freed in bulk", parts<Level::reclaim>},
       Step{"acks", "slices published, ACKs decided, built and queued", parts<Level::acks>},
