@@ -12,6 +12,7 @@
 #include "dataplane/agent_thread.h"
 #include "dataplane/dpdk/eal.h"
 #include "loader/app/colo_watch.h"
+#include "loader/app/control_pace.h"
 #include "loader/app/destinations.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/network.h"
@@ -157,6 +158,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     }
     network.start();
     for (const auto& thread : threads) thread->start();
+    if (placement.control_cpu) pin_current_thread(*placement.control_cpu);
     lifeline.listening();
     report.timeline.ready_s = now_s();
     tell_ready(options, terminal);
@@ -164,14 +166,10 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     exit_status = 1;
     Progress progress;
     ColoWatch colo_watch;
+    ControlPace pace;
     while (!control.over()) {
       const uint32_t work = control.do_work(monotonic_ns());
-      // The destination's bytes go through this loop: once the guest stands still every tenth of a
-      // millisecond counts as downtime.
-      const SessionState state = session.state();
-      const bool stopped = state == SessionState::switchover || state == SessionState::device_state;
-      const int pause_us = work > 0 ? 0 : stopped ? 50 : 500;
-      const int signal = signals.wait(pause_us);
+      const int signal = signals.wait(pace.pause_us(session.state(), work), destination->wake_fd());
       if (signal == SIGUSR1) {
         terminal.warn(control.fail_over() ? "SIGUSR1: failover to the last finished checkpoint"
                                           : "SIGUSR1: nothing to fail over to: not in COLO state");

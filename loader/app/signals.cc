@@ -6,6 +6,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <array>
 #include <initializer_list>
 
 namespace migrx {
@@ -25,10 +26,10 @@ SignalWatch::~SignalWatch() {
   ::close(fd_);
 }
 
-int SignalWatch::wait(int timeout_us) const {
-  pollfd descriptor{fd_, POLLIN, 0};
+int SignalWatch::wait(int timeout_us, int other_fd) const {
+  std::array<pollfd, 2> descriptors{{{fd_, POLLIN, 0}, {other_fd, POLLIN, 0}}};  // poll() skips negative ones
   const timespec timeout{timeout_us / 1'000'000, (timeout_us % 1'000'000) * 1000L};
-  if (::ppoll(&descriptor, 1, &timeout, nullptr) <= 0) return 0;
+  if (::ppoll(descriptors.data(), descriptors.size(), &timeout, nullptr) <= 0) return 0;
   signalfd_siginfo info;
   if (::read(fd_, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return 0;
   return static_cast<int>(info.ssi_signo);

@@ -11,8 +11,9 @@ class SignalWatch {
   ~SignalWatch();
   SignalWatch(const SignalWatch&) = delete;
   SignalWatch& operator=(const SignalWatch&) = delete;
-  // Waits at most timeout_us microseconds; returns the signal's number, or 0.
-  [[nodiscard]] int wait(int timeout_us) const;
+  // Waits at most timeout_us microseconds, and no longer than until other_fd (-1: none) is readable; returns
+  // the signal's number, or 0.
+  [[nodiscard]] int wait(int timeout_us, int other_fd = -1) const;
   [[nodiscard]] int fd() const noexcept { return fd_; }
 
  private:

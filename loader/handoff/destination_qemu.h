@@ -37,6 +37,10 @@ class DestinationQemu final : public Destination {
   // A destination with the capability on says so at once when no device of its own has a say, later
   // otherwise.
   [[nodiscard]] bool switchover_acked() const noexcept override { return switchover_acked_; }
+  // Only while do_work() would read it: otherwise whoever polls it would be woken again and again.
+  [[nodiscard]] int wake_fd() const noexcept override {
+    return connected_ && verdict_ == Verdict::pending && !abandoned_ ? fd_ : -1;
+  }
   [[nodiscard]] uint64_t last_sent_ns() const noexcept override { return last_sent_ns_; }
   [[nodiscard]] const std::string& warning() const noexcept override { return warning_; }
 

@@ -30,6 +30,8 @@ class Destination {
   virtual void abandon() = 0;
   // May the source stop its guest? Only asked for with the capability switchover-ack.
   [[nodiscard]] virtual bool switchover_acked() const noexcept { return true; }
+  // Readable when the destination said something that do_work() will take; -1: nothing to wait for.
+  [[nodiscard]] virtual int wake_fd() const noexcept { return -1; }
   // When the last byte so far left this process, on the clock of do_work(); 0: none did, or nobody knows.
   [[nodiscard]] virtual uint64_t last_sent_ns() const noexcept { return 0; }
   // Something the operator should know although it does not end the migration; empty: nothing.
