@@ -160,7 +160,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--qemu", default="10", choices=("7.2", "10"))
-    parser.add_argument("--memory", type=int, default=256, metavar="MIB", help="guest RAM, at least 128")
+    parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="guest RAM, at least 128")
     parser.add_argument("--channels", type=int, default=2, help="multifd channels; 0: multifd off")
     parser.add_argument("--downtime-limit", type=int, default=50, metavar="MS", help="the source's downtime-limit")
     parser.add_argument("--loads", nargs="+", default=list(LOADS), choices=list(LOADS))

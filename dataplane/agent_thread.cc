@@ -44,17 +44,6 @@ void pause(IdleStrategy idle, uint32_t empty_turns) noexcept {
   }
 }
 
-void pin_to(CpuId cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(static_cast<std::size_t>(cpu.value()), &set);
-  const int error = pthread_setaffinity_np(pthread_self(), sizeof set, &set);
-  if (error != 0)
-    throw std::system_error(error, std::generic_category(),
-                            "cannot pin a thread to CPU " + std::to_string(cpu.value()) +
-                                ": is it online, and in this process's cpuset?");
-}
-
 }  // namespace
 
 std::optional<IdleStrategy> parse_idle_strategy(std::string_view name) noexcept {
@@ -75,6 +64,17 @@ std::string_view to_string(IdleStrategy idle) noexcept {
   return "";
 }
 
+void pin_current_thread(CpuId cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(static_cast<std::size_t>(cpu.value()), &set);
+  const int error = pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+  if (error != 0)
+    throw std::system_error(error, std::generic_category(),
+                            "cannot pin a thread to CPU " + std::to_string(cpu.value()) +
+                                ": is it online, and in this process's cpuset?");
+}
+
 uint64_t monotonic_ns() noexcept {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -89,7 +89,7 @@ AgentThread::~AgentThread() {
 }
 
 void AgentThread::enter() {
-  if (options_.cpu) pin_to(*options_.cpu);
+  if (options_.cpu) pin_current_thread(*options_.cpu);
   if (!agents_.empty())
     pthread_setname_np(pthread_self(), std::string(agents_.front()->name()).substr(0, 15).c_str());
   // A sleep of 50 us must not become 100: the kernel's default slack is 50 us.

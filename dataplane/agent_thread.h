@@ -27,6 +27,9 @@ enum class IdleStrategy : uint8_t {
 // Monotonic, in ns: the clock that agents are given.
 [[nodiscard]] uint64_t monotonic_ns() noexcept;
 
+// Binds the calling thread. Throws std::system_error, with what to look at, when the CPU cannot be used.
+void pin_current_thread(CpuId cpu);
+
 struct AgentThreadOptions {
   std::optional<CpuId> cpu = std::nullopt;  // nothing: runs wherever the kernel likes
   IdleStrategy idle = IdleStrategy::yield;

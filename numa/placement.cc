@@ -36,7 +36,8 @@ class Planner {
       if (!used.contains(cpu.cpu)) out_.left_alone.push_back(cpu.cpu);
     if (!out_.left_alone.empty())
       reason("CPUs " + format_cpu_list(out_.left_alone) +
-             " are left to the control thread, QEMU and everything else");
+             (out_.control_cpu ? " are left to QEMU and everything else"
+                               : " are left to the control thread, QEMU and everything else"));
     return std::move(out_);
   }
 
@@ -134,6 +135,7 @@ class Planner {
     reason(topology_.source + " offers " + std::to_string(topology_.cpus.size()) + " CPUs on " +
            std::to_string(pool.size()) + " cores and " + std::to_string(topology_.nodes.size()) + " nodes");
     if (pool.size() <= 2) {
+      few_cores_ = true;
       const CpuInfo cpu = pool.back();
       add(AgentRole::poll, cpu);
       add(AgentRole::loader, cpu);
@@ -207,6 +209,13 @@ class Planner {
       out_.warnings.emplace_back(
           "spinning on CPUs that are not isolated makes everything else there late: isolcpus=, or --idle "
           "yield");
+    // While the guest stands still, source and destination work on the other CPU and would be interrupted by
+    // every look of the control thread, or let it wait; beside a thread that gives way it waits for nobody.
+    if (few_cores_ && out_.idle != "spin") {
+      out_.control_cpu = out_.threads.front().cpu;
+      reason("the control thread shares CPU " + std::to_string(out_.control_cpu->value()) +
+             ": QEMU's work at the switchover is not interrupted");
+    }
   }
 
   void warn() {
@@ -246,6 +255,7 @@ class Planner {
   const Topology& topology_;
   const PlacementWish& wish_;
   Placement out_;
+  bool few_cores_ = false;  // poll core and loader share one of two, or the only one
 };
 
 }  // namespace

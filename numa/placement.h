@@ -48,6 +48,7 @@ struct Placement {
   std::vector<ThreadPlan> threads;
   uint32_t poll_agents = 0;
   uint32_t loader_agents = 0;
+  std::optional<CpuId> control_cpu;  // of the control thread; nothing: wherever the kernel likes
   std::vector<CpuId> left_alone;
   std::string idle;
   std::vector<std::string> reasons;

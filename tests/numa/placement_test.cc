@@ -57,6 +57,17 @@ TEST(Placement, two_cpus_leave_one_to_qemu) {
   EXPECT_EQ(placement.left_alone, std::vector<CpuId>{CpuId{0}});
 }
 
+TEST(Placement, of_two_cpus_the_control_thread_shares_ours_unless_that_spins) {
+  const Topology topology = host("core:2 pu:1");
+  PlacementWish wish;
+  EXPECT_EQ(plan_of(topology, wish).control_cpu, CpuId{1});
+  wish.idle = "sleep";
+  EXPECT_EQ(plan_of(topology, wish).control_cpu, CpuId{1});
+  wish.idle = "spin";
+  EXPECT_EQ(plan_of(topology, wish).control_cpu, std::nullopt);
+  EXPECT_EQ(plan_of(host("core:8 pu:1"), {}).control_cpu, std::nullopt);
+}
+
 TEST(Placement, smt_siblings_are_not_shared) {
   const Topology topology = host("core:8 pu:2");
   const Placement placement = plan_of(topology, {});
