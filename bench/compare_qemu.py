@@ -167,7 +167,8 @@ class Bench:
         size = ["--tiny"] if self.options.tiny else ["--guest", str(self.options.size), "--rounds",
                                                      str(self.options.rounds), "--repetitions", "1"]
         subprocess.run([*self.pinned(self.receiver_cpu), pipeline_program(), "--one-thread", "--poll-cpu", cpu,
-                        "--worker-cpu", cpu, "--mtu", str(case.mtu), "--channels", str(CHANNELS), "--json", path, *size],
+                        "--worker-cpu", cpu, "--mtu", str(case.mtu), "--channels", str(CHANNELS), "--json", path,
+                        *size],
                        check=True, stdout=subprocess.DEVNULL)
         with open(path, encoding="utf-8") as file:
             row = json.load(file)["rows"][0]

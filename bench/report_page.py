@@ -101,8 +101,9 @@ class Page:
         if self.results["size"] != "full":
             self.add("<p class='warning'>A %s run: few repetitions, short runs.%s</p>" % (
                 self.results["size"], " Its figures say nothing." if self.results["size"] == "tiny" else ""))
-        self.add("<p>All figures are medians with the least and the most of their repetitions. Every benchmark verifies its "
-                 "result, most of them all of guest RAM byte for byte, and fails otherwise. 1 GB is 10<sup>9</sup> bytes.</p>")
+        self.add("<p>All figures are medians with the least and the most of their repetitions. Every benchmark "
+                 "verifies its result, most of them all of guest RAM byte for byte, and fails otherwise. "
+                 "1 GB is 10<sup>9</sup> bytes.</p>")
         self.add("<h2>Testbed</h2>")
         beds = [("this report", bed)] + [(name, part["testbed"]) for name, part in self.parts.items()]
         differing = [(name, other) for name, other in beds[1:]
@@ -113,23 +114,26 @@ class Page:
     def pipeline(self):
         if not self.section("pipeline", "Data path (bench/pipeline)",
                             "Frames in memory → poll core with TCP → hand-off rings → loader workers → guest RAM. "
-                            "<b>On the cable</b> counts headers, preamble and gap; <b>in RAM</b> is what the guest gets. "
-                            "● marks rows without loss: every frame of the source was taken and nothing was sent twice. Rows "
-                            "with loss lose segments on purpose, on the way."):
+                            "<b>On the cable</b> counts headers, preamble and gap; <b>in RAM</b> is what the guest "
+                            "gets. ● marks rows without loss: every frame of the source was taken and nothing was "
+                            "sent twice. Rows with loss lose segments on purpose, on the way."):
             return
-        rows = self.data("pipeline")["rows"]
+        # A pool smaller than the connections' smallest quotas is made larger. Earlier results do not say by how much.
+        rows = [{"pool_mib_used": row["pool_mib"], **row} for row in self.data("pipeline")["rows"]]
         self.add(table(
-            ("loss-free", "MTU", "channels", "pool MiB", "shape", "GB/s in RAM", "GB/s on the cable", "of stores' limit",
-             "loader GB/s busy", "poll cycles/segment", "source cycles/segment", "segments/burst", "checksum"),
-            [("●" if is_loss_free(row) else "", row["mtu"], row["channels"], row["pool_mib"], shape_of(row),
-              spread(row["ram_gb_s"]), spread(row["wire_gb_s"]), spread(row["loader_of_nt_limit"]),
+            ("loss-free", "MTU", "channels", "pool MiB", "shape", "GB/s in RAM", "GB/s on the cable",
+             "of stores' limit", "loader GB/s busy", "poll cycles/segment", "source cycles/segment", "segments/burst",
+             "checksum"),
+            [("●" if is_loss_free(row) else "", row["mtu"], row["channels"], "%.1f" % row["pool_mib_used"],
+              shape_of(row), spread(row["ram_gb_s"]), spread(row["wire_gb_s"]), spread(row["loader_of_nt_limit"]),
               spread(row["loader_gb_s"]), spread(row["poll_cycles_per_segment"], "%.0f"),
               spread(row["source_cycles_per_segment"], "%.0f"), spread(row["segments_per_burst"], "%.1f"),
               row["checksum"]) for row in rows]))
         self.plot(report_plots.against_mtu, rows)
         self.plot(report_plots.against, rows, "channels", "channels", "channels", True)
         self.plot(report_plots.loss, rows)
-        self.plot(report_plots.against, rows, "pool", "pool_mib", "packet buffers, MiB", True)
+        self.plot(report_plots.against, rows, "pool", "pool_mib_used",
+                  "packet buffers, MiB (at least the connections' quotas)", True)
         self.plot(report_plots.against, rows, "burst", "burst", "frames per burst", True)
         if any(row["loader_cores"] > 1 for row in rows):
             self.plot(report_plots.against, rows, "loader cores", "loader_cores", "loader cores", False)
@@ -138,9 +142,9 @@ class Page:
 
     def stages(self):
         if not self.section("stages", "Cycles by stage (bench/pipeline --stages)",
-                            "A ladder: each rung does one stage more than the one before, timed from outside; steps are the "
-                            "differences. Small ones may fall below zero on a machine that others use. The other end of the "
-                            "rings is on the same core, or on another."):
+                            "A ladder: each rung does one stage more than the one before, timed from outside; "
+                            "steps are the differences. Small ones may fall below zero on a machine that others "
+                            "use. The other end of the rings is on the same core, or on another."):
             return
         ladders = self.data("stages")["ladders"]
         for agent in ("poll", "loader"):
@@ -166,10 +170,11 @@ class Page:
         if not rows:
             self.add("<p class='note'>Needs rows of bench/pipeline with 8 channels.</p>")
             return
-        self.add("<p>Arithmetic from the rows with 8 channels above, not a measurement: nothing here has run on such a link. "
-                 "Assumed: %d cycles per segment for a port's driver, which these rows do not have; cores used to %d %%; flows "
-                 "spread evenly over poll cores; memory bandwidth for twice the line rate; checksums verified by the port. Poll "
-                 "core: the measured cycles per segment at this machine's TSC rate. Loader: its measured rate while busy.</p>"
+        self.add("<p>Arithmetic from the rows with 8 channels above, not a measurement: nothing here has run on such "
+                 "a link. Assumed: %d cycles per segment for a port's driver, which these rows do not have; cores "
+                 "used to %d %%; flows spread evenly over poll cores; memory bandwidth for twice the line rate; "
+                 "checksums verified by the port. Poll core: the measured cycles per segment at this machine's TSC "
+                 "rate. Loader: its measured rate while busy.</p>"
                  % (DRIVER_CYCLES, 100 * BUSY))
         out = []
         for row in rows:
@@ -179,7 +184,8 @@ class Page:
                 poll = segments * (row["poll_cycles_per_segment"]["median"] + DRIVER_CYCLES) / row["tsc_hz"] / BUSY
                 loader = segments * payload / 1e9 / row["loader_gb_s"]["median"] / BUSY
                 cores = -int(-poll // 1) + -int(-loader // 1)
-                out.append(("%d GbE" % link, row["mtu"], "%.1f" % (segments * payload / 1e9), "%.2f M" % (segments / 1e6),
+                out.append(("%d GbE" % link, row["mtu"], "%.1f" % (segments * payload / 1e9),
+                            "%.2f M" % (segments / 1e6),
                             "%.1f → %d" % (poll, -int(-poll // 1)), "%.1f → %d" % (loader, -int(-loader // 1)),
                             "%d" % cores if cores <= 16 else "%d: does not fit" % cores))
         self.add(table(("link", "MTU", "GB/s in RAM", "segments/s", "poll cores", "loader cores", "of 16"), out))
@@ -199,15 +205,17 @@ class Page:
                 "real_time", "cpu_time", "bytes_per_second", "items_per_second")]
             rows.append((row["name"], "%s %s" % (spread(of_list([run["real_time"] for run in runs]), "%.4g"), unit),
                          spread(rate) if rate else "",
-                         "; ".join("%s %s" % (key, spread(of_list([run[key] for run in runs]), "%.4g")) for key in own)))
+                         "; ".join("%s %s" % (key, spread(of_list([run[key] for run in runs]), "%.4g"))
+                                   for key in own)))
         self.add(table(("benchmark", "time", "GB/s", "counts"), rows))
 
     def barrier(self):
         if not self.section("barrier", "Flush barrier (bench/barrier)",
-                            "Main's marker, SYNC of every channel, release, until every channel goes on, between two spinning "
-                            "threads. Beside it what two threads that do nothing suffer on the same CPUs in the same run: "
-                            "p99 and p99.9 of a piece of work of the same length, from the histogram of their stalls. What "
-                            "the barrier shows beyond p50 and the spinners show, too, is the machine's."):
+                            "Main's marker, SYNC of every channel, release, until every channel goes on, between "
+                            "two spinning threads. Beside it what two threads that do nothing suffer on the same "
+                            "CPUs in the same run: p99 and p99.9 of a piece of work of the same length, from the "
+                            "histogram of their stalls. What the barrier shows beyond p50 and the spinners show, "
+                            "too, is the machine's."):
             return
         rows = self.data("barrier")["rows"]
         self.add(table(("channels", "episodes", "p50 µs", "p99 µs", "p99.9 µs", "spinners: p99 µs", "p99.9 µs",
@@ -224,25 +232,28 @@ class Page:
 
     def prefault(self):
         if not self.section("prefault", "Faulting in guest memory (bench/prefault)",
-                            "By 1 to N threads, beside the rate at which as many threads clear memory that is there already."):
+                            "By 1 to N threads, beside the rate at which as many threads clear memory that is there "
+                            "already."):
             return
         data = self.data("prefault")
         self.add("<p>%s, %d MiB</p>" % (escape(data["folder"]), data["bytes"] >> 20))
         self.add(table(("threads", "GB/s", "clearing GB/s", "ratio", "spread"),
                        [(row["threads"], "%.2f" % (row["prefault_bytes_per_s"] / 1e9),
                          "%.2f" % (row["clear_bytes_per_s"] / 1e9),
-                         "%.2f" % (row["prefault_bytes_per_s"] / row["clear_bytes_per_s"]), "%.0f %%" % (100 * row["spread"]))
+                         "%.2f" % (row["prefault_bytes_per_s"] / row["clear_bytes_per_s"]),
+                         "%.0f %%" % (100 * row["spread"]))
                         for row in data["rows"]]))
 
     def colo(self):
         if self.section("colo", "COLO (bench/colo_cache)",
-                        "What a checkpoint costs, and that pages of an ordinary migration cost the same as without COLO: "
-                        "<code>ordinary</code> beside <code>plain_pointer</code> and <code>colo</code>."):
+                        "What a checkpoint costs, and that pages of an ordinary migration cost the same as without "
+                        "COLO: <code>ordinary</code> beside <code>plain_pointer</code> and <code>colo</code>."):
             self.google_rows("colo")
 
     def downtime(self):
         if not self.section("downtime", "Downtime (bench/downtime.py)",
-                            "Whole migrations of real QEMUs over the same veth pair: QEMU into QEMU, and through migrx."):
+                            "Whole migrations of real QEMUs over the same veth pair: QEMU into QEMU, and through "
+                            "migrx."):
             return
         runs = self.data("downtime")["runs"]
         rows = []
@@ -250,17 +261,18 @@ class Page:
             for form in ("qemu", "migrx"):
                 mine = [run for run in runs if (run["load"], run["form"]) == (load, form)]
                 if mine:
-                    rows.append((load, form, len(mine), *(spread(of_list([run[key] * scale for run in mine])) for key, scale in (
-                        ("downtime_s", 1e3), ("total_s", 1), ("cpu_s", 1)))))
+                    rows.append((load, form, len(mine), *(
+                        spread(of_list([run[key] * scale for run in mine]))
+                        for key, scale in (("downtime_s", 1e3), ("total_s", 1), ("cpu_s", 1)))))
         self.add(table(("guest", "receiver", "runs", "downtime ms", "total s", "destination's CPU s"), rows))
         self.plot(report_plots.downtime, runs)
 
     def qemu(self):
         if not self.section("qemu", "Against QEMU (bench/compare_qemu.py)",
-                            "The same made-up guest into a QEMU destination and into migrx, the receiver on one core. Cost is "
-                            "what receiving took of that core at most; docs/performance.md says how it is counted. On tap and "
-                            "veth both pay the kernel for bringing the frames; memif's copy and the checksum in software "
-                            "stand in a device's place."):
+                            "The same made-up guest into a QEMU destination and into migrx, the receiver on one "
+                            "core. Cost is what receiving took of that core at most; docs/performance.md says how "
+                            "it is counted. On tap and veth both pay the kernel for bringing the frames; memif's "
+                            "copy and the checksum in software stand in a device's place."):
             return
         rows = self.data("qemu")["cases"]
         self.add(table(("case", "guest GiB/s", "cost, core s per GiB", "segments sent again", "dropped by receiver",
@@ -273,15 +285,16 @@ class Page:
 
 STYLE = """body{font:15px/1.45 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0;font-size:13px}td,th{border:1px solid #ccc;padding:2px 7px;text-align:left}
-th{background:#eee}figure{margin:1em 0}.note{color:#666}.warning{background:#fe9;padding:.4em}svg{max-width:100%;height:auto}"""
+th{background:#eee}figure{margin:1em 0}.note{color:#666}.warning{background:#fe9;padding:.4em}
+svg{max-width:100%;height:auto}"""
 
 
 def build(results):
     """The page and the number of its plots."""
     page = Page(results)
     page.head()
-    for part in (page.pipeline, page.stages, page.model, page.qemu, page.downtime, page.barrier, page.micro, page.prefault,
-                 page.colo):
+    for part in (page.pipeline, page.stages, page.model, page.qemu, page.downtime, page.barrier, page.micro,
+                 page.prefault, page.colo):
         part()
-    return ("<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>migrx: benchmark report</title><style>%s</style>"
-            "</head><body>%s</body></html>\n" % (STYLE, "\n".join(page.text)), page.plots)
+    return ("<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>migrx: benchmark report</title>"
+            "<style>%s</style></head><body>%s</body></html>\n" % (STYLE, "\n".join(page.text)), page.plots)

@@ -77,7 +77,8 @@ def against(rows, series, key, name, logarithmic):
         if logarithmic:
             side.set_xscale("log", base=2)
             ticks = sorted({row[key] for row in rows})
-            side.set_xticks(ticks, [str(tick) for tick in ticks])
+            if series != "pool":
+                side.set_xticks(ticks, [str(tick) for tick in ticks])
             side.minorticks_off()
         side.set(xlabel=name, title=title, ylim=(0, None))
         side.grid(alpha=0.3)

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "bench/pipeline/replay_port.h"
 #include "loader/ram/kernels/page_kernels.h"
 
 namespace migrx::bench {
@@ -139,7 +140,8 @@ void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& 
       ", \"one_thread\": " + flag(row.one_thread) +
       ", \"checksum\": " + (row.checksum_good ? "\"good by port\"" : "\"software\"") +
       ", \"scatter\": " + flag(row.scatter) + ", \"demote\": " + flag(row.demote) +
-      ", \"buffers\": " + std::to_string(results.front().buffers) +
+      ", \"buffers\": " + std::to_string(results.front().buffers) + ", \"pool_mib_used\": " +
+      text(results.front().buffers * static_cast<double>(ReplayPort::stride_of(row.mtu)) / (1 << 20)) +
       ", \"quota\": " + std::to_string(results.front().quota) + ", \"pages\": \"" + results.front().pages +
       "\", \"dropped\": 0, \"ram_verified\": true, \"repetitions\": " + std::to_string(results.size());
   for (const Figure& figure : kFigures) {

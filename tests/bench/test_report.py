@@ -14,7 +14,8 @@ BUILD = sys.argv.pop(1)
 
 
 def report(*words):
-    return subprocess.run([sys.executable, REPORT, "--build", BUILD, *words], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, REPORT, "--build", BUILD, *words], capture_output=True, text=True,
+                          check=False)
 
 
 class ReportTest(unittest.TestCase):
@@ -32,7 +33,7 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(run.returncode, 0, run.stderr)
         run = report("--tiny", "--only", "prefault", "--from", os.path.join(first, "results.json"), "--out", second)
         self.assertEqual(run.returncode, 0, run.stderr)
-        results, earlier = json.loads(self.read("second", "results.json")), json.loads(self.read("first", "results.json"))
+        earlier, results = (json.loads(self.read(name, "results.json")) for name in ("first", "second"))
         self.assertEqual(sorted(results["parts"]), ["barrier", "pipeline", "prefault"])
         self.assertEqual(results["parts"]["pipeline"], earlier["parts"]["pipeline"])
         rows = results["parts"]["pipeline"]["data"]["rows"]
@@ -41,10 +42,19 @@ class ReportTest(unittest.TestCase):
             # What was lost is what was asked for: every 20th of the segments that may get lost.
             self.assertEqual(row["lost"]["median"] > 0, row["drop_every"] > 0, row)
             self.assertGreater(row["wire_gb_s"]["median"], row["ram_gb_s"]["median"])
+        # Nine connections' smallest quotas do not fit 1 MiB: the row says what it had, and so does the page.
+        least = [row for row in rows if row["pool_mib"] == 1]
+        self.assertEqual(len(least), 1)
+        self.assertGreater(least[0]["pool_mib_used"], 1)
+        for row in rows:
+            # A buffer of 2 KiB, its headroom, and a line more where that makes their number odd.
+            self.assertAlmostEqual(row["pool_mib_used"] * (1 << 20) / row["buffers"], 2048 + 256, delta=65)
         page = self.read("second", "index.html")
+        self.assertIn("<td>%.1f</td>" % least[0]["pool_mib_used"], page)
         self.assertEqual(page.count("<td>●</td>"), sum(row["drop_every"] == 0 for row in rows))
         self.assertIn("400 GbE", page)  # the model, computed from these rows
-        self.assertIn("<h2 id='qemu'>Against QEMU (bench/compare_qemu.py)</h2>\n<p class='note'>Not measured.</p>", page)
+        self.assertIn("<h2 id='qemu'>Against QEMU (bench/compare_qemu.py)</h2>\n"
+                      "<p class='note'>Not measured.</p>", page)
         self.assertNotIn("http://", page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
             "http://creativecommons.org", ""))  # a page in itself
 
