@@ -2,18 +2,12 @@
 //
 //   build/bench/micro --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
 #include <benchmark/benchmark.h>
-#include <x86intrin.h>
 
-#include <array>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <random>
 #include <vector>
 
 #include "bench/micro.h"
-#include "dataplane/tcp/connection.h"
-#include "dataplane/wire/segment.h"
 #include "loader/multifd/multifd_packet.h"
 #include "loader/ram/page_writer.h"
 #include "loader/ram/xbzrle.h"
@@ -71,95 +65,6 @@ void non_temporal_limit(benchmark::State& state, const PageKernels* kernels) {
     kernels->fence();
   }
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * static_cast<int64_t>(kGuestBytes));
-}
-
-// One connection, bursts of 32 in-order segments: parse, input, hand-off, reading, ACK decision, reclaim.
-void tcp_in_order(benchmark::State& state) {
-  constexpr uint32_t kBurst = 32;
-  constexpr uint32_t kPayload = 1448;
-  TcpConfig config;
-  config.mss = 1460;
-  config.window_bytes = 1 << 20;
-  Handoff handoff(1024);
-  TcpCounters counters;
-  TcpConnection connection(config, handoff, counters);
-  TcpHandshake handshake;
-  handshake.tuple = {{0x0a4d0001}, {0x0a4d0002}, 40000, 4444};
-  handshake.irs = SeqNum{1000};
-  handshake.iss = SeqNum{2000};
-  handshake.send_mss = 1460;
-  handshake.send_shift = 7;
-  handshake.receive_shift = window_scale_for(config.window_bytes);
-  handshake.timestamps = true;
-  handshake.sack = true;
-  handshake.send_window = 65535;
-  handshake.receive_window = 65535;
-  uint64_t now_ns = 1'000'000'000;
-  connection.open(handshake, now_ns);
-
-  constexpr std::size_t kFrames = 4096;
-  constexpr std::size_t kStride = 2048;
-  const Region frames(kFrames * kStride);
-  OutSegment out;
-  SeqNum seq = handshake.irs + 1U;
-  const std::vector<std::byte> payload(kPayload, std::byte{0x5a});
-  // Frames are built once and patched with the sequence number as it is presented.
-  out.tuple = {handshake.tuple.local_ip, handshake.tuple.remote_ip, handshake.tuple.local_port,
-               handshake.tuple.remote_port};
-  uint32_t length = 0;
-  uint32_t seq_at = 0;
-  for (std::size_t i = 0; i < kFrames; ++i) {
-    out.seq = SeqNum{0x01020304};
-    out.ack = handshake.iss + 1U;
-    out.flags = tcp_flag::ack;
-    out.window = 512;
-    out.options = tcp_option::timestamps;
-    out.ts_val = 1;
-    out.ts_ecr = 1;
-    out.payload = payload;
-    length = build_segment(out, {frames.data() + i * kStride, kStride}, TxChecksum::full) - kPayload;
-  }
-  seq_at = 14 + 20 + 4;
-  std::size_t next = 0;
-  uint64_t cycles = 0;
-  uint64_t segments = 0;
-  uint64_t acks = 0;
-  const auto burst = [&] {
-    for (uint32_t i = 0; i < kBurst; ++i) {
-      store_be32(frames.data() + (next + i) % kFrames * kStride + seq_at, seq.value());
-      seq = seq + kPayload;
-    }
-    now_ns += 10'000;
-    const uint64_t start = __rdtsc();
-    for (uint32_t i = 0; i < kBurst; ++i) {
-      std::byte* const frame = frames.data() + (next + i) % kFrames * kStride;
-      TcpSegment segment;
-      if (parse_segment({frame, length + kPayload}, length + kPayload, segment) != WireCounter::segment_ok)
-        std::abort();
-      Slice slice{frame + segment.payload_offset, frame, segment.payload_length, StreamEnd::none};
-      benchmark::DoNotOptimize(connection.on_segment(segment, {&slice, 1}, now_ns));
-    }
-    while (connection.poll_output(now_ns, out)) ++acks;
-    // The worker's side, reduced to taking and releasing.
-    for (auto run = handoff.readable(); !run.empty(); run = handoff.readable()) {
-      handoff.advance(static_cast<uint32_t>(run.size()));
-      handoff.release(static_cast<uint32_t>(run.size()));
-    }
-    std::array<void*, 64> freed;
-    while (connection.reclaim(freed) == freed.size()) {
-    }
-    cycles += __rdtsc() - start;
-    segments += kBurst;
-    next = (next + kBurst) % kFrames;
-  };
-  burst();
-  require(handoff.bytes_received.read() == kBurst * kPayload, "all in-order bytes are handed over");
-  cycles = segments = acks = 0;
-  for (auto _ : state) burst();
-  require(handoff.bytes_received.read() == (segments + kBurst) * kPayload, "nothing was dropped");
-  state.counters["cycles/segment"] = static_cast<double>(cycles) / static_cast<double>(segments);
-  state.counters["ACKs/burst"] = static_cast<double>(acks) / static_cast<double>(state.iterations());
-  state.SetItemsProcessed(static_cast<int64_t>(segments));
 }
 
 void multifd_header(benchmark::State& state) {
@@ -222,7 +127,6 @@ int main(int argc, char** argv) {
     benchmark::RegisterBenchmark(("non_temporal_limit/" + name).c_str(), non_temporal_limit, kernels);
   }
   benchmark::RegisterBenchmark("page_copy/memcpy", page_copy, nullptr)->Arg(1448)->Arg(8948)->Arg(65536);
-  benchmark::RegisterBenchmark("tcp_in_order", tcp_in_order);
   benchmark::RegisterBenchmark("multifd_header", multifd_header);
   benchmark::RegisterBenchmark("xbzrle", xbzrle)->Arg(2)->Arg(16)->Arg(64);
   bench::register_tcp_benchmarks();

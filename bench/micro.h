@@ -33,7 +33,7 @@ class Region {
 };
 
 // One file per subject.
-void register_tcp_benchmarks();      // micro_tcp.cc: reassembly, hand-off ring
+void register_tcp_benchmarks();      // micro_tcp.cc: in-order input, reassembly, hand-off ring
 void register_payload_benchmarks();  // micro_payload.cc: zlib, zstd, zero pages
 
 }  // namespace migrx::bench
