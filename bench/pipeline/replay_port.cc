@@ -48,7 +48,6 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
     : options_(options),
       segment_bytes_(segment_bytes_of(options.mtu)),
       main_stream_(plan.main_stream()),
-      pattern_(segment_bytes_),
       memory_(std::size_t{options.buffers} * stride_of(options.mtu)),
       connections_(plan.channels() + 1),
       stride_(stride_of(options.mtu)),
@@ -58,13 +57,6 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
     throw std::invalid_argument("a burst is 1 to " + std::to_string(kBurst) + " frames");
   if (options.drop_every == 1) throw std::invalid_argument("not every segment can be lost");
   if (options.run == 0) throw std::invalid_argument("a run is one segment at least");
-  uint64_t x = 88172645463325252U;
-  for (std::byte& b : pattern_) {
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    b = static_cast<std::byte>(x >> 32);
-  }
   uint64_t capacity = 1;
   while (capacity < options.buffers) capacity *= 2;
   free_mask_ = capacity - 1;
@@ -104,9 +96,13 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
 ReplayPort::~ReplayPort() = default;
 
 void ReplayPort::fill_fresh(uint32_t i, MutableBytes payload) const noexcept {
-  std::memcpy(payload.data(), pattern_.data(), payload.size());
-  const uint64_t number = (uint64_t{i} + 1) * 0x9e37'79b9'7f4a'7c15U;
-  std::memcpy(payload.data(), &number, sizeof number);
+  uint64_t x = (uint64_t{i} + 1) * 0x9e37'79b9'7f4a'7c15U;  // xorshift64, never 0
+  for (std::size_t at = 0; at < payload.size(); at += sizeof x) {
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    std::memcpy(payload.data() + at, &x, std::min(sizeof x, payload.size() - at));
+  }
 }
 
 SeqNum ReplayPort::first_byte_of(uint32_t i) const noexcept {

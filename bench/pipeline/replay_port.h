@@ -4,7 +4,7 @@
 // It is a TCP peer as far as these wires need one: handshake, sequence numbers, timestamps, and it sends no
 // byte beyond the window that the receiver's ACKs announce. On request every Nth segment is lost, and comes
 // again one round trip after the receiver's SACK told of the hole; there is no congestion control. Payload is
-// not copied: a buffer holds a pattern and its own number, and making a frame writes one line of headers and
+// not copied: a buffer holds bytes of its own, no other's, and making a frame writes one line of headers and
 // what is the stream's own (packet headers, page stamps), and nothing else: lines that the receiver read last
 // are dear, and a device would not make this core pay for them. What a buffer's earlier uses left in it is
 // sent again; which buffer bore which segment is noted (uses()), so that replay_check.h can tell afterwards
@@ -65,7 +65,8 @@ class ReplayPort final : public PortQueue {
   };
   static_assert(sizeof(Use) == 4);
   [[nodiscard]] std::span<const Use> uses() const noexcept { return {uses_.data(), use_count_}; }
-  // What stood in the payload of buffer i before its first use.
+  // What stood in the payload of buffer i before its first use: words that no other buffer holds, so that a
+  // line of another buffer, or of another place in this one, never looks right.
   void fill_fresh(uint32_t i, MutableBytes payload) const noexcept;
 
   // The payload of packet buffer i, for measuring what copying alone takes.
@@ -199,7 +200,6 @@ class ReplayPort final : public PortQueue {
   const ReplayOptions options_;
   const uint32_t segment_bytes_;
   std::vector<std::byte> main_stream_;
-  std::vector<std::byte> pattern_;
   HugeRegion memory_;
   std::vector<Connection> connections_;  // the last one is main
   const uint32_t stride_;                // bytes from one buffer to the next
