@@ -44,6 +44,22 @@ ParseResult MultifdChannel::parse(Bytes piece) noexcept {
   return {consumed, ParseStatus::need_more};
 }
 
+std::size_t MultifdChannel::take_page_data(std::span<const Slice> slices) noexcept {
+  if (state_ != State::payload || decoder_ != nullptr || lane_ != nullptr) return 0;
+  std::size_t taken = 0;
+  std::size_t bytes = 0;
+  for (const Slice& slice : slices) {
+    // The payload's last slice goes through parse(), which knows what comes behind.
+    if (slice.end != StreamEnd::none || slice.length >= payload_left_ - bytes) break;
+    write_pages({slice.data, slice.length});
+    bytes += slice.length;
+    ++taken;
+  }
+  payload_left_ -= static_cast<uint32_t>(bytes);
+  in_.pass(bytes);
+  return taken;
+}
+
 MultifdChannel::Step MultifdChannel::step() noexcept {
   const std::byte* p = nullptr;
   switch (state_) {
@@ -184,17 +200,27 @@ MultifdChannel::Step MultifdChannel::on_payload() noexcept {
 }
 
 MultifdChannel::Step MultifdChannel::write_payload() noexcept {
-  // next_packet_size was checked to be the sum of the runs.
-  while (payload_left_ > 0) {
-    const PageRun& run = page_runs_[run_];
-    const Bytes piece = in_.take_some(run.bytes - run_done_);
-    if (piece.empty()) return Step::need_more;
-    if (run_done_ == 0) writer_.seek(run.dst);
-    writer_.write(piece);
-    advance_run(static_cast<uint32_t>(piece.size()));
-  }
+  const Bytes piece = in_.take_some(payload_left_);
+  write_pages(piece);
+  payload_left_ -= static_cast<uint32_t>(piece.size());
+  if (payload_left_ > 0) return Step::need_more;
   state_ = State::pages_done;
   return Step::again;
+}
+
+// next_packet_size was checked to be the sum of the runs, and piece is no longer than what is left of it.
+void MultifdChannel::write_pages(Bytes piece) noexcept {
+  while (!piece.empty()) {
+    const PageRun& run = page_runs_[run_];
+    const std::size_t n = std::min<std::size_t>(piece.size(), run.bytes - run_done_);
+    if (run_done_ == 0) writer_.seek(run.dst);
+    writer_.write(piece.first(n));
+    piece = piece.subspan(n);
+    run_done_ += static_cast<uint32_t>(n);
+    if (run_done_ < run.bytes) break;
+    ++run_;
+    run_done_ = 0;
+  }
 }
 
 MultifdChannel::Step MultifdChannel::route_payload() noexcept {
@@ -207,19 +233,14 @@ MultifdChannel::Step MultifdChannel::route_payload() noexcept {
       return Step::parked;  // not reached: there was room, and only this worker pushes
     routed_.note(*lane_, piece_offset_);
     counters_.routed_bytes.add(piece.size());
-    advance_run(static_cast<uint32_t>(piece.size()));
-  }
-  state_ = State::pages_done;
-  return Step::again;
-}
-
-void MultifdChannel::advance_run(uint32_t bytes) noexcept {
-  payload_left_ -= bytes;
-  run_done_ += bytes;
-  if (run_done_ == page_runs_[run_].bytes) {
+    payload_left_ -= static_cast<uint32_t>(piece.size());
+    run_done_ += static_cast<uint32_t>(piece.size());
+    if (run_done_ < run.bytes) continue;
     ++run_;
     run_done_ = 0;
   }
+  state_ = State::pages_done;
+  return Step::again;
 }
 
 MultifdChannel::Step MultifdChannel::decode_payload() noexcept {

@@ -58,6 +58,7 @@ class MultifdChannel final : public ChannelParser {
   explicit MultifdChannel(const MultifdSession& session, const NodeRouter* router = nullptr);
 
   ParseResult parse(Bytes piece) noexcept override;
+  std::size_t take_page_data(std::span<const Slice> slices) noexcept override;
   [[nodiscard]] bool ready() noexcept override;
   // Between packets this returns no error: without return path a source closes its channels as soon as the
   // last byte is on its way, before main is through. Whether the end came too early shows at the barrier: a
@@ -98,11 +99,11 @@ class MultifdChannel final : public ChannelParser {
   void clear_zero_pages(const MultifdPacket& packet) noexcept;
   Step on_payload() noexcept;
   Step write_payload() noexcept;
+  void write_pages(Bytes piece) noexcept;
   Step route_payload() noexcept;
   Step decode_payload() noexcept;
   Step on_pages_done() noexcept;
   Step on_copies_done() noexcept;
-  void advance_run(uint32_t bytes) noexcept;
   Step fail_decode(DecodeStatus status) noexcept;
   Step fail(const StreamError& error) noexcept;
   [[nodiscard]] ChannelName name() const noexcept;

@@ -31,7 +31,13 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
     const std::span<const Slice> run = all.first(std::min<std::size_t>(all.size(), slices_max - taken));
     if (run.empty()) break;
     uint32_t done = 0;
-    for (const Slice& slice : run) {
+    while (done < run.size()) {
+      if (state_ == State::streaming && slice_used_ == 0) [[likely]] {
+        const uint32_t plain = take_page_data(run.subspan(done));
+        done += plain;
+        if (done == run.size()) break;
+      }
+      const Slice& slice = run[done];
       if (slice.end != StreamEnd::none) [[unlikely]] {
         stream_ended(slice.end);
         ++done;
@@ -79,6 +85,12 @@ std::size_t Channel::identify(Bytes piece) noexcept {
   state_ = State::streaming;
   feed(magic_);  // four bytes of a header: never parks
   return n;
+}
+
+uint32_t Channel::take_page_data(std::span<const Slice> run) noexcept {
+  const std::size_t taken = parser_->take_page_data(run);
+  for (const Slice& slice : run.first(taken)) advanced_bytes_ += slice.length;
+  return static_cast<uint32_t>(taken);
 }
 
 std::size_t Channel::feed(Bytes piece) noexcept {

@@ -65,6 +65,8 @@ class Channel {
   // Each returns the bytes used; fewer than given means the parser parked or failed.
   std::size_t identify(Bytes piece) noexcept;
   std::size_t feed(Bytes piece) noexcept;
+  // Of the slices of `run`, from the first: how many the parser took as they are.
+  uint32_t take_page_data(std::span<const Slice> run) noexcept;
   void stream_ended(StreamEnd end) noexcept;
   void release_unneeded() noexcept;
   uint32_t drain() noexcept;

@@ -61,6 +61,9 @@ class ByteReader {
   }
   void skip(std::size_t n) noexcept { next_ += n; }
 
+  // n bytes of the stream went another way. Precondition: available() == 0 and carried() == 0.
+  void pass(std::size_t n) noexcept { fed_ += n; }
+
   // Position in the stream of the next field.
   [[nodiscard]] uint64_t offset() const noexcept { return fed_ - available() - carried_; }
   // Bytes of an unfinished field that have been put aside.

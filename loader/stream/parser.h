@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dataplane/handoff/byte_order.h"
+#include "dataplane/handoff/handoff.h"
 #include "loader/stream/error.h"
 
 namespace migrx {
@@ -24,6 +25,10 @@ class ChannelParser {
   virtual ~ChannelParser() = default;
   // Hot: no allocation, lock, exception, log or system call for the records that carry pages.
   virtual ParseResult parse(Bytes piece) noexcept = 0;
+  // The short way of a burst: takes slices from the first one on, as long as each is, from its first byte to
+  // its last, page data that goes to memory as it is. Returns how many; none when the stream stands anywhere
+  // else. Taking them comes to the same as parse() of one after the other. Hot.
+  virtual std::size_t take_page_data(std::span<const Slice> /*slices*/) noexcept { return 0; }
   // A parked parser may go on.
   [[nodiscard]] virtual bool ready() noexcept = 0;
   // The connection ended here. Returns an error unless the stream may end at this point.

@@ -191,6 +191,108 @@ TEST_F(MultifdChannelTest, the_end_of_the_connection_is_legal_only_between_packe
   }
 }
 
+TEST_F(MultifdChannelTest, the_short_way_takes_whole_slices_of_plain_payload_only) {
+  Builder b;
+  b.init(0);
+  b.sync(0);
+  const std::size_t sync_end = b.bytes.size();
+  b.pages(2, "mem", {0x1000, 0x2000, 0x8000}, content(3));
+  const std::size_t payload = b.bytes.size() - 3 * kPageBytes;
+  b.sync(3);
+  const auto slice = [&b](std::size_t from, std::size_t to) {
+    return Slice{b.bytes.data() + from, nullptr, static_cast<uint32_t>(to - from), StreamEnd::none};
+  };
+  make_channel();
+  const std::array early{slice(0, sync_end)};
+  EXPECT_EQ(channel().take_page_data(early), 0U);  // the init packet
+  feed(Bytes(b.bytes).first(sync_end));
+  EXPECT_EQ(channel().take_page_data(early), 0U);  // parked
+  release(0);
+  feed(Bytes(b.bytes).subspan(sync_end, payload + 5 - sync_end));
+  const std::array slices{slice(payload + 5, payload + 4000), slice(payload + 4000, payload + 9000),
+                          slice(payload + 9000, payload + 3 * kPageBytes)};
+  EXPECT_EQ(channel().take_page_data(slices), 2U);  // what completes the packet is parse()'s
+  EXPECT_EQ(channel().offset(), payload + 9000);
+  const std::array ends{Slice{nullptr, nullptr, 0, StreamEnd::fin}};
+  EXPECT_EQ(channel().take_page_data(ends), 0U);
+  EXPECT_EQ(channel().end_of_stream().offset, payload + 9000);
+  EXPECT_EQ(feed(Bytes(b.bytes).subspan(payload + 9000)), ParseStatus::parked);
+  EXPECT_TRUE(page_is(0x1000, 3) && page_is(0x2000, 3) && page_is(0x8000, 3));
+  EXPECT_EQ(pages_written(), (std::vector<uint64_t>{1, 2, 8}));
+  EXPECT_EQ(channel().offset(), b.bytes.size());
+}
+
+TEST_F(MultifdChannelTest, compressed_payload_takes_the_long_way) {
+  Builder b(MultifdMethod::zlib);
+  b.init(0);
+  b.sync(0);
+  b.pages(2, "mem", {0x1000, 0x2000}, content(1));
+  make_channel(MultifdCompression::zlib);
+  release(0);
+  const std::size_t cut = b.bytes.size() - 20;
+  feed(Bytes(b.bytes).first(cut));
+  const std::array slices{Slice{b.bytes.data() + cut, nullptr, 10, StreamEnd::none}};
+  EXPECT_EQ(channel().take_page_data(slices), 0U);
+}
+
+// As a burst brings them: what the short way leaves goes to parse().
+TEST_F(MultifdChannelTest, bursts_of_random_slices_come_to_the_same_as_one_piece) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 20; ++round) {
+    reset();
+    Builder b;
+    b.init(0);
+    b.sync(0);
+    std::vector<uint32_t> version(block().pages());
+    for (uint32_t packet = 1; packet <= 6; ++packet) {
+      std::vector<uint64_t> offsets = shuffled_offsets(version.size(), random);
+      offsets.resize(1 + random() % offsets.size());
+      if (round % 2 == 0) std::sort(offsets.begin(), offsets.end());
+      b.pages(packet, "mem", offsets, content(packet));
+      for (const uint64_t offset : offsets) version[offset / kPageBytes] = packet;
+    }
+    b.sync(99);
+    make_channel();
+    release(0);
+    std::size_t at = 0, short_way = 0;
+    const uint32_t mss = 1 + static_cast<uint32_t>(random() % 9000);
+    while (at < b.bytes.size()) {
+      // Copies, so that no byte beside a slice may be read.
+      std::vector<std::unique_ptr<std::byte[]>> buffers;
+      std::vector<Slice> burst;
+      std::size_t next = at;
+      while (burst.size() < 1 + random() % 40 && next < b.bytes.size()) {
+        const std::size_t n =
+            std::min<std::size_t>(random() % 8 == 0 ? 1 + random() % mss : mss, b.bytes.size() - next);
+        buffers.push_back(std::make_unique<std::byte[]>(n));
+        std::copy_n(b.bytes.begin() + static_cast<std::ptrdiff_t>(next), n, buffers.back().get());
+        burst.push_back({buffers.back().get(), nullptr, static_cast<uint32_t>(n), StreamEnd::none});
+        next += n;
+      }
+      std::span<const Slice> left(burst);
+      while (!left.empty()) {
+        const std::size_t taken = channel().take_page_data(left);
+        for (const Slice& slice : left.first(taken)) at += slice.length;
+        short_way += taken;
+        left = left.subspan(taken);
+        if (taken > 0) {
+          ASSERT_EQ(channel().offset(), at);
+        }
+        if (left.empty()) break;
+        ASSERT_NE(feed({left[0].data, left[0].length}), ParseStatus::failed) << channel().error().message();
+        at += left[0].length;
+        left = left.subspan(1);
+      }
+    }
+    EXPECT_GT(short_way, 0U);
+    EXPECT_EQ(barrier().epochs_arrived(0), 2U);
+    EXPECT_EQ(channel().offset(), b.bytes.size());
+    for (uint64_t page = 0; page < block().pages(); ++page)
+      ASSERT_TRUE(version[page] == 0 ? page_is_zero(page * kPageBytes)
+                                     : page_is(page * kPageBytes, version[page]));
+  }
+}
+
 TEST_F(MultifdChannelTest, random_pieces_over_many_packets_and_blocks) {
   std::mt19937 random(11);
   for (int round = 0; round < 10; ++round) {

@@ -40,6 +40,14 @@ class FakeParser final : public ChannelParser {
     }
     return {used, ParseStatus::need_more};
   }
+  std::size_t take_page_data(std::span<const Slice> slices) noexcept override {
+    std::size_t taken = 0;
+    while (taken < slices.size() && slices[taken].length > 0 && slices[taken].data[0] == std::byte{'#'}) {
+      const Slice& slice = slices[taken++];
+      text.append(reinterpret_cast<const char*>(slice.data), slice.length);
+    }
+    return taken;
+  }
   bool ready() noexcept override { return allowed; }
   StreamError end_of_stream() noexcept override {
     return complete ? StreamError{} : make_error(ErrorClass::truncated, text.size(), "fake: end", "%s", "");
@@ -152,6 +160,42 @@ TEST_F(ChannelTest, what_a_parser_does_behind_a_barrier_needs_no_further_bytes) 
   directory_.parser.allowed = true;
   EXPECT_GT(channel_.do_work(64), 0U);
   EXPECT_EQ(directory_.parser.continued, 1);
+}
+
+TEST_F(ChannelTest, slices_of_page_data_take_the_short_way_in_order) {
+  for (const char* const piece : {"main", "#1", "#2", "record", "#3", "recordP", "#4"}) send(piece);
+  directory_.parser.allowed = false;
+  channel_.do_work(64);
+  EXPECT_EQ(directory_.parser.text, "main#1#2record#3recordP");
+  EXPECT_EQ(directory_.parser.calls, 4);  // the magic, what is left of its slice, two records
+  EXPECT_EQ(home(), 6U);
+  directory_.parser.allowed = true;
+  channel_.do_work(64);
+  EXPECT_EQ(directory_.parser.text, "main#1#2record#3recordP#4");
+  EXPECT_EQ(home(), 1U);
+}
+
+TEST_F(ChannelTest, the_short_way_keeps_the_budget_and_the_count_of_bytes) {
+  send("main");
+  for (const char* const piece : {"#23456", "#23456", "#23456", "#23456"}) send(piece);
+  directory_.parser.needed = 4 + 6 + 3;  // inside the second slice of page data
+  EXPECT_EQ(channel_.do_work(4), 4U);
+  EXPECT_EQ(directory_.parser.text.size(), 4U + 3 * 6U);
+  EXPECT_EQ(home(), 2U);
+  directory_.parser.needed = ChannelParser::kNothingNeeded;
+  EXPECT_EQ(channel_.do_work(4), 1U);
+  EXPECT_EQ(home(), 3U);
+}
+
+TEST_F(ChannelTest, the_stream_may_end_behind_page_data) {
+  send("main");
+  send("#1");
+  end(StreamEnd::fin);
+  directory_.parser.complete = true;
+  channel_.do_work(64);
+  EXPECT_EQ(directory_.parser.text, "main#1");
+  EXPECT_EQ(channel_.end(), StreamEnd::fin);
+  EXPECT_TRUE(directory_.errors.empty());
 }
 
 TEST_F(ChannelTest, bytes_still_referenced_are_not_given_back) {
