@@ -6,18 +6,25 @@ LoaderWorker::LoaderWorker(uint32_t channels_max) : channels_max_(channels_max),
   channels_.reserve(channels_max);
 }
 
-uint32_t LoaderWorker::do_work(uint64_t /*now_ns*/) noexcept {
+uint32_t LoaderWorker::do_work(uint64_t now_ns) noexcept {
   uint32_t work = 0;
   Channel* arrived = nullptr;
   while (channels_.size() < channels_max_ && incoming_.pop(arrived)) {
-    channels_.push_back(arrived);
+    channels_.push_back({arrived, 0});
     ++work;
   }
   for (WorkerTask* const task : tasks_) work += task->do_work();
   for (std::size_t i = 0; i < channels_.size();) {
-    work += channels_[i]->do_work(kSlicesPerTurn);
-    if (channels_[i]->over()) [[unlikely]] {
-      channels_[i]->set_let_go();
+    Served& served = channels_[i];
+    if (now_ns < served.not_before_ns) {
+      ++i;
+      continue;
+    }
+    const uint32_t done = served.channel->do_work(kSlicesPerTurn);
+    work += done;
+    if (done > 0 && done < kSlicesWorthALook) served.not_before_ns = now_ns + kGatherNs;
+    if (served.channel->over()) [[unlikely]] {
+      served.channel->set_let_go();
       channels_[i] = channels_.back();
       channels_.pop_back();
       let_go_.fetch_add(1, std::memory_order_release);  // pairs with serving(): we touch the channel no more

@@ -307,10 +307,36 @@ TEST_F(ChannelTest, a_worker_lets_go_of_what_is_over) {
   EXPECT_EQ(worker.serving(), 1U);
   directory_.parser.complete = true;
   end(StreamEnd::fin);
-  worker.do_work(0);
+  worker.do_work(LoaderWorker::kGatherNs);
   EXPECT_EQ(worker.serving(), 0U);
   EXPECT_TRUE(channel_.let_go());
   EXPECT_TRUE(directory_.errors.empty());
+}
+
+TEST_F(ChannelTest, a_worker_lets_a_flow_gather_but_no_longer_than_said) {
+  LoaderWorker worker(4);
+  ASSERT_TRUE(worker.attach(channel_));
+  send("main");
+  worker.do_work(1000);
+  send("#1");
+  EXPECT_EQ(worker.do_work(1000 + LoaderWorker::kGatherNs - 1), 0U);
+  EXPECT_EQ(worker.do_work(1000 + LoaderWorker::kGatherNs), 1U);
+  EXPECT_EQ(directory_.parser.text, "main#1");
+}
+
+TEST_F(ChannelTest, a_worker_looks_in_each_turn_at_a_channel_that_was_silent_or_brought_much) {
+  Handoff handoff(2 * LoaderWorker::kSlicesPerTurn);
+  Channel channel(handoff, directory_, 0);
+  LoaderWorker worker(4);
+  ASSERT_TRUE(worker.attach(channel));
+  EXPECT_GT(worker.do_work(1), 0U);  // it came
+  EXPECT_EQ(worker.do_work(2), 0U);
+  const std::string text = "main";
+  for (uint32_t i = 0; i < LoaderWorker::kSlicesPerTurn + 1; ++i)
+    handoff.push({reinterpret_cast<const std::byte*>(text.data()), nullptr, 4, StreamEnd::none});
+  handoff.publish();
+  EXPECT_EQ(worker.do_work(3), LoaderWorker::kSlicesPerTurn);
+  EXPECT_EQ(worker.do_work(4), 1U);
 }
 
 }  // namespace
