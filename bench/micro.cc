@@ -131,6 +131,7 @@ int main(int argc, char** argv) {
   benchmark::RegisterBenchmark("xbzrle", xbzrle)->Arg(2)->Arg(16)->Arg(64);
   bench::register_tcp_benchmarks();
   bench::register_payload_benchmarks();
+  bench::register_in_place_benchmarks();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();

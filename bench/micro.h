@@ -33,7 +33,8 @@ class Region {
 };
 
 // One file per subject.
-void register_tcp_benchmarks();      // micro_tcp.cc: in-order input, reassembly, hand-off ring
-void register_payload_benchmarks();  // micro_payload.cc: zlib, zstd, zero pages
+void register_tcp_benchmarks();       // micro_tcp.cc: in-order input, reassembly, hand-off ring
+void register_payload_benchmarks();   // micro_payload.cc: zlib, zstd, zero pages
+void register_in_place_benchmarks();  // micro_in_place.cc: decoding without a buffer in between
 
 }  // namespace migrx::bench

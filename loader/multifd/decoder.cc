@@ -43,7 +43,7 @@ std::unique_ptr<PageDecoder> make_page_decoder(MultifdCompression method, const 
     case MultifdCompression::zlib:
       return std::make_unique<ZlibDecoder>(kernels);
     case MultifdCompression::zstd:
-      return std::make_unique<ZstdDecoder>(limits.zstd_window_log_max);
+      return std::make_unique<ZstdDecoder>(limits.zstd_window_log_max, kernels);
     case MultifdCompression::qpl:
       return std::make_unique<PageStreamDecoder>(PageFormat::raw_deflate, kernels);
     case MultifdCompression::uadk:

@@ -10,7 +10,7 @@ ZlibDecoder::ZlibDecoder(const PageKernels& kernels)
     : state_(std::make_unique<inflate_state>()),
       in_(std::make_unique<std::byte[]>(kInBytes)),
       out_(std::make_unique<std::byte[]>(kOutBytes)),
-      writer_(kernels) {
+      pages_(kernels) {
   isal_inflate_init(state_.get());
   state_->crc_flag = ISAL_DEFLATE;
 }
@@ -18,11 +18,7 @@ ZlibDecoder::ZlibDecoder(const PageKernels& kernels)
 ZlibDecoder::~ZlibDecoder() = default;
 
 DecodeStatus ZlibDecoder::begin(std::span<const PageRun> runs, uint32_t payload_bytes) noexcept {
-  runs_ = runs;
-  run_ = 0;
-  run_done_ = 0;
-  out_left_ = 0;
-  for (const PageRun& run : runs) out_left_ += run.bytes;
+  pages_.begin(runs);
   payload_left_ = payload_bytes;
   gathered_ = 0;
   return DecodeStatus::ok;
@@ -67,14 +63,14 @@ DecodeStatus ZlibDecoder::inflate(Bytes in) noexcept {
   for (;;) {
     // One byte more than the packet may hold: it stays free unless the payload is too long. That also keeps
     // the library going to the end of the input (the flush marker lies behind the last page's last byte).
-    const uint32_t room = std::min(kOutBytes, out_left_ + 1);
+    const uint32_t room = std::min(kOutBytes, pages_.left() + 1);
     state_->next_out = reinterpret_cast<uint8_t*>(out_.get());
     state_->avail_out = room;
     const int result = isal_inflate(state_.get());
     const uint32_t produced = room - state_->avail_out;
     if (result < 0 || result == ISAL_NEED_DICT) return DecodeStatus::corrupt;
-    if (produced > out_left_) return DecodeStatus::too_much;
-    if (const DecodeStatus status = scatter(out_.get(), produced); status != DecodeStatus::ok) return status;
+    if (produced > pages_.left()) return DecodeStatus::too_much;
+    pages_.write({out_.get(), produced});
     if (state_->block_state == ISAL_BLOCK_INPUT_DONE || state_->block_state == ISAL_BLOCK_FINISH)
       return DecodeStatus::stream_ended;
     // Output space left over means that the library stopped for want of input.
@@ -82,26 +78,8 @@ DecodeStatus ZlibDecoder::inflate(Bytes in) noexcept {
   }
 }
 
-DecodeStatus ZlibDecoder::scatter(const std::byte* from, uint32_t bytes) noexcept {
-  out_left_ -= bytes;
-  while (bytes > 0) {
-    const PageRun& run = runs_[run_];
-    const uint32_t part = std::min(bytes, run.bytes - run_done_);
-    if (run_done_ == 0) writer_.seek(run.dst);
-    writer_.write({from, part});
-    from += part;
-    bytes -= part;
-    run_done_ += part;
-    if (run_done_ == run.bytes) {
-      ++run_;
-      run_done_ = 0;
-    }
-  }
-  return DecodeStatus::ok;
-}
-
 DecodeStatus ZlibDecoder::finish() noexcept {
-  return out_left_ == 0 ? DecodeStatus::ok : DecodeStatus::too_little;
+  return pages_.left() == 0 ? DecodeStatus::ok : DecodeStatus::too_little;
 }
 
 }  // namespace migrx

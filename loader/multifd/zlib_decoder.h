@@ -11,13 +11,14 @@
 //   Called once per 1448-byte segment it decoded 14 % slower than from 64 KiB pieces; larger pieces gained
 //   nothing.
 // - Output goes to a private buffer and from there to the pages by full-line stores. Decoding straight into
-//   guest memory (measured: 1.5 % faster at best, one call per packet) would be wrong: the look-back window
+//   guest memory is no faster (docs/performance.md), and would be wrong: the look-back window
 //   would be guest pages, and a 7.2 source may queue a page twice in one epoch on two channels (QEMU
 //   migration/ram.c). The other channel's worker would change history under our feet, and so spoil pages
 //   that nobody sends again.
 #pragma once
 
 #include "loader/multifd/decoder.h"
+#include "loader/multifd/run_writer.h"
 
 struct inflate_state;  // ISA-L
 
@@ -37,21 +38,15 @@ class ZlibDecoder final : public PageDecoder {
 
   DecodeStatus read_header() noexcept;
   DecodeStatus inflate(Bytes in) noexcept;
-  DecodeStatus scatter(const std::byte* from, uint32_t bytes) noexcept;
 
   const std::unique_ptr<inflate_state> state_;
   const std::unique_ptr<std::byte[]> in_;
   const std::unique_ptr<std::byte[]> out_;
-  PageWriter writer_;
+  RunWriter pages_;
 
   uint32_t gathered_ = 0;  // bytes waiting in in_
   bool header_seen_ = false;
-  // The packet at hand.
-  std::span<const PageRun> runs_;
-  std::size_t run_ = 0;
-  uint32_t run_done_ = 0;
-  uint32_t out_left_ = 0;      // bytes of its pages not yet decoded
-  uint32_t payload_left_ = 0;  // bytes of its payload not yet fed
+  uint32_t payload_left_ = 0;  // bytes of the packet's payload not yet fed
 };
 
 }  // namespace migrx

@@ -3,6 +3,7 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
+#include <algorithm>
 #include <new>
 
 namespace migrx {
@@ -18,7 +19,8 @@ DecodeStatus status_of(std::size_t error) noexcept {
 
 }  // namespace
 
-ZstdDecoder::ZstdDecoder(int window_log_max) : context_(ZSTD_createDCtx()) {
+ZstdDecoder::ZstdDecoder(int window_log_max, const PageKernels& kernels)
+    : context_(ZSTD_createDCtx()), out_(std::make_unique<std::byte[]>(kOutBytes)), pages_(kernels) {
   if (context_ == nullptr ||
       ZSTD_isError(ZSTD_DCtx_setParameter(context_, ZSTD_d_windowLogMax, window_log_max))) {
     ZSTD_freeDCtx(context_);
@@ -31,9 +33,7 @@ ZstdDecoder::~ZstdDecoder() {
 }
 
 DecodeStatus ZstdDecoder::begin(std::span<const PageRun> runs, uint32_t /*payload_bytes*/) noexcept {
-  runs_ = runs;
-  run_ = 0;
-  run_done_ = 0;
+  pages_.begin(runs);
   return DecodeStatus::ok;
 }
 
@@ -41,28 +41,20 @@ DecodeStatus ZstdDecoder::feed(Bytes piece) noexcept {
   ZSTD_inBuffer in{piece.data(), piece.size(), 0};
   // Ends when the input is used up and nothing is held back: output space left over is the sign.
   for (;;) {
-    std::byte beyond{};  // takes what a too long payload yields
-    const bool filled = run_ == runs_.size();
-    ZSTD_outBuffer out{filled ? &beyond : runs_[run_].dst + run_done_,
-                       filled ? sizeof beyond : runs_[run_].bytes - run_done_, 0};
+    // One byte more than the packet may hold: it stays free unless the payload is too long.
+    const std::size_t room = std::min(kOutBytes, pages_.left() + 1);
+    ZSTD_outBuffer out{out_.get(), room, 0};
     const std::size_t result = ZSTD_decompressStream(context_, &out, &in);
     if (ZSTD_isError(result)) return status_of(result);
-    if (filled && out.pos > 0) return DecodeStatus::too_much;
+    if (out.pos > pages_.left()) return DecodeStatus::too_much;
+    pages_.write({out_.get(), out.pos});
     if (result == 0 && (out.pos > 0 || in.pos > 0)) return DecodeStatus::stream_ended;
-    const bool space_left = out.pos < out.size;
-    if (!filled) {
-      run_done_ += static_cast<uint32_t>(out.pos);
-      if (run_done_ == runs_[run_].bytes) {
-        ++run_;
-        run_done_ = 0;
-      }
-    }
-    if (space_left && in.pos == in.size) return DecodeStatus::ok;
+    if (out.pos < room && in.pos == in.size) return DecodeStatus::ok;
   }
 }
 
 DecodeStatus ZstdDecoder::finish() noexcept {
-  return run_ == runs_.size() ? DecodeStatus::ok : DecodeStatus::too_little;
+  return pages_.left() == 0 ? DecodeStatus::ok : DecodeStatus::too_little;
 }
 
 }  // namespace migrx

@@ -120,6 +120,71 @@ TEST_P(EachMethod, the_payload_must_hold_exactly_the_pages) {
   }
 }
 
+// Sizes around those of the decoders' own buffers, 64 and 128 KiB; the pages end where the block does, and a
+// guard page follows.
+TEST_P(EachMethod, one_byte_too_many_or_too_few_writes_nothing_but_the_pages) {
+  if (!keeps_stream()) GTEST_SKIP() << "one stream for each page";
+  const auto compress = [&](const Builder::Buffer& plain) {
+    Builder::Buffer out(plain.size() + plain.size() / 100 + 1000);
+    if (GetParam().method == MultifdMethod::zlib) {
+      z_stream z{};
+      EXPECT_EQ(deflateInit(&z, GetParam().level), Z_OK);
+      z.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(plain.data()));
+      z.avail_in = static_cast<uInt>(plain.size());
+      z.next_out = reinterpret_cast<Bytef*>(out.data());
+      z.avail_out = static_cast<uInt>(out.size());
+      EXPECT_EQ(deflate(&z, Z_SYNC_FLUSH), Z_OK);
+      out.resize(out.size() - z.avail_out);
+      deflateEnd(&z);
+      return out;
+    }
+    ZSTD_CCtx* const z = ZSTD_createCCtx();
+    ZSTD_CCtx_setParameter(z, ZSTD_c_compressionLevel, GetParam().level);
+    ZSTD_inBuffer from{plain.data(), plain.size(), 0};
+    ZSTD_outBuffer to{out.data(), out.size(), 0};
+    EXPECT_EQ(ZSTD_compressStream2(z, &to, &from, ZSTD_e_flush), 0U);
+    ZSTD_freeCCtx(z);
+    out.resize(to.pos);
+    return out;
+  };
+  for (const uint64_t pages : {uint64_t{1}, uint64_t{16}, uint64_t{32}, uint64_t{33}})
+    for (const int extra : {-1, 0, 1}) {
+      ASSERT_LT(pages, block().pages());
+      const uint64_t first = block().pages() - pages;
+      Builder::Buffer plain;
+      for (uint64_t page = first; page < block().pages(); ++page) {
+        const std::vector<std::byte> bytes = content_of(page * kPageBytes, 3);
+        plain.insert(plain.end(), bytes.begin(), bytes.end());
+      }
+      plain.resize(static_cast<std::size_t>(static_cast<int64_t>(plain.size()) + extra), std::byte{0xee});
+      const Builder::Buffer payload = compress(plain);
+      Builder b(GetParam().method, GetParam().level);
+      b.init(0);
+      b.sync(0);
+      Builder::Header h;
+      h.flags = b.method_flag();
+      h.normal_pages = static_cast<uint32_t>(pages);
+      h.next_packet_size = static_cast<uint32_t>(payload.size());
+      h.ramblock = "mem";
+      for (uint64_t page = first; page < block().pages(); ++page) h.offsets.push_back(page * kPageBytes);
+      b.header(h);
+      b.bytes.insert(b.bytes.end(), payload.begin(), payload.end());
+      reset();
+      make_channel(compression());
+      release(0);
+      const ParseStatus status = channel().parse(b.bytes).status;
+      EXPECT_EQ(status, extra == 0 ? ParseStatus::need_more : ParseStatus::failed) << pages << " " << extra;
+      const std::string message = extra == 0 ? "" : channel().error().message();
+      if (extra != 0) {
+        EXPECT_NE(message.find(extra < 0 ? "before all pages" : "more than the pages"), std::string::npos)
+            << message;
+      }
+      EXPECT_TRUE(page_is_zero((first - 1) * kPageBytes)) << pages << " " << extra;
+      for (uint64_t page = first; extra == 0 && page < block().pages(); ++page)
+        EXPECT_TRUE(page_is(page * kPageBytes, 3)) << page;
+    }
+}
+
 TEST_P(EachMethod, bytes_behind_the_pages_are_refused_or_belong_to_the_stream) {
   Builder b(GetParam().method, GetParam().level);
   b.init(0);

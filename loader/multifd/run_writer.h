@@ -1,0 +1,50 @@
+// Decoded bytes to the pages of one packet, by full-line stores.
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "loader/multifd/decoder.h"
+
+namespace migrx {
+
+// Of one decoder. What is written fills the packet's runs in order, and nothing but them.
+class RunWriter {
+ public:
+  // kernels must outlive it.
+  explicit RunWriter(const PageKernels& kernels) noexcept : writer_(kernels) {}
+
+  // A packet begins; the runs stay valid until it is full.
+  void begin(std::span<const PageRun> runs) noexcept {
+    runs_ = runs;
+    run_done_ = 0;
+    left_ = 0;
+    for (const PageRun& run : runs) left_ += run.bytes;
+  }
+  // Bytes of the packet's pages not yet written. At most kMultifdPagesMax pages.
+  [[nodiscard]] uint32_t left() const noexcept { return left_; }
+  // bytes: at most left(). They may be freed at once.
+  void write(Bytes bytes) noexcept {
+    left_ -= static_cast<uint32_t>(bytes.size());
+    while (!bytes.empty()) {
+      const PageRun& run = runs_.front();
+      const std::size_t part = std::min<std::size_t>(bytes.size(), run.bytes - run_done_);
+      if (run_done_ == 0) writer_.seek(run.dst);
+      writer_.write(bytes.first(part));
+      bytes = bytes.subspan(part);
+      run_done_ += static_cast<uint32_t>(part);
+      if (run_done_ == run.bytes) {
+        runs_ = runs_.subspan(1);
+        run_done_ = 0;
+      }
+    }
+  }
+
+ private:
+  PageWriter writer_;
+  std::span<const PageRun> runs_;  // not yet full
+  uint32_t run_done_ = 0;          // bytes of the first of them
+  uint32_t left_ = 0;
+};
+
+}  // namespace migrx
