@@ -33,8 +33,10 @@ class Region {
 };
 
 // One file per subject.
-void register_tcp_benchmarks();       // micro_tcp.cc: in-order input, reassembly, hand-off ring
-void register_payload_benchmarks();   // micro_payload.cc: zlib, zstd, zero pages
-void register_in_place_benchmarks();  // micro_in_place.cc: decoding without a buffer in between
+void register_tcp_benchmarks();      // micro_tcp.cc: in-order input, reassembly, hand-off ring
+void register_payload_benchmarks();  // micro_payload.cc: zlib, zstd, zero pages
+// micro_in_place.cc: decoding without a buffer in between. guest_mib: of guest memory, all of it walked
+// through.
+void register_in_place_benchmarks(std::size_t guest_mib);
 
 }  // namespace migrx::bench

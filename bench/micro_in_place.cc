@@ -24,7 +24,6 @@
 namespace migrx::bench {
 namespace {
 
-constexpr std::size_t kGuestBytes = std::size_t{512} << 20;
 constexpr std::size_t kStreamBytes = kPackets * kPacketBytes;
 constexpr std::size_t kSegment = 1448;
 
@@ -33,8 +32,9 @@ using test::MultifdMethod;
 // What all of these benchmarks share, made when the first of them runs.
 class Shared {
  public:
+  explicit Shared(std::size_t guest_bytes) : guest_bytes_(guest_bytes) {}
   [[nodiscard]] HugeRegion& guest() {
-    if (guest_ == nullptr) guest_ = std::make_unique<HugeRegion>(kGuestBytes);
+    if (guest_ == nullptr) guest_ = std::make_unique<HugeRegion>(guest_bytes_);
     return *guest_;
   }
   [[nodiscard]] const PayloadStream& stream(Content content, MultifdMethod method) {
@@ -44,6 +44,7 @@ class Shared {
   }
 
  private:
+  const std::size_t guest_bytes_;
   std::unique_ptr<HugeRegion> guest_;
   std::map<std::pair<Content, MultifdMethod>, std::unique_ptr<PayloadStream>> streams_;
 };
@@ -193,7 +194,7 @@ void decode(benchmark::State& state, const std::shared_ptr<Shared>& shared, Cont
   run();
   require(std::memcmp(guest.data(), stream.pages.data(), kStreamBytes) == 0, "the pages");
   for (auto _ : state) {
-    place = (place + kStreamBytes) % kGuestBytes;
+    place = (place + kStreamBytes) % guest.size();
     run();
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kStreamBytes));
@@ -240,7 +241,7 @@ void inflate_pages(benchmark::State& state, const std::shared_ptr<Shared>& share
   run();
   require(std::memcmp(guest.data(), pages.data(), kCount * kPageBytes) == 0, "the pages");
   for (auto _ : state) {
-    place = (place + kCount * kPageBytes) % kGuestBytes;
+    place = (place + kCount * kPageBytes) % guest.size();
     run();
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kCount * kPageBytes));
@@ -248,8 +249,10 @@ void inflate_pages(benchmark::State& state, const std::shared_ptr<Shared>& share
 
 }  // namespace
 
-void register_in_place_benchmarks() {
-  const auto shared = std::make_shared<Shared>();
+void register_in_place_benchmarks(std::size_t guest_mib) {
+  // Whole streams, one at least.
+  const auto shared =
+      std::make_shared<Shared>(std::max((guest_mib << 20) / kStreamBytes, std::size_t{1}) * kStreamBytes);
   const auto add = [&shared](const std::string& name, Content content, MultifdMethod method,
                              const std::function<std::unique_ptr<Way>()>& make) {
     benchmark::RegisterBenchmark(

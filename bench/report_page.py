@@ -230,6 +230,17 @@ class Page:
                         for row in rows for side in row["stalls"]]))
         self.plot(report_plots.barrier, rows)
 
+    def dma(self):
+        if not self.section("dma", "Copies by a DMA engine (bench/dma_offload)",
+                            "What the core that submits pays per slice, in TSC cycles, beside the page writer that "
+                            "copies by itself. The engine is a thread (DPDK's dma_skeleton), so its GB/s are no "
+                            "engine's; <code>floor</code> has nobody at the other end."):
+            return
+        self.add(table(("slice, bytes", "way", "fill", "doorbell", "completions", "sum", "waiting", "GB/s"),
+                       [(row["slice_bytes"], row["way"], *(spread(row[key], "%.0f") for key in (
+                           "fill", "doorbell", "poll", "sum", "wait")), spread(row["gb_s"], "%.1f"))
+                        for row in self.data("dma")["rows"]]))
+
     def prefault(self):
         if not self.section("prefault", "Faulting in guest memory (bench/prefault)",
                             "By 1 to N threads, beside the rate at which as many threads clear memory that is there "
@@ -294,7 +305,7 @@ def build(results):
     page = Page(results)
     page.head()
     for part in (page.pipeline, page.stages, page.model, page.qemu, page.downtime, page.barrier, page.micro,
-                 page.prefault, page.colo):
+                 page.dma, page.prefault, page.colo):
         part()
     return ("<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>migrx: benchmark report</title>"
             "<style>%s</style></head><body>%s</body></html>\n" % (STYLE, "\n".join(page.text)), page.plots)

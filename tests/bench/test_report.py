@@ -31,10 +31,10 @@ class ReportTest(unittest.TestCase):
         first, second = (os.path.join(self.folder.name, name) for name in ("first", "second"))
         run = report("--tiny", "--only", "pipeline,barrier", "--out", first)
         self.assertEqual(run.returncode, 0, run.stderr)
-        run = report("--tiny", "--only", "prefault", "--from", os.path.join(first, "results.json"), "--out", second)
+        run = report("--tiny", "--only", "prefault,dma", "--from", os.path.join(first, "results.json"), "--out", second)
         self.assertEqual(run.returncode, 0, run.stderr)
         earlier, results = (json.loads(self.read(name, "results.json")) for name in ("first", "second"))
-        self.assertEqual(sorted(results["parts"]), ["barrier", "pipeline", "prefault"])
+        self.assertEqual(sorted(results["parts"]), ["barrier", "dma", "pipeline", "prefault"])
         self.assertEqual(results["parts"]["pipeline"], earlier["parts"]["pipeline"])
         rows = results["parts"]["pipeline"]["data"]["rows"]
         self.assertLessEqual({"channels", "shape", "loss", "pool", "burst"}, {row["series"] for row in rows})
@@ -42,6 +42,8 @@ class ReportTest(unittest.TestCase):
             # What was lost is what was asked for: every 20th of the segments that may get lost.
             self.assertEqual(row["lost"]["median"] > 0, row["drop_every"] > 0, row)
             self.assertGreater(row["wire_gb_s"]["median"], row["ram_gb_s"]["median"])
+        ways = {(row["slice_bytes"], row["way"]) for row in results["parts"]["dma"]["data"]["rows"]}
+        self.assertLessEqual({(1448, "writer"), (1448, "dma"), (8948, "dma+joined"), (4096, "floor")}, ways)
         # Nine connections' smallest quotas do not fit 1 MiB: the row says what it had, and so does the page.
         least = [row for row in rows if row["pool_mib"] == 1]
         self.assertEqual(len(least), 1)
