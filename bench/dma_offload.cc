@@ -8,26 +8,22 @@
 // looking for completions, keeping packet buffers until then) is of the kind that any rte_dmadev driver
 // leaves. Ways:
 //
-//   writer      PageWriter: full lines past the caches, boundary lines joined. The product
-//   dma         one descriptor per slice, wherever it begins and ends: boundary lines are the engine's
-//   dma+joined  one descriptor per slice for its whole lines; boundary lines are joined here, as PageWriter
-//   does floor       descriptors of 64 bytes filled in memory, one store per burst as doorbell, one word per
-//   burst
-//               read for completion, nobody at the other end: the least that any engine asks
+//   writer      PageWriter, the product: full lines past the caches, boundary lines joined
+//   dma         one descriptor per slice, wherever it begins and ends
+//   dma+joined  one descriptor for each slice's whole lines, boundary lines joined as PageWriter does
+//   floor       64-byte descriptors filled in memory, one store per burst as doorbell, one word read
 //
+// Nobody is at the other end of `floor`, so no engine asks less.
 // Cycles (TSC) per slice are of work; waiting for an engine that is behind is counted apart. Every run ends
 // with a comparison of every byte.
-#include <sched.h>
 #include <x86intrin.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>

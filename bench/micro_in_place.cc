@@ -11,10 +11,13 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bench/micro.h"
 #include "bench/payload_stream.h"

@@ -11,10 +11,9 @@
 //   Called once per 1448-byte segment it decoded 14 % slower than from 64 KiB pieces; larger pieces gained
 //   nothing.
 // - Output goes to a private buffer and from there to the pages by full-line stores. Decoding straight into
-//   guest memory is no faster (docs/performance.md), and would be wrong: the look-back window
-//   would be guest pages, and a 7.2 source may queue a page twice in one epoch on two channels (QEMU
-//   migration/ram.c). The other channel's worker would change history under our feet, and so spoil pages
-//   that nobody sends again.
+//   guest memory is no faster (docs/performance.md), and would be wrong: the look-back window would be guest
+//   pages, and a 7.2 source may queue a page twice in one epoch on two channels (QEMU migration/ram.c). The
+//   other channel's worker would change history under our feet, and so spoil pages that nobody sends again.
 #pragma once
 
 #include "loader/multifd/decoder.h"

@@ -25,8 +25,8 @@ class ZstdDecoder final : public PageDecoder {
  private:
   static constexpr uint32_t kOutBytes = 64 * 1024;
 
-  ZSTD_DCtx_s* const context_;
   const std::unique_ptr<std::byte[]> out_;
+  ZSTD_DCtx_s* const context_;
   RunWriter pages_;
 };
 
