@@ -76,6 +76,14 @@ class PollMesh {
 
   [[nodiscard]] uint32_t cores() const noexcept { return cores_; }
   [[nodiscard]] OwnerTable& owners() noexcept { return owners_; }
+  // Any core: handshakes live in cookies that it gave out, and unknown tuples are doubtful until then
+  // (TcpListener::doubtful_until_ns()). Relaxed: a moment too late costs a RST that would have come without.
+  [[nodiscard]] uint64_t doubtful_until_ns() const noexcept {
+    return doubtful_until_ns_.load(std::memory_order_relaxed);
+  }
+  void set_doubtful_until_ns(uint64_t until_ns) noexcept {
+    if (until_ns > doubtful_until_ns()) doubtful_until_ns_.store(until_ns, std::memory_order_relaxed);
+  }
   // Producer: core `from`. Consumer: core `to`.
   [[nodiscard]] SpscRing<Forwarded>& ring(uint32_t from, uint32_t to) noexcept {
     return *rings_[from * cores_ + to];
@@ -84,6 +92,7 @@ class PollMesh {
  private:
   const uint32_t cores_;
   OwnerTable owners_;
+  std::atomic<uint64_t> doubtful_until_ns_{0};
   std::vector<std::unique_ptr<SpscRing<Forwarded>>> rings_;
 };
 

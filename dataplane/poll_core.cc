@@ -396,6 +396,7 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
     return drop_all(payload);
   }
   TcpHandshake handshake;
+  if (config_.mesh != nullptr) listener_.set_doubtful_until_ns(config_.mesh->doubtful_until_ns());
   const TcpListener::Result result =
       listener_.on_segment(segment_, config_.connections_max - used_, now_ns, out_, handshake);
   switch (result.action) {
@@ -405,6 +406,8 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
       transmit(out_, port_index);
       if (config_.mesh != nullptr && result.fate == TcpCounter::syn)
         config_.mesh->owners().offer(segment_.tuple, config_.index);
+      if (config_.mesh != nullptr && result.fate == TcpCounter::syn_cookie_sent)
+        config_.mesh->set_doubtful_until_ns(listener_.doubtful_until_ns());
       break;
     case TcpListener::Action::accept:
       return open_connection(handshake, port_index, payload, now_ns);

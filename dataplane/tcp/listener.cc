@@ -23,6 +23,8 @@ constexpr uint32_t kDomainCookie = 3;
 constexpr std::array<uint16_t, 8> kCookieMss{216, 536, 1024, 1220, 1360, 1440, 1460, 8960};
 constexpr uint64_t kCookieTickNs = 64 * kNsPerSecond;
 constexpr uint32_t kCookieTicksMax = 2;
+// How long a peer may take from its SYN to repeating a segment that was dropped.
+constexpr uint64_t kDoubtNs = 3 * kNsPerSecond;
 constexpr uint32_t kCookieHashMask = 0x00ff'ffff;
 // With timestamps, the low bits of TSval carry the rest: 4 bits of window scale, 15 for none, and SACK.
 constexpr uint32_t kCookieTsBits = 5;
@@ -131,21 +133,6 @@ TcpListener::Entry* TcpListener::place(uint64_t hash) noexcept {
   return oldest;
 }
 
-// An entry for a handshake that a cookie has proved: a free one, or that of the oldest one still unproved.
-// nullptr: the set holds nothing but proved ones.
-TcpListener::Entry* TcpListener::place_for_cookie(uint64_t hash) noexcept {
-  Entry* const set = &entries_[(hash % sets_) * kWays];
-  Entry* oldest = nullptr;
-  for (uint32_t i = 0; i < kWays; ++i) {
-    if (!set[i].used) return &set[i];
-    if (!set[i].done && (oldest == nullptr || set[i].since_ns < oldest->since_ns)) oldest = &set[i];
-  }
-  if (oldest == nullptr) return nullptr;
-  counters_.add(TcpCounter::syn_evicted);
-  release(*oldest);
-  return oldest;
-}
-
 void TcpListener::release(Entry& entry) noexcept {
   entry.used = false;
   --half_open_;
@@ -175,6 +162,9 @@ TcpListener::Result TcpListener::on_segment(const TcpSegment& segment, uint32_t 
         now_ns < cookies_until_ns_ && open_cookie(segment, now_ns, entry)) {
       return on_cookie(entry, segment, connections_free, now_ns, reply, handshake);
     }
+    if (now_ns < doubtful_until_ns_ && segment.tuple.local_port == listener_.port &&
+        segment.payload_length > 0)
+      return count(Action::none, TcpCounter::no_connection_doubtful);
     fill_rst(segment, reply);
     return count(Action::reply, TcpCounter::no_connection);
   }
@@ -209,6 +199,7 @@ TcpListener::Result TcpListener::on_syn(const TcpSegment& segment, uint32_t conn
     make_cookie(segment, cookie, now_ns);
     fill_syn_ack(cookie, now_ns, reply);
     cookies_until_ns_ = now_ns + (kCookieTicksMax + 1) * kCookieTickNs;
+    set_doubtful_until_ns(now_ns + kDoubtNs);
     return count(Action::reply, TcpCounter::syn_cookie_sent);
   }
   offer(segment, *entry);
@@ -340,9 +331,9 @@ TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segm
     fill_rst(segment, reply);
     return count(Action::reply, enough ? TcpCounter::syn_refused_limit : TcpCounter::handshake_reset);
   }
-  // Whoever answers a cookie is where he says he is: an entry is better spent on him than on one who may not
-  // be. If there is none, the cookie is as good with the first bytes.
-  if (Entry* const entry = place_for_cookie(keyed_hash(segment.tuple, kDomainTable, 0))) {
+  // Nobody is turned out for him: the oldest entry may be that of an honest peer whose ACK is under way, and
+  // would be reset. Without an entry the cookie is as good with the first bytes.
+  if (Entry* const entry = place(keyed_hash(segment.tuple, kDomainTable, 0))) {
     *entry = cookie;
     entry->used = true;
     ++half_open_;

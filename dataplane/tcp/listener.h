@@ -70,6 +70,14 @@ class TcpListener {
   Result on_segment(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
                     TcpHandshake& handshake) noexcept;
 
+  // Where a handshake may live in a cookie only, here or on another poll core, a segment of an unknown tuple
+  // may have overtaken the one that opens the connection. Until then it is dropped, and the peer repeats it;
+  // a RST would end an honest connection.
+  [[nodiscard]] uint64_t doubtful_until_ns() const noexcept { return doubtful_until_ns_; }
+  void set_doubtful_until_ns(uint64_t until_ns) noexcept {
+    if (until_ns > doubtful_until_ns_) doubtful_until_ns_ = until_ns;
+  }
+
   // Repeats a SYN-ACK that is due; call until false.
   [[nodiscard]] bool poll_output(uint64_t now_ns, OutSegment& out) noexcept;
   [[nodiscard]] uint64_t next_deadline_ns() const noexcept { return next_deadline_ns_; }
@@ -82,7 +90,6 @@ class TcpListener {
   struct Entry;
   [[nodiscard]] Entry* find(const FourTuple& tuple, uint64_t hash) noexcept;
   [[nodiscard]] Entry* place(uint64_t hash) noexcept;
-  [[nodiscard]] Entry* place_for_cookie(uint64_t hash) noexcept;
   [[nodiscard]] bool says_enough(const TcpSegment& segment, SeqNum rcv_nxt,
                                  uint32_t connections_free) const noexcept;
   Result on_cookie(Entry& cookie, const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
@@ -113,6 +120,7 @@ class TcpListener {
   const std::unique_ptr<Entry[]> entries_;
   uint32_t half_open_ = 0;
   uint64_t next_deadline_ns_ = kNever;
+  uint64_t doubtful_until_ns_ = 0;
   uint64_t cookies_until_ns_ = 0;  // cookies are only believed when some were given out lately
 };
 
