@@ -168,7 +168,7 @@ TEST(RamSection, compressed_pages_must_be_exactly_one_page) {
     return std::vector<std::byte>(b.bytes().begin() + 8 + 2 + 4, b.bytes().end());
   };
   std::vector<std::byte> trailing = deflated(4096);
-  trailing.resize(trailing.size() - 1);  // no complete checksum
+  trailing.pop_back();  // no complete checksum
   const std::vector<std::vector<std::byte>> wrong = {deflated(4095), deflated(4097), deflated(1), trailing};
   for (const auto& stream : wrong) {
     if (stream.size() > kCompressedPageBytesMax) continue;

@@ -1,6 +1,8 @@
 #include "loader/snapshot/file_loader.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -37,8 +39,13 @@ class FileLoaderTest : public ::testing::Test {
     settings.offset = offset;
     settings.readers = 3;
     settings.now_ns = [] { return uint64_t{1}; };
+    settings.cpus = cpus_;
     FileLoader loader(settings, *blocks_, destination, *kernels, compress);
-    return loader.run([](uint64_t) { return false; });
+    const StreamError error = loader.run([this](uint64_t position) { return position >= cancel_at_; });
+    machine_ = loader.source_machine();
+    bytes_read_ = loader.bytes_read();
+    if (loader.page_reader() != nullptr) pages_read_ = loader.page_reader()->counters().pages_read.load();
+    return error;
   }
   [[nodiscard]] const std::byte* page(uint64_t i) const {
     return blocks_->list().find("mem")->host() + i * kPageBytes;
@@ -69,6 +76,11 @@ class FileLoaderTest : public ::testing::Test {
   }
 
   std::string path_ = "/dev/shm/migrx-file-loader-test-" + std::to_string(::getpid());
+  std::vector<CpuId> cpus_;
+  uint64_t cancel_at_ = UINT64_MAX;
+  std::string machine_;
+  uint64_t bytes_read_ = 0, pages_read_ = 0;
+
   std::unique_ptr<BlockTable> blocks_;
 };
 
@@ -130,6 +142,44 @@ TEST_F(FileLoaderTest, mapped_ram_headers_that_cannot_be_right_are_refused) {
     write(mapped_ram(bitmap_shift, pages_offset));
     EXPECT_TRUE(load()) << bitmap_shift << " " << pages_offset;
   }
+}
+
+TEST_F(FileLoaderTest, tells_what_it_read) {
+  const std::vector<std::byte> bytes = plain_stream();
+  write(bytes);
+  ASSERT_FALSE(load());
+  EXPECT_EQ(machine_, "pc-i440fx-10.0");
+  EXPECT_EQ(bytes_read_, bytes.size());
+  cpus_ = {CpuId{0}};  // the first reader is bound, the others run anywhere
+  write(mapped_ram());
+  ASSERT_FALSE(load());
+  EXPECT_EQ(pages_read_, kPages / 2);
+}
+
+TEST_F(FileLoaderTest, an_operator_may_end_it_at_any_position) {
+  write(plain_stream());
+  for (const uint64_t at : {0U, 1U}) {
+    cancel_at_ = at;
+    const StreamError error = load();
+    EXPECT_EQ(error.error_class, ErrorClass::cancelled) << at;
+    EXPECT_EQ(error.channel.index, ChannelName::kMain);
+  }
+}
+
+TEST_F(FileLoaderTest, what_is_no_file_is_refused_with_its_name) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  const int other_end = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);  // or opening it would wait
+  ASSERT_GE(other_end, 0);
+  StreamError error = load();
+  ::close(other_end);
+  EXPECT_EQ(error.error_class, ErrorClass::io);
+  EXPECT_NE(error.message().find(path_), std::string::npos) << error.message();
+  EXPECT_NE(error.message().find("a pipe cannot be loaded"), std::string::npos) << error.message();
+  std::filesystem::remove(path_);
+  std::filesystem::create_directory(path_);
+  error = load();
+  EXPECT_EQ(error.error_class, ErrorClass::io);
+  EXPECT_NE(error.message().find(path_), std::string::npos) << error.message();
 }
 
 TEST_F(FileLoaderTest, nothing_there) {
