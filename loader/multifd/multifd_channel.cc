@@ -10,7 +10,7 @@ MultifdChannel::MultifdChannel(const MultifdSession& session, const NodeRouter* 
       router_(router),
       decoder_(make_page_decoder(session.compression, *session.kernels, session.decoder_limits)),
       in_(kMultifdBodyBytes),
-      writer_(*session.kernels) {}
+      pages_(*session.kernels) {}
 
 ChannelName MultifdChannel::name() const noexcept {
   return {id() >= 0 ? id() : ChannelName::kUnknown};
@@ -51,7 +51,7 @@ std::size_t MultifdChannel::take_page_data(std::span<const Slice> slices) noexce
   for (const Slice& slice : slices) {
     // The payload's last slice goes through parse(), which knows what comes behind.
     if (slice.end != StreamEnd::none || slice.length >= payload_left_ - bytes) break;
-    write_pages({slice.data, slice.length});
+    pages_.write({slice.data, slice.length});
     bytes += slice.length;
     ++taken;
   }
@@ -134,6 +134,8 @@ MultifdChannel::Step MultifdChannel::on_body(const std::byte* body) noexcept {
   if (decoder_ != nullptr) {
     const DecodeStatus status = decoder_->begin({page_runs_.data(), runs_}, payload_left_);
     if (status != DecodeStatus::ok) return fail_decode(status);
+  } else {
+    pages_.begin({page_runs_.data(), runs_});  // next_packet_size was checked to be their sum
   }
   state_ = State::payload;
   return Step::again;
@@ -186,7 +188,7 @@ void MultifdChannel::clear_zero_pages(const MultifdPacket& packet) noexcept {
   for (uint32_t i = packet.normal_pages; i < packet.normal_pages + packet.zero_pages; ++i) {
     const uint64_t page = load_be64(packet.offsets + 8 * std::size_t{i}) / kPageBytes;
     if (target_.still_zero(page)) continue;
-    writer_.clear_page(target_.base + page * kPageBytes);
+    pages_.clear_page(target_.base + page * kPageBytes);
     target_.bits->set(page);
     ++written;
   }
@@ -201,26 +203,11 @@ MultifdChannel::Step MultifdChannel::on_payload() noexcept {
 
 MultifdChannel::Step MultifdChannel::write_payload() noexcept {
   const Bytes piece = in_.take_some(payload_left_);
-  write_pages(piece);
+  pages_.write(piece);
   payload_left_ -= static_cast<uint32_t>(piece.size());
   if (payload_left_ > 0) return Step::need_more;
   state_ = State::pages_done;
   return Step::again;
-}
-
-// next_packet_size was checked to be the sum of the runs, and piece is no longer than what is left of it.
-void MultifdChannel::write_pages(Bytes piece) noexcept {
-  while (!piece.empty()) {
-    const PageRun& run = page_runs_[run_];
-    const std::size_t n = std::min<std::size_t>(piece.size(), run.bytes - run_done_);
-    if (run_done_ == 0) writer_.seek(run.dst);
-    writer_.write(piece.first(n));
-    piece = piece.subspan(n);
-    run_done_ += static_cast<uint32_t>(n);
-    if (run_done_ < run.bytes) break;
-    ++run_;
-    run_done_ = 0;
-  }
 }
 
 MultifdChannel::Step MultifdChannel::route_payload() noexcept {
@@ -281,7 +268,7 @@ MultifdChannel::Step MultifdChannel::on_pages_done() noexcept {
 }
 
 MultifdChannel::Step MultifdChannel::on_copies_done() noexcept {
-  writer_.fence();
+  pages_.fence();
   session_.barrier->arrive(static_cast<uint32_t>(id()), epoch_);
   counters_.syncs.add();
   state_ = State::barrier;
@@ -312,7 +299,7 @@ uint64_t MultifdChannel::needed_from() noexcept {
 }
 
 StreamError MultifdChannel::end_of_stream() noexcept {
-  writer_.fence();  // nobody will come by to do it later
+  pages_.fence();  // nobody will come by to do it later
   const char* inside = nullptr;
   switch (state_) {
     case State::init:

@@ -22,8 +22,8 @@
 #include "loader/multifd/decoder.h"
 #include "loader/multifd/multifd_packet.h"
 #include "loader/multifd/multifd_roster.h"
+#include "loader/multifd/run_writer.h"
 #include "loader/ram/node_router.h"
-#include "loader/ram/page_writer.h"
 #include "loader/stream/byte_reader.h"
 #include "loader/stream/flush_barrier.h"
 #include "loader/stream/parser.h"
@@ -99,7 +99,6 @@ class MultifdChannel final : public ChannelParser {
   void clear_zero_pages(const MultifdPacket& packet) noexcept;
   Step on_payload() noexcept;
   Step write_payload() noexcept;
-  void write_pages(Bytes piece) noexcept;
   Step route_payload() noexcept;
   Step decode_payload() noexcept;
   Step on_pages_done() noexcept;
@@ -112,7 +111,7 @@ class MultifdChannel final : public ChannelParser {
   const NodeRouter* const router_;
   const std::unique_ptr<PageDecoder> decoder_;  // none: payloads are written as they come
   ByteReader in_;
-  PageWriter writer_;
+  RunWriter pages_;
 
   State state_ = State::init;
   std::atomic<int32_t> id_{-1};
@@ -124,8 +123,8 @@ class MultifdChannel final : public ChannelParser {
   uint32_t flags_ = 0;
   uint32_t payload_left_ = 0;
   uint32_t runs_ = 0;
-  uint32_t run_ = 0;       // index of the run being filled
-  uint32_t run_done_ = 0;  // bytes of it
+  uint32_t run_ = 0;       // routed: index of the run being handed over
+  uint32_t run_done_ = 0;  // routed: bytes of it
   CopyLane* lane_ = nullptr;
   RamBlock* block_ = nullptr;  // of the last packet with pages; the next one is most likely of the same
   PageTarget target_;

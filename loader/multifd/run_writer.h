@@ -1,4 +1,4 @@
-// Decoded bytes to the pages of one packet, by full-line stores.
+// The bytes of one packet's pages to memory, by full-line stores.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace migrx {
 
-// Of one decoder. What is written fills the packet's runs in order, and nothing but them.
+// Of one channel, or of its decoder. What is written fills the packet's runs in order, and nothing but them.
 class RunWriter {
  public:
   // kernels must outlive it.
@@ -39,6 +39,9 @@ class RunWriter {
       }
     }
   }
+  // See PageWriter.
+  void clear_page(std::byte* dst) noexcept { writer_.clear_page(dst); }
+  void fence() noexcept { writer_.fence(); }
 
  private:
   PageWriter writer_;
