@@ -162,6 +162,8 @@ uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
   if (now_ns >= next_deadline_ns_) expire_timers(now_ns);
   if (now_ns >= listener_.next_deadline_ns())
     while (listener_.poll_output(now_ns, out_)) transmit(out_, port_of(out_.tuple.local_ip));
+  if (!listening_.load(std::memory_order_relaxed)) [[unlikely]]
+    while (listener_.reset_one(out_)) transmit(out_, port_of(out_.tuple.local_ip));
   if (reset_requested_.load(std::memory_order_acquire))  // pairs with request_reset_mode()
     step_reset_mode(now_ns);
   flush_ports();

@@ -104,7 +104,7 @@ class PollCore final : public Agent {
   [[nodiscard]] bool reset_mode_over() const noexcept {
     return reset_over_.load(std::memory_order_acquire);  // pairs with the store in do_work()
   }
-  // false: SYNs get RST from now on; connections that exist live on. Initially true.
+  // false: SYNs and half-open handshakes get RST from now on; connections that exist live on. Initially true.
   void set_listening(bool listening) noexcept { listening_.store(listening, std::memory_order_relaxed); }
 
   // ---- Any thread

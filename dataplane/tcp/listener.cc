@@ -454,6 +454,22 @@ bool TcpListener::poll_output(uint64_t now_ns, OutSegment& out) noexcept {
   return false;
 }
 
+bool TcpListener::reset_one(OutSegment& out) noexcept {
+  if (half_open_ == 0) return false;
+  Entry* const entry =
+      std::find_if(&entries_[0], &entries_[0] + sets_ * kWays, [](const Entry& e) { return e.used; });
+  out = OutSegment{};
+  out.tuple = entry->tuple;
+  out.link = entry->link;
+  out.seq = entry->iss + 1;
+  out.ack =
+      entry->irs + 1;  // for a peer in SYN-SENT, which goes by the acknowledgment (RFC 9293 section 3.10.7.3)
+  out.flags = tcp_flag::rst | tcp_flag::ack;
+  release(*entry);
+  counters_.add(TcpCounter::handshake_given_up);
+  return true;
+}
+
 bool reset_for(const TcpSegment& segment, OutSegment& out) noexcept {
   if (segment.has(tcp_flag::rst)) return false;
   fill_rst(segment, out);

@@ -80,6 +80,9 @@ class TcpListener {
 
   // Repeats a SYN-ACK that is due; call until false.
   [[nodiscard]] bool poll_output(uint64_t now_ns, OutSegment& out) noexcept;
+  // Forgets one half-open handshake, with the RST that tells its peer, which may be established as it sees
+  // it; false: there are none. For the end of listening.
+  [[nodiscard]] bool reset_one(OutSegment& out) noexcept;
   [[nodiscard]] uint64_t next_deadline_ns() const noexcept { return next_deadline_ns_; }
   [[nodiscard]] uint32_t half_open() const noexcept { return half_open_; }
 

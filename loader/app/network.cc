@@ -181,6 +181,10 @@ void Network::start() {
   for (const auto& port : ports_) port->start();
 }
 
+void Network::stop_listening() noexcept {
+  for (const auto& core : poll_cores_) core->set_listening(false);
+}
+
 void Network::stop() noexcept {
   for (const auto& port : ports_) port->stop();
 }

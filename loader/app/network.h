@@ -33,6 +33,8 @@ class Network {
 
   // Behind start() frames arrive in the queues; the poll cores' threads may run.
   void start();
+  // Nobody new: whoever is about to connect, or has and said nothing, is reset. Control thread.
+  void stop_listening() noexcept;
   // The poll cores' threads have stopped.
   void stop() noexcept;
 

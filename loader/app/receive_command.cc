@@ -29,6 +29,8 @@ namespace migrx {
 namespace {
 
 constexpr const char* kVersion = MIGRX_VERSION;
+constexpr uint64_t kCloseNs = 1'000'000'000;
+constexpr uint64_t kRefuseNs = 250'000'000;
 
 SessionLimits limits_of(const ReceiveOptions& options) {
   const auto ns = [](double seconds) { return static_cast<uint64_t>(seconds * 1e9); };
@@ -182,9 +184,12 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         terminal.progress(progress.line(sample_progress(session, guest.table(), now_s()), terminal.width()),
                           now_s());
     }
-    // FINs and the answers to resets are still under way.
-    for (const uint64_t until = monotonic_ns() + 1'000'000'000;
-         network.connections() > 0 && monotonic_ns() < until;)
+    network.stop_listening();
+    // FINs and the answers to resets are still under way. A source whose migration failed may be about to
+    // open its next channel: with nobody here to refuse it, its kernel would go on trying for two minutes.
+    const uint64_t over_ns = monotonic_ns();
+    const uint64_t refuse_ns = session.state() == SessionState::done ? 0 : kRefuseNs;
+    while (monotonic_ns() < over_ns + (network.connections() > 0 ? kCloseNs : refuse_ns))
       (void)signals.wait(1000);
     for (const auto& thread : threads) thread->stop();
     network.stop();

@@ -382,6 +382,21 @@ TEST(PollCore, not_listening_refuses_newcomers_and_keeps_the_others) {
   EXPECT_EQ(drain(*handoff), "still here");
 }
 
+TEST(PollCore, half_open_handshakes_are_reset_when_listening_ends) {
+  Rig rig;
+  Peer silent(rig, 1000);  // as QEMU's main channel while others are missing
+  silent.send(tcp_flag::syn);
+  rig.run();
+  ASSERT_EQ(silent.hears().size(), 1U);
+  rig.cores[0]->set_listening(false);
+  rig.run();
+  const auto heard = silent.hears();
+  ASSERT_EQ(heard.size(), 1U);
+  EXPECT_TRUE(heard[0].has(tcp_flag::rst));
+  EXPECT_EQ(heard[0].ack, silent.next);
+  EXPECT_EQ(rig.buffers_out(), 0U);
+}
+
 TEST(PollCore, a_full_transmit_queue_loses_frames_not_connections) {
   Rig rig;
   Peer peer(rig, 1000);

@@ -490,6 +490,25 @@ TEST_F(TcpListenerPlaces, while_cookies_are_about_an_unknown_segment_with_bytes_
   expect(give(second), Action::none, TcpCounter::no_connection_doubtful);
 }
 
+// Found by soak, seed 1066: the operator ended a receiver while main, silent until its channels are there,
+// was a half-open handshake; nobody told the source.
+TEST_F(TcpListenerPlaces, half_open_peers_are_told_when_listening_ends) {
+  give(syn(50'000));
+  give(ack_of(syn(50'000)));
+  give(syn(50'001));  // its SYN-ACK is on the way
+  OutSegment rst;
+  std::set<uint16_t> ports;
+  while (listener->reset_one(rst)) {
+    EXPECT_EQ(rst.flags, tcp_flag::rst | tcp_flag::ack);
+    const TcpSegment ack = ack_of(syn(rst.tuple.remote_port));
+    EXPECT_EQ(rst.ack, ack.seq);
+    ports.insert(rst.tuple.remote_port);
+  }
+  EXPECT_EQ(ports, (std::set<uint16_t>{50'000, 50'001}));
+  EXPECT_EQ(listener->half_open(), 0U);
+  EXPECT_EQ(counters.read(TcpCounter::handshake_given_up), 2U);
+}
+
 TEST_F(TcpListenerTest, syn_with_fin_is_ignored) {
   TcpSegment s = syn();
   s.flags |= tcp_flag::fin;
