@@ -173,6 +173,8 @@ void MainChannel::publish() noexcept {
   counters_.xbzrle_bytes.set(tally.xbzrle_bytes);
   counters_.compressed_pages.set(tally.compressed_pages);
   counters_.compressed_bytes.set(tally.compressed_bytes);
+  // A delta writes no more than came; compressed pages come without multifd, so that nobody waits for them.
+  expanded_bytes_ = (tally.zero_pages - tally.zero_pages_untouched) * kPageBytes;
   counters_.ram_sections.set(ram_sections_);
   counters_.markers.set(epoch_);
 }

@@ -132,6 +132,8 @@ MultifdChannel::Step MultifdChannel::on_body(const std::byte* body) noexcept {
   counters_.normal_pages.add(packet.normal_pages);
   counters_.payload_bytes.add(packet.payload_bytes);
   if (decoder_ != nullptr) {
+    const uint32_t bytes = packet.normal_pages * kPageBytes;
+    expanded_bytes_ += bytes - std::min(bytes, payload_left_);
     const DecodeStatus status = decoder_->begin({page_runs_.data(), runs_}, payload_left_);
     if (status != DecodeStatus::ok) return fail_decode(status);
   } else {
@@ -192,6 +194,7 @@ void MultifdChannel::clear_zero_pages(const MultifdPacket& packet) noexcept {
     target_.bits->set(page);
     ++written;
   }
+  expanded_bytes_ += uint64_t{written} * kPageBytes;
   counters_.zero_pages_written.add(written);
   counters_.zero_pages_skipped.add(packet.zero_pages - written);
 }

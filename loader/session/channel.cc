@@ -10,6 +10,15 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
     state_ = State::draining;
   if (state_ == State::draining) [[unlikely]]
     return drain();
+  const auto expanded_max = [slices_max](uint32_t taken) {
+    return uint64_t{slices_max - taken} * kExpandedBytesPerSlice;
+  };
+  if (owed_bytes_ >= expanded_max(0)) [[unlikely]] {
+    owed_bytes_ -= expanded_max(0);
+    owed_turns.add();
+    release_unneeded();
+    return slices_max;
+  }
   uint32_t work = 0;
   if (state_ == State::parked) {
     if (!parser_->ready()) {
@@ -26,7 +35,7 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
     work = 1;
   }
   uint32_t taken = 0;
-  while (taken < slices_max && (state_ == State::streaming || state_ == State::identifying)) {
+  while (owed_bytes_ < expanded_max(taken) && (state_ == State::streaming || state_ == State::identifying)) {
     const std::span<const Slice> all = connection_.readable();
     const std::span<const Slice> run = all.first(std::min<std::size_t>(all.size(), slices_max - taken));
     if (run.empty()) break;
@@ -57,17 +66,20 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
       advanced_bytes_ += slice.length;
       ++done;
       if (state_ != State::streaming && state_ != State::identifying) break;
+      if (owed_bytes_ >= expanded_max(taken + done)) break;
     }
     connection_.advance(done);
     taken += done;
     if (done < run.size()) break;
   }
+  const bool turn_used_up = owed_bytes_ >= expanded_max(taken);
+  owed_bytes_ -= std::min(owed_bytes_, expanded_max(taken));
   slices.add(taken);
   if (state_ == State::draining) [[unlikely]]
     drain();
   else
     release_unneeded();
-  return work + taken;
+  return turn_used_up ? slices_max : work + taken;
 }
 
 std::size_t Channel::identify(Bytes piece) noexcept {
@@ -95,6 +107,8 @@ uint32_t Channel::take_page_data(std::span<const Slice> run) noexcept {
 
 std::size_t Channel::feed(Bytes piece) noexcept {
   const ParseResult result = parser_->parse(piece);
+  owed_bytes_ += parser_->expanded_bytes() - expanded_seen_;
+  expanded_seen_ = parser_->expanded_bytes();
   switch (result.status) {
     case ParseStatus::need_more:
     case ParseStatus::complete:

@@ -37,8 +37,13 @@ class Channel {
   Channel(Handoff& connection, ChannelDirectory& directory, uint32_t worker) noexcept
       : connection_(connection), directory_(directory), worker_(worker) {}
 
-  // Feeds at most `slices_max` slices to the parser. Returns the number of slices worked on, or 1 when a
-  // parked parser moved on. Hot.
+  // Bytes written beyond those that came count as slices, so many bytes each: some hundred bytes may ask for
+  // 128 pages, and the worker's other channels would wait for all of them.
+  static constexpr uint32_t kExpandedBytesPerSlice = 1500;
+
+  // A turn. Feeds at most `slices_max` slices to the parser, less what it wrote beyond them; what one slice
+  // writes beyond the whole turn is taken from the turns that follow. Returns the number of slices worked on
+  // (slices_max for a turn that was taken), or 1 when a parked parser moved on. Hot.
   uint32_t do_work(uint32_t slices_max) noexcept;
 
   // The worker may forget this channel: its connection has been given back.
@@ -56,6 +61,7 @@ class Channel {
   [[nodiscard]] bool let_go() const noexcept { return let_go_.load(std::memory_order_acquire); }
   [[nodiscard]] StreamEnd end() const noexcept { return end_.load(std::memory_order_acquire); }
   Counter slices;          // slices taken
+  Counter owed_turns;      // turns taken for what earlier ones wrote beyond the bytes that came
   Counter parked_turns;    // turns in which the parser could not go on
   Counter ring_depth_max;  // most slices seen waiting: how far the worker fell behind
 
@@ -79,6 +85,8 @@ class Channel {
   uint32_t slice_used_ = 0;      // bytes of the oldest unread slice that the parser has taken
   uint64_t advanced_bytes_ = 0;  // stream offset behind the last slice advanced over
   uint64_t released_bytes_ = 0;  // stream offset behind the last slice released
+  uint64_t expanded_seen_ = 0;   // of the parser's expanded_bytes()
+  uint64_t owed_bytes_ = 0;      // expanded, and not yet taken from a turn
   std::array<std::byte, ChannelDirectory::kMagicBytes> magic_{};
   std::size_t magic_have_ = 0;
 

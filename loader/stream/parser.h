@@ -41,6 +41,12 @@ class ChannelParser {
   static constexpr uint64_t kNothingNeeded = UINT64_MAX;
   // Holds behind end_of_stream() and after a failure, too.
   [[nodiscard]] virtual uint64_t needed_from() noexcept { return kNothingNeeded; }
+  // Bytes written to guest RAM beyond those that came for them, ever: pages cleared, multifd packets
+  // inflated. Who shares out a worker's time counts them as if they had come (channel.h).
+  [[nodiscard]] uint64_t expanded_bytes() const noexcept { return expanded_bytes_; }
+
+ protected:
+  uint64_t expanded_bytes_ = 0;
 };
 
 }  // namespace migrx

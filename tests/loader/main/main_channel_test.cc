@@ -106,6 +106,7 @@ TEST(MainChannel, precopy_stream_fills_memory_and_tells_its_events_in_order) {
   EXPECT_EQ(9u, counters.normal_pages.read());
   EXPECT_EQ(3u, counters.zero_pages.read());
   EXPECT_EQ(2u, counters.zero_pages_untouched.read());
+  EXPECT_EQ(kPageBytes, rig.channel.expanded_bytes());
   EXPECT_EQ(5u, counters.ram_sections.read());
   EXPECT_EQ(precopy.tail.size(), counters.tail_bytes.read());
   EXPECT_TRUE(rig.blocks.find("pc.ram")->written().test(2));

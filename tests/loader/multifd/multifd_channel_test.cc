@@ -35,6 +35,7 @@ TEST_F(MultifdChannelTest, pages_go_where_the_offsets_say) {
   EXPECT_EQ(channel().counters().payload_bytes.read(), 4U * kPageBytes);
   EXPECT_EQ(channel().counters().zero_pages_skipped.read(), 1U);
   EXPECT_EQ(channel().counters().zero_pages_written.read(), 0U);
+  EXPECT_EQ(channel().expanded_bytes(), 0U);
 }
 
 TEST_F(MultifdChannelTest, every_split_point_of_a_short_stream) {
@@ -120,6 +121,7 @@ TEST_F(MultifdChannelTest, a_zero_page_clears_what_was_written_before_and_skips_
   EXPECT_EQ(pages_written(), (std::vector<uint64_t>{1}));
   EXPECT_EQ(channel().counters().zero_pages_written.read(), 1U);
   EXPECT_EQ(channel().counters().zero_pages_skipped.read(), 1U);
+  EXPECT_EQ(channel().expanded_bytes(), kPageBytes);
 }
 
 TEST_F(MultifdChannelTest, a_zero_page_clears_memory_that_is_not_known_to_be_zero) {
@@ -233,6 +235,20 @@ TEST_F(MultifdChannelTest, compressed_payload_takes_the_long_way) {
   feed(Bytes(b.bytes).first(cut));
   const std::array slices{Slice{b.bytes.data() + cut, nullptr, 10, StreamEnd::none}};
   EXPECT_EQ(channel().take_page_data(slices), 0U);
+}
+
+TEST_F(MultifdChannelTest, a_bomb_says_how_much_it_writes_beyond_what_came) {
+  Builder b(MultifdMethod::zlib);
+  b.init(0);
+  b.sync(0);
+  const std::vector<std::byte> zeros(kPageBytes);
+  b.pages(2, "mem", {0x1000, 0x2000, 0x3000, 0x4000}, [&](uint64_t) { return zeros.data(); });
+  make_channel(MultifdCompression::zlib);
+  release(0);
+  feed(b.bytes);
+  EXPECT_EQ(channel().counters().normal_pages.read(), 4U);
+  EXPECT_EQ(channel().expanded_bytes(), 4 * kPageBytes - channel().counters().payload_bytes.read());
+  EXPECT_GT(channel().expanded_bytes(), 3 * kPageBytes);
 }
 
 // As a burst brings them: what the short way leaves goes to parse().

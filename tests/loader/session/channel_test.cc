@@ -33,6 +33,7 @@ class FakeParser final : public ChannelParser {
       }
       text.push_back(static_cast<char>(byte));
       ++used;
+      if (byte == std::byte{'E'}) expanded_bytes_ += expanded_by_e;
       if (byte == std::byte{'P'} && !allowed) {
         parked_ = true;
         return {used, ParseStatus::parked};
@@ -61,6 +62,7 @@ class FakeParser final : public ChannelParser {
   bool complete = false;
   bool fails_next = false;  // when it goes on after having been parked
   uint64_t needed = kNothingNeeded;
+  uint64_t expanded_by_e = 0;
   int calls = 0;
   int continued = 0;
 
@@ -297,6 +299,70 @@ TEST_F(ChannelTest, a_failure_when_a_parked_parser_goes_on_lets_go_too) {
   EXPECT_EQ(directory_.errors.size(), 1U);
   EXPECT_TRUE(channel_.over());
   EXPECT_TRUE(handoff_.detached());
+}
+
+TEST_F(ChannelTest, what_is_written_beyond_what_came_counts_as_slices) {
+  directory_.parser.expanded_by_e = 2 * Channel::kExpandedBytesPerSlice;
+  send("main");
+  for (int i = 0; i < 4; ++i) send("E");
+  EXPECT_EQ(channel_.do_work(8), 8U);  // main, and two of 1 + 2 slices each, which leaves one
+  EXPECT_EQ(directory_.parser.text, "mainEEE");
+  EXPECT_EQ(channel_.do_work(8), 1U);  // not used up: the source has sent no more
+  EXPECT_EQ(directory_.parser.text, "mainEEEE");
+  EXPECT_EQ(channel_.owed_turns.read(), 0U);
+}
+
+TEST_F(ChannelTest, what_one_slice_writes_beyond_a_turn_is_taken_from_the_next_ones) {
+  directory_.parser.expanded_by_e = 20 * Channel::kExpandedBytesPerSlice;
+  send("main");
+  send("E");
+  send("#");
+  EXPECT_EQ(channel_.do_work(8), 8U);
+  EXPECT_EQ(directory_.parser.text, "mainE");  // 2 and 20: 8 now, 14 owed
+  home();
+  EXPECT_EQ(channel_.do_work(8), 8U);
+  EXPECT_EQ(directory_.parser.text, "mainE");
+  EXPECT_EQ(channel_.owed_turns.read(), 1U);
+  EXPECT_EQ(channel_.do_work(8), 1U);
+  EXPECT_EQ(directory_.parser.text, "mainE#");
+}
+
+TEST_F(ChannelTest, beside_a_bomb_an_honest_channel_keeps_its_part_of_a_worker) {
+  constexpr uint32_t kBomb = 512 << 10;  // a multifd packet of zeros, all of it in one slice
+  constexpr uint32_t kHonest = 1448;     // plain page data
+  const std::string honest_text = "#" + std::string(kHonest - 1, '.');
+  FakeDirectory bombs;
+  bombs.parser.expanded_by_e = kBomb;
+  Handoff bomb_handoff(1024);
+  Handoff honest_handoff(1024);
+  Channel bomb(bomb_handoff, bombs, 0);
+  Channel honest(honest_handoff, directory_, 0);
+  LoaderWorker worker(2);
+  ASSERT_TRUE(worker.attach(bomb));
+  ASSERT_TRUE(worker.attach(honest));
+  const auto fill = [](Handoff& handoff, const std::string& text) {
+    std::array<void*, 64> buffers;
+    uint32_t count = 0;
+    while (handoff.reclaim(buffers, count) > 0) continue;
+    while (handoff.writable() > 0)
+      handoff.push({reinterpret_cast<const std::byte*>(text.data()), nullptr,
+                    static_cast<uint32_t>(text.size()), StreamEnd::none});
+    handoff.publish();
+  };
+  const std::string main = "main";
+  const std::string e = "E";
+  for (Handoff* const handoff : {&bomb_handoff, &honest_handoff})
+    handoff->push({reinterpret_cast<const std::byte*>(main.data()), nullptr, 4, StreamEnd::none});
+  uint64_t now_ns = 0;
+  for (int turn = 0; turn < 1000; ++turn) {
+    fill(bomb_handoff, e);
+    fill(honest_handoff, honest_text);
+    worker.do_work(now_ns += LoaderWorker::kGatherNs);
+  }
+  const double bomb_bytes = static_cast<double>(bombs.parser.expanded_bytes());
+  const double honest_bytes = static_cast<double>(directory_.parser.text.size());
+  EXPECT_GT(bombs.parser.expanded_bytes(), 0U);
+  EXPECT_GT(honest_bytes / (honest_bytes + bomb_bytes), 0.8 * 0.5);  // beside its like it has half
 }
 
 TEST_F(ChannelTest, a_worker_lets_go_of_what_is_over) {
