@@ -527,6 +527,16 @@ StreamError MainChannel::closed_too_early() const noexcept {
   return error;
 }
 
+StreamError MainChannel::closed_unread() const noexcept {
+  StreamError error = make_error(
+      ErrorClass::truncated, offset(), "main channel",
+      "everything is here, but the source closed before it could read that: if it still exists its guest "
+      "goes "
+      "on there (query-migrate), so do not continue the destination; if it is dead, the guest here is whole");
+  error.channel.index = ChannelName::kMain;
+  return error;
+}
+
 MainChannel::Outcome MainChannel::met_eos() noexcept {
   if (settings_.multifd_channels > 0 && mode_ == FlushMode::automatic) mode_ = FlushMode::section;
   const bool marker = settings_.multifd_channels == 0 || mode_ == FlushMode::section;

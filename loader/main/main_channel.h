@@ -62,6 +62,8 @@ class MainChannel final : public ChannelParser {
   // For the session, after end_of_stream(): the return path was open and the source did not wait for a
   // verdict.
   [[nodiscard]] StreamError closed_too_early() const noexcept;
+  // As above, behind the verdict: the source ended before SHUT 0 had reached it.
+  [[nodiscard]] StreamError closed_unread() const noexcept;
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
   [[nodiscard]] uint64_t offset() const noexcept override { return in_.offset() + in_.carried(); }
   [[nodiscard]] uint64_t needed_from() noexcept override { return ram_.needed_from(); }

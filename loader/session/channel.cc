@@ -23,6 +23,9 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   if (state_ == State::parked) {
     if (!parser_->ready()) {
       parked_turns.add();
+      const std::span<const Slice> behind = connection_.readable();
+      if (!behind.empty() && behind.front().end != StreamEnd::none) [[unlikely]]
+        ends_parked_.store(true, std::memory_order_relaxed);
       release_unneeded();
       return 0;
     }

@@ -60,6 +60,8 @@ class Channel {
   // The worker will not touch this object again. Pairs with set_let_go().
   [[nodiscard]] bool let_go() const noexcept { return let_go_.load(std::memory_order_acquire); }
   [[nodiscard]] StreamEnd end() const noexcept { return end_.load(std::memory_order_acquire); }
+  // The parser was parked with nothing behind but the end of the stream.
+  [[nodiscard]] bool ends_parked() const noexcept { return ends_parked_.load(std::memory_order_relaxed); }
   Counter slices;          // slices taken
   Counter owed_turns;      // turns taken for what earlier ones wrote beyond the bytes that came
   Counter parked_turns;    // turns in which the parser could not go on
@@ -93,6 +95,7 @@ class Channel {
   std::atomic<bool> identified_{false};
   std::atomic<bool> refused_{false};
   std::atomic<bool> let_go_{false};
+  std::atomic<bool> ends_parked_{false};
   std::atomic<StreamEnd> end_{StreamEnd::none};
 };
 

@@ -33,9 +33,18 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
     case Phase::telling: {
       // With a return path the source closes when it has read SHUT 0. Without one it closed long ago.
       const Channel* const main = channel_of(session_.main_connection());
-      const bool gone = main == nullptr || main->end() != StreamEnd::none;
+      const StreamEnd end = main == nullptr ? StreamEnd::fin : main->end();
+      const bool gone = end != StreamEnd::none;
       // Read behind `gone`: an acknowledgement that came before the end counts.
       const bool told = main == nullptr || session_.main_connection()->all_acknowledged();
+      if (return_path_open_ && !told && (end == StreamEnd::fin || end == StreamEnd::reset)) {
+        // It ended before SHUT 0 reached its TCP: it was cancelled, or it is dead.
+        session_.fail(session_.main_channel().closed_unread());
+        destination_.abandon();
+        deadline_ns_ = now_ns + limits_.abort_ns;
+        phase_ = Phase::resetting;
+        break;
+      }
       if (gone || (told && !return_path_open_) || now_ns >= deadline_ns_) {
         source_unsure_ = return_path_open_ && !told;
         session_.finish();
@@ -203,12 +212,22 @@ void SessionControl::watch_clock(uint64_t now_ns) {
   }
   for (uint32_t i = 0; i < session_.barrier().channels(); ++i) {
     const Channel* const channel = channel_of(session_.multifd_connection(i));
-    if (channel == nullptr || !channel->let_go()) continue;
+    if (channel == nullptr) continue;
+    // Nobody is through before the first barrier: a source cancelled while it connected.
+    const bool begun = session_.barrier().epochs_released() > 0;
+    if (!begun && channel->ends_parked()) {
+      StreamError error = make_error(ErrorClass::truncated,
+                                     session_.multifd_connection(i)->bytes_received.read(), "multifd channel",
+                                     "closed behind its first SYNC, before main had begun: the "
+                                     "source was cancelled, or has failed");
+      error.channel.index = session_.multifd_channel(i).id();
+      session_.fail(error);
+      return;
+    }
+    if (!channel->let_go()) continue;
     // A source that is through closes its channels in good order (FIN), perhaps before main is through: that
     // shows at the barrier. A reset, or a peer that no longer answers, is never good.
     const bool broken = channel->end() == StreamEnd::reset || channel->end() == StreamEnd::timed_out;
-    // Nobody is through before the first barrier: a source cancelled while it connected.
-    const bool begun = session_.barrier().epochs_released() > 0;
     // Channels stand here as they connected, at the barrier by their ids; one that ended before it had an id
     // has failed by itself.
     const int32_t id = session_.multifd_channel(i).id();

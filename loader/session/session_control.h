@@ -49,8 +49,7 @@ class SessionControl {
   // Worker that serves this connection, -1: none.
   [[nodiscard]] int worker_of(const Handoff* connection) const noexcept;
   [[nodiscard]] uint64_t refused() const noexcept { return refused_; }
-  // The connection ended, or the time for it, before the source acknowledged SHUT 0: it may have the guest
-  // still.
+  // The source fell silent before it acknowledged SHUT 0: it may have the guest still.
   [[nodiscard]] bool source_unsure() const noexcept { return source_unsure_; }
 
   // The operator wants it to end. Behind the destination's acceptance it is too late: the migration is

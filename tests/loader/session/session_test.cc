@@ -98,6 +98,47 @@ TEST_F(SessionTest, shut_0_waits_for_the_last_byte_of_device_state) {
   EXPECT_EQ(main.sent, kShut0);
 }
 
+class SessionFarewell : public SessionTest {
+ protected:
+  // All of it came, and the source's TCP acknowledges nothing any more when its connection ends.
+  void source_ends_unread(StreamEnd end) {
+    start(0);
+    MainStreamBuilder b;
+    b.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}}).ram_close();
+    b.ram_end().ram_close().device_tail();
+    Wire& main = connect();
+    main.reads = false;
+    main.give(b.bytes(), 1448);
+    run();
+    EXPECT_EQ(main.sent, kShut0);
+    EXPECT_FALSE(control_->over());
+    main.end(end);
+    run(400);
+    EXPECT_TRUE(control_->over());
+    EXPECT_EQ(main.sent, kShut0);
+  }
+};
+
+// Found by soak, seed 2103: cancelled with the last byte of device state on its way, the source went on with
+// its guest while the migration was called complete.
+TEST_F(SessionFarewell, a_source_that_closed_before_shut_0_reached_it_has_its_guest_still) {
+  source_ends_unread(StreamEnd::fin);
+  EXPECT_EQ(session_->state(), SessionState::failed);
+  EXPECT_FALSE(control_->source_unsure());
+  EXPECT_NE(session_->error().message().find("do not continue the destination"), std::string::npos);
+}
+
+TEST_F(SessionFarewell, so_has_one_that_reset_its_connection) {
+  source_ends_unread(StreamEnd::reset);
+  EXPECT_EQ(session_->state(), SessionState::failed);
+}
+
+TEST_F(SessionFarewell, whether_shut_0_reached_a_source_that_fell_silent_nobody_can_tell) {
+  source_ends_unread(StreamEnd::timed_out);
+  EXPECT_EQ(session_->state(), SessionState::done);
+  EXPECT_TRUE(control_->source_unsure());
+}
+
 // Found by the simulation, seed 1003: SHUT 0 would make the source drop its guest although state is missing.
 TEST_F(SessionTest, a_source_that_closes_inside_device_state_with_a_return_path_has_failed) {
   start(0);
@@ -438,6 +479,24 @@ TEST_F(SessionTest, channels_that_close_before_main_has_begun_end_the_session_at
   ASSERT_EQ(session_->state(), SessionState::failed);
   EXPECT_EQ(session_->error().error_class, ErrorClass::truncated);
   EXPECT_EQ(to_string(session_->error().channel), "multifd 0");
+}
+
+// Found by soak, seeds 2357 and 2476: noticed after the time for channels to come only.
+TEST_F(SessionTest, channels_that_close_behind_their_first_sync_end_the_session_at_once) {
+  start(2);
+  Wire& channel = connect();
+  MultifdStreamBuilder c;
+  c.init(1);
+  c.sync(0);
+  channel.give(c.bytes, 640);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::setup);
+  channel.end(StreamEnd::fin);
+  run();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::truncated);
+  EXPECT_EQ(to_string(session_->error().channel), "multifd 1");
+  EXPECT_EQ(session_->error().offset, c.bytes.size());
 }
 
 TEST_F(SessionTest, too_many_channels_is_a_mismatch_with_both_numbers) {
