@@ -1,5 +1,6 @@
-// bench/prefault: how fast guest memory is faulted in, beside the rate at which as many threads clear memory
-// that is there already. The second is what the kernel's clearing of fresh pages can reach at best.
+// bench/prefault: how fast guest memory is faulted in, beside the rates at which as many threads clear memory
+// that is there already: in one piece, which lets the C library store past the caches, and in pieces of 4
+// KiB, as the kernel clears a fresh page of whatever size. The latter is what faulting in can reach at best.
 //
 //   build/bench/prefault FOLDER [--size MIB] [--repetitions N] [--json FILE]
 //
@@ -36,6 +37,7 @@ struct Row {
   uint32_t threads = 0;
   std::vector<double> prefault;
   std::vector<double> clear;
+  std::vector<double> clear_small;
 };
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
@@ -53,7 +55,7 @@ double spread(const std::vector<double>& values) {
 }
 
 // Seconds that `threads` threads take to clear what is mapped already, a chunk at a time as prefault() does.
-double clear_again(std::byte* data, uint64_t bytes, uint32_t threads) {
+double clear_again(std::byte* data, uint64_t bytes, uint32_t threads, uint64_t piece) {
   constexpr uint64_t kChunk = 64 << 20;
   std::atomic<uint64_t> next{0};
   const auto begin = std::chrono::steady_clock::now();
@@ -61,8 +63,10 @@ double clear_again(std::byte* data, uint64_t bytes, uint32_t threads) {
   for (uint32_t i = 0; i < threads; ++i)
     workers.emplace_back([&] {
       for (uint64_t at = next.fetch_add(kChunk); at < bytes; at = next.fetch_add(kChunk)) {
-        std::memset(data + at, 0, std::min(kChunk, bytes - at));
-        ::benchmark::ClobberMemory();
+        for (uint64_t part = at; part < std::min(at + kChunk, bytes); part += piece) {
+          std::memset(data + part, 0, std::min(piece, bytes - part));
+          ::benchmark::ClobberMemory();
+        }
       }
     });
   for (std::thread& worker : workers) worker.join();
@@ -89,7 +93,9 @@ void repeat(const Options& options, Row& row) {
   std::memset(memory->data(), 1, options.bytes);
   row.prefault.push_back(static_cast<double>(options.bytes) / took);
   row.clear.push_back(static_cast<double>(options.bytes) /
-                      clear_again(memory->data(), options.bytes, row.threads));
+                      clear_again(memory->data(), options.bytes, row.threads, 64 << 20));
+  row.clear_small.push_back(static_cast<double>(options.bytes) /
+                            clear_again(memory->data(), options.bytes, row.threads, 4096));
 }
 
 void write_json(const Options& options, const std::vector<Row>& rows) {
@@ -100,9 +106,10 @@ void write_json(const Options& options, const std::vector<Row>& rows) {
   for (std::size_t i = 0; i < rows.size(); ++i)
     std::fprintf(file,
                  "%s{\"threads\": %u, \"prefault_bytes_per_s\": %.0f, \"clear_bytes_per_s\": %.0f, "
+                 "\"clear_4k_bytes_per_s\": %.0f, "
                  "\"spread\": %.3f}",
                  i == 0 ? "" : ", ", rows[i].threads, median(rows[i].prefault), median(rows[i].clear),
-                 spread(rows[i].prefault));
+                 median(rows[i].clear_small), spread(rows[i].prefault));
   std::fprintf(file, "]}\n");
   std::fclose(file);
 }
@@ -133,14 +140,16 @@ void run(const Options& options) {
       rows[t].threads = static_cast<uint32_t>(t + 1);
       repeat(options, rows[t]);
     }
-  std::printf("%s, %llu MiB, %u repetitions, medians\n%8s %14s %14s %8s %8s\n", options.folder.c_str(),
+  std::printf("%s, %llu MiB, %u repetitions, medians\n%8s %14s %14s %14s %8s %8s\n", options.folder.c_str(),
               static_cast<unsigned long long>(options.bytes >> 20), options.repetitions, "threads",
-              "prefault GB/s", "clearing GB/s", "ratio", "spread");
+              "prefault GB/s", "clearing GB/s", "by 4 KiB", "ratio", "spread");
   for (const Row& row : rows) {
     std::vector<double> ratios;
-    for (std::size_t i = 0; i < row.prefault.size(); ++i) ratios.push_back(row.prefault[i] / row.clear[i]);
-    std::printf("%8u %14.2f %14.2f %8.2f %7.0f%%\n", row.threads, median(row.prefault) / 1e9,
-                median(row.clear) / 1e9, median(ratios), 100 * spread(row.prefault));
+    for (std::size_t i = 0; i < row.prefault.size(); ++i)
+      ratios.push_back(row.prefault[i] / row.clear_small[i]);
+    std::printf("%8u %14.2f %14.2f %14.2f %8.2f %7.0f%%\n", row.threads, median(row.prefault) / 1e9,
+                median(row.clear) / 1e9, median(row.clear_small) / 1e9, median(ratios),
+                100 * spread(row.prefault));
   }
   if (!options.json.empty()) write_json(options, rows);
 }

@@ -243,15 +243,16 @@ class Page:
 
     def prefault(self):
         if not self.section("prefault", "Faulting in guest memory (bench/prefault)",
-                            "By 1 to N threads, beside the rate at which as many threads clear memory that is there "
-                            "already."):
+                            "By 1 to N threads, beside the rates at which as many threads clear memory that is there "
+                            "already, in one piece and by 4 KiB as the kernel does; the ratio is to the latter."):
             return
         data = self.data("prefault")
         self.add("<p>%s, %d MiB</p>" % (escape(data["folder"]), data["bytes"] >> 20))
-        self.add(table(("threads", "GB/s", "clearing GB/s", "ratio", "spread"),
+        self.add(table(("threads", "GB/s", "clearing GB/s", "by 4 KiB", "ratio", "spread"),
                        [(row["threads"], "%.2f" % (row["prefault_bytes_per_s"] / 1e9),
                          "%.2f" % (row["clear_bytes_per_s"] / 1e9),
-                         "%.2f" % (row["prefault_bytes_per_s"] / row["clear_bytes_per_s"]),
+                         "%.2f" % (row["clear_4k_bytes_per_s"] / 1e9),
+                         "%.2f" % (row["prefault_bytes_per_s"] / row["clear_4k_bytes_per_s"]),
                          "%.0f %%" % (100 * row["spread"]))
                         for row in data["rows"]]))
 
