@@ -152,24 +152,36 @@ def chosen(words):
     return sorted(some, key=lambda mutant: (mutant.kind, mutant.file.endswith(".h")))
 
 
+def misfits(folder):
+    """What is wrong with the list: each mutant's text must occur once in its file."""
+    problems = []
+    for mutant in MUTANTS:
+        with open(os.path.join(folder, mutant.file), encoding="utf-8") as file:
+            count = file.read().count(mutant.old)
+        if count != 1:
+            problems.append("mutants: \"%s\": its text occurs %d times in %s" % (mutant.name, count, mutant.file))
+    return problems
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD")
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     mutants = chosen(options.words)
     if options.list:
         print("\n".join("%-62s %s" % (mutant.name, mutant.file) for mutant in mutants))
         return
+    if problems := misfits(ROOT):  # the whole list is looked at before hours are spent on it
+        print("\n".join(problems), file=sys.stderr)
+        sys.exit(2)
+    if options.check:
+        return
     # The copy is put right again, however this ends.
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     copy_sources()
-    for mutant in mutants:  # the whole list is looked at before hours are spent on it
-        if read(mutant).count(mutant.old) != 1:
-            print("mutants: \"%s\": its text occurs %d times in %s" % (mutant.name, read(mutant).count(mutant.old),
-                                                                       mutant.file), file=sys.stderr)
-            sys.exit(2)
     print("| mutant | file | killed by | how |\n|---|---|---|---|")
     builds, alive = {}, mutants
     # The seeds are quick to ask; unit tests take long to build and see only what is left.

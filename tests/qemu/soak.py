@@ -158,12 +158,13 @@ class Migration:
         """How the source's migration ended; the interface of a killed worker comes back with the next one."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
+            if self.plan.end == "worker killed":
+                # First: a source that is sending its last bytes answers nobody before its connection is reset.
+                with contextlib.suppress(Exception):
+                    self.network.attach(self.receiver.alive, 0.2)
             status = self.source.migration().get("status")
             if status in ENDED:
                 return status
-            if self.plan.end == "worker killed":
-                with contextlib.suppress(Exception):
-                    self.network.attach(self.receiver.alive, 0.2)
             if status == "setup" and not self.receiver.alive() and time.monotonic() > deadline - 25:
                 # The receiver ended before it saw the SYN, and its port with it: nobody is there to refuse it, and
                 # the source's kernel goes on trying for two minutes. Its operator need not wait for that.
