@@ -112,6 +112,43 @@ TEST_F(QmpClientTest, endless_greetings_end) {
   EXPECT_NE(client->command("query-x", "", result), "");
 }
 
+TEST_F(QmpClientTest, a_refused_negotiation_is_told) {
+  play(kGreeting, {"{\"error\": {\"desc\": \"no\"}}\r\n"});
+  EXPECT_EQ(connect(), nullptr);
+  EXPECT_NE(problem_.find("qmp_capabilities: no"), std::string::npos) << problem_;
+}
+
+TEST_F(QmpClientTest, greeting_after_every_command_ends_too) {
+  const std::string again = kGreeting + std::string("{\"error\": {\"desc\": \"negotiate\"}}\r\n");
+  play(kGreeting, {"{\"return\": {}}\r\n", again, "{\"return\": {}}\r\n", again, "{\"return\": {}}\r\n",
+                   again, "{\"return\": {}}\r\n"});
+  const auto client = connect();
+  ASSERT_NE(client, nullptr) << problem_;
+  std::string result;
+  EXPECT_EQ(client->command("query-x", "", result), "query-x: QEMU begins its negotiation again and again");
+}
+
+// This very process listens, and it is no QEMU.
+TEST_F(QmpClientTest, the_command_line_is_that_of_the_listener) {
+  play(kGreeting, {"{\"return\": {}}\r\n"});
+  const auto client = connect();
+  ASSERT_NE(client, nullptr) << problem_;
+  EXPECT_EQ(client->started_stopped(), std::nullopt);
+}
+
+TEST_F(QmpClientTest, an_answer_without_end_ends_the_talk) {
+  play(kGreeting, {"{\"return\": {}}\r\n", std::string(QmpLines::kLineMax + 1, 'x')});
+  const auto client = connect();
+  ASSERT_NE(client, nullptr) << problem_;
+  std::string result;
+  EXPECT_NE(client->command("query-x", "", result).find("longer than"), std::string::npos);
+}
+
+TEST_F(QmpClientTest, a_name_longer_than_a_sockets_is_refused) {
+  EXPECT_EQ(QmpClient::connect("/tmp/" + std::string(200, 'a'), problem_), nullptr);
+  EXPECT_NE(problem_.find("longer than a UNIX socket"), std::string::npos) << problem_;
+}
+
 TEST_F(QmpClientTest, nobody_there_says_how_to_start_it) {
   EXPECT_EQ(connect(), nullptr);
   EXPECT_NE(problem_.find("-qmp unix:"), std::string::npos) << problem_;

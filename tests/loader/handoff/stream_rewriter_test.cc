@@ -159,6 +159,44 @@ class StreamRewriterTest : public testing::Test {
   StreamRewriter rewriter_{blocks_, {}, out_};
 };
 
+TEST_F(StreamRewriterTest, a_source_without_configuration_section_is_refused_with_what_to_do) {
+  const StreamError error = rewriter_.on_configuration({});
+  EXPECT_EQ(error.error_class, ErrorClass::unsupported);
+  EXPECT_NE(error.message().find("--no-handoff"), std::string::npos) << error.message();
+  EXPECT_TRUE(drain().empty());
+}
+
+TEST_F(StreamRewriterTest, other_subsections_pass_and_capabilities_are_made_the_destinations) {
+  const auto raw = [](const std::string& text) {
+    const auto* const bytes = reinterpret_cast<const std::byte*>(text.data());
+    return std::vector<std::byte>(bytes, bytes + text.size());
+  };
+  Configuration configuration;
+  configuration.present = true;
+  configuration.machine = "pc-q35-9.0";
+  configuration.subsections = {{"configuration/capabilities", raw("OLD")},
+                               {"configuration/uuid", raw("UUID")}};
+  configuration.capabilities = {"multifd", "mapped-ram", "x-ignore-shared"};
+  ASSERT_FALSE(rewriter_.on_configuration(configuration));
+  const std::vector<std::byte> sent = drain();
+  const std::string text(reinterpret_cast<const char*>(sent.data()), sent.size());
+  EXPECT_NE(text.find("pc-q35-9.0UUID"), std::string::npos);
+  EXPECT_EQ(text.find("OLD"), std::string::npos);
+  EXPECT_EQ(text.find("mapped-ram"), std::string::npos);
+  EXPECT_NE(text.find(std::string("\0\0\0\2\7multifd\17x-ignore-shared", 28)), std::string::npos);
+}
+
+TEST_F(StreamRewriterTest, commands_pass_but_those_it_has_given_itself) {
+  for (const MigCommand own : {MigCommand::open_return_path, MigCommand::ping, MigCommand::switchover_start})
+    EXPECT_FALSE(rewriter_.on_command(own, {}));
+  EXPECT_TRUE(drain().empty());
+  constexpr std::array<std::byte, 2> kPayload{std::byte{7}, std::byte{9}};
+  EXPECT_FALSE(rewriter_.on_command(MigCommand::postcopy_advise, kPayload));
+  // QEMU_VM_COMMAND, be16 command, be16 length, payload (migration/savevm.c qemu_savevm_command_send).
+  EXPECT_EQ(drain(), (std::vector<std::byte>{std::byte{8}, std::byte{0}, std::byte{3}, std::byte{0},
+                                             std::byte{2}, std::byte{7}, std::byte{9}}));
+}
+
 TEST_F(StreamRewriterTest, every_private_page_is_zero_beforehand_and_every_hugepage_touched_once) {
   const std::vector<Record> part = begin();
   std::vector<Record> expected;
