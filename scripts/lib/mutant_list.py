@@ -64,10 +64,10 @@ MUTANTS = (
            "if (!worker->drained()) return false;", "if (worker == nullptr) return false;", STREAM_TESTS),
     Mutant("SYNC is told with a relaxed store", BARRIER,
            "arrived_[i].epochs.store(k + 1, std::memory_order_release)",
-           "arrived_[i].epochs.store(k + 1, std::memory_order_relaxed)", ("loader/multifd", "loader-session"), "tsan"),
+           "arrived_[i].epochs.store(k + 1, std::memory_order_relaxed)", ("loader/stream",), "tsan"),
     Mutant("the release is told with a relaxed store", BARRIER,
            "released_.store(k + 1, std::memory_order_release)", "released_.store(k + 1, std::memory_order_relaxed)",
-           ("loader/multifd", "loader-session"), "tsan"),
+           ("loader/stream",), "tsan"),
 
     # ---- Reassembly
     Mutant("overlap on the left is cut one byte short", REASSEMBLY,
