@@ -456,8 +456,8 @@ bool TcpListener::poll_output(uint64_t now_ns, OutSegment& out) noexcept {
 
 bool TcpListener::reset_one(OutSegment& out) noexcept {
   if (half_open_ == 0) return false;
-  Entry* const entry =
-      std::find_if(&entries_[0], &entries_[0] + sets_ * kWays, [](const Entry& e) { return e.used; });
+  Entry* const entry = std::find_if(&entries_[0], &entries_[0] + std::size_t{sets_} * kWays,
+                                    [](const Entry& e) { return e.used; });
   out = OutSegment{};
   out.tuple = entry->tuple;
   out.link = entry->link;

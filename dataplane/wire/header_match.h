@@ -73,7 +73,7 @@ class HeaderMatch {
   }
   // The bits that must be the same. Free are those that parsing does not look at, and those it hands out.
   static constexpr std::array<uint64_t, kWords> kMask = [] {
-    std::array<uint8_t, 8 * kWords> mask{};
+    std::array<uint8_t, std::size_t{8} * kWords> mask{};
     for (uint8_t& m : mask) m = 0xff;
     const auto free = [&mask](uint32_t begin, uint32_t bytes) {
       for (uint32_t i = 0; i < bytes; ++i) mask[begin + i] = 0;

@@ -149,10 +149,9 @@ void report_session(const Session& session, const SessionControl& control, const
       channel.loader_core = loader_cpus[static_cast<std::size_t>(worker)];
     if (const Channel* const served = channel_of(session, connection)) {
       channel.end = end_text(served->end());
-      append(channel.counters,
-             {{"slices", served->slices.read()},
-              {"parked_turns", served->parked_turns.read()},
-              {"owed_turns", served->owed_turns.read()}});
+      append(channel.counters, {{"slices", served->slices.read()},
+                                {"parked_turns", served->parked_turns.read()},
+                                {"owed_turns", served->owed_turns.read()}});
     }
     append(channel.counters, connection_counters(*connection));
     append(channel.counters, counters);
