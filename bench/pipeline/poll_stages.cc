@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -350,7 +351,8 @@ double handoff_alone(const StageOptions& options, std::string& problem) {
   const PoolPlan pool = plan_pool(options.mtu, options.pool_mib, options.channels, 0);
   const GuestPlan plan = plan_for(options);
   const ReplayPort port(replay_for(options, pool.buffers), plan);
-  Handoff ring(pool.quota + 1);
+  // A connection's own ring, but with many channels in a small pool that has no room for a burst.
+  Handoff ring(std::max(pool.quota + 1, 2 * options.burst));
   Reading reading({&ring}, options.other_cpu);
   std::array<void*, 256> freed;
   uint64_t pushed = 0;
