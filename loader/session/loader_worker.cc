@@ -10,19 +10,21 @@ uint32_t LoaderWorker::do_work(uint64_t now_ns) noexcept {
   uint32_t work = 0;
   Channel* arrived = nullptr;
   while (channels_.size() < channels_max_ && incoming_.pop(arrived)) {
-    channels_.push_back({arrived, 0});
+    channels_.push_back({arrived, false, 0});
     ++work;
   }
   for (WorkerTask* const task : tasks_) work += task->do_work();
+  const uint64_t idle_ns = kIdleNsPerChannel * channels_.size();
   for (std::size_t i = 0; i < channels_.size();) {
     Served& served = channels_[i];
-    if (now_ns < served.not_before_ns) {
+    if (now_ns < served.not_before_ns && (busy_ || served.flows)) {
       ++i;
       continue;
     }
     const uint32_t done = served.channel->do_work(kSlicesPerTurn);
     work += done;
-    if (done > 0 && done < kSlicesWorthALook) served.not_before_ns = now_ns + kGatherNs;
+    served.flows = done > 0;
+    served.not_before_ns = now_ns + (done == 0 ? idle_ns : done < kSlicesWorthALook ? kGatherNs : 0);
     if (served.channel->over()) [[unlikely]] {
       served.channel->set_let_go();
       channels_[i] = channels_.back();
@@ -32,6 +34,7 @@ uint32_t LoaderWorker::do_work(uint64_t now_ns) noexcept {
       ++i;
     }
   }
+  busy_ = work > 0;
   return work;
 }
 

@@ -29,10 +29,15 @@ class LoaderWorker final : public Agent {
 
   // A channel that flows but brought less than this is left alone for a while, so that more gathers: ring
   // lines that both sides use at the same time cost each of them some 250 cycles, and a look at a few slices
-  // costs as many lines as one at a full turn's. A channel that brought nothing is looked at in each turn.
-  // The while is short beside what a barrier costs otherwise, and beside any ring's depth.
+  // costs as many lines as one at a full turn's. The
+  // while is short beside what a barrier costs otherwise, and beside any ring's depth.
   static constexpr uint32_t kSlicesWorthALook = kSlicesPerTurn;
   static constexpr uint64_t kGatherNs = 8'000;
+
+  // While others flow, a channel that brought nothing is left alone for so long, times the number of
+  // channels: looking at an idle one costs some ten lines, and with hundreds of them that was most of a turn.
+  // Behind a turn in which nobody brought anything, all are looked at.
+  static constexpr uint64_t kIdleNsPerChannel = 256;
 
   // channels_max: bound of channels that this worker serves at a time. Allocates here only.
   explicit LoaderWorker(uint32_t channels_max);
@@ -60,9 +65,11 @@ class LoaderWorker final : public Agent {
   SpscRing<Channel*> incoming_;  // control thread -> worker
   struct Served {
     Channel* channel = nullptr;
+    bool flows = false;  // its last turn brought something
     uint64_t not_before_ns = 0;
   };
   std::vector<Served> channels_;     // worker only; capacity channels_max_, never grows
+  bool busy_ = false;                // worker only: the last turn brought something
   std::vector<WorkerTask*> tasks_;   // constant after start
   Counter attached_;                 // written by the control thread
   std::atomic<uint64_t> let_go_{0};  // written by the worker

@@ -405,5 +405,45 @@ TEST_F(ChannelTest, a_worker_looks_in_each_turn_at_a_channel_that_was_silent_or_
   EXPECT_EQ(worker.do_work(4), 1U);
 }
 
+TEST_F(ChannelTest, beside_one_that_flows_a_silent_channel_is_looked_at_when_its_time_has_come) {
+  FakeDirectory others;
+  Handoff silent_handoff(1024);
+  Channel silent(silent_handoff, others, 0);
+  LoaderWorker worker(4);
+  ASSERT_TRUE(worker.attach(channel_));
+  ASSERT_TRUE(worker.attach(silent));
+  const std::string text = "main";
+  const auto fill = [&text](Handoff& handoff, uint32_t slices) {
+    for (uint32_t i = 0; i < slices; ++i)
+      handoff.push({reinterpret_cast<const std::byte*>(text.data()), nullptr, 4, StreamEnd::none});
+    handoff.publish();
+  };
+  const uint64_t idle_ns = 2 * LoaderWorker::kIdleNsPerChannel;
+  fill(handoff_, 3 * LoaderWorker::kSlicesPerTurn);
+  EXPECT_GT(worker.do_work(1000), LoaderWorker::kSlicesPerTurn - 1);
+  fill(silent_handoff, 1);
+  EXPECT_EQ(worker.do_work(1000 + idle_ns - 1), LoaderWorker::kSlicesPerTurn);
+  EXPECT_FALSE(silent.identified());
+  EXPECT_EQ(worker.do_work(1000 + idle_ns), LoaderWorker::kSlicesPerTurn + 1);
+  EXPECT_TRUE(silent.identified());
+}
+
+TEST_F(ChannelTest, behind_a_turn_that_brought_nothing_a_silent_channel_is_looked_at_at_once) {
+  FakeDirectory others;
+  Handoff silent_handoff(1024);
+  Channel silent(silent_handoff, others, 0);
+  LoaderWorker worker(4);
+  ASSERT_TRUE(worker.attach(channel_));
+  ASSERT_TRUE(worker.attach(silent));
+  send("main");
+  EXPECT_GT(worker.do_work(1000), 0U);
+  const std::string text = "main";
+  silent_handoff.push({reinterpret_cast<const std::byte*>(text.data()), nullptr, 4, StreamEnd::none});
+  silent_handoff.publish();
+  EXPECT_EQ(worker.do_work(1001), 0U);
+  EXPECT_EQ(worker.do_work(1002), 1U);
+  EXPECT_TRUE(silent.identified());
+}
+
 }  // namespace
 }  // namespace migrx
