@@ -121,16 +121,12 @@ class Measurement {
       enter(1);
       serve();
     });
-    enter(0);
-    const auto slices = std::max<uint64_t>(1, static_cast<uint64_t>(options_.seconds / 4e-3));
-    for (uint64_t slice = 0; slice < slices; ++slice) {
-      give(Order::spin);
-      row_.stalls[0].spin(slice_cycles_, ns_per_cycle_);
-      wait([this] { return done_.load(std::memory_order_acquire) == number_; });
-      const uint64_t begin = __rdtsc();
-      while (__rdtsc() - begin < slice_cycles_) episode();
-    }
-    give(Order::stop);
+    // A thread of its own as well: the next loader would inherit its CPU and priority, and never run.
+    std::thread main([this] {
+      enter(0);
+      command();
+    });
+    main.join();
     loader.join();
     const uint64_t passed = epoch_;
     if (channels_ > 0 && barrier_.epochs_released() != passed) throw std::runtime_error("an epoch was lost");
@@ -156,6 +152,17 @@ class Measurement {
   }
   void give(Order order) noexcept { order_.store(order_word(++number_, order), std::memory_order_release); }
 
+  void command() noexcept {
+    const auto slices = std::max<uint64_t>(1, static_cast<uint64_t>(options_.seconds / 4e-3));
+    for (uint64_t slice = 0; slice < slices; ++slice) {
+      give(Order::spin);
+      row_.stalls[0].spin(slice_cycles_, ns_per_cycle_);
+      wait([this] { return done_.load(std::memory_order_acquire) == number_; });
+      const uint64_t begin = __rdtsc();
+      while (__rdtsc() - begin < slice_cycles_) episode();
+    }
+    give(Order::stop);
+  }
   void episode() noexcept {
     const uint64_t start = __rdtsc();
     give(Order::episode);

@@ -29,8 +29,8 @@ class LoaderWorker final : public Agent {
 
   // A channel that flows but brought less than this is left alone for a while, so that more gathers: ring
   // lines that both sides use at the same time cost each of them some 250 cycles, and a look at a few slices
-  // costs as many lines as one at a full turn's. The
-  // while is short beside what a barrier costs otherwise, and beside any ring's depth.
+  // costs as many lines as one at a full turn's. The while is short beside what a barrier costs otherwise,
+  // and beside any ring's depth.
   static constexpr uint32_t kSlicesWorthALook = kSlicesPerTurn;
   static constexpr uint64_t kGatherNs = 8'000;
 
