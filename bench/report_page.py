@@ -279,6 +279,17 @@ class Page:
         self.add(table(("guest", "receiver", "runs", "downtime ms", "total s", "destination's CPU s"), rows))
         self.plot(report_plots.downtime, runs)
 
+    def load(self):
+        if not self.section("load", "Main-channel records against QEMU (bench/compare_load.py)",
+                            "The same stream from a file into a QEMU destination and <code>migrx load</code>, on one "
+                            "core, RAM of both compared afterwards. QEMU's device state is left out."):
+            return
+        self.add(table(("stream", "records", "QEMU, ns per record", "migrx, ns per record",
+                        "per core second, times QEMU"),
+                       [(row["case"], row["records"], spread(row["qemu_ns_per_record"], "%.0f"),
+                         spread(row["migrx_ns_per_record"], "%.0f"), spread(row["ratio"]))
+                        for row in self.data("load")["cases"]]))
+
     def qemu(self):
         if not self.section("qemu", "Against QEMU (bench/compare_qemu.py)",
                             "The same made-up guest into a QEMU destination and into migrx, the receiver on one "
@@ -305,7 +316,7 @@ def build(results):
     """The page and the number of its plots."""
     page = Page(results)
     page.head()
-    for part in (page.pipeline, page.stages, page.model, page.qemu, page.downtime, page.barrier, page.micro,
+    for part in (page.pipeline, page.stages, page.model, page.qemu, page.load, page.downtime, page.barrier, page.micro,
                  page.dma, page.prefault, page.colo):
         part()
     return ("<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>migrx: benchmark report</title>"

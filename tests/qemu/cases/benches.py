@@ -30,5 +30,20 @@ def _downtime(folder):
     return "; ".join("%s %s %.1f ms" % (one["form"], one["load"], one["downtime_s"] * 1e3) for one in runs)
 
 
+def _load(folder):
+    need("10")
+    path = os.path.join(folder, "load.json")
+    run = subprocess.run([sys.executable, os.path.join(_BENCH, "compare_load.py"), "--tiny", "--json", path],
+                         capture_output=True, text=True, check=False)
+    expect(run.returncode == 0, "compare_load.py ended with %d: %s", run.returncode, run.stdout + run.stderr)
+    with open(path, encoding="utf-8") as file:
+        rows = json.load(file)["cases"]
+    expect([row["case"] for row in rows] == ["pages", "zero", "zero-behind", "xbzrle"], "%r", rows)
+    for row in rows:  # What they took is not looked at; RAM of both programs was compared.
+        expect(row["records"] >= (2000 if row["case"] == "xbzrle" else 7000), "%r", row)
+    return "; ".join("%s %d records" % (row["case"], row["records"]) for row in rows)
+
+
 def cases():
     yield Case("bench-downtime", _downtime, False, 300)
+    yield Case("bench-load", _load, True, 120)

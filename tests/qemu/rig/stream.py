@@ -128,7 +128,11 @@ class Channel:
 
 
 class Decoder:
-    """Decodes one capture; afterwards `blocks` maps each RAM block's name to its content."""
+    """Decodes one capture; afterwards `blocks` maps each RAM block's name to its content.
+
+    For whoever makes another stream of it: `sections` has (type, section id, offset) of each section before the
+    device state, `patches` (block, offset in it, encoded bytes) of each XBZRLE page.
+    """
 
     def __init__(self, main, channels=(), ignore_shared=False):
         """`main` and each of `channels` are bytes-like. `ignore_shared`: the source has x-ignore-shared on but
@@ -136,6 +140,7 @@ class Decoder:
         self._reader, self._ignore_shared = Reader(main), ignore_shared
         self.blocks, self.ignored, self.machine, self.capabilities = {}, {}, "", []
         self.commands, self.section_names, self.rounds = [], {}, 0
+        self.sections, self.patches = [], []
         self.counters = dict.fromkeys(("normal", "zero", "xbzrle", "compressed", "flush", "multifd_normal",
                                        "multifd_zero", "multifd_zlib", "multifd_zstd"), 0)
         self._last_block, self._round_mode, self._footer = None, False, True
@@ -181,6 +186,7 @@ class Decoder:
                 self.section_names[section] = reader.str8()
                 reader.be64()  # Instance and version.
             name = self.section_names[section]
+            self.sections.append((kind, section, start))
             if kind == 4:
                 self.tail_offset = start
                 return
@@ -220,8 +226,8 @@ class Decoder:
             flags, offset = word & (PAGE - 1), word & ~(PAGE - 1)
             if flags & (ZERO | SAVE_PAGE | XBZRLE | COMPRESS):
                 if not flags & CONTINUE:
-                    self._last_block = self.blocks[reader.str8()]
-                block = self._last_block
+                    self._last_block = reader.str8()
+                block = self.blocks[self._last_block]
             kind_of_record = flags & ~CONTINUE
             if kind_of_record == MEM_SIZE:
                 self._block_list(offset)
@@ -236,8 +242,9 @@ class Decoder:
             elif kind_of_record == XBZRLE:
                 if reader.u8() != 1:
                     raise StreamError("XBZRLE flag")
-                page = bytearray(block[offset:offset + PAGE])
-                decode_xbzrle(page, reader.take(reader.be16()))
+                page, patch = bytearray(block[offset:offset + PAGE]), reader.take(reader.be16())
+                self.patches.append((self._last_block, offset, patch))
+                decode_xbzrle(page, patch)
                 block[offset:offset + PAGE] = page
                 self.counters["xbzrle"] += 1
             elif kind_of_record == COMPRESS:
