@@ -84,7 +84,14 @@ StreamError FileLoader::feed(const std::function<bool(uint64_t)>& turn) {
       return cancelled();
     }
     const uint32_t work = destination_.do_work(settings_.now_ns());
-    if (destination_.verdict() == Verdict::refused) return destination_.error();
+    switch (destination_.verdict()) {
+      case Verdict::accepted:
+        return {};  // it takes nothing more: what follows in the file, or on the disk, is not the stream's
+      case Verdict::refused:
+        return destination_.error();
+      case Verdict::pending:
+        break;
+    }
     if (!channel_->ready()) {
       // The destination is slow: its bytes go out in this very loop.
       if (work == 0) std::this_thread::sleep_for(std::chrono::microseconds(100));

@@ -92,8 +92,9 @@ def _runs_on(version, destination_version, machine, transfer, by_qmp=False):
     return run
 
 
-def _from_snapshot(version, capabilities, by_qmp):
-    """`migrx load --handoff`: a snapshot's guest goes on in another QEMU."""
+def _from_snapshot(version, capabilities, by_qmp, behind=0):
+    """`migrx load --handoff`: a snapshot's guest goes on in another QEMU. `behind`: bytes of something else that stand
+    behind the stream, as on a disk that was written before."""
     snapshot = Snapshot(version, "exec:cat > {}" if version == "7.2" else "file:{}", capabilities=capabilities)
 
     def run(folder):
@@ -102,6 +103,8 @@ def _from_snapshot(version, capabilities, by_qmp):
             disk = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-snapshot-", dir="/var/tmp"))
             path = os.path.join(disk, "snapshot")
             source = snapshot.make(folder, path, stack)
+            with open(path, "ab") as file:
+                file.write(os.urandom(behind))
             received = os.path.join(folder, "received.mem")
             destination, address, qmp = _idle_destination(folder, stack, version, "q35",
                                                           [Backend("mem", SIZE, path=received)])
@@ -276,6 +279,7 @@ def cases():
         yield Case("handoff-sigkill-%s" % version,
                    _guest_stays(version, _kill_worker, "", status=None), True, 120)
     yield Case("handoff-load-mapped-ram-10", _from_snapshot("10", {"mapped_ram": True}, True), True, 120)
+    yield Case("handoff-load-more-behind-10", _from_snapshot("10", {}, True, behind=32 * MIB), True, 120)
     yield Case("handoff-load-mapped-ram-multifd-10",
                _from_snapshot("10", {"mapped_ram": True, "multifd": True}, False), False, 120)
     # Without the destination's word the source would go on precopying for ever.
