@@ -275,7 +275,7 @@ MainChannel::Outcome MainChannel::run_item() {
                 make_error(ErrorClass::bad_stream, item_at_, kSectionField,
                            "the stream ends before the END section of RAM%s",
                            ram_started_ ? "; a background-snapshot needs that capability on here" : ""));
-          if (!ram_ended_) end_of_ram();
+          if (!ram_ended_ && !end_of_ram()) return ParseStatus::failed;
           state_ = State::tail_first;
           break;
         case SectionType::subsection:
@@ -383,7 +383,7 @@ MainChannel::Outcome MainChannel::begin_section() {
     if (section.kind != SectionKind::virtio_mem_early) {
       // QEMU, ram_save_complete is not called for a background-snapshot: device state follows the last PART.
       if (settings_.background_snapshot && ram_started_) {
-        end_of_ram();
+        if (!end_of_ram()) return ParseStatus::failed;
         header_passed_ = 0;
         state_ = State::tail_first;
         return std::nullopt;
@@ -500,7 +500,7 @@ MainChannel::Outcome MainChannel::run_ram() {
     }
     default:
       ++ram_sections_;
-      if (type_ == type_byte(SectionType::end)) end_of_ram();
+      if (type_ == type_byte(SectionType::end) && !end_of_ram()) return ParseStatus::failed;
       state_ = State::section_footer;
       return std::nullopt;
   }
@@ -564,10 +564,16 @@ MainChannel::Outcome MainChannel::run_marker() {
 }
 
 // All markers have been met. QEMU 9.1 and 9.2 still send one SYNC per channel: it must not wait for a marker.
-void MainChannel::end_of_ram() noexcept {
+bool MainChannel::end_of_ram() noexcept {
   ram_ended_ = true;
-  barrier_.release_all();
+  if (const uint32_t i = barrier_.release_all(); i < barrier_.channels()) {
+    fail(make_error(
+        ErrorClass::bad_stream, item_at_, kSectionField,
+        "END of RAM while multifd channel %u has pages behind its last SYNC: its stream is corrupt", i));
+    return false;
+  }
   if (type_ != type_byte(SectionType::end)) events_.on_ram_complete();  // no END section: background-snapshot
+  return true;
 }
 
 // ---- Ends of sections

@@ -147,7 +147,8 @@ class MainChannel final : public ChannelParser {
   Outcome met_flush() noexcept;
   Outcome met_eos() noexcept;
   Outcome end_of_section();
-  void end_of_ram() noexcept;
+  // False: a channel has pages yet; the migration has failed.
+  [[nodiscard]] bool end_of_ram() noexcept;
   [[nodiscard]] bool known_type(uint8_t type) const noexcept;
   [[nodiscard]] bool colo_enabled() const noexcept { return colo_ != nullptr && colo_->enabled(); }
 

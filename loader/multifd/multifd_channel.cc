@@ -150,7 +150,7 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
     return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
                            "pages before the first SYNC"));
   // Every page stands before the SYNC that main's last marker waits for; behind it the guest may run.
-  if (session_.barrier->all_released())
+  if (!session_.barrier->begin_pages(static_cast<uint32_t>(id())))
     return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
                            "pages behind the end of RAM"));
   if (block_ == nullptr || block_->idstr() != packet.ramblock) {

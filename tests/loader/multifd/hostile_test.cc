@@ -227,7 +227,7 @@ TEST_F(HostileMultifd, no_page_may_come_behind_the_end_of_ram) {
     else
       b.pages(2, "mem", {0}, content(1));
     make_channel();
-    barrier().release_all();
+    EXPECT_EQ(barrier().release_all(), barrier().channels());
     EXPECT_EQ(channel().parse(b.bytes).status, ParseStatus::failed);
     expect(channel().error(), ErrorClass::bad_stream, "behind the end of RAM", 64 + 2 * 1344);
     EXPECT_TRUE(pages_written().empty());

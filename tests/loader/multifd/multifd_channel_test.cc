@@ -166,7 +166,7 @@ TEST_F(MultifdChannelTest, a_sync_behind_the_end_of_ram_passes) {
   b.sync(0);
   b.sync(1);
   make_channel();
-  barrier().release_all();
+  EXPECT_EQ(barrier().release_all(), barrier().channels());
   EXPECT_EQ(feed(b.bytes), ParseStatus::need_more);
   EXPECT_FALSE(channel().end_of_stream());
 }

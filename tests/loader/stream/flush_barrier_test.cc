@@ -40,9 +40,41 @@ TEST(FlushBarrier, a_release_lets_its_sync_pass_and_no_later_one) {
   EXPECT_FALSE(barrier.released(1));
   EXPECT_EQ(barrier.epochs_released(), 1U);
   EXPECT_FALSE(barrier.all_released());
-  barrier.release_all();
+  EXPECT_EQ(barrier.release_all(), 1U);
   EXPECT_TRUE(barrier.all_released());
   EXPECT_TRUE(barrier.released(1'000'000));
+}
+
+TEST(FlushBarrier, pages_behind_the_last_sync_are_noticed_at_the_end_of_ram) {
+  FlushBarrier barrier(3);
+  EXPECT_TRUE(barrier.begin_pages(1));
+  EXPECT_TRUE(barrier.begin_pages(1));
+  EXPECT_TRUE(barrier.begin_pages(2));
+  barrier.arrive(1, 0);
+  EXPECT_EQ(barrier.release_all(), 2U);
+  EXPECT_FALSE(barrier.begin_pages(1));
+}
+
+// However they meet, one of both sides notices.
+TEST(FlushBarrier, the_end_of_ram_and_a_packet_with_pages_do_not_miss_each_other) {
+  constexpr uint32_t kTimes = 2000;
+  std::vector<std::unique_ptr<FlushBarrier>> barriers;
+  for (uint32_t i = 0; i < kTimes; ++i) barriers.push_back(std::make_unique<FlushBarrier>(1));
+  std::vector<uint8_t> applied(kTimes);
+  std::atomic<uint32_t> turn{0};
+  std::thread channel([&] {
+    for (uint32_t i = 0; i < kTimes; ++i) {
+      while (turn.load() < i) std::this_thread::yield();
+      applied[i] = barriers[i]->begin_pages(0) ? 1 : 0;
+    }
+  });
+  std::vector<uint8_t> clean(kTimes);
+  for (uint32_t i = 0; i < kTimes; ++i) {
+    turn.store(i);
+    clean[i] = barriers[i]->release_all() == 1 ? 1 : 0;
+  }
+  channel.join();
+  for (uint32_t i = 0; i < kTimes; ++i) ASSERT_FALSE(applied[i] == 1 && clean[i] == 1) << i;
 }
 
 TEST(FlushBarrier, without_channels_nobody_is_waited_for) {
