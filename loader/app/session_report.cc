@@ -131,6 +131,10 @@ void report_session(const Session& session, const SessionControl& control, const
     report.warnings.emplace_back(
         "the source did not acknowledge that its guest is safe here: ask it (query-migrate) before the "
         "destination is continued, it may run the guest itself");
+  if (const StreamError* const late = session.late_error(); late != nullptr)
+    report.warnings.push_back(
+        "behind the end of RAM and of the device state, when nothing could go wrong any more: " +
+        late->message());
   const bool colo = session.colo() != nullptr && session.colo()->enabled();  // takes the return path's place
   if (!report.return_path && !colo && report.timeline.precopy_s >= 0)
     report.warnings.emplace_back(

@@ -63,7 +63,7 @@ void Session::remove_connection(const Channel& channel) {
 }
 
 SessionState Session::state() const noexcept {
-  if (failed_.load(std::memory_order_acquire) == 2) return SessionState::failed;  // pairs with fail()
+  if (error_.is_set()) return SessionState::failed;
   if (done_.load(std::memory_order_acquire)) return SessionState::done;
   if (settings_.colo != nullptr && settings_.colo->stage() > ColoSecondary::Stage::migrating)
     return SessionState::colo;
@@ -72,13 +72,6 @@ SessionState Session::state() const noexcept {
   if (moments_.blocks_known.load(std::memory_order_acquire) != 0) return SessionState::precopy;
   if (moments_.first_channel.load(std::memory_order_relaxed) != 0) return SessionState::setup;
   return SessionState::listening;
-}
-
-void Session::fail(const StreamError& error) noexcept {
-  uint32_t expected = 0;
-  if (!failed_.compare_exchange_strong(expected, 1, std::memory_order_relaxed)) return;
-  error_ = error;
-  failed_.store(2, std::memory_order_release);  // pairs with state(), over()
 }
 
 ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,

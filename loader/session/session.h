@@ -26,6 +26,7 @@
 #include "loader/ram/ram_block.h"
 #include "loader/session/block_table.h"
 #include "loader/session/channel.h"
+#include "loader/session/first_error.h"
 #include "loader/stream/flush_barrier.h"
 
 namespace migrx {
@@ -78,8 +79,19 @@ class Session final : public ChannelDirectory, private MainEvents {
   void remove_connection(const Channel& channel);
   [[nodiscard]] SessionState state() const noexcept;
   // The first error; valid when state() is failed.
-  [[nodiscard]] const StreamError& error() const noexcept { return error_; }
-  void fail(const StreamError& error) noexcept;  // any thread; only the first counts
+  [[nodiscard]] const StreamError& error() const noexcept { return error_.get(); }
+  // Any thread; only the first counts, and none behind settle().
+  void fail(const StreamError& error) noexcept { error_.set(error); }
+  // All of the guest is here, and the source is about to be told: what its channels bring from here on, a
+  // damaged trailer, say, must not leave it without a guest at either side. False: failed before. May be
+  // repeated.
+  [[nodiscard]] bool settle() noexcept { return error_.shut(); }
+  // Behind settle(): the source went away before it could be told, so the guest is its own.
+  void overturn(const StreamError& error) noexcept { error_.overturn(error); }
+  // The first error of a channel behind settle(), for a warning; null: none.
+  [[nodiscard]] const StreamError* late_error() const noexcept {
+    return late_error_.is_set() ? &late_error_.get() : nullptr;
+  }
   void finish() noexcept { done_.store(true, std::memory_order_release); }
   // Failover: channels let go of their connections, although the session is not over.
   void leave_source() noexcept { left_source_.store(true, std::memory_order_release); }
@@ -116,10 +128,12 @@ class Session final : public ChannelDirectory, private MainEvents {
   ChannelParser* identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
                           uint32_t worker) noexcept override;
   void channel_failed(const StreamError& error) noexcept override {
-    if (settings_.colo == nullptr || !settings_.colo->lose_source(error)) fail(error);
+    if (settings_.colo != nullptr && settings_.colo->lose_source(error)) return;
+    fail(error);
+    if (error_.is_shut()) late_error_.set(error);
   }
   [[nodiscard]] bool over() const noexcept override {
-    return failed_.load(std::memory_order_acquire) != 0 || done_.load(std::memory_order_acquire) ||
+    return error_.is_coming() || done_.load(std::memory_order_acquire) ||
            left_source_.load(std::memory_order_acquire);
   }
 
@@ -165,8 +179,8 @@ class Session final : public ChannelDirectory, private MainEvents {
   SessionMoments moments_;
   std::string source_machine_;
 
-  std::atomic<uint32_t> failed_{0};  // 0: no; 1: error_ is being written; 2: error_ is there
-  StreamError error_;
+  FirstError error_;
+  FirstError late_error_;
   std::atomic<bool> done_{false};
   std::atomic<bool> left_source_{false};
 };

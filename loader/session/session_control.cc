@@ -39,7 +39,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       const bool told = main == nullptr || session_.main_connection()->all_acknowledged();
       if (return_path_open_ && !told && (end == StreamEnd::fin || end == StreamEnd::reset)) {
         // It ended before SHUT 0 reached its TCP: it was cancelled, or it is dead.
-        session_.fail(session_.main_channel().closed_unread());
+        session_.overturn(session_.main_channel().closed_unread());
         destination_.abandon();
         deadline_ns_ = now_ns + limits_.abort_ns;
         phase_ = Phase::resetting;
@@ -354,7 +354,7 @@ void SessionControl::judge(uint64_t now_ns) {
       session_.fail(destination_.error());
       break;
     case Verdict::accepted:
-      if (session_.state() == SessionState::failed) break;
+      if (!session_.settle()) break;
       if (return_path_open_ && !send(make_shut(0))) return;  // command ring full: next turn
       phase_ = Phase::telling;
       deadline_ns_ = now_ns + limits_.farewell_ns;

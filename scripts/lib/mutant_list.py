@@ -196,6 +196,8 @@ MUTANTS = (
     Mutant("a second main channel takes the first one's place", SESSION,
            "if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {",
            "if (!main_claimed_.exchange(true, std::memory_order_relaxed) || main_ != nullptr) {", STREAM_TESTS),
+    Mutant("what comes behind SHUT 0 changes the outcome", CONTROL,
+           "if (!session_.settle()) break;", "if (session_.state() == SessionState::failed) break;", STREAM_TESTS),
     Mutant("a broken channel is not noticed", CONTROL,
            "if (!begun || awaited || (broken", "if ((broken && i > 99", STREAM_TESTS),
     Mutant("channels are looked up at the barrier as they connected", CONTROL,

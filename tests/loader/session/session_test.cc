@@ -117,6 +117,29 @@ class SessionFarewell : public SessionTest {
     EXPECT_TRUE(control_->over());
     EXPECT_EQ(main.sent, kShut0);
   }
+  // A source with one multifd channel has sent all but the last `bytes` of main.
+  void give_all_but(std::size_t bytes) {
+    start(1);
+    main_ = &connect();
+    stream_.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}}).ram_close();
+    stream_.ram_end().ram_close().device_tail();
+    main().give(Bytes{stream_.bytes()}.first(stream_.size() - bytes), 1448);
+    channel_ = &connect();
+    MultifdStreamBuilder m;
+    m.init(0);
+    m.sync(0);
+    m.sync(1);
+    channel().give(m.bytes, 1448);
+    run();
+  }
+  [[nodiscard]] Wire& main() const { return *main_; }
+  [[nodiscard]] Wire& channel() const { return *channel_; }
+
+  MainStreamBuilder stream_;
+
+ private:
+  Wire* main_ = nullptr;
+  Wire* channel_ = nullptr;
 };
 
 // Found by soak, seed 2103: cancelled with the last byte of device state on its way, the source went on with
@@ -137,6 +160,34 @@ TEST_F(SessionFarewell, whether_shut_0_reached_a_source_that_fell_silent_nobody_
   source_ends_unread(StreamEnd::timed_out);
   EXPECT_EQ(session_->state(), SessionState::done);
   EXPECT_TRUE(control_->source_unsure());
+}
+
+// Found by the simulation, seed 156073: QEMU 7.2 ends with a multifd packet that means nothing, and it was
+// damaged. The source had been told that all is well, so it would not run its guest again.
+TEST_F(SessionFarewell, nothing_a_channel_brings_behind_shut_0_changes_the_outcome) {
+  give_all_but(0);
+  EXPECT_EQ(main().sent, kShut0);
+  channel().give(std::vector<std::byte>(1344, std::byte{0x92}), 1344);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::device_state);
+  main().end(StreamEnd::fin);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::done);
+  ASSERT_NE(session_->late_error(), nullptr);
+  EXPECT_NE(session_->late_error()->message().find("multifd 0: byte 2752"), std::string::npos)
+      << session_->late_error()->message();
+}
+
+TEST_F(SessionFarewell, what_it_brings_before_does) {
+  give_all_but(1);
+  EXPECT_EQ(session_->state(), SessionState::device_state);
+  channel().give(std::vector<std::byte>(1344, std::byte{0x92}), 1344);
+  run();
+  main().give(Bytes{stream_.bytes()}.last(1), 1);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(main().sent, kShut1);
+  EXPECT_EQ(session_->late_error(), nullptr);
 }
 
 // Found by the simulation, seed 1003: SHUT 0 would make the source drop its guest although state is missing.
