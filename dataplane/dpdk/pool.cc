@@ -45,6 +45,16 @@ uint32_t pool_buffers_min(const PoolNeeds& needs) noexcept {
          needs.connections_max * needs.buffers_per_connection;
 }
 
+uint32_t room_behind(const void* buffer, const std::byte* end) noexcept {
+  const auto* const mbuf = static_cast<const rte_mbuf*>(buffer);
+  // Bytes of a clone or of memory attached from outside, and those of a buffer with another owner, are not
+  // ours.
+  if (!RTE_MBUF_DIRECT(mbuf) || rte_mbuf_refcnt_read(mbuf) != 1) return 0;
+  const auto* const begin = static_cast<const std::byte*>(mbuf->buf_addr);
+  if (end < begin || end > begin + mbuf->buf_len) return 0;
+  return static_cast<uint32_t>(begin + mbuf->buf_len - end);
+}
+
 uint64_t BufferPool::memory_bytes(uint32_t buffers, uint32_t buffer_bytes) noexcept {
   // mbuf, its headroom and the pool's object header, rounded to lines; the ring of free buffers takes 8 bytes
   // each.

@@ -1,6 +1,7 @@
 // Packet buffers: DPDK mempools of mbufs, and how many of which size are needed.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -32,6 +33,9 @@ struct PoolNeeds {
 };
 // Fewer could let a channel that waits at a barrier starve the one it waits for.
 [[nodiscard]] uint32_t pool_buffers_min(const PoolNeeds& needs) noexcept;
+
+// TcpConfig::room_behind of mbufs. Hot when segments are small and buffers short; any thread.
+[[nodiscard]] uint32_t room_behind(const void* buffer, const std::byte* end) noexcept;
 
 // A pool of mbufs on one node. Buffers may be freed by any registered thread; allocation is meant for one.
 // Must outlive the ports whose queues use it.

@@ -29,6 +29,10 @@ struct TcpConfig {
   uint32_t buffer_quota = 0;
   // Room of one packet buffer. Segments larger than that come as a chain, and the window counts them so.
   uint32_t buffer_bytes = 2048;
+  // Bytes that may be written into packet buffer `buffer` from `end` on, which lies inside it or at its end;
+  // 0 when somebody else may see that buffer. Null: never. Small segments are put together there when buffers
+  // run short.
+  uint32_t (*room_behind)(const void* buffer, const std::byte* end) noexcept = nullptr;
 
   bool timestamps = true;      // RFC 7323
   bool window_scaling = true;  // RFC 7323
@@ -67,11 +71,23 @@ struct TcpConfig {
 [[nodiscard]] constexpr uint32_t buffers_per_segment(const TcpConfig& config, uint32_t payload) noexcept {
   return (payload + kHeaderBytesMax + config.buffer_bytes - 1) / config.buffer_bytes;
 }
-// Bytes that surely fit into `buffers` buffers if they come in segments of `segment_bytes`.
+// Of a connection's `quota` buffers, those that the window does not count: the last segment of a write is
+// seldom a full one, and it takes a buffer all the same. One in sixteen, since bulk senders write 32 KiB and
+// more at a time; where more are needed, small segments are put together.
+[[nodiscard]] constexpr uint32_t buffers_spare(uint32_t quota) noexcept {
+  return std::max(quota / 16, 1U);
+}
+// Bytes that surely fit into a quota of `buffers` buffers if they come in segments of `segment_bytes`.
 [[nodiscard]] constexpr uint32_t window_for(const TcpConfig& config, uint32_t buffers,
                                             uint32_t segment_bytes) noexcept {
-  const uint64_t bytes = uint64_t{buffers / buffers_per_segment(config, segment_bytes)} * segment_bytes;
+  const uint32_t counted = buffers - std::min(buffers, buffers_spare(buffers));
+  const uint64_t bytes = uint64_t{counted / buffers_per_segment(config, segment_bytes)} * segment_bytes;
   return static_cast<uint32_t>(std::min<uint64_t>(bytes, config.window_bytes));
+}
+// The least quota whose window is `window_bytes`, or a segment more.
+[[nodiscard]] constexpr uint64_t quota_for_window(const TcpConfig& config, uint64_t window_bytes) noexcept {
+  const uint64_t counted = (window_bytes / config.mss + 1) * buffers_per_segment(config, config.mss);
+  return counted + std::max<uint64_t>((counted + 14) / 15, 1);
 }
 // The largest window for a path with that round trip in ns; 0: unknown.
 [[nodiscard]] constexpr uint32_t window_for_path(const TcpConfig& config, uint64_t rtt_ns) noexcept {
@@ -81,7 +97,7 @@ struct TcpConfig {
       std::min<uint64_t>(std::max<uint64_t>(bytes, config.window_least_bytes), config.window_bytes));
 }
 // The smallest quota with which a connection makes progress at any time: two full segments, so that a sender
-// in delayed-ACK lockstep is not throttled to one segment per 40 ms, and one buffer for a torn one.
+// in delayed-ACK lockstep is not throttled to one segment per 40 ms, and a spare buffer.
 [[nodiscard]] constexpr uint32_t buffer_quota_min(const TcpConfig& config) noexcept {
   return 2 * buffers_per_segment(config, config.mss) + 1;
 }

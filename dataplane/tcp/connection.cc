@@ -99,7 +99,10 @@ bool TcpConnection::predicted(const TcpInOrder& segment, bool timestamps, std::s
          segment.payload_length <= bytes_between(rcv_nxt_, rcv_adv_) &&
          segment.payload_length <= segment_bytes_ && timestamps == timestamps_ &&
          (!timestamps_ || static_cast<int32_t>(segment.ts_val - ts_recent_) >= 0) &&
-         handoff_.held() + slices <= quota_;
+         handoff_.held() + slices <= quota_ &&
+         // A full segment in one buffer takes no more than the window has counted for it.
+         ((segment.payload_length == segment_bytes_ && slices == 1) ||
+          promise_kept(rcv_nxt_ + segment.payload_length, static_cast<uint32_t>(slices)));
 }
 
 // All of a predicted segment but its bytes and the link it came by.
@@ -476,12 +479,13 @@ TcpCounter TcpConnection::take_text(const TcpSegment& segment, std::span<Slice> 
 TcpCounter TcpConnection::take_slice(SeqNum seq, Slice& slice) noexcept {
   const bool in_order = seq == rcv_nxt_;
   if (in_order) {
+    const bool joins_tail = reassembly_.empty() && slice.length <= tail_.room();
     // In-order data goes first, or a full quota of out-of-order data would block its own hole for ever.
-    while (free_buffers() == 0 && reassembly_.evict_last()) counters_.add(TcpCounter::out_of_order_evicted);
-    if (free_buffers() == 0) return TcpCounter::over_quota;
+    while (!joins_tail && free_buffers() == 0 && reassembly_.evict_last())
+      counters_.add(TcpCounter::out_of_order_evicted);
+    if (!joins_tail && free_buffers() == 0) return TcpCounter::over_quota;
     if (reassembly_.empty()) {
       deliver(slice);
-      slice.buffer = nullptr;
       return TcpCounter::in_order;
     }
   } else if (free_buffers() <= segment_buffers_) {
@@ -501,15 +505,40 @@ TcpCounter TcpConnection::take_slice(SeqNum seq, Slice& slice) noexcept {
   }
   if (!in_order) return TcpCounter::out_of_order;
   Slice next;
-  while (reassembly_.pop_at(rcv_nxt_, next)) deliver(next);
+  while (reassembly_.pop_at(rcv_nxt_, next)) {
+    deliver(next);
+    if (next.buffer != nullptr) reassembly_.discard(next.buffer);
+  }
   return TcpCounter::in_order;
 }
 
-void TcpConnection::deliver(const Slice& slice) noexcept {
-  handoff_.push(slice);
+bool TcpConnection::promise_kept(SeqNum next, uint32_t buffers) const noexcept {
+  return uint64_t{bytes_between(next, rcv_adv_)} * segment_buffers_ <=
+         uint64_t{quota_ - handoff_.held() - buffers} * segment_bytes_;
+}
+
+void TcpConnection::deliver(Slice& slice) noexcept {
   rcv_nxt_ += slice.length;
   burst_bytes_ += slice.length;
   unpublished_ = true;
+  Slice rest = slice;
+  if (!tail_.empty()) {
+    const uint32_t copied = tail_.append({rest.data, rest.length});
+    if (copied > 0) counters_.add(TcpCounter::put_together);
+    rest.data += copied;
+    rest.length -= copied;
+    if (rest.length == 0) return;  // the buffer has served
+    push_tail();
+  }
+  slice.buffer = nullptr;
+  // Were it opened: its bytes would stand where the segment's stood, so that a buffer's worth fits again.
+  const bool pushed = config_.room_behind == nullptr || promise_kept(rcv_nxt_, 1);
+  const uint32_t room = pushed ? 0 : config_.room_behind(rest.buffer, slice.data + rest.length);
+  if (room == 0) {
+    handoff_.push(rest);
+  } else {
+    tail_.open(rest, slice.data, room);
+  }
 }
 
 // False: a FIN that cannot be believed or is beyond the window; it is as if it had not been there.
@@ -527,6 +556,7 @@ void TcpConnection::take_fin(uint64_t now_ns) noexcept {
   rcv_nxt_ += 1;
   rcv_adv_ = later(rcv_adv_, rcv_nxt_);
   stream_ended_ = true;
+  if (!tail_.empty()) push_tail();
   handoff_.push_end(StreamEnd::fin);
   unpublished_ = true;
   ack_now();
@@ -593,7 +623,8 @@ void TcpConnection::note_segment_size(uint32_t bytes) noexcept {
 }
 
 void TcpConnection::refresh_plain() noexcept {
-  plain_ = state_ == TcpState::established && reassembly_.empty() && !fin_seen_ && !handoff_.detached();
+  plain_ = state_ == TcpState::established && reassembly_.empty() && tail_.empty() && !fin_seen_ &&
+           !handoff_.detached();
 }
 
 void TcpConnection::become_closed(StreamEnd end) noexcept {
@@ -604,6 +635,7 @@ void TcpConnection::become_closed(StreamEnd end) noexcept {
   reassembly_.clear();
   if (!stream_ended_) {
     stream_ended_ = true;
+    if (!tail_.empty()) push_tail();
     handoff_.push_end(end);
     unpublished_ = true;
   }

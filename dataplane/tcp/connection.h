@@ -30,6 +30,7 @@
 #include "dataplane/tcp/counters.h"
 #include "dataplane/tcp/reassembly.h"
 #include "dataplane/tcp/send_queue.h"
+#include "dataplane/tcp/tail_buffer.h"
 #include "dataplane/wire/header_match.h"
 #include "dataplane/wire/segment.h"
 
@@ -48,15 +49,19 @@ enum class TcpState : uint8_t {
 [[nodiscard]] std::string_view tcp_state_name(TcpState state) noexcept;
 
 // Invariants:
-//   handoff.held() + reassembly nodes <= quota <= slots: what is kept out of order has a slot waiting for it.
-//   The right edge of the window (rcv_adv_) never moves back; on the wire it is rounded down to the window
-//   scale, so what the peer sees may retract by less than one scale unit, which RFC 7323 section 2.4 allows
-//   for. A byte below rcv_nxt_ has been pushed into the Handoff; it is acknowledged only after that.
+//   handoff.held() + reassembly nodes + the tail buffer, if any, <= quota <= slots: whatever is kept has a
+//   slot waiting for it. The right edge of the window (rcv_adv_) never moves back; on the wire it is rounded
+//   down to the window scale, so what the peer sees may retract by less than one scale unit, which RFC 7323
+//   section 2.4 allows for. A byte below rcv_nxt_ has been pushed into the Handoff, or is in the tail buffer;
+//   it is acknowledged only after that. Everything up to rcv_adv_ fits: (rcv_adv_ - rcv_nxt_) <= free buffers
+//   * what a full segment brings into each + the tail's room, unless the port's buffers may not be written.
 //
-// Tiny segments: each occupies a whole buffer and slot. They are not copied together, because a buffer may be
-// shared with the port's hardware ring only for reading, and because the loader drains a slot faster than a
-// copy takes; what exceeds the quota is dropped unacknowledged and counted (over_quota), and the window
-// closes as slots go.
+// Small segments occupy a whole buffer and slot each, and the window promises bytes. While there are spare
+// buffers they are pushed as they are, without a copy. When pushing one would leave less than was promised,
+// it becomes the tail buffer, and the next ones are copied behind it; it is pushed when it is full, when the
+// loader has released enough, or when the loader has nothing else. What was promised and not kept would cost
+// the sender a retransmission time-out, or several, and a channel parked at a barrier has promised all it
+// has.
 //
 // Owned and called by one poll core. Nothing allocates after construction.
 class TcpConnection {
@@ -114,7 +119,7 @@ class TcpConnection {
   [[nodiscard]] SeqNum right_edge() const noexcept { return rcv_adv_; }
   [[nodiscard]] uint32_t quota() const noexcept { return quota_; }
   [[nodiscard]] uint32_t free_buffers() const noexcept {
-    const uint32_t used = handoff_.held() + reassembly_.node_count();
+    const uint32_t used = held() + reassembly_.node_count();
     return used < quota_ ? quota_ - used : 0;
   }
   [[nodiscard]] uint32_t bytes_unacknowledged() const noexcept { return bytes_between(snd_una_, snd_max_); }
@@ -142,7 +147,14 @@ class TcpConnection {
   TcpCounter take_text(const TcpSegment& segment, std::span<Slice> payload, uint64_t now_ns) noexcept;
   TcpCounter take_slice(SeqNum seq, Slice& slice) noexcept;
   [[nodiscard]] bool note_fin(const TcpSegment& segment) noexcept;
-  void deliver(const Slice& slice) noexcept;
+  // In-order bytes to the loader, or into the tail buffer. A buffer that is kept: slice.buffer = nullptr.
+  // Precondition: a free buffer, or room for all of it in the tail.
+  void deliver(Slice& slice) noexcept;
+  // With `buffers` fewer, what the window promises beyond `next` still fits.
+  [[nodiscard, gnu::noinline]] bool promise_kept(SeqNum next, uint32_t buffers) const noexcept;
+  void push_tail() noexcept { handoff_.push(tail_.take()); }
+  // Buffers of bytes in order.
+  [[nodiscard]] uint32_t held() const noexcept { return handoff_.held() + (tail_.empty() ? 0U : 1U); }
   void take_fin(uint64_t now_ns) noexcept;
 
   void ack_now() noexcept { ack_need_ = AckNeed::burst_end; }
@@ -183,7 +195,7 @@ class TcpConnection {
   alignas(kCacheLineBytes) TcpState state_ = TcpState::closed;
   AckNeed ack_need_ = AckNeed::none;
   bool timestamps_ = false;
-  // ESTABLISHED, nothing out of order, no FIN seen, a reader present: header prediction may apply.
+  // ESTABLISHED, nothing out of order, no tail, no FIN seen, a reader present: header prediction may apply.
   bool plain_ = false;
   bool unpublished_ = false;
   uint8_t send_shift_ = 0;
@@ -252,6 +264,9 @@ class TcpConnection {
   RttEstimator rtt_;
   SendQueue send_queue_;
   ConnectionCommand command_;  // taken from the ring, waiting for room in the queue
+
+  // Receiving small segments. Not empty: unpublished_ is true and plain_ is not.
+  TailBuffer tail_;
 };
 
 }  // namespace migrx

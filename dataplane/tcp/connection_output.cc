@@ -8,6 +8,15 @@ namespace migrx {
 void TcpConnection::publish() noexcept {
   if (!unpublished_) return;
   unpublished_ = false;
+  if (!plain_ && !tail_.empty()) [[unlikely]] {
+    // A loader that has nothing else gets it whatever was promised: it may be what everybody waits for.
+    if (handoff_.held() == 0 || promise_kept(rcv_nxt_, 1)) {
+      push_tail();
+      refresh_plain();
+    } else {
+      unpublished_ = true;  // looked at again with each visit
+    }
+  }
   handoff_.publish();
   handoff_.bytes_received.add(burst_bytes_);
   handoff_.segments.add(burst_predicted_);
@@ -43,8 +52,8 @@ uint64_t TcpConnection::next_deadline_ns() const noexcept {
 // Bytes that surely fit: free places times what a full segment brings per place. Places taken by out-of-order
 // data count as free, for their bytes lie inside the window.
 SeqNum TcpConnection::right_edge_wanted() const noexcept {
-  const uint32_t held = handoff_.held();
-  uint32_t segments = held < quota_ ? quota_ - held : 0;
+  const uint32_t taken = held() + buffers_spare(quota_);
+  uint32_t segments = taken < quota_ ? quota_ - taken : 0;
   if (segment_buffers_ > 1) segments /= segment_buffers_;
   const uint64_t bytes = uint64_t{segments} * segment_bytes_;
   return rcv_nxt_ + static_cast<uint32_t>(std::min<uint64_t>(bytes, window_max_));

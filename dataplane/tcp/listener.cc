@@ -31,6 +31,12 @@ constexpr uint32_t kCookieTsBits = 5;
 constexpr uint32_t kCookieTsMask = (1U << kCookieTsBits) - 1;
 constexpr uint32_t kCookieNoScale = 15;
 
+// What a connection will ever announce. The scale is no coarser than that needs: rounded down by its unit, a
+// window of two segments, the least there is, would hold but one.
+uint32_t largest_window(const TcpConfig& tcp) noexcept {
+  return tcp.buffer_quota == 0 ? tcp.window_bytes : window_for(tcp, tcp.buffer_quota, tcp.mss);
+}
+
 uint16_t sane_mss(const TcpSegment& syn) noexcept {
   // RFC 9293 section 3.7.1: 536 when the option is missing. Smaller than 64 would only serve to make us work.
   return syn.has_option(tcp_option::mss) ? std::max(syn.mss, uint16_t{64}) : uint16_t{536};
@@ -79,9 +85,8 @@ TcpListener::TcpListener(const ListenerConfig& listener, const TcpConfig& tcp, T
       counters_(counters),
       sets_(std::max(listener.syn_table_entries / kWays, 1U)),
       // The window field of a SYN is never scaled (RFC 7323 section 2.2).
-      initial_window_bytes_(std::min(
-          tcp.buffer_quota == 0 ? tcp.window_bytes : window_for(tcp, tcp.buffer_quota, tcp.mss), 65535U)),
-      receive_shift_(window_scale_for(tcp.window_bytes)),
+      initial_window_bytes_(std::min(largest_window(tcp), 65535U)),
+      receive_shift_(window_scale_for(largest_window(tcp))),
       entries_(std::make_unique<Entry[]>(std::size_t{sets_} * kWays)) {}
 
 TcpListener::~TcpListener() = default;

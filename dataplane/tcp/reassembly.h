@@ -57,6 +57,9 @@ class Reassembly {
   // Gives up everything.
   void clear() noexcept;
 
+  // A buffer that pop_at() gave and that is of no use any more joins them.
+  void discard(void* buffer) noexcept { discarded_[discarded_count_++] = buffer; }
+
   // Buffers that have no node any more and wait to be freed by the poll core.
   uint32_t take_discarded(std::span<void*> out) noexcept;
   [[nodiscard]] uint32_t discarded() const noexcept { return discarded_count_; }

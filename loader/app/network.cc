@@ -90,6 +90,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   TcpConfig tcp;
   tcp.mss = mss_for_mtu(options.mtu);
   tcp.buffer_bytes = buffer_bytes;
+  tcp.room_behind = room_behind;
   tcp.time_wait_ns = kTimeWaitNs;
   PoolNeeds needs;
   needs.mtu = options.mtu;
@@ -103,9 +104,8 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   if (options.window_bytes == 0) {
     tcp.path_bytes_per_s = kPathBytesPerSecond;
   } else {
-    const uint64_t segments = options.window_bytes / tcp.mss + 1;
     slots = static_cast<uint32_t>(
-        std::clamp<uint64_t>(segments * buffers_per_segment(tcp, tcp.mss), buffer_quota_min(tcp), 1U << 16));
+        std::clamp<uint64_t>(quota_for_window(tcp, options.window_bytes), buffer_quota_min(tcp), 1U << 16));
     tcp.window_bytes = static_cast<uint32_t>(std::min<uint64_t>(options.window_bytes, 1U << 30));
   }
   if (options.pool_mbufs > 0) {

@@ -40,6 +40,11 @@ class MemoryPool {
     buffer->length = 0;
     return buffer;
   }
+  // TcpConfig::room_behind.
+  static uint32_t room_behind(const void* buffer, const std::byte* end) noexcept {
+    const auto& room = static_cast<const Buffer*>(buffer)->room;
+    return static_cast<uint32_t>(room.data() + room.size() - end);
+  }
   // Whole chain. Throws on a buffer that is free already.
   static void release(Buffer* buffer) {
     while (buffer != nullptr) {

@@ -49,6 +49,7 @@ class Rig {
       config.handoff_slots = options.handoff_slots;
       config.tcp.mss = options.mss;
       config.tcp.buffer_bytes = options.buffer_bytes;
+      config.tcp.room_behind = MemoryPool::room_behind;
       config.listener.port = kPort;
       config.mesh = mesh.get();
       config.announce = options.announce;

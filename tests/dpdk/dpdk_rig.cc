@@ -143,14 +143,23 @@ Pattern::Pattern(uint32_t flow) : bytes_(kPeriod + 65535) {
 // Compares what arrives with the pattern of its flow.
 class Receiver::Loader final : public Agent {
  public:
-  Loader(std::vector<std::unique_ptr<PollCore>>& cores, uint32_t flows) : cores_(cores) {
-    for (uint32_t flow = 0; flow < flows; ++flow) patterns_.emplace_back(flow);
+  Loader(std::vector<std::unique_ptr<PollCore>>& cores, const ReceiverOptions& options)
+      : cores_(cores),
+        pause_ns_(static_cast<uint64_t>(std::chrono::nanoseconds(options.pause).count())),
+        pause_each_(options.pause_each) {
+    for (uint32_t flow = 0; flow < options.flows_max; ++flow) patterns_.emplace_back(flow);
     channels_.reserve(64);
   }
-  uint32_t do_work(uint64_t) noexcept override {
+  uint32_t do_work(uint64_t now_ns) noexcept override {
     uint32_t work = 0;
     for (auto& core : cores_)
       while (Handoff* const handoff = core->take_accepted()) channels_.push_back({handoff});
+    if (now_ns < paused_until_ns_) return work;
+    if (pause_ns_ > 0 && bytes >= pause_at_) {
+      pause_at_ = bytes + pause_each_;
+      paused_until_ns_ = now_ns + pause_ns_;
+      return work;
+    }
     for (Channel& channel : channels_) work += serve(channel);
     return work;
   }
@@ -200,6 +209,10 @@ class Receiver::Loader final : public Agent {
     bytes.fetch_add(piece.size(), std::memory_order_relaxed);
   }
   std::vector<std::unique_ptr<PollCore>>& cores_;
+  const uint64_t pause_ns_;
+  const uint64_t pause_each_;
+  uint64_t pause_at_ = 0;  // bytes
+  uint64_t paused_until_ns_ = 0;
   std::vector<Pattern> patterns_;
   std::vector<Channel> channels_;
 };
@@ -240,12 +253,13 @@ Receiver::Receiver(const ReceiverOptions& options) : options_(options) {
     config.handoff_slots = options.handoff_slots;
     config.tcp.mss = mss_for_mtu(options.mtu);
     config.tcp.buffer_bytes = buffer_bytes;
+    config.tcp.room_behind = room_behind;
     config.listener.port = kPort;
     config.mesh = mesh_.get();
     cores_.push_back(std::make_unique<PollCore>(config));
     agents.push_back(cores_[i].get());
   }
-  loader_ = std::make_unique<Loader>(cores_, options.flows_max);
+  loader_ = std::make_unique<Loader>(cores_, options);
   agents.push_back(loader_.get());
   port_->start();
   thread_ = std::make_unique<AgentThread>(
@@ -314,10 +328,14 @@ std::vector<SenderInfo> Receiver::receive(uint32_t flows, uint64_t bytes, const 
       if (error != 0) problems[flow] = std::string("connect: ") + std::strerror(error);
       std::byte number[8];
       store_be64(number, flow);
+      const int at_once = sender.writes.empty() ? 0 : 1;
+      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &at_once, sizeof at_once);
       uint64_t sent = 0;
+      std::size_t write = 0;
       while (problems[flow].empty() && sent < bytes) {
         const std::byte* const from = sent < 8 ? number + sent : pattern.at(sent);
-        const std::size_t count = sent < 8 ? 8 - sent : std::min<uint64_t>(bytes - sent, 65535);
+        std::size_t count = sent < 8 ? 8 - sent : std::min<uint64_t>(bytes - sent, 65535);
+        if (!sender.writes.empty()) count = std::min(count, sender.writes[write++ % sender.writes.size()]);
         const ssize_t done = send(fd, from, count, MSG_NOSIGNAL);
         if (done < 0) problems[flow] = std::string("send: ") + std::strerror(errno);
         if (done > 0) sent += static_cast<uint64_t>(done);

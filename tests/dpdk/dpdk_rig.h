@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -50,12 +51,17 @@ struct ReceiverOptions {
   uint32_t handoff_slots = 1023;
   uint32_t buffer_bytes = 0;  // 0: what buffer_bytes_for() says
   IdleStrategy idle = IdleStrategy::yield;
+  // The loader stands still for `pause` behind each `pause_each` bytes, as a channel at a barrier does.
+  std::chrono::milliseconds pause{0};
+  uint64_t pause_each = 1U << 20;
 };
 
 // Where the sockets of a transfer are made, and what they are told.
 struct SenderOptions {
   int netns = -1;          // descriptor of a network namespace; -1: this process's
   std::string congestion;  // TCP_CONGESTION; empty: the namespace's
+  // Sizes of its writes, over and over, each sent at once (TCP_NODELAY); empty: as large as can be.
+  std::vector<std::size_t> writes;
 };
 // What the kernel says of a sending socket at its end (TCP_INFO).
 struct SenderInfo {

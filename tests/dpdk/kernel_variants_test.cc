@@ -48,15 +48,17 @@ class KernelSender : public ::testing::Test {
     EXPECT_EQ(receiver_->core(0).tcp_counters().read(TcpCounter::overlap_differs), 0U);
     EXPECT_LE(receiver_->buffers_missing(), receiver_->port().rx_descriptors() + 1);
   }
-  void listen(uint32_t handoff_slots = 1023, uint32_t flows_max = 2) {
+  void listen(uint32_t handoff_slots = 1023, uint32_t flows_max = 2, std::chrono::milliseconds pause = {}) {
     receiver_ = std::make_unique<Receiver>(ReceiverOptions{.devargs = "net_tap8,iface=mtap8",
                                                            .network = kNetwork,
                                                            .flows_max = flows_max,
-                                                           .handoff_slots = handoff_slots});
+                                                           .handoff_slots = handoff_slots,
+                                                           .pause = pause});
     ASSERT_EQ(testing::bring_up("mtap8", kNetwork), "");
   }
-  SenderInfo send(uint64_t bytes, const std::string& congestion = "") {
-    return receiver_->receive(1, bytes, {host_->netns(), congestion}).front();
+  SenderInfo send(uint64_t bytes, const std::string& congestion = "",
+                  const std::vector<std::size_t>& writes = {}) {
+    return receiver_->receive(1, bytes, {host_->netns(), congestion, writes}).front();
   }
   // Every packet with data has a chance of being lost. False: the kernel cannot.
   bool lose(const std::string& probability) {
@@ -171,6 +173,20 @@ TEST_F(KernelSender, sees_the_smallest_window_that_migrx_gives) {
   const SenderInfo info = send(2 * kMib);
   EXPECT_GT(count(TcpCounter::zero_windows_sent) + count(TcpCounter::window_updates_sent), 10U);
   EXPECT_LT(info.sent_again, 100U);  // the edge never moves back: at most a probe of the closed window
+}
+
+// A channel that waits at a barrier has promised all it has; what comes then in segments that are not full
+// must not be refused, or the sender waits for its timer although the barrier has long been passed.
+TEST_F(KernelSender, is_refused_nothing_while_the_reader_stands_still) {
+  listen(511, 8, std::chrono::milliseconds(50));
+  const std::pair<const char*, std::vector<std::size_t>> senders[] = {
+      {"bulk", {65535}}, {"packets", {1100, 65535, 65535}}, {"pages", {8, 4096}}, {"tiny", {100}}};
+  for (const auto& [name, writes] : senders) {
+    SCOPED_TRACE(name);
+    static_cast<void>(send(writes.size() == 1 && writes[0] < 1000 ? kMib : 4 * kMib, "", writes));
+    EXPECT_EQ(count(TcpCounter::over_quota), 0U);
+  }
+  EXPECT_GT(count(TcpCounter::put_together), 0U);
 }
 
 TEST_F(KernelSender, with_the_smallest_buffers_of_its_own_is_not_held_up_by_delayed_acks) {

@@ -1,10 +1,11 @@
 // A connection under arbitrary segments, reads, commands and time. Input: a byte of configuration, then 8
 // bytes per step. Whatever comes: bytes are delivered in order and once, the right edge never moves back, the
-// quota holds, output ends, deadlines move, and every packet buffer comes home.
+// quota holds, output ends, deadlines move, and every packet buffer comes home. Where the window promises
+// what fits and buffers may be written, nothing that comes in order is refused, either.
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
-#include <set>
 
 #include "dataplane/tcp/connection.h"
 #include "tests/fuzz/fuzz_target.h"
@@ -34,7 +35,14 @@ class Endpoint {
     h.timestamps = (shape & 8) != 0;
     h.sack = (shape & 16) != 0;
     h.receive_shift = (shape & 32) != 0 ? 3 : 0;
-    h.receive_window = 4000;
+    if ((shape & 64) != 0) {
+      config_.room_behind = room_behind;
+      // Of what a slice cut off at its front leaves behind, nothing is promised.
+      h.receive_window = window_for(config_, handoff_.capacity(), 188);
+      promises_ = true;
+    } else {
+      h.receive_window = 4000;
+    }
     h.send_window = 1000;
     timestamps_ = h.timestamps;
     connection_.open(h, now_);
@@ -69,12 +77,17 @@ class Endpoint {
     std::vector<Slice> slices;
     for (uint32_t at = 0; at < s.payload_length; at += slice_bytes_) {
       const uint32_t n = std::min(slice_bytes_, s.payload_length - at);
-      auto* const buffer = new std::byte[n];
-      for (uint32_t i = 0; i < n; ++i) buffer[i] = byte_at(s.seq + (at + i));
-      buffers_.insert(buffer);
-      slices.push_back({buffer, buffer, n, StreamEnd::none});
+      // Exact, so that a sanitizer sees the end.
+      const uint32_t room = config_.room_behind == nullptr ? n : std::min(slice_bytes_, kRoom);
+      auto buffer = std::make_unique<PacketBuffer>(room);
+      for (uint32_t i = 0; i < n; ++i) buffer->bytes[i] = byte_at(s.seq + (at + i));
+      slices.push_back({buffer->bytes.get(), buffer.get(), n, StreamEnd::none});
+      buffers_.emplace(buffer.get(), std::move(buffer));
     }
-    static_cast<void>(connection_.on_segment(s, slices, now_));
+    const bool in_order = s.seq == connection_.rcv_nxt();
+    const TcpCounter fate = connection_.on_segment(s, slices, now_);
+    if (!in_order && s.payload_length > 0) promises_ = false;
+    require(!promises_ || fate != TcpCounter::over_quota);
     for (const Slice& slice : slices) {
       if (slice.buffer != nullptr) free(slice.buffer);
     }
@@ -126,10 +139,17 @@ class Endpoint {
   }
 
  private:
-  void free(void* buffer) {
-    require(buffers_.erase(static_cast<std::byte*>(buffer)) == 1);
-    delete[] static_cast<std::byte*>(buffer);
+  static constexpr uint32_t kRoom = 256;
+  struct PacketBuffer {
+    explicit PacketBuffer(uint32_t size) : bytes(std::make_unique<std::byte[]>(size)), room(size) {}
+    std::unique_ptr<std::byte[]> bytes;
+    uint32_t room;
+  };
+  static uint32_t room_behind(const void* buffer, const std::byte* end) noexcept {
+    const auto& b = *static_cast<const PacketBuffer*>(buffer);
+    return static_cast<uint32_t>(b.bytes.get() + b.room - end);
   }
+  void free(void* buffer) { require(buffers_.erase(buffer) == 1); }
   void reclaim() {
     std::array<void*, 8> freed;
     for (uint32_t n = 1; n > 0;) {
@@ -147,9 +167,10 @@ class Endpoint {
   uint64_t now_ = kNsPerSecond;
   bool timestamps_ = false;
   bool ended_ = false;
+  bool promises_ = false;  // as long as nothing has come but in order
   SeqNum edge_;
   SeqNum next_;
-  std::set<std::byte*> buffers_;
+  std::map<void*, std::unique_ptr<PacketBuffer>> buffers_;
 };
 
 }  // namespace
@@ -167,7 +188,8 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
   std::vector<std::byte> seed(steps.size());
   std::memcpy(seed.data(), steps.data(), steps.size());
   std::vector<std::vector<std::byte>> seeds;
-  for (const std::byte shape : {std::byte{0}, std::byte{7}, std::byte{24}, std::byte{56}, std::byte{63}}) {
+  for (const std::byte shape : {std::byte{0}, std::byte{7}, std::byte{24}, std::byte{56}, std::byte{63},
+                                std::byte{64 + 8}, std::byte{64 + 7}}) {
     seed[0] = shape;
     seeds.push_back(seed);
   }

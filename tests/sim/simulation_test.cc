@@ -23,7 +23,7 @@ INSTANTIATE_TEST_SUITE_P(Simulation, Seeds, ::testing::Range(uint64_t{0}, uint64
 
 // Each of these has failed once, see docs/distrust.md.
 TEST(Simulation, seeds_that_failed_once) {
-  for (const uint64_t seed : {8660U, 23398U, 27087U, 27168U, 45648U, 49902U, 62229U}) {
+  for (const uint64_t seed : {8660U, 23398U, 27087U, 27168U, 45648U, 49902U, 62229U, 156073U, 207198U}) {
     const RunResult result = run_seed(seed);
     EXPECT_EQ(result.problem, "") << "replay: scripts/simulate --seed " << seed << "\n" << result.summary;
   }

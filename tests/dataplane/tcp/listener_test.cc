@@ -90,6 +90,20 @@ TEST_F(TcpListenerTest, syn_gets_syn_ack_with_everything_we_can) {
   EXPECT_EQ(handshake.rtt_ns, 3 * kNsPerMs);
 }
 
+// A window of two segments that is rounded down to the unit of 4 MiB holds but one, and its sender would wait
+// for the delayed acknowledgment each time.
+TEST_F(TcpListenerTest, the_window_scale_is_no_coarser_than_the_quota_needs) {
+  tcp.buffer_quota = buffer_quota_min(tcp);
+  make();
+  give(syn());
+  EXPECT_EQ(reply.window_scale, 0);
+  EXPECT_EQ(reply.window, 2 * 1460);
+  tcp.buffer_quota = 512;
+  make();
+  give(syn());
+  EXPECT_EQ(reply.window_scale, 4);
+}
+
 // RFC 7323 section 1.3, RFC 2018 section 2: nothing the peer did not offer.
 TEST_F(TcpListenerTest, only_offered_options_are_answered) {
   TcpSegment plain = syn();

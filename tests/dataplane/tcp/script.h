@@ -88,6 +88,9 @@ struct ScriptOptions {
   bool timestamps = false;
   bool sack = true;
   uint32_t slice_bytes = 0;  // cut payloads into packet buffers of this size; 0: one buffer
+  // What fits into each packet buffer from its first payload byte on, which may be written; 0: as much as
+  // came, and nobody may write there.
+  uint32_t buffer_room = 0;
   TcpConfig config{};
 };
 
@@ -300,7 +303,18 @@ class Script {
     config.mss = options.mss;
     config.window_bytes = options.rcv_wnd;
     config.quick_acks = 0;  // scripts begin after the undelayed ones
+    if (options.buffer_room > 0) config.room_behind = room_behind;
     return config;
+  }
+  // Allocated exactly, so that a sanitizer sees the end.
+  struct PacketBuffer {
+    explicit PacketBuffer(std::size_t size) : bytes(std::make_unique<std::byte[]>(size)), room(size) {}
+    std::unique_ptr<std::byte[]> bytes;
+    std::size_t room;
+  };
+  static uint32_t room_behind(const void* buffer, const std::byte* end) noexcept {
+    const auto& b = *static_cast<const PacketBuffer*>(buffer);
+    return static_cast<uint32_t>(b.bytes.get() + b.room - end);
   }
   static uint32_t relative(SeqNum seq, SeqNum base) { return bytes_between(base, seq); }
   std::vector<Slice> slices_of(Bytes payload) {
@@ -308,9 +322,10 @@ class Script {
     const std::size_t step = options_.slice_bytes == 0 ? payload.size() : options_.slice_bytes;
     for (std::size_t at = 0; at < payload.size(); at += step) {
       const Bytes piece = payload.subspan(at, std::min(step, payload.size() - at));
-      auto buffer = std::make_unique<std::byte[]>(piece.size());  // exact, so that a sanitizer sees the end
-      std::memcpy(buffer.get(), piece.data(), piece.size());
-      slices.push_back({buffer.get(), buffer.get(), static_cast<uint32_t>(piece.size()), StreamEnd::none});
+      auto buffer = std::make_unique<PacketBuffer>(std::max<std::size_t>(piece.size(), options_.buffer_room));
+      std::memcpy(buffer->bytes.get(), piece.data(), piece.size());
+      slices.push_back(
+          {buffer->bytes.get(), buffer.get(), static_cast<uint32_t>(piece.size()), StreamEnd::none});
       buffers_.emplace(buffer.get(), std::move(buffer));
     }
     return slices;
@@ -339,7 +354,7 @@ class Script {
   uint32_t heard_ts_ = 0;
   bool acks_on_ = true;
   StreamEnd end_ = StreamEnd::none;
-  std::map<void*, std::unique_ptr<std::byte[]>> buffers_;
+  std::map<void*, std::unique_ptr<PacketBuffer>> buffers_;
   std::deque<Heard> heard_;
 };
 
