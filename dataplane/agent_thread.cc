@@ -15,8 +15,10 @@ namespace {
 
 // Empty turns before the first pause: a burst often follows on the heels of another.
 constexpr uint32_t kTurnsBeforeYield = 16;
-// And before the first sleep: about 50 us of yielding.
-constexpr uint32_t kTurnsBeforeSleep = 128;
+// How long nothing came before the first sleep: longer than the gaps of a sender that is at it (a round trip,
+// a throttled QEMU's turn), or much the same as a burst takes.
+constexpr uint64_t kNsBeforeSleep = 50'000;
+constexpr uint64_t kNsBeforeSleepOfYield = 1'000'000;
 constexpr timespec kSleep{0, 50'000};
 
 void pause_cpu() noexcept {
@@ -27,21 +29,13 @@ void pause_cpu() noexcept {
 #endif
 }
 
-void pause(IdleStrategy idle, uint32_t empty_turns) noexcept {
-  switch (idle) {
-    case IdleStrategy::spin:
-      pause_cpu();
-      return;
-    case IdleStrategy::yield:
-      if (empty_turns >= kTurnsBeforeYield) sched_yield();
-      return;
-    case IdleStrategy::sleep:
-      if (empty_turns >= kTurnsBeforeSleep)
-        clock_nanosleep(CLOCK_MONOTONIC, 0, &kSleep, nullptr);
-      else if (empty_turns >= kTurnsBeforeYield)
-        sched_yield();
-      return;
-  }
+// `idle_ns`: since the last turn with work.
+void pause(IdleStrategy idle, uint32_t empty_turns, uint64_t idle_ns) noexcept {
+  if (idle == IdleStrategy::spin) return pause_cpu();
+  if (idle_ns >= (idle == IdleStrategy::sleep ? kNsBeforeSleep : kNsBeforeSleepOfYield))
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &kSleep, nullptr);
+  else if (empty_turns >= kTurnsBeforeYield)
+    sched_yield();
 }
 
 }  // namespace
@@ -93,7 +87,7 @@ void AgentThread::enter() {
   if (!agents_.empty())
     pthread_setname_np(pthread_self(), std::string(agents_.front()->name()).substr(0, 15).c_str());
   // A sleep of 50 us must not become 100: the kernel's default slack is 50 us.
-  if (options_.idle == IdleStrategy::sleep) prctl(PR_SET_TIMERSLACK, 1'000UL, 0, 0, 0);
+  if (options_.idle != IdleStrategy::spin) prctl(PR_SET_TIMERSLACK, 1'000UL, 0, 0, 0);
   if (options_.enter) options_.enter();
   entered_ = true;
   for (; started_ < agents_.size(); ++started_) agents_[started_]->on_start();
@@ -134,11 +128,12 @@ void AgentThread::start() {
 void AgentThread::run() noexcept {
   uint32_t empty_turns = 0;
   uint64_t turn_began_ns = monotonic_ns();
+  uint64_t idle_since_ns = turn_began_ns;
   while (!stop_.load(
       std::memory_order_acquire)) {  // pairs with stop(): on_stop() sees what the caller did before
     uint32_t work = 0;
     for (Agent* const agent : agents_) work += agent->do_work(turn_began_ns);
-    if (work == 0) pause(options_.idle, ++empty_turns);
+    if (work == 0) pause(options_.idle, ++empty_turns, turn_began_ns - idle_since_ns);
     const uint64_t now_ns = monotonic_ns();
     const uint64_t spent_ns = now_ns - turn_began_ns;
     turn_began_ns = now_ns;
@@ -148,6 +143,7 @@ void AgentThread::run() noexcept {
       continue;
     }
     empty_turns = 0;
+    idle_since_ns = now_ns;
     counters_.busy_turns.add();
     counters_.busy_ns.add(spent_ns);
     if (spent_ns > counters_.longest_turn_ns.read()) counters_.longest_turn_ns.set(spent_ns);

@@ -18,8 +18,10 @@ namespace migrx {
 // What a thread does when none of its agents had work.
 enum class IdleStrategy : uint8_t {
   spin,   // nothing: for CPUs of its own
-  yield,  // gives the CPU to whoever waits for it: for shared ones, without losing latency when nobody does
-  sleep,  // also sleeps some 50 microseconds at a time after a while: for laptops, tests and long waits
+  yield,  // gives the CPU to whoever waits for it, and sleeps 50 us at a time once nothing came for a
+          // millisecond: for shared ones. A thread that never sleeps can keep those of the kernel waiting,
+          // yields or not: docs/ architecture.md, Agents and threads.
+  sleep,  // the same once nothing came for some 50 us: for laptops, tests and long waits
 };
 [[nodiscard]] std::optional<IdleStrategy> parse_idle_strategy(std::string_view name) noexcept;
 [[nodiscard]] std::string_view to_string(IdleStrategy idle) noexcept;

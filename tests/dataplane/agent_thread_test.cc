@@ -72,11 +72,13 @@ TEST(AgentThread, agents_start_in_order_run_in_turn_and_stop_in_reverse) {
   EXPECT_EQ(thread.counters().idle_ns.read(), 0U);
 }
 
-// An idle thread that sleeps leaves the CPU to others: in 100 ms it has used far less than that.
-TEST(AgentThread, an_idle_thread_that_sleeps_uses_little_cpu) {
+class IdleThread : public ::testing::TestWithParam<IdleStrategy> {};
+
+// On a CPU that it shares, an idle thread leaves it to others: in 100 ms it has used far less than that.
+TEST_P(IdleThread, uses_little_cpu) {
   std::vector<std::string> events;
   CountingAgent agent(events, "idle");
-  AgentThread thread({&agent}, {.idle = IdleStrategy::sleep});
+  AgentThread thread({&agent}, {.idle = GetParam()});
   const auto begin = std::chrono::steady_clock::now();
   thread.start();
   // However slow the machine is just now: it comes round, and uses but a part of the time it could have.
@@ -93,6 +95,9 @@ TEST(AgentThread, an_idle_thread_that_sleeps_uses_little_cpu) {
   EXPECT_EQ(thread.counters().busy_turns.read(), 0U);
   EXPECT_GT(thread.counters().idle_ns.read(), 0U);
 }
+
+INSTANTIATE_TEST_SUITE_P(AgentThread, IdleThread, ::testing::Values(IdleStrategy::yield, IdleStrategy::sleep),
+                         [](const auto& strategy) { return std::string(to_string(strategy.param)); });
 
 TEST(AgentThread, runs_on_the_cpu_it_was_given) {
   cpu_set_t allowed;
