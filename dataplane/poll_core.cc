@@ -27,6 +27,7 @@ constexpr uint32_t kVisitsPerBusyTurn = 2;
 // Frames adopted per turn from one other core.
 constexpr uint32_t kAdoptMax = 32;
 constexpr uint32_t kConnectionsMax = 4096;
+constexpr uint32_t kProbesPerTurn = 16;
 constexpr uint16_t kVlanIdMask = 0x0fff;
 // The largest payload we send, whatever the peer takes: return-path messages are small, and some virtual
 // ports receive jumbo frames but send none.
@@ -90,10 +91,11 @@ struct PollCore::Slot {
       : handoff(config.handoff_slots + 1), tcp(config.tcp, handoff, counters) {}
   Handoff handoff;
   TcpConnection tcp;
-  uint32_t position = 0;  // in order_
-  uint32_t port = 0;      // index of the port it lives on
-  bool open = false;      // in the flow table
-  bool touched = false;   // in touched_
+  uint32_t position = 0;       // in order_
+  uint32_t port = 0;           // index of the port it lives on
+  bool open = false;           // in the flow table
+  bool touched = false;        // in touched_
+  LostConnection whereabouts;  // written before the connection is announced
 };
 
 PollCore::PollCore(const PollCoreConfig& config)
@@ -118,16 +120,14 @@ PollCore::~PollCore() = default;
 
 void PollCore::on_start() {
   if (!config_.announce) return;
-  for (PortState& state : ports_) {
+  for (uint32_t i = 0; i < ports_.size(); ++i) {
+    const PortState& state = ports_[i];
     ArpPacket announcement = arp_request_for(state.mac, state.port.address, state.port.address);
     if (state.port.vlan != PollPort::kAnyVlan) {
       announcement.link.tagged = 1;
       announcement.link.vlan_tci = static_cast<uint16_t>(state.port.vlan);
     }
-    TxFrame frame;
-    if (!state.port.queue->tx_alloc(frame)) continue;
-    state.port.queue->tx_commit(build_arp(announcement, {frame.data, frame.capacity}));
-    ++state.tx_queued;
+    send_arp(announcement, i);
   }
   flush_ports();
 }
@@ -233,7 +233,7 @@ void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, u
   if (fate == WireCounter::segment_ok) [[likely]]
     return on_tcp(frame, port_index, adopted, now_ns);
   wire_counters_.add(fate);
-  if (fate == WireCounter::arp) on_arp(frame, port_index);
+  if (fate == WireCounter::arp) on_arp(frame, port_index, now_ns);
   if (fate == WireCounter::icmp) on_icmp(frame, port_index);
   drop(frame.buffer);
 }
@@ -283,12 +283,12 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
     payload = payload_of(buffers);
   }
   // 4. Known?
-  if (mode_ != Mode::serving) reset_heard_ns_ = now_ns;
+  if (resetting_) reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst), now_ns);
   if (index == FlowTable::kNone) return on_unknown(port_index, payload, now_ns);
   // The frame may be the port's again when deliver() returns.
   long_headers_ = segment_.payload_offset > HeaderMatch::kHeaderBytes;
   expected_index_ = FlowTable::kNone;
-  if (mode_ == Mode::serving && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
+  if (!resetting_ && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
     expected_headers_.learn(frame.data);
     expected_index_ = index;
     expected_port_ = port_index;
@@ -389,11 +389,11 @@ bool PollCore::forwarded(const Frame& frame, uint32_t port_index) noexcept {
 }
 
 void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept {
-  if (mode_ != Mode::serving || segment_.tuple.local_port != config_.listener.port ||
+  if (resetting_ || segment_.tuple.local_port != config_.listener.port ||
       !listening_.load(std::memory_order_relaxed)) {
     tcp_counters_.add(segment_.has(tcp_flag::rst) ? TcpCounter::no_connection_rst
                                                   : TcpCounter::no_connection);
-    if (mode_ != Mode::serving) counters_.add(PollCounter::resets_in_reset_mode);
+    if (resetting_) counters_.add(PollCounter::resets_in_reset_mode);
     answer_with_reset(port_index);
     return drop_all(payload);
   }
@@ -421,17 +421,14 @@ void PollCore::answer_with_reset(uint32_t port_index) noexcept {
   if (reset_for(segment_, out_)) transmit(out_, port_index);
 }
 
-void PollCore::on_arp(const Frame& frame, uint32_t port_index) noexcept {
-  PortState& state = ports_[port_index];
-  ArpPacket request;
+void PollCore::on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
+  const PortState& state = ports_[port_index];
+  ArpPacket packet;
   ArpPacket reply;
-  if (!parse_arp({frame.data, frame.data_len}, request) || !for_us(state, request.link) ||
-      !arp_reply_for(request, state.mac, state.port.address, reply))
-    return;
-  TxFrame tx;
-  if (!state.port.queue->tx_alloc(tx)) return counters_.add(PollCounter::tx_dropped);
-  state.port.queue->tx_commit(build_arp(reply, {tx.data, tx.capacity}));
-  ++state.tx_queued;
+  if (!parse_arp({frame.data, frame.data_len}, packet) || !for_us(state, packet.link)) return;
+  if (resetting_) reset_mode_->on_arp(packet.sender_ip, packet.sender_mac, now_ns);
+  if (!arp_reply_for(packet, state.mac, state.port.address, reply)) return;
+  send_arp(reply, port_index);
   counters_.add(PollCounter::arp_replies);
 }
 
@@ -472,6 +469,7 @@ void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_inde
   std::snprintf(slot.handoff.peer.data(), slot.handoff.peer.size(), "%u.%u.%u.%u:%u", ip >> 24,
                 ip >> 16 & 0xff, ip >> 8 & 0xff, ip & 0xff, handshake.tuple.remote_port);
   slot.handoff.peer_address = ip;
+  slot.whereabouts = {handshake.tuple, handshake.link, handshake.tuple.remote_ip};
   slot.handoff.poll_core = config_.index;
   slot.handoff.connection = index;
   static_cast<void>(accepted_.push(&slot.handoff));
@@ -585,9 +583,13 @@ const TcpConnection* PollCore::connection(uint32_t i) const noexcept {
   return i < slots_.size() && slots_[i]->open ? &slots_[i]->tcp : nullptr;
 }
 
-void PollCore::request_reset_mode(const ResetModeConfig& config) noexcept {
+const LostConnection& PollCore::whereabouts(const Handoff& connection) const noexcept {
+  return slots_[connection.connection]->whereabouts;
+}
+
+void PollCore::request_reset_mode(const ResetModeConfig& config) {
   if (reset_requested_.load(std::memory_order_relaxed)) return;
-  reset_config_ = config;
+  reset_mode_ = std::make_unique<ResetMode>(config);
   reset_requested_.store(true, std::memory_order_release);  // pairs with do_work()
 }
 
@@ -601,16 +603,41 @@ void PollCore::abort_all(uint64_t now_ns) noexcept {
 }
 
 void PollCore::step_reset_mode(uint64_t now_ns) noexcept {
-  if (mode_ == Mode::serving) {
-    mode_ = Mode::resetting;
-    reset_since_ns_ = reset_heard_ns_ = now_ns;
+  if (!resetting_) {
+    resetting_ = true;
+    reset_mode_->start(now_ns);
     abort_all(now_ns);
   }
-  if (mode_ == Mode::resetting && (now_ns - reset_heard_ns_ >= reset_config_.quiet_ns ||
-                                   now_ns - reset_since_ns_ >= reset_config_.max_ns)) {
-    mode_ = Mode::over;
-    reset_over_.store(true, std::memory_order_release);  // pairs with reset_mode_over()
+  // More than fits into a port's queue at once would only be dropped.
+  for (uint32_t i = 0; i < kProbesPerTurn; ++i) {
+    const std::optional<ResetMode::Probe> probe = reset_mode_->poll_output(now_ns);
+    if (!probe) break;
+    send_probe(*probe, now_ns);
   }
+  if (reset_mode_->over(now_ns))
+    reset_over_.store(true, std::memory_order_release);  // pairs with reset_mode_over()
+}
+
+void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexcept {
+  const LostConnection& to = *probe.to;
+  const uint32_t port_index = port_of(to.tuple.local_ip);
+  const PortState& state = ports_[port_index];
+  FrameAddress link = to.link;
+  link.local_mac = state.mac;
+  if (probe.kind == ResetMode::Probe::Kind::who_has) {
+    ArpPacket question = arp_request_for(state.mac, state.port.address, to.next_hop);
+    link.remote_mac = kEthernetBroadcast;
+    question.link = link;
+    return send_arp(question, port_index);
+  }
+  // Any sequence number will do: RFC 5961 section 4.2 has a SYN answered wherever it stands.
+  out_ = {};
+  out_.tuple = to.tuple;
+  out_.link = link;
+  out_.seq = SeqNum{static_cast<uint32_t>(now_ns / kNsPerMs)};
+  out_.flags = tcp_flag::syn;
+  transmit(out_, port_index);
+  counters_.add(PollCounter::probes_in_reset_mode);
 }
 
 // ---- Sending and freeing
@@ -622,6 +649,14 @@ void PollCore::transmit(const OutSegment& segment, uint32_t port_index) noexcept
   const uint32_t length = build_segment(segment, {frame.data, frame.capacity}, TxChecksum::full);
   state.port.queue->tx_commit(length);
   if (length == 0) return counters_.add(PollCounter::tx_dropped);
+  ++state.tx_queued;
+}
+
+void PollCore::send_arp(const ArpPacket& packet, uint32_t port_index) noexcept {
+  PortState& state = ports_[port_index];
+  TxFrame frame;
+  if (!state.port.queue->tx_alloc(frame)) return counters_.add(PollCounter::tx_dropped);
+  state.port.queue->tx_commit(build_arp(packet, {frame.data, frame.capacity}));
   ++state.tx_queued;
 }
 

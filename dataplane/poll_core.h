@@ -22,6 +22,7 @@
 #include "dataplane/handoff/handoff.h"
 #include "dataplane/owner_table.h"
 #include "dataplane/port.h"
+#include "dataplane/reset_mode.h"
 #include "dataplane/tcp/config.h"
 #include "dataplane/tcp/counters.h"
 #include "dataplane/tcp/listener.h"
@@ -30,6 +31,7 @@
 namespace migrx {
 
 class TcpConnection;
+struct ArpPacket;
 
 enum class PollCounter : uint8_t {
 #define POLL_COUNTER(id, severity, sentence) id,
@@ -68,15 +70,6 @@ struct PollCoreConfig {
   bool announce = true;
 };
 
-// Reset mode (RFC 9293 section 3.10.7.1: the CLOSED state): every TCP segment to our address gets RST,
-// whatever its port; ARP and ping are still answered. For a process that takes the place of one that was
-// killed, so that its sources notice at once; and for the end of a failed migration.
-struct ResetModeConfig {
-  uint64_t quiet_ns =
-      3 * kNsPerSecond;  // over when no segment came for that long; retransmissions back off to this
-  uint64_t max_ns = 120 * kNsPerSecond;  // over at the latest
-};
-
 class PollCore final : public Agent {
  public:
   // Allocates everything: call it on a thread bound to the node of the core. Throws std::invalid_argument on
@@ -97,9 +90,11 @@ class PollCore final : public Agent {
   // A new connection, once each: its Handoff, now ready for a worker. nullptr: none. The Handoff stays valid
   // until both detach() and retire() have been called on it; it belongs to this core all the while.
   [[nodiscard]] Handoff* take_accepted() noexcept;
-  // Resets every connection, ends listening and answers everything with RST from now on. Cannot be taken
-  // back.
-  void request_reset_mode(const ResetModeConfig& config = {}) noexcept;
+  // Where the peer of such a connection is; next_hop is its own address. Until it is retired.
+  [[nodiscard]] const LostConnection& whereabouts(const Handoff& connection) const noexcept;
+  // Resets every connection, ends listening and answers everything with RST from now on
+  // (dataplane/reset_mode.h). Cannot be taken back. Allocates.
+  void request_reset_mode(const ResetModeConfig& config = {});
   // Reset mode was asked for and is over.
   [[nodiscard]] bool reset_mode_over() const noexcept {
     return reset_over_.load(std::memory_order_acquire);  // pairs with the store in do_work()
@@ -124,7 +119,6 @@ class PollCore final : public Agent {
 
  private:
   struct Slot;
-  enum class Mode : uint8_t { serving, resetting, over };
   struct PortState {
     PollPort port;
     EthernetAddress mac;
@@ -137,7 +131,7 @@ class PollCore final : public Agent {
   void on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
-  void on_arp(const Frame& frame, uint32_t port_index) noexcept;
+  void on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
   void on_icmp(const Frame& frame, uint32_t port_index) noexcept;
   [[nodiscard]] bool forwarded(const Frame& frame, uint32_t port_index) noexcept;
   [[nodiscard]] bool for_us(const PortState& state, const FrameAddress& link) noexcept;
@@ -158,6 +152,8 @@ class PollCore final : public Agent {
   void expire_timers(uint64_t now_ns) noexcept;
   void abort_all(uint64_t now_ns) noexcept;
   void step_reset_mode(uint64_t now_ns) noexcept;
+  void send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexcept;
+  void send_arp(const ArpPacket& packet, uint32_t port_index) noexcept;
   void answer_with_reset(uint32_t port_index) noexcept;
   void transmit(const OutSegment& segment, uint32_t port_index) noexcept;
   void flush_ports() noexcept;
@@ -194,10 +190,8 @@ class PollCore final : public Agent {
   uint32_t expected_port_ = 0;
   bool long_headers_ = false;  // the last segment's headers reached beyond HeaderMatch::kHeaderBytes
 
-  Mode mode_ = Mode::serving;
-  uint64_t reset_since_ns_ = 0;
-  uint64_t reset_heard_ns_ = 0;
-  ResetModeConfig reset_config_;  // written by the control thread before reset_requested_
+  bool resetting_ = false;
+  std::unique_ptr<ResetMode> reset_mode_;  // made by the control thread before reset_requested_
   std::atomic<bool> reset_requested_{false};
   std::atomic<bool> reset_over_{false};
   std::atomic<bool> listening_{true};

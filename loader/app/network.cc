@@ -52,7 +52,6 @@ uint32_t Network::connections_max(const ReceiveOptions& options) const {
 
 Network::Network(const ReceiveOptions& options, const Placement& placement) {
   // 1. Addresses and who may connect.
-  std::vector<Ipv4Network> addresses;
   ListenerConfig listener;
   listener.port = options.listen;
   // Every channel of a source begins with four bytes that say what it is (loader/session/channel.h), in one
@@ -68,8 +67,14 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
     if (!parse_network(text, network))
       throw SetupError("--address " + text +
                        ": expected an IPv4 address with its prefix length, such as 10.77.0.2/24");
-    addresses.push_back(network);
+    subnets_.push_back(network);
     if (options.allow.empty() && !options.gateway) listener.allow.push_back(network);
+  }
+  if (options.gateway) {
+    Ipv4Network gateway;
+    if (!parse_network(*options.gateway + "/32", gateway))
+      throw SetupError("--gateway " + *options.gateway + ": expected an IPv4 address, such as 10.77.0.1");
+    gateway_ = gateway.address;
   }
   for (const std::string& text : options.allow) {
     Ipv4Network network;
@@ -160,7 +165,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
     PollCoreConfig config;
     config.index = i;
     for (std::size_t p = 0; p < ports_.size(); ++p)
-      config.ports.push_back({&ports_[p]->queue(i), addresses[p].address,
+      config.ports.push_back({&ports_[p]->queue(i), subnets_[p].address,
                               options.vlan ? static_cast<int32_t>(*options.vlan) : PollPort::kAnyVlan});
     config.connections_max = connections;
     config.handoff_slots = slots;
@@ -193,6 +198,17 @@ Handoff* Network::take_accepted() noexcept {
   for (const auto& core : poll_cores_)
     if (Handoff* const connection = core->take_accepted()) return connection;
   return nullptr;
+}
+
+LostConnection Network::whereabouts(const Handoff& connection) const noexcept {
+  LostConnection lost = poll_cores_[connection.poll_core]->whereabouts(connection);
+  const auto holds = [&](const Ipv4Network& subnet) { return subnet.contains(lost.tuple.remote_ip); };
+  if (gateway_ && std::none_of(subnets_.begin(), subnets_.end(), holds)) lost.next_hop = *gateway_;
+  return lost;
+}
+
+uint32_t Network::place(const Handoff& connection) const noexcept {
+  return connection.poll_core * poll_cores_[0]->config().connections_max + connection.connection;
 }
 
 uint32_t Network::connections() const noexcept {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -42,6 +43,9 @@ class Network {
   [[nodiscard]] uint32_t poll_cores() const noexcept { return static_cast<uint32_t>(poll_cores_.size()); }
   // The next new connection of any poll core. Control thread.
   [[nodiscard]] Handoff* take_accepted() noexcept;
+  // How reset mode would find the peer of such a connection; and a number that no other open connection has.
+  [[nodiscard]] LostConnection whereabouts(const Handoff& connection) const noexcept;
+  [[nodiscard]] uint32_t place(const Handoff& connection) const noexcept;
   // TCP connections that are not finished.
   [[nodiscard]] uint32_t connections() const noexcept;
   [[nodiscard]] std::vector<std::string> warnings() const;
@@ -51,6 +55,8 @@ class Network {
  private:
   [[nodiscard]] uint32_t connections_max(const ReceiveOptions& options) const;
 
+  std::vector<Ipv4Network> subnets_;  // of the ports
+  std::optional<Ipv4Address> gateway_;
   std::unique_ptr<Eal> eal_;
   std::vector<std::unique_ptr<BufferPool>> rx_pools_;
   std::vector<std::unique_ptr<BufferPool>> tx_pools_;

@@ -15,6 +15,7 @@
 #include "loader/app/control_pace.h"
 #include "loader/app/destinations.h"
 #include "loader/app/guest_blocks.h"
+#include "loader/app/lost_connection.h"
 #include "loader/app/network.h"
 #include "loader/app/receive_options.h"
 #include "loader/app/report.h"
@@ -142,8 +143,14 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     Session session(workers.with_routers(settings), guest.table(),
                     colo != nullptr ? *colo : destination->events(), workers.kernels(), workers.compress());
     SessionControl control(
-        session, *destination, [&network] { return network.take_accepted(); }, workers.pointers(),
-        limits_of(options), settings.main.switchover_ack);
+        session, *destination,
+        [&network, &lifeline] {
+          Handoff* const connection = network.take_accepted();
+          if (connection != nullptr)
+            lifeline.connected(network.place(*connection), to_text(network.whereabouts(*connection)));
+          return connection;
+        },
+        workers.pointers(), limits_of(options), settings.main.switchover_ack);
 
     std::vector<std::unique_ptr<AgentThread>> threads;
     for (const ThreadPlan& plan : placement.threads) {
@@ -212,7 +219,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
 }
 
 // Holds the address and the port of a receiver that was killed, and tells its sources.
-int reset_mode(const ReceiveOptions& options) {
+int reset_mode(const ReceiveOptions& options, const std::vector<std::string>& connections) {
   const SignalWatch signals;
   try {
     std::string problem;
@@ -222,7 +229,10 @@ int reset_mode(const ReceiveOptions& options) {
     placement.threads[0].agents = {{AgentRole::poll, 0, placement.threads[0].node}};
     placement.poll_agents = 1;
     Network network(options, placement);
-    network.poll_core(0).request_reset_mode();
+    ResetModeConfig config;
+    for (const std::string& text : connections)
+      if (const auto lost = lost_connection_from(text)) config.lost.push_back(*lost);
+    network.poll_core(0).request_reset_mode(config);
     AgentThreadOptions thread_options;
     thread_options.idle = IdleStrategy::sleep;
     thread_options.enter = enter_dpdk_thread;
@@ -248,10 +258,11 @@ void add_receive_command(CLI::App& app, int& exit_status) {
   CLI::App* const command = app.add_subcommand("receive", "receive one live migration");
   add_receive_options(*command, *options);
   command->callback([options, &exit_status] {
-    exit_status = options->supervise
-                      ? supervise([&](const Lifeline& lifeline) { return receive(*options, lifeline); },
-                                  [&] { return reset_mode(*options); })
-                      : receive(*options, Lifeline{});
+    exit_status =
+        options->supervise
+            ? supervise([&](const Lifeline& lifeline) { return receive(*options, lifeline); },
+                        [&](const std::vector<std::string>& lost) { return reset_mode(*options, lost); })
+            : receive(*options, Lifeline{});
   });
 }
 

@@ -15,14 +15,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <system_error>
 
 namespace migrx {
 namespace {
 
-// Messages are one byte, the path and a NUL; a path is at most PATH_MAX, so a write to the pipe is atomic.
+// Messages are one byte, a text and a NUL; a path is at most PATH_MAX, so a write to the pipe is atomic.
 struct Left {
   std::vector<std::string> paths;
+  std::map<std::string, std::string> connections;  // by place: bounded, however often a stranger connects
   bool listening = false;
   std::string partial;
 
@@ -33,9 +35,11 @@ struct Left {
         continue;
       }
       if (partial.empty()) continue;
-      const std::string path = partial.substr(1);
-      if (partial[0] == '+') paths.push_back(path);
-      if (partial[0] == '-') paths.erase(std::remove(paths.begin(), paths.end(), path), paths.end());
+      const std::string text = partial.substr(1);
+      if (partial[0] == '+') paths.push_back(text);
+      if (partial[0] == '-') paths.erase(std::remove(paths.begin(), paths.end(), text), paths.end());
+      if (const std::size_t place = text.find(' '); partial[0] == 'C' && place != std::string::npos)
+        connections[text.substr(0, place)] = text.substr(place + 1);
       if (partial[0] == 'L') listening = true;
       partial.clear();
     }
@@ -90,7 +94,12 @@ void Lifeline::tell(char what, std::string_view path) const {
   [[maybe_unused]] const ssize_t ignored = ::write(fd_, message.data(), message.size());
 }
 
-int supervise(const std::function<int(const Lifeline&)>& receive, const std::function<int()>& reset_mode) {
+void Lifeline::connected(uint32_t place, std::string_view connection) const {
+  tell('C', std::to_string(place) + " " + std::string(connection));
+}
+
+int supervise(const std::function<int(const Lifeline&)>& receive,
+              const std::function<int(const std::vector<std::string>&)>& reset_mode) {
   std::array<int, 2> pipe{};
   if (::pipe2(pipe.data(), O_CLOEXEC | O_NONBLOCK) != 0) {
     std::perror("pipe");
@@ -125,7 +134,11 @@ int supervise(const std::function<int(const Lifeline&)>& receive, const std::fun
     }
     if (left.listening) {
       std::fprintf(stderr, "migrx: resetting the source's connections so that its guest runs on\n");
-      const pid_t second = start_child(old_mask, reset_mode);
+      const pid_t second = start_child(old_mask, [&] {
+        std::vector<std::string> lost;
+        for (const auto& [place, connection] : left.connections) lost.push_back(connection);
+        return reset_mode(lost);
+      });
       if (second > 0) {
         Left nothing;
         watch(second, signals, -1, nothing);

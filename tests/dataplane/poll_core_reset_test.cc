@@ -95,5 +95,67 @@ TEST(PollCoreReset, open_connections_are_reset_when_it_begins) {
   EXPECT_EQ(rig.buffers_out(), 0U);
 }
 
+// RFC 9293 section 3.5.1, figure 9: a source that has sent everything and waits for an answer sends nothing.
+// Asked with a SYN it acknowledges what it expects, and that brings the RST it believes.
+TEST(PollCoreReset, a_peer_that_is_silent_is_asked_and_then_told) {
+  Rig rig;
+  Peer peer(rig, 5000);
+  const LostConnection lost{{kTheirs, kOurs, 5000, kPort}, {mac_of(9), mac_of(8), 0, 0}, kTheirs};
+  rig.cores[0]->request_reset_mode({.lost = {lost}});
+  rig.run(1);
+  ASSERT_EQ(rig.queues[0]->sent.size(), 2U);
+  ArpPacket question;
+  ASSERT_TRUE(parse_arp(rig.queues[0]->sent[0], question));
+  EXPECT_EQ(question.target_ip, kTheirs);
+  EXPECT_EQ(question.sender_mac, mac_of(2));
+  TcpSegment syn;
+  ASSERT_EQ(parse_segment(rig.queues[0]->sent[1], static_cast<uint32_t>(rig.queues[0]->sent[1].size()), syn),
+            WireCounter::segment_ok);
+  EXPECT_EQ(syn.flags, tcp_flag::syn);
+  EXPECT_EQ(syn.link.local_mac, mac_of(9));   // its "local" is where it goes
+  EXPECT_EQ(syn.link.remote_mac, mac_of(2));  // from this port, not from the predecessor's
+  rig.queues[0]->sent.clear();
+
+  // The link was made anew: the peer has another MAC now, and says so.
+  ArpPacket answer;
+  ASSERT_TRUE(arp_reply_for(question, mac_of(1), kTheirs, answer));
+  testing::MemoryQueue::Packet frame(kArpFrameBytesMax);
+  frame.resize(build_arp(answer, frame));
+  rig.queues[0]->arrive(frame);
+  rig.run(1);
+  auto heard = peer.hears();  // checks that it goes to mac_of(1)
+  ASSERT_EQ(heard.size(), 1U);
+  EXPECT_EQ(heard[0].flags, tcp_flag::syn);
+
+  peer.heard_to = SeqNum{0x1234'5678};
+  peer.send(tcp_flag::ack);
+  rig.run(1);
+  heard = peer.hears();
+  ASSERT_GE(heard.size(), 1U);
+  EXPECT_TRUE(heard.back().has(tcp_flag::rst));
+  EXPECT_EQ(heard.back().seq, (SeqNum{0x1234'5678}));
+  EXPECT_EQ(rig.count(PollCounter::probes_in_reset_mode), 2U);
+  EXPECT_EQ(rig.buffers_out(), 0U);
+}
+
+// More channels than fit into a port's queue at once.
+TEST(PollCoreReset, two_hundred_silent_channels_are_asked_a_few_at_a_time) {
+  Rig rig;
+  ResetModeConfig config;
+  for (uint16_t i = 0; i < 200; ++i)
+    config.lost.push_back(
+        {{kTheirs, kOurs, static_cast<uint16_t>(5000 + i), kPort}, {mac_of(1), {}, 0, 0}, kTheirs});
+  rig.cores[0]->request_reset_mode(config);
+  std::size_t sent = 0;
+  for (uint32_t turn = 0; turn < 13; ++turn) {
+    rig.queues[0]->sent.clear();
+    rig.run(1);
+    EXPECT_LE(rig.queues[0]->sent.size(), 16U);
+    sent += rig.queues[0]->sent.size();
+  }
+  EXPECT_EQ(sent, 201U);  // and one ARP request
+  EXPECT_EQ(rig.count(PollCounter::tx_dropped), 0U);
+}
+
 }  // namespace
 }  // namespace migrx

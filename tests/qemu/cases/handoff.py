@@ -12,7 +12,7 @@ from rig.machine import Backend, Machine
 from rig.network import Network
 from rig.receiver import Receiver
 from rig.runner import Case, expect
-from rig.transfer import Transfer, need
+from rig.transfer import FAST, Transfer, need
 
 from .snapshots import SIZE, Snapshot, run_load
 
@@ -205,10 +205,25 @@ def _kill_worker(_destination, receiver, source):
         os.kill(child, signal.SIGKILL)
     # The interface goes with the worker and comes back with the one that resets: configure it again.
     deadline = time.monotonic() + 30
-    while source.migration()["status"] == "active" and time.monotonic() < deadline:
+    while source.migration()["status"] in ("active", "device") and time.monotonic() < deadline:
         with contextlib.suppress(Exception):
             receiver.network.attach(receiver.alive, 1)
         time.sleep(0.1)
+
+
+def _kill_worker_while_loading(destination, receiver, source):
+    """Everything has been sent and acknowledged, the guest stands still at both sides, and nobody sends anything: the
+    source waits for a destination that takes its time."""
+    destination.process.send_signal(signal.SIGSTOP)
+    source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+    deadline = time.monotonic() + 20
+    while source.qmp.command("query-status")["status"] != "finish-migrate" or receiver.network.unacknowledged() > 0:
+        expect(time.monotonic() < deadline, "the source never came to wait: %s", source.migration())
+        time.sleep(0.1)
+    try:
+        _kill_worker(destination, receiver, source)
+    finally:
+        destination.process.send_signal(signal.SIGCONT)
 
 
 def cases():
@@ -278,6 +293,8 @@ def cases():
                    _guest_stays(version, lambda _destination, receiver, _source: receiver.signal(), "signal"), True, 120)
         yield Case("handoff-sigkill-%s" % version,
                    _guest_stays(version, _kill_worker, "", status=None), True, 120)
+        yield Case("handoff-sigkill-while-loading-%s" % version,
+                   _guest_stays(version, _kill_worker_while_loading, "", status=None), True, 120)
     yield Case("handoff-load-mapped-ram-10", _from_snapshot("10", {"mapped_ram": True}, True), True, 120)
     yield Case("handoff-load-more-behind-10", _from_snapshot("10", {}, True, behind=32 * MIB), True, 120)
     yield Case("handoff-load-mapped-ram-multifd-10",

@@ -114,6 +114,12 @@ class Network:
         _ip("-n", self.receiver, "addr", "replace", address + "/24", "dev", interface)
         return True
 
+    def unacknowledged(self):
+        """Bytes that TCP connections of the source's side have not been acknowledged, sent or not."""
+        lines = subprocess.run(["nsenter", "--net=%s/%s" % (_RUN, self.source), "ss", "-Htn"], check=True,
+                               capture_output=True, text=True).stdout.splitlines()
+        return sum(int(line.split()[2]) for line in lines)
+
     def impairment_counts(self):
         """What impair.py did so far, as a dictionary; empty without one. Ends it."""
         if self._impairment is None:
