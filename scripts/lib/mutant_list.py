@@ -21,6 +21,8 @@ CHANNEL = "loader/session/channel.cc"
 CONTROL = "loader/session/session_control.cc"
 SESSION = "loader/session/session.cc"
 ROUTER = "loader/ram/node_router.cc"
+RESET = "dataplane/reset_mode.cc"
+POLL = "dataplane/poll_core.cc"
 
 # The tests that are asked when no seed kills it.
 STREAM_TESTS = ("loader_main", "loader/multifd", "loader-session")
@@ -117,6 +119,12 @@ MUTANTS = (
     Mutant("the rest of a segment stays where it is in its buffer", INPUT,
            "config_.room_behind(rest.buffer, slice.data + rest.length)",
            "config_.room_behind(rest.buffer, rest.data + rest.length)", TCP_TESTS),
+    Mutant("reset mode goes before everybody was told", RESET,
+           "return untold_ == 0 && now_ns - heard_ns_", "return now_ns - heard_ns_", TCP_TESTS),
+    Mutant("a killed receiver's silent peers are not asked", POLL,
+           "if (!probe) break;\n    send_probe(*probe, now_ns);", "if (!probe) break;", TCP_TESTS),
+    Mutant("what a new link's peer says of its address is not heard", POLL,
+           "if (resetting_) reset_mode_->on_arp(packet.sender_ip, packet.sender_mac, now_ns);", "", TCP_TESTS),
     Mutant("in-order data is taken without a place", INPUT,
            "if (!joins_tail && free_buffers() == 0) return TcpCounter::over_quota;", "", TCP_TESTS),
     Mutant("data beyond a hole takes the last places", INPUT,

@@ -19,7 +19,7 @@ TEST_P(Seeds, hold_all_properties) {
     ASSERT_EQ(result.problem, "") << "replay: scripts/simulate --seed " << seed << "\n" << result.summary;
   }
 }
-INSTANTIATE_TEST_SUITE_P(Simulation, Seeds, ::testing::Range(uint64_t{0}, uint64_t{3}));
+INSTANTIATE_TEST_SUITE_P(Simulation, Seeds, ::testing::Range(uint64_t{0}, uint64_t{30}));
 
 // Each of these has failed once, see docs/distrust.md.
 TEST(Simulation, seeds_that_failed_once) {
