@@ -233,7 +233,7 @@ void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, u
   if (fate == WireCounter::segment_ok) [[likely]]
     return on_tcp(frame, port_index, adopted, now_ns);
   wire_counters_.add(fate);
-  if (fate == WireCounter::arp) on_arp(frame, port_index, now_ns);
+  if (fate == WireCounter::arp) on_arp(frame, port_index);
   if (fate == WireCounter::icmp) on_icmp(frame, port_index);
   drop(frame.buffer);
 }
@@ -421,12 +421,12 @@ void PollCore::answer_with_reset(uint32_t port_index) noexcept {
   if (reset_for(segment_, out_)) transmit(out_, port_index);
 }
 
-void PollCore::on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
+void PollCore::on_arp(const Frame& frame, uint32_t port_index) noexcept {
   const PortState& state = ports_[port_index];
   ArpPacket packet;
   ArpPacket reply;
   if (!parse_arp({frame.data, frame.data_len}, packet) || !for_us(state, packet.link)) return;
-  if (resetting_) reset_mode_->on_arp(packet.sender_ip, packet.sender_mac, now_ns);
+  if (resetting_) reset_mode_->on_arp(state.port.address, packet.sender_ip, packet.sender_mac);
   if (!arp_reply_for(packet, state.mac, state.port.address, reply)) return;
   send_arp(reply, port_index);
   counters_.add(PollCounter::arp_replies);
@@ -630,12 +630,12 @@ void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexce
     question.link = link;
     return send_arp(question, port_index);
   }
-  // Any sequence number will do: RFC 5961 section 4.2 has a SYN answered wherever it stands.
+  // Any numbers will do: RFC 5961 section 4.2 has a SYN answered wherever it stands.
   out_ = {};
   out_.tuple = to.tuple;
   out_.link = link;
   out_.seq = SeqNum{static_cast<uint32_t>(now_ns / kNsPerMs)};
-  out_.flags = tcp_flag::syn;
+  out_.flags = tcp_flag::syn | tcp_flag::ack;
   transmit(out_, port_index);
   counters_.add(PollCounter::probes_in_reset_mode);
 }

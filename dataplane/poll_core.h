@@ -131,7 +131,7 @@ class PollCore final : public Agent {
   void on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
-  void on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
+  void on_arp(const Frame& frame, uint32_t port_index) noexcept;
   void on_icmp(const Frame& frame, uint32_t port_index) noexcept;
   [[nodiscard]] bool forwarded(const Frame& frame, uint32_t port_index) noexcept;
   [[nodiscard]] bool for_us(const PortState& state, const FrameAddress& link) noexcept;

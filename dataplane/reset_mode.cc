@@ -1,5 +1,7 @@
 #include "dataplane/reset_mode.h"
 
+#include <utility>
+
 namespace migrx {
 
 ResetMode::ResetMode(const ResetModeConfig& config)
@@ -9,40 +11,54 @@ ResetMode::ResetMode(const ResetModeConfig& config)
 }
 
 void ResetMode::on_segment(const FourTuple& tuple, bool rst, uint64_t now_ns) noexcept {
-  heard_ns_ = now_ns;
+  bool asked = false;
   for (Peer& peer : peers_) {
     if (peer.at.tuple != tuple) continue;
-    if (!peer.told && !peer.gone) --untold_;
+    asked = peer.told || peer.gone;
+    if (!asked) --untold_;
     (rst ? peer.gone : peer.told) = true;
   }
+  // What answers our own probes over and over must not keep us here.
+  if (!asked) heard_ns_ = now_ns;
 }
 
-void ResetMode::on_arp(Ipv4Address ip, EthernetAddress mac, uint64_t now_ns) noexcept {
+void ResetMode::on_arp(Ipv4Address local_ip, Ipv4Address ip, EthernetAddress mac) noexcept {
   // A multicast address would turn the probes into broadcasts.
   if ((mac.bytes[0] & std::byte{1}) != std::byte{0}) return;
   for (Peer& peer : peers_) {
-    if (peer.at.next_hop != ip || peer.at.link.remote_mac == mac) continue;
+    if (peer.at.next_hop != ip || peer.at.tuple.local_ip != local_ip || peer.answered) continue;
+    peer.answered = true;
+    if (peer.gone || peer.at.link.remote_mac == mac) continue;
     peer.at.link.remote_mac = mac;
-    due_ns_ = now_ns;  // that is news: the SYN need not wait
+    peer.moved = true;
+    ++moved_;
   }
 }
 
 std::optional<ResetMode::Probe> ResetMode::poll_output(uint64_t now_ns) noexcept {
-  if (now_ns < due_ns_) return std::nullopt;
-  for (; next_ < peers_.size(); ++next_) {
-    Peer& peer = peers_[next_];
-    if (peer.gone) continue;
-    // Channels of one source lie side by side: one question does for all.
-    if (asked_ != peer.at.next_hop) {
-      asked_ = peer.at.next_hop;
-      return Probe{Probe::Kind::who_has, &peer.at};
-    }
-    ++next_;
+  const auto syn = [this](Peer& peer) {
+    if (std::exchange(peer.moved, false)) --moved_;
     return Probe{Probe::Kind::syn, &peer.at};
+  };
+  if (now_ns >= due_ns_) {
+    while (next_ < peers_.size()) {
+      Peer& peer = peers_[next_];
+      // Channels of one source lie side by side: one question does for all.
+      if (!peer.gone && asked_ != peer.at.next_hop) {
+        asked_ = peer.at.next_hop;
+        return Probe{Probe::Kind::who_has, &peer.at};
+      }
+      ++next_;
+      if (!peer.gone) return syn(peer);
+    }
+    next_ = 0;
+    asked_ = {};
+    due_ns_ = now_ns + config_.probe_ns;
+    for (Peer& peer : peers_) peer.answered = false;
   }
-  next_ = 0;
-  asked_ = {};
-  due_ns_ = now_ns + config_.probe_ns;
+  if (moved_ > 0)
+    for (Peer& peer : peers_)
+      if (peer.moved) return syn(peer);
   return std::nullopt;
 }
 

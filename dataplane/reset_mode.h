@@ -5,7 +5,9 @@
 // last word, its guest standing still, sends nothing: each connection that the predecessor had is asked with
 // a SYN, which a live peer answers with an ACK of what it expects (RFC 9293 section 3.5.1, figure 9; RFC 5961
 // section 4.2), and that ACK gets the RST it believes. A peer without that connection answers with RST
-// itself.
+// itself. The SYN bears an ACK: to the peer they are the same, but a stateful firewall before it (Linux's
+// conntrack) drops a bare SYN that comes against its connection's direction, and lets this pass as a
+// handshake's.
 //
 //   lost ─ its segment answered with RST ─▶ told ─ its RST ─▶ gone
 //     └──────────────── its RST ──────────────────────────────▲
@@ -48,8 +50,8 @@ class ResetMode {
   void start(uint64_t now_ns) noexcept { since_ns_ = heard_ns_ = due_ns_ = now_ns; }
   // A segment came: a RST, or one that has been answered with RST.
   void on_segment(const FourTuple& tuple, bool rst, uint64_t now_ns) noexcept;
-  // Somebody's ARP packet says where `ip` is.
-  void on_arp(Ipv4Address ip, EthernetAddress mac, uint64_t now_ns) noexcept;
+  // An ARP packet says where `ip` is; it came by the port whose address is `local_ip`.
+  void on_arp(Ipv4Address local_ip, Ipv4Address ip, EthernetAddress mac) noexcept;
 
   struct Probe {
     enum class Kind : uint8_t { who_has, syn } kind = Kind::syn;
@@ -64,10 +66,13 @@ class ResetMode {
     LostConnection at;
     bool told = false;
     bool gone = false;
+    bool answered = false;  // by ARP, in this round: one answer counts, or two that disagree would never end
+    bool moved = false;     // and that was news: a SYN is due
   };
   const ResetModeConfig config_;
   std::vector<Peer> peers_;
-  uint32_t untold_;  // peers neither told nor gone
+  uint32_t untold_;     // peers neither told nor gone
+  uint32_t moved_ = 0;  // peers with a SYN due between rounds
   uint64_t since_ns_ = 0;
   uint64_t heard_ns_ = 0;
   uint64_t due_ns_ = 0;   // of the next round of probes

@@ -54,7 +54,9 @@ enum class TcpState : uint8_t {
 //   down to the window scale, so what the peer sees may retract by less than one scale unit, which RFC 7323
 //   section 2.4 allows for. A byte below rcv_nxt_ has been pushed into the Handoff, or is in the tail buffer;
 //   it is acknowledged only after that. Everything up to rcv_adv_ fits: (rcv_adv_ - rcv_nxt_) <= free buffers
-//   * what a full segment brings into each + the tail's room, unless the port's buffers may not be written.
+//   * what a full segment brings into each + the tail's room. Not so if the port's buffers may not be
+//   written, or the sender cuts anew what it repeats, so that segments come whose front is old: a tail has
+//   only the room behind those. What finds no place is dropped unacknowledged and counted.
 //
 // Small segments occupy a whole buffer and slot each, and the window promises bytes. While there are spare
 // buffers they are pushed as they are, without a copy. When pushing one would leave less than was promised,

@@ -40,6 +40,7 @@ struct Left {
       if (partial[0] == '-') paths.erase(std::remove(paths.begin(), paths.end(), text), paths.end());
       if (const std::size_t place = text.find(' '); partial[0] == 'C' && place != std::string::npos)
         connections[text.substr(0, place)] = text.substr(place + 1);
+      if (partial[0] == 'E') connections.erase(text);
       if (partial[0] == 'L') listening = true;
       partial.clear();
     }
@@ -105,6 +106,9 @@ int supervise(const std::function<int(const Lifeline&)>& receive,
     std::perror("pipe");
     return 2;
   }
+  // A parent that is kept waiting must not lose a word of what strangers' connections bring; as it is, where
+  // the limit for pipes is lower.
+  (void)::fcntl(pipe[1], F_SETPIPE_SZ, 1 << 20);
   sigset_t mask;
   sigset_t old_mask;
   sigemptyset(&mask);

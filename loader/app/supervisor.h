@@ -29,6 +29,8 @@ class Lifeline {
   // A connection that reset mode has to know of, in words that it understands (no NUL). It is forgotten when
   // another one takes its place.
   void connected(uint32_t place, std::string_view connection) const;
+  // The one at that place has ended.
+  void ended(uint32_t place) const { tell('E', std::to_string(place)); }
 
  private:
   void tell(char what, std::string_view path) const;

@@ -8,11 +8,12 @@ namespace migrx {
 namespace {
 
 constexpr Ipv4Address kSource{0x0a4d0001};
+constexpr Ipv4Address kOurs{0x0a4d0002};
 constexpr Ipv4Address kGateway{0x0a4d00fe};
 constexpr uint64_t kStart = 5 * kNsPerSecond;
 
 LostConnection lost(uint16_t port, Ipv4Address next_hop = kSource) {
-  return {{kSource, {0x0a4d0002}, port, 4444}, {}, next_hop};
+  return {{kSource, kOurs, port, 4444}, {}, next_hop};
 }
 EthernetAddress mac(uint8_t first, uint8_t last) {
   EthernetAddress address;
@@ -79,16 +80,40 @@ TEST(ResetMode, who_was_told_is_asked_again_and_who_is_gone_is_not) {
 TEST(ResetMode, each_next_hop_is_asked_for_its_address_and_news_of_one_is_used_at_once) {
   ResetMode mode = begun({lost(1), lost(2), lost(3, kGateway)});
   EXPECT_EQ(probes(mode, kStart), "? 1 2 ? 3 ");
-  mode.on_arp({0x0a4d0063}, mac(2, 9), kStart + 1);  // nobody's
-  mode.on_arp(kGateway, mac(3, 9), kStart + 1);      // multicast
+  mode.on_arp(kOurs, {0x0a4d0063}, mac(2, 9));     // nobody's
+  mode.on_arp(kOurs, kGateway, mac(3, 9));         // multicast
+  mode.on_arp({0x0a4d0003}, kGateway, mac(2, 9));  // by another port
   EXPECT_EQ(probes(mode, kStart + 1), "");
-  mode.on_arp(kGateway, mac(2, 9), kStart + 1);
-  std::vector<EthernetAddress> to;
-  while (const auto probe = mode.poll_output(kStart + 1))
-    if (probe->kind == ResetMode::Probe::Kind::syn) to.push_back(probe->to->link.remote_mac);
-  EXPECT_EQ(to, (std::vector{mac(0, 0), mac(0, 0), mac(2, 9)}));
-  mode.on_arp(kGateway, mac(2, 9), kStart + 2);  // that is known
-  EXPECT_EQ(probes(mode, kStart + 2), "");
+  mode.on_arp(kOurs, kGateway, mac(2, 9));
+  const auto probe = mode.poll_output(kStart + 1);
+  ASSERT_TRUE(probe);
+  EXPECT_EQ(probe->to->tuple.remote_port, 3);
+  EXPECT_EQ(probe->to->link.remote_mac, mac(2, 9));
+  EXPECT_EQ(probes(mode, kStart + 1), "");
+  EXPECT_EQ(probes(mode, kStart + kNsPerSecond / 2), "? 1 2 ? 3 ");
+  mode.on_arp(kOurs, kGateway, mac(2, 9));  // that is known
+  EXPECT_EQ(probes(mode, kStart + kNsPerSecond / 2 + 2), "");
+}
+
+// Two stations that answer for one address, as hosts with two interfaces on a link do.
+TEST(ResetMode, answers_that_disagree_make_no_storm) {
+  ResetMode mode = begun({lost(1), lost(2)});
+  std::size_t sent = 0;
+  for (uint64_t us = 0; us < 1'000'000; us += 10) {
+    while (mode.poll_output(kStart + us * 1000)) ++sent;
+    mode.on_arp(kOurs, kSource, mac(2, 1));
+    mode.on_arp(kOurs, kSource, mac(2, 2));
+  }
+  EXPECT_LE(sent, 2U * (1 + 2 + 2));  // rounds; a question, two SYNs, two more for one answer
+}
+
+// A listener that has taken the port since, a middlebox: it answers each SYN and is never gone.
+TEST(ResetMode, who_answers_for_ever_does_not_keep_it_here) {
+  ResetMode mode = begun({lost(1)});
+  uint64_t now = kStart;
+  for (; !mode.over(now) && now < kStart + 60 * kNsPerSecond; now += kNsPerSecond / 10)
+    while (mode.poll_output(now)) mode.on_segment(lost(1).tuple, false, now);
+  EXPECT_LT(now, kStart + 4 * kNsPerSecond);
 }
 
 }  // namespace

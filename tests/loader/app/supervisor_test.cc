@@ -73,6 +73,9 @@ TEST(Supervisor, reset_mode_is_told_of_the_connections_of_each_place_the_last) {
         lifeline.connected(0, "main");
         lifeline.connected(11, "stranger 1");
         lifeline.connected(11, "stranger 2");
+        lifeline.connected(12, "stranger 3");
+        lifeline.ended(12);
+        lifeline.ended(13);
         ::kill(::getpid(), SIGKILL);
         return 0;
       },
