@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -31,6 +32,7 @@ namespace {
 
 constexpr const char* kVersion = MIGRX_VERSION;
 constexpr uint64_t kCloseNs = 1'000'000'000;
+constexpr std::size_t kWarningsMax = 32;  // a scanner may come from many addresses
 constexpr uint64_t kRefuseNs = 250'000'000;
 
 SessionLimits limits_of(const ReceiveOptions& options) {
@@ -39,6 +41,7 @@ SessionLimits limits_of(const ReceiveOptions& options) {
   limits.identify_ns = ns(options.identify_timeout_s);
   limits.channels_ns = ns(options.channels_timeout_s);
   limits.stall_ns = ns(options.stall_timeout_s);
+  limits.destination_ns = ns(options.destination_timeout_s);
   return limits;
 }
 
@@ -73,6 +76,16 @@ void tell_ready(const ReceiveOptions& options, Terminal& terminal) {
   if (::write(options.ready_fd, message.data(), message.size()) != static_cast<ssize_t>(message.size()))
     terminal.warn("cannot write to --ready-fd");
   ::close(options.ready_fd);
+}
+
+// Once for each peer: a source tries again.
+void warn_of_tls(uint32_t peer, Terminal& terminal, Report& report) {
+  const std::string warning = fmt::format(
+      "{}.{}.{}.{} began with a TLS handshake and was reset: if it is the source, unset tls-creds there",
+      peer >> 24, peer >> 16 & 0xff, peer >> 8 & 0xff, peer & 0xff);
+  if (std::find(report.warnings.begin(), report.warnings.end(), warning) != report.warnings.end()) return;
+  if (report.warnings.size() < kWarningsMax) report.warnings.push_back(warning);
+  terminal.warn("warning: " + warning);
 }
 
 void report_threads(const std::vector<std::unique_ptr<AgentThread>>& threads, const Placement& placement,
@@ -152,6 +165,8 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         },
         workers.pointers(), limits_of(options), settings.main.switchover_ack);
 
+    control.on_ended([&](const Handoff& connection) { lifeline.ended(network.place(connection)); });
+
     std::vector<std::unique_ptr<AgentThread>> threads;
     for (const ThreadPlan& plan : placement.threads) {
       std::vector<Agent*> agents;
@@ -186,6 +201,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         terminal.warn(fmt::format("signal {}: ending", signal));
         control.cancel();
       }
+      if (const std::optional<uint32_t> peer = session.take_tls_peer()) warn_of_tls(*peer, terminal, report);
       if (colo != nullptr) colo_watch.look(*colo, terminal);
       if (terminal.due(now_s()))
         terminal.progress(progress.line(sample_progress(session, guest.table(), now_s()), terminal.width()),

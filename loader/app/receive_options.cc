@@ -135,6 +135,13 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->check(seconds)
       ->capture_default_str()
       ->group(limits);
+  command
+      .add_option("--destination-timeout", o.destination_timeout_s,
+                  "seconds behind the last byte of device state for the destination to say that it has the "
+                  "guest (0: for ever)")
+      ->check(seconds)
+      ->capture_default_str()
+      ->group(limits);
 
   const char* const reporting = "Reporting";
   command

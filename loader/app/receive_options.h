@@ -42,6 +42,7 @@ struct ReceiveOptions : JobOptions {
   double identify_timeout_s = 30;
   double channels_timeout_s = 75;
   double stall_timeout_s = 60;
+  double destination_timeout_s = 300;
 
   // Reporting.
   int ready_fd = -1;

@@ -83,8 +83,10 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
   if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return nullptr;
   const uint32_t found = load_be32(magic.data());
   const NodeRouter* const router = worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
-  if ((found == kMainMagic || found == kMultifdMagic) && !belongs(connection)) return nullptr;
-  stamp(moments_.first_channel);
+  if (found == kMainMagic || found == kMultifdMagic) {
+    if (!belongs(connection)) return nullptr;
+    stamp(moments_.first_channel);
+  }
   if (found == kMainMagic) {
     if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {
       main_ = std::make_unique<MainChannel>(settings_.main, static_cast<MainEvents&>(*this), blocks_.list(),
@@ -117,12 +119,14 @@ ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, 
                                  "equal (parameter multifd-channels at the source)"));
     return nullptr;
   }
-  // Worth ending only a session that nobody else has begun.
-  if (found >> 16 == kTlsPrefix && !main_claimed_.load() && multifd_claimed_.load() == 0)
-    fail(make_error(
-        ErrorClass::mismatch, 0, "connection: first bytes",
-        "the source uses TLS (tls-creds) and this receiver does not: unset tls-creds at the source"));
+  // A scanner does the same, so it ends nothing: the source, if it is the source, hears a reset.
+  if (found >> 16 == kTlsPrefix) tls_peer_.store(address_of(connection), std::memory_order_relaxed);
   return nullptr;
+}
+
+std::optional<uint32_t> Session::take_tls_peer() noexcept {
+  const uint64_t peer = tls_peer_.exchange(0, std::memory_order_relaxed);
+  return peer == 0 ? std::nullopt : std::optional{static_cast<uint32_t>(peer)};
 }
 
 bool Session::is_stranger(const Handoff& connection) const noexcept {

@@ -92,6 +92,9 @@ class Session final : public ChannelDirectory, private MainEvents {
   [[nodiscard]] const StreamError* late_error() const noexcept {
     return late_error_.is_set() ? &late_error_.get() : nullptr;
   }
+  // Control thread: the IPv4 address, host order, of a peer that began with a TLS handshake since the last
+  // call.
+  [[nodiscard]] std::optional<uint32_t> take_tls_peer() noexcept;
   void finish() noexcept { done_.store(true, std::memory_order_release); }
   // Failover: channels let go of their connections, although the session is not over.
   void leave_source() noexcept { left_source_.store(true, std::memory_order_release); }
@@ -179,6 +182,7 @@ class Session final : public ChannelDirectory, private MainEvents {
   SessionMoments moments_;
   std::string source_machine_;
 
+  std::atomic<uint64_t> tls_peer_{0};  // address_of(); 0: none
   FirstError error_;
   FirstError late_error_;
   std::atomic<bool> done_{false};

@@ -106,6 +106,7 @@ void SessionControl::take_connections(uint64_t now_ns) {
       ++refused_;
       (void)connection->abort();
       connection->detach();
+      ended_(*connection);
       connection->retire();
       continue;
     }
@@ -139,6 +140,7 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
       ++i;
       continue;
     }
+    ended_(served.channel->connection());
     served.channel->connection().retire();
     session_.remove_connection(*served.channel);
     served_.erase(served_.begin() + static_cast<std::ptrdiff_t>(i));
@@ -248,6 +250,13 @@ void SessionControl::watch_clock(uint64_t now_ns) {
     progress_ns_ = now_ns;
     return;
   }
+  if (limits_.destination_ns > 0 && now_ns - progress_ns_ >= limits_.destination_ns &&
+      session_.state() == SessionState::device_state && session_.colo() == nullptr)
+    return session_.fail(make_error(
+        ErrorClass::timed_out, 0, "session: destination",
+        "%.0f s without a byte of device state, and the destination has not said that it has the guest: does "
+        "it still load? (--destination-timeout)",
+        static_cast<double>(limits_.destination_ns) * 1e-9));
   // A quiet source is no fault: a switchover may idle for minutes. Channels that wait at a barrier for others
   // from which nothing comes are one, and so is a destination that takes nothing while bytes wait for it.
   if (limits_.stall_ns == 0 || now_ns - progress_ns_ < limits_.stall_ns) return;

@@ -19,7 +19,7 @@
 
 namespace migrx {
 
-// The first three: 0 means for ever.
+// The first four: 0 means for ever.
 struct SessionLimits {
   // A connection that has not said what it is; while channels are missing that much beyond channels_ns.
   uint64_t identify_ns = 30'000'000'000;
@@ -28,6 +28,9 @@ struct SessionLimits {
   uint64_t channels_ns = 75'000'000'000;
   // Channels wait for each other and no byte comes, or the destination takes none of those that wait for it.
   uint64_t stall_ns = 60'000'000'000;
+  // RAM is here, and neither does a byte come from the source nor does the destination take one or say that
+  // it has the guest.
+  uint64_t destination_ns = 300'000'000'000;
   // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
   // lives.
   uint64_t abort_ns = 200'000'000;
@@ -41,6 +44,9 @@ class SessionControl {
   // channels. All must outlive this object.
   SessionControl(Session& session, Destination& destination, std::function<Handoff*()> take_accepted,
                  std::vector<LoaderWorker*> workers, SessionLimits limits, bool switchover_ack);
+
+  // `tell` is called with each connection that has ended, before it is given back.
+  void on_ended(std::function<void(const Handoff&)> tell) { ended_ = std::move(tell); }
 
   // Returns work done; call until over().
   uint32_t do_work(uint64_t now_ns);
@@ -89,6 +95,7 @@ class SessionControl {
   Session& session_;
   Destination& destination_;
   const std::function<Handoff*()> take_accepted_;
+  std::function<void(const Handoff&)> ended_ = [](const Handoff&) {};
   const std::vector<LoaderWorker*> workers_;
   const SessionLimits limits_;
   bool switchover_ack_due_;  // the source waits for it

@@ -579,13 +579,24 @@ TEST_F(SessionTest, too_few_channels_is_a_mismatch_after_its_time) {
   EXPECT_EQ(session_->error().allowed, 3U);
 }
 
-TEST_F(SessionTest, a_tls_source_is_told_apart) {
+// It may be a scanner: whoever comes then is served.
+TEST_F(SessionTest, a_tls_handshake_is_reset_and_told_and_ends_nothing) {
   start(0);
+  EXPECT_FALSE(session_->take_tls_peer());
   const auto hello = bytes_of({0x16, 0x03, 0x01, 0x02, 0x00});
-  connect().give(hello, 5);
+  Wire& stranger = connect();
+  stranger.give(hello, 5);
   run();
-  ASSERT_EQ(session_->state(), SessionState::failed);
-  EXPECT_NE(session_->error().message().find("tls-creds"), std::string::npos);
+  EXPECT_EQ(session_->state(), SessionState::listening);
+  EXPECT_TRUE(stranger.reset);
+  EXPECT_TRUE(session_->take_tls_peer());
+  EXPECT_FALSE(session_->take_tls_peer());
+  MainStreamBuilder b;
+  b.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}}).ram_close();
+  b.ram_end().ram_close().device_tail();
+  connect().give(b.bytes(), 1448);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::device_state);
 }
 
 TEST_F(SessionTest, a_channel_that_ends_while_main_waits_for_it_fails_at_once) {

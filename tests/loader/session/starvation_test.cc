@@ -23,9 +23,10 @@ class SlowDestination final : public Destination, private MainEvents {
   [[nodiscard]] uint64_t last_sent_ns() const noexcept override { return sent_ns; }
   uint64_t sent_ns = 0;
   bool abandoned = false;
+  bool takes_all = false;
 
  private:
-  [[nodiscard]] bool writable() noexcept override { return false; }
+  [[nodiscard]] bool writable() noexcept override { return takes_all; }
   StreamError on_header(uint32_t) override { return {}; }
   StreamError on_configuration(const Configuration&) override { return {}; }
   StreamError on_command(MigCommand, Bytes) override { return {}; }
@@ -37,7 +38,7 @@ class SlowDestination final : public Destination, private MainEvents {
   void on_other_section_begin(const SectionHeader&) noexcept override {}
   [[nodiscard]] std::size_t on_verbatim(Bytes) noexcept override { return 0; }
   void on_other_section_end(const SectionHeader&) noexcept override {}
-  [[nodiscard]] std::size_t on_tail(Bytes) noexcept override { return 0; }
+  [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override { return takes_all ? bytes.size() : 0; }
   StreamError error_;
 };
 
@@ -134,6 +135,40 @@ TEST_F(SessionStarvation, a_destination_that_is_slow_is_waited_for) {
   EXPECT_NE(session_->state(), SessionState::failed);
   run(150);
   expect_timed_out("took no byte");
+}
+
+// One that has been sent everything and hangs: the source's guest stands still all the while.
+TEST_F(SessionStarvation, a_destination_that_never_says_it_has_the_guest_ends_the_session) {
+  slow_.takes_all = true;
+  destination_ = &slow_;
+  SessionLimits limits = short_limits();
+  limits.destination_ns = 500 * kMs;
+  start(0, limits);
+  MainStreamBuilder b = up_to_ram_end();
+  b.device_tail();
+  test::Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  run(490);
+  EXPECT_EQ(session_->state(), SessionState::device_state);
+  run(40);
+  expect_timed_out("--destination-timeout");
+  EXPECT_TRUE(slow_.abandoned);
+  EXPECT_FALSE(main.sent.empty());  // SHUT 1
+}
+
+TEST_F(SessionStarvation, a_destination_timeout_of_zero_waits_for_ever) {
+  slow_.takes_all = true;
+  destination_ = &slow_;
+  SessionLimits limits = short_limits();
+  limits.destination_ns = 0;
+  start(0, limits);
+  MainStreamBuilder b = up_to_ram_end();
+  b.device_tail();
+  connect().give(b.bytes(), 1448);
+  run(500);
+  now_ += 3'600'000 * kMs;
+  run(5);
+  EXPECT_EQ(session_->state(), SessionState::device_state);
 }
 
 // A source that says nothing while nobody waits is no fault, however long it takes.
