@@ -15,27 +15,32 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from rig.compare import expect_same_files, expect_same_small_blocks
 from rig.guest import MIB, BusyGuest, console_lines
+from rig.hugepages import hugetlb_folder
 from rig.machine import Backend, Machine, die_with_parent
 from rig.network import Network, remove_stale_namespaces
 from rig.receiver import Receiver
-from rig.runner import SCRATCH_ROOT, Case, expect, remove_stale_scratch, run_case
-from rig.soak_plan import plan_of, versions
+from rig.runner import SCRATCH_ROOT, Case, Skip, expect, remove_stale_scratch, run_case
+from rig.soak_plan import RAM_MAX, plan_of, versions
 from rig.transfer import FAST, SLOW, need
 
 SECONDS = 120  # a migration that takes longer has failed
+PACKET_MEMORY = 384 * MIB  # more than any migration's packet buffers, which take hugepages where there are enough
 ENDED = ("completed", "failed", "cancelled")
 
 
 class Migration:
     """One migration: processes, what is done to them, what must hold afterwards."""
 
-    def __init__(self, plan, folder, stack):
+    def __init__(self, plan, folder, hugetlb, stack):
         self.plan, self.folder = plan, folder
         self.network = stack.enter_context(Network(plan.mtu, plan.congestion, plan.impair))
         backends = plan.backends()
         for backend in backends:
             backend.path = os.path.join(folder, "source." + backend.id)
         self.files = {backend.id: os.path.join(folder, "received." + backend.id) for backend in backends}
+        if plan.hugepages and hugetlb:
+            self.files = {backend.id: os.path.join(hugetlb, "%d.%s" % (plan.seed, backend.id)) for backend in backends}
+            stack.callback(remove_files, self.files.values())  # when all that map them have ended
         # The receiver first: it gets ready while the guest fills its memory.
         handoff = None
         if plan.end in ("handoff", "destination killed"):
@@ -213,11 +218,17 @@ class Migration:
         return status
 
 
-def migrate(plan):
+def remove_files(paths):
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def migrate(plan, hugetlb):
     def run(folder):
         need(plan.version)
         with contextlib.ExitStack() as stack:
-            migration = Migration(plan, folder, stack)
+            migration = Migration(plan, folder, hugetlb, stack)
             how = migration.run()
             expect(not migration.network.has_interface() or plan.end == "worker killed",
                    "migrx ended but its interface is still there")
@@ -225,10 +236,36 @@ def migrate(plan):
     return run
 
 
-def hugepages():
-    with open("/proc/meminfo", encoding="ascii") as file:
-        values = dict(re.findall(r"^(HugePages_\w+):\s+(\d+)", file.read(), re.MULTILINE))
-    return "hugepages total %s, free %s" % (values["HugePages_Total"], values["HugePages_Free"])
+class Hugepages:
+    """2 MiB pages for the migrations of all jobs, and whether as many are free behind them as before."""
+
+    PATIENCE_S = 10  # the kernel frees those of a process that has just ended
+
+    def __init__(self, jobs):
+        try:
+            self.folder = hugetlb_folder(jobs * (RAM_MAX + PACKET_MEMORY))
+        except (Skip, OSError) as reason:
+            self.folder = None
+            print("no guest has hugepages: %s" % reason, flush=True)
+        self.before = self.count()
+
+    @staticmethod
+    def count():
+        """(total, free), which other programs may change at the same time."""
+        with open("/proc/meminfo", encoding="ascii") as file:
+            values = dict(re.findall(r"^HugePages_(\w+):\s+(\d+)", file.read(), re.MULTILINE))
+        return int(values.get("Total", 0)), int(values.get("Free", 0))
+
+    def come_back(self):
+        """Waits until no more are in use than before; returns whether that came, and a line about it."""
+        used = self.before[0] - self.before[1]
+        deadline = time.monotonic() + self.PATIENCE_S
+        total, free = self.count()
+        while total - free != used and time.monotonic() < deadline:
+            time.sleep(0.1)
+            total, free = self.count()
+        text = "hugepages free before: %d of %d, after: %d of %d" % (self.before[1], self.before[0], free, total)
+        return total - free == used, text
 
 
 def run_some(options, seeds):
@@ -242,8 +279,8 @@ def run_some(options, seeds):
                 break
             plan = plan_of(seed)
             begun = time.monotonic()
-            outcome, remark = run_case(Case(str(seed), migrate(plan), seconds=SECONDS), os.path.join(root, str(seed)),
-                                       os.path.join(options.logs, str(seed)))
+            outcome, remark = run_case(Case(str(seed), migrate(plan, options.hugetlb), seconds=SECONDS),
+                                       os.path.join(root, str(seed)), os.path.join(options.logs, str(seed)))
             print("seed %d: %s, %s (%.1f s): %s" % (seed, outcome, remark.replace("\n", " "), time.monotonic() - begun,
                                                     plan.describe()), flush=True)
     finally:
@@ -262,32 +299,44 @@ class Tally:
     """What the lines of all jobs say."""
 
     def __init__(self):
-        self.ends, self.failed, self.begun = collections.Counter(), [], time.monotonic()
+        self.ends, self.failed, self.skipped, self.begun = collections.Counter(), [], 0, time.monotonic()
 
     def take(self, line):
         print(line, end="", flush=True)
-        match = re.match(r"seed (\d+): (\w+), ([^(]*?) \(", line)
-        if match:
-            self.ends["FAILED" if match.group(2) == "FAILED" else "skipped" if match.group(2) == "skipped"
-                      else match.group(3)] += 1
-            if match.group(2) == "FAILED":
-                self.failed.append(match.group(1))
+        match = re.match(r"seed (\d+): (\w+), (.*?) \(\d+\.\d s\): ", line)
+        if not match:
+            return
+        seed, outcome, how = match.groups()
+        if outcome == "skipped":
+            self.skipped += 1
+            return
+        self.ends["FAILED" if outcome == "FAILED" else how] += 1
+        if outcome == "FAILED":
+            self.failed.append(seed)
 
-    def report(self, before):
+    def report(self, hugepages):
+        """The last lines, and the exit status they stand for. Skipped migrations are none."""
         total = sum(self.ends.values())
+        came_back, pages = hugepages.come_back()
         if self.failed:
             print("failed: " + " ".join(self.failed) + "; replay: scripts/soak --seed SEED")
-        print("%d migrations in %d s (%s): %s; before: %s, after: %s" % (
+        if not came_back:
+            print("FAILED: not as many hugepages are free as before the migrations")
+        if not total:
+            print("FAILED: no migration was run")
+        print("%d migrations in %d s (%s): %s%s; %s" % (
             total, time.monotonic() - self.begun, time.strftime("%Y-%m-%d"),
-            ", ".join("%s %d" % item for item in sorted(self.ends.items())) or "none", before, hugepages()))
-        return 1 if self.failed or not total else 0
+            ", ".join("%s %d" % item for item in sorted(self.ends.items())) or "none",
+            "; %d more skipped" % self.skipped if self.skipped else "", pages))
+        return 1 if self.failed or not total or not came_back else 0
 
 
-def _child(options, job):
+def _child(options, job, hugetlb):
     words = [sys.executable, os.path.abspath(__file__), "--job", str(job), "--seed", str(options.seed), "--jobs",
              str(options.jobs), "--logs", options.logs]
     words += ["--count", str(options.count)] if options.count else []
     words += ["--hours", str(options.hours)] if options.hours else []
+    words += ["--hugetlb", hugetlb] if hugetlb else []
     # Sessions of their own: ^C reaches this process alone, which ends them in good order.
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
                             preexec_fn=die_with_parent)
@@ -295,8 +344,8 @@ def _child(options, job):
 
 def conduct(options):
     """Starts the jobs and adds up what they say; SIGINT and SIGTERM end them."""
-    before, tally = hugepages(), Tally()
-    jobs = [_child(options, job) for job in range(options.jobs)]
+    hugepages, tally = Hugepages(options.jobs), Tally()
+    jobs = [_child(options, job, hugepages.folder) for job in range(options.jobs)]
 
     def stop(*_unused):
         print("interrupted: the migrations under way are ended and not counted", flush=True)
@@ -317,7 +366,7 @@ def conduct(options):
         time.sleep(0.1)
     remove_stale_namespaces()
     remove_stale_scratch()
-    return tally.report(before)
+    return tally.report(hugepages)
 
 
 def main():
@@ -328,6 +377,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--logs", default="/tmp/migrx-soak")
     parser.add_argument("--job", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--hugetlb", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.seed is None:
         options.seed = int(time.time())

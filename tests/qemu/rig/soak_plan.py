@@ -15,6 +15,7 @@ _MACHINES = {"7.2": (*_OLD_MACHINES, "pc", "q35"),
 # How it goes: "complete" and "handoff" must succeed, the others are mishaps at a random moment.
 ENDS = ("complete", "handoff", "cancel", "source killed", "receiver SIGTERM", "worker killed", "destination killed")
 _WEIGHTS = (60, 16, 5, 5, 5, 5, 4)
+RAM_MAX = 64 * MIB  # of one guest
 
 
 @dataclasses.dataclass
@@ -43,6 +44,7 @@ class Plan:
     two_ports: bool = False
     old_bytes: bool = False  # the receiver's file is there and holds something else
     small_blocks: bool = False
+    hugepages: bool = False  # guest RAM at the receiver, where there are some
     end: str = "complete"
     mishap_s: float = 0.0  # after the migration began
 
@@ -66,7 +68,8 @@ class Plan:
         words.append("MTU %d" % self.mtu)
         words += [word for word in (self.congestion, "two ports" if self.two_ports else "",
                                     "two cores" if "--poll-cores" in self.receiver_extra else "",
-                                    "old bytes" if self.old_bytes else "") if word]
+                                    "old bytes" if self.old_bytes else "",
+                                    "hugepages" if self.hugepages else "") if word]
         if self.impair:
             words += ["%s %g" % item for item in self.impair.items() if item[0] != "seed"]
         words.append(self.end if self.end in ("complete",) else
@@ -147,4 +150,5 @@ def plan_of(seed):
     plan.old_bytes = not handoff and dice.random() < 0.15
     plan.small_blocks = plan.end == "complete" and dice.random() < 0.1
     plan.mishap_s = round(dice.choice((0.0, dice.uniform(0, 0.3), dice.uniform(0, 1.5))), 2)
+    plan.hugepages = dice.random() < 0.25 and not plan.old_bytes  # hugetlbfs has no write()
     return plan
