@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -23,7 +24,7 @@ class ChannelFixture : public testing::Test {
   ChannelFixture() { reset(); }
 
   // Fresh blocks, barrier, roster; no channel.
-  void reset(NodeId node = kAnyNode, uint32_t channels = 2) {
+  void reset(NodeId node = kAnyNode, uint32_t channels = 2, std::optional<MultifdUuid> uuid = std::nullopt) {
     channel_.reset();
     blocks_ = std::make_unique<RamBlockList>();
     mem_ = std::make_unique<GuardedMemory>(kMemBytes);
@@ -31,7 +32,7 @@ class ChannelFixture : public testing::Test {
     blocks_->add(std::make_unique<RamBlock>("mem", mem_->data(), kMemBytes, true, true, node));
     blocks_->add(std::make_unique<RamBlock>("small", small_->data(), kSmallBytes, false, true, kAnyNode));
     barrier_ = std::make_unique<FlushBarrier>(channels);
-    roster_ = std::make_unique<MultifdRoster>(channels);
+    roster_ = std::make_unique<MultifdRoster>(channels, uuid);
   }
   void make_channel(MultifdCompression compression = MultifdCompression::none,
                     const NodeRouter* router = nullptr) {
