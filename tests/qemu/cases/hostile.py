@@ -16,6 +16,9 @@ from rig.transfer import FAST, SLOW, Transfer, need
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "rig", "hostile.py")
 
+# net_tap's one queue has a descriptor for each buffer of a frame, which is one here, and holds a buffer more.
+_IN_RX_RING = 2
+
 # Counters of the report that must have moved, and how they got there.
 _REFUSED = {
     "tcp.syn_cookie_sent": "a SYN flood, once the table of half-open connections was full",
@@ -86,7 +89,8 @@ def _expect_whole(network, source, receiver, files):
         time.sleep(0.02)
     expect(not network.has_interface(), "migrx ended but its interface is still there")
     memory = report["memory"]
-    expect(memory["rx_buffers_available"] > 0, "packet buffers: %s", memory)
+    missing = memory["rx_buffers"] - memory["rx_buffers_available"]
+    expect(missing <= _IN_RX_RING, "%d packet buffers have not come back: %s", missing, memory)
     return report
 
 
