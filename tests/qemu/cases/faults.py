@@ -238,6 +238,28 @@ def too_few_channels(version):
     return body
 
 
+_UUID, _OTHER_UUID = "6f1c9a52-0c7e-4f4b-9d0e-3a5b7c8d9e0f", "6f1c9a52-0c7e-4f4b-9d0e-3a5b7c8d9e1f"  # a bit apart
+
+
+def _uuid_at_source(version, uuid, **changes):
+    """A migration over four channels that is told --uuid; `uuid` is the source's, None when it has none."""
+    return _busy(version, receiver_extra=("--uuid", _UUID), extra=lambda folder: ("-uuid", uuid) if uuid else (),
+                 **changes)
+
+
+def uuid_matches(version):
+    return _uuid_at_source(version, _UUID, parameters={}).run
+
+
+def uuid_differs(version, uuid):
+    def body(folder, stack):
+        faulty = Faulty(_uuid_at_source(version, uuid), folder, stack)
+        faulty.source.migrate(faulty.receiver.uri)
+        report = faulty.expect_failed("mismatch", "uuid", "another guest")
+        return "%s; %s" % (faulty.expect_source_free(), report["error"]["message"])
+    return body
+
+
 def cases():
     for version in ("7.2", "10"):
         newest = version == "10"
@@ -270,6 +292,9 @@ def cases():
         yield _case("stranger-%s" % version, stranger(version, False), newest)
         yield _case("stranger-not-allowed-%s" % version, stranger(version, True), newest)
         yield _case("postcopy-refused-%s" % version, postcopy(version))
+        yield Case("uuid-matches-%s" % version, uuid_matches(version), newest, 90)
+        yield _case("uuid-differs-%s" % version, uuid_differs(version, _OTHER_UUID), not newest)
+        yield _case("uuid-missing-at-source-%s" % version, uuid_differs(version, None), False)
     yield _case("compress-not-told-7.2",
                 misconfigured("7.2", {"channels": 0, "capabilities": {"compress": True}}, {}, ["compress"],
                               "mismatch|bad-stream"))
