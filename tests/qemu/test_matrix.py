@@ -13,9 +13,13 @@ from cases import benches, colo, faults, generate, handoff, hostile, modes, one_
 from rig import runner
 from rig.network import remove_stale_namespaces
 
+
+def every_case():
+    return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(), *colo.cases(),
+            *pingpong.cases(), *benches.cases(), *generate.cases(), *hostile.cases()]
+
+
 if __name__ == "__main__":
     if os.geteuid() == 0:
         remove_stale_namespaces()
-    runner.main([*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
-                 *colo.cases(), *pingpong.cases(), *benches.cases(), *generate.cases(),
-                 *hostile.cases()], __doc__.splitlines()[0])
+    runner.main(every_case(), __doc__.splitlines()[0])
