@@ -232,6 +232,58 @@ TEST(PollCore, strangers_segments_are_reset_and_others_frames_ignored) {
   EXPECT_EQ(rig.buffers_out(), 0U);
 }
 
+// RFC 9293 section 3.9.2.3 (MUST-57), RFC 1122 section 3.2.1.3: on the link and in IP.
+TEST(PollCore, segments_to_a_broadcast_or_multicast_address_are_ignored) {
+  Rig rig;
+  Peer peer(rig, 1000);
+  Handoff* const handoff = peer.connect();
+  ASSERT_NE(handoff, nullptr);
+  Peer stranger(rig, 3000);
+  const EthernetAddress multicast{
+      {std::byte{0x01}, std::byte{0}, std::byte{0x5e}, std::byte{0}, std::byte{0}, std::byte{1}}};
+  uint32_t sent = 0;
+  const auto send_both = [&](EthernetAddress mac, Ipv4Address ip) {
+    for (Peer* const from : {&peer, &stranger})
+      for (const uint8_t flags : {tcp_flag::syn, tcp_flag::ack, tcp_flag::rst}) {
+        const OutSegment before = from->header();
+        from->header().link.remote_mac = mac;
+        from->header().tuple.remote_ip = ip;
+        rig.queues[0]->arrive(from->frame(flags, flags == tcp_flag::ack ? "to all" : ""));
+        from->header() = before;
+        ++sent;
+      }
+    rig.run();
+  };
+  send_both(kEthernetBroadcast, kOurs);
+  send_both(multicast, kOurs);
+  EXPECT_EQ(rig.count(PollCounter::other_mac), sent);
+  sent = 0;
+  for (const uint32_t ip : {0xffff'ffffU, kOurs.value | 0xff, 0xe000'0001U, 0U}) send_both(mac_of(2), {ip});
+  EXPECT_EQ(rig.count(WireCounter::not_our_address), sent);
+  EXPECT_TRUE(rig.queues[0]->sent.empty());
+  EXPECT_EQ(drain(*handoff), "");
+  peer.data("to one");
+  rig.run();
+  EXPECT_EQ(drain(*handoff), "to one");
+}
+
+// Neither a SYN-ACK nor an RST goes to an address that belongs to no single host.
+TEST(PollCore, segments_from_a_broadcast_or_multicast_address_are_ignored) {
+  Rig rig;
+  uint32_t sent = 0;
+  for (const uint32_t ip : {0xffff'ffffU, 0xe000'0001U, 0xefff'ffffU, 0xf000'0001U, 0U})
+    for (const uint8_t flags : {tcp_flag::syn, tcp_flag::ack, tcp_flag::rst}) {
+      Peer nobody(rig, 3000);
+      nobody.header().tuple.local_ip = {ip};
+      nobody.send(flags);
+      ++sent;
+    }
+  rig.run();
+  EXPECT_TRUE(rig.queues[0]->sent.empty());
+  EXPECT_EQ(rig.count(WireCounter::ip_header_bad), sent);
+  EXPECT_EQ(rig.buffers_out(), 0U);
+}
+
 TEST(PollCore, a_vlan_port_takes_and_sends_its_tag_only) {
   Rig rig({.vlan = 12});
   Peer untagged(rig, 1000);
