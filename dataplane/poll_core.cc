@@ -389,6 +389,12 @@ bool PollCore::forwarded(const Frame& frame, uint32_t port_index) noexcept {
 }
 
 void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept {
+  // RFC 9293 section 3.9.2.3: whoever says so is nobody. Group addresses have been refused with the header.
+  const Ipv4Address from = segment_.tuple.remote_ip;
+  if (from == segment_.tuple.local_ip || from.value >> 24 == 127) {
+    counters_.add(PollCounter::impossible_source);
+    return drop_all(payload);
+  }
   if (resetting_ || segment_.tuple.local_port != config_.listener.port ||
       !listening_.load(std::memory_order_relaxed)) {
     tcp_counters_.add(segment_.has(tcp_flag::rst) ? TcpCounter::no_connection_rst

@@ -284,6 +284,23 @@ TEST(PollCore, segments_from_a_broadcast_or_multicast_address_are_ignored) {
   EXPECT_EQ(rig.buffers_out(), 0U);
 }
 
+// Answering the first would be talking to oneself for ever.
+TEST(PollCore, segments_from_itself_or_a_loopback_are_ignored) {
+  Rig rig;
+  uint32_t sent = 0;
+  for (const Ipv4Address ip : {kOurs, Ipv4Address{0x7f00'0001}, Ipv4Address{0x7fff'ffff}})
+    for (const uint8_t flags : {tcp_flag::syn, tcp_flag::ack, tcp_flag::rst}) {
+      Peer nobody(rig, 3000);
+      nobody.header().tuple.local_ip = ip;
+      nobody.send(flags);
+      ++sent;
+    }
+  rig.run();
+  EXPECT_TRUE(rig.queues[0]->sent.empty());
+  EXPECT_EQ(rig.count(PollCounter::impossible_source), sent);
+  EXPECT_EQ(rig.buffers_out(), 0U);
+}
+
 TEST(PollCore, a_vlan_port_takes_and_sends_its_tag_only) {
   Rig rig({.vlan = 12});
   Peer untagged(rig, 1000);
