@@ -1,7 +1,8 @@
 // A connection under arbitrary segments, reads, commands and time. Input: a byte of configuration, then 8
 // bytes per step. Whatever comes: bytes are delivered in order and once, the right edge never moves back, the
 // quota holds, output ends, deadlines move, and every packet buffer comes home. Where the window promises
-// what fits and buffers may be written, nothing that comes in order is refused, either.
+// what fits and buffers may be written, nothing that comes in order is refused, either. Where segments differ
+// about a byte, it is one of those that came while it was in the window.
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -60,11 +61,32 @@ class Endpoint {
     require(connection_.recyclable() && buffers_.empty());
   }
 
-  void segment(const uint8_t* step) {
-    TcpSegment s;
+  enum class Payload : uint8_t { right, wrong };
+
+  // Numbers near to what the connection expects.
+  void segment(const uint8_t* step, Payload payload) {
     const auto delta = static_cast<int32_t>(static_cast<int16_t>(step[1] << 8 | step[2])) / 16;
-    s.seq = connection_.rcv_nxt() + static_cast<uint32_t>(delta);
-    s.ack = SeqNum{0xffff'fff1} + static_cast<uint32_t>(static_cast<int8_t>(step[3]));
+    segment(step, connection_.rcv_nxt() + static_cast<uint32_t>(delta),
+            kFirstByteOut + static_cast<uint32_t>(static_cast<int8_t>(step[3])), payload);
+  }
+
+  // Any number at all: the sequence number, the acknowledgment, both, or (far from the window, but not wild)
+  // the former. The lowest byte is the payload's length as well.
+  void wild_segment(const uint8_t* step) {
+    const uint32_t wild =
+        uint32_t{step[1]} << 24 | uint32_t{step[2]} << 16 | uint32_t{step[3]} << 8 | step[6];
+    SeqNum seq = connection_.rcv_nxt();
+    SeqNum ack = kFirstByteOut;
+    if ((step[0] & 0x18) == 0) seq += static_cast<uint32_t>(static_cast<int32_t>(wild) >> 12);
+    if ((step[0] & 0x08) != 0) seq += wild;
+    if ((step[0] & 0x10) != 0) ack += (step[0] & 0x08) != 0 ? 0U - wild : wild;
+    segment(step, seq, ack, (step[0] & 0x20) != 0 ? Payload::wrong : Payload::right);
+  }
+
+  void segment(const uint8_t* step, SeqNum seq, SeqNum ack, Payload payload) {
+    TcpSegment s;
+    s.seq = seq;
+    s.ack = ack;
     s.flags = static_cast<uint8_t>(step[4] | ((step[4] & 0xc0) != 0xc0 ? tcp_flag::ack : 0));
     if ((step[4] & 0x30) != 0x30) s.flags &= static_cast<uint8_t>(~(tcp_flag::rst | tcp_flag::syn));
     s.window = static_cast<uint16_t>(step[5] * 8);
@@ -80,11 +102,12 @@ class Endpoint {
       // Exact, so that a sanitizer sees the end.
       const uint32_t room = config_.room_behind == nullptr ? n : std::min(slice_bytes_, kRoom);
       auto buffer = std::make_unique<PacketBuffer>(room);
-      for (uint32_t i = 0; i < n; ++i) buffer->bytes[i] = byte_at(s.seq + (at + i));
+      for (uint32_t i = 0; i < n; ++i) buffer->bytes[i] = payload_byte(s.seq + (at + i), payload);
       slices.push_back({buffer->bytes.get(), buffer.get(), n, StreamEnd::none});
       buffers_.emplace(buffer.get(), std::move(buffer));
     }
     const bool in_order = s.seq == connection_.rcv_nxt();
+    note(s, payload);
     const TcpCounter fate = connection_.on_segment(s, slices, now_);
     ++segments_unanswered_;
     if (!in_order && s.payload_length > 0) promises_ = false;
@@ -113,7 +136,10 @@ class Endpoint {
       const Slice s = handoff_.readable()[0];
       require(!ended_);
       ended_ = s.end != StreamEnd::none;
-      for (uint32_t i = 0; i < s.length; ++i, next_ += 1) require(s.data[i] == byte_at(next_));
+      for (uint32_t i = 0; i < s.length; ++i, next_ += 1) require(came(next_, s.data[i]));
+      // What was handed over is acknowledged, all of it when the stream ends; a FIN is a number, too.
+      require(next_ <= connection_.rcv_nxt());
+      if (s.end == StreamEnd::fin) require(next_ + 1 == connection_.rcv_nxt());
       handoff_.advance(1);
       handoff_.release(1);
     }
@@ -143,6 +169,27 @@ class Endpoint {
 
  private:
   static constexpr uint32_t kRoom = 256;
+  static constexpr SeqNum kFirstByteOut{0xffff'fff1};
+  static std::byte payload_byte(SeqNum seq, Payload payload) {
+    return payload == Payload::wrong ? ~byte_at(seq) : byte_at(seq);
+  }
+  // Which bytes of each offset came, a bit for each Payload, while it was in the window and not delivered
+  // yet.
+  void note(const TcpSegment& s, Payload payload) {
+    for (uint32_t i = 0; i < s.payload_length; ++i) {
+      const SeqNum seq = s.seq + i;
+      if (seq < connection_.rcv_nxt() || seq >= connection_.right_edge()) continue;
+      const uint32_t at = bytes_between(kIrs, seq);
+      if (at >= came_.size()) came_.resize(at + 1);
+      came_[at] |= static_cast<uint8_t>(1U << static_cast<unsigned>(payload));
+    }
+  }
+  [[nodiscard]] bool came(SeqNum seq, std::byte byte) const {
+    const uint32_t at = bytes_between(kIrs, seq);
+    if (at >= came_.size()) return false;
+    const Payload payload = byte == byte_at(seq) ? Payload::right : Payload::wrong;
+    return byte == payload_byte(seq, payload) && (came_[at] >> static_cast<unsigned>(payload) & 1) != 0;
+  }
   struct PacketBuffer {
     explicit PacketBuffer(uint32_t size) : bytes(std::make_unique<std::byte[]>(size)), room(size) {}
     std::unique_ptr<std::byte[]> bytes;
@@ -174,6 +221,7 @@ class Endpoint {
   bool promises_ = false;             // as long as nothing has come but in order
   SeqNum edge_;
   SeqNum next_;
+  std::vector<uint8_t> came_;  // by offset
   std::map<void*, std::unique_ptr<PacketBuffer>> buffers_;
 };
 
@@ -189,13 +237,26 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
                                    4,  9, 0,  0, 0, 0,   0,   0,  //
                                    3,  9, 0,  0, 0, 0,   0,   0,  //
                                    0,  0, 0,  9, 1, 200, 50,  0};
-  std::vector<std::byte> seed(steps.size());
-  std::memcpy(seed.data(), steps.data(), steps.size());
+  // Bytes beyond a hole that differ from those that come later; then numbers from anywhere.
+  const std::vector<uint8_t> liars{56,                                        //
+                                   6,      6,    64,   0,    0, 200, 100, 0,  //
+                                   0,      4,    0,    0,    0, 200, 200, 0,  //
+                                   0,      0,    0,    0,    0, 200, 250, 0,  //
+                                   2,      9,    0,    0,    0, 0,   0,   0,  //
+                                   7,      1,    0,    0,    0, 200, 10,  0,  //
+                                   7 + 8,  0x80, 0,    1,    0, 200, 10,  0,  //
+                                   7 + 16, 0x7f, 0xff, 0xff, 0, 200, 10,  0,  //
+                                   7 + 32, 0,    0,    0,    0, 200, 10,  0,  //
+                                   2,      9,    0,    0,    0, 0,   0,   0};
   std::vector<std::vector<std::byte>> seeds;
-  for (const std::byte shape : {std::byte{0}, std::byte{7}, std::byte{24}, std::byte{56}, std::byte{63},
-                                std::byte{64 + 8}, std::byte{64 + 7}}) {
-    seed[0] = shape;
-    seeds.push_back(seed);
+  for (const std::vector<uint8_t>& bytes : {steps, liars}) {
+    std::vector<std::byte> seed(bytes.size());
+    std::memcpy(seed.data(), bytes.data(), bytes.size());
+    for (const std::byte shape : {std::byte{0}, std::byte{7}, std::byte{24}, std::byte{56}, std::byte{63},
+                                  std::byte{64 + 8}, std::byte{64 + 7}}) {
+      seed[0] = shape;
+      seeds.push_back(seed);
+    }
   }
   return seeds;
 }
@@ -204,7 +265,8 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   if (size < 1) return 0;
-  migrx::test::Endpoint endpoint{data[0]};
+  using migrx::test::Endpoint;
+  Endpoint endpoint{data[0]};
   for (std::size_t at = 1; at + 8 <= size && at < 8 * 400; at += 8) {
     const uint8_t* const step = data + at;
     switch (step[0] % 8) {
@@ -220,8 +282,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
       case 5:
         endpoint.output();
         break;
+      case 6:
+        endpoint.segment(step, Endpoint::Payload::wrong);
+        break;
+      case 7:
+        endpoint.wild_segment(step);
+        break;
       default:
-        endpoint.segment(step);
+        endpoint.segment(step, Endpoint::Payload::right);
         break;
     }
   }
