@@ -23,9 +23,13 @@ class EpochChecker : public MainEvents {
   }
   [[nodiscard]] uint64_t epochs() const { return epochs_; }
   [[nodiscard]] const std::string& difference() const { return difference_; }
+  [[nodiscard]] bool header_read() const { return header_read_; }
 
   [[nodiscard]] bool writable() noexcept override { return next_.writable(); }
-  StreamError on_header(uint32_t version) override { return next_.on_header(version); }
+  StreamError on_header(uint32_t version) override {
+    header_read_ = true;
+    return next_.on_header(version);
+  }
   StreamError on_configuration(const Configuration& configuration) override {
     return next_.on_configuration(configuration);
   }
@@ -63,6 +67,7 @@ class EpochChecker : public MainEvents {
   std::vector<std::vector<std::byte>> reference_;
   std::vector<std::vector<bool>> known_;
   uint64_t epochs_ = 0;
+  bool header_read_ = false;
   std::string difference_;
 };
 

@@ -197,6 +197,18 @@ const std::string& Receiver::difference() const {
   return checker_->difference();
 }
 
+bool Receiver::knows(Ipv4Address source) const {
+  const Handoff* const main = session_->main_connection();
+  if (main != nullptr && main->peer_address == source.value && checker_->header_read()) return true;
+  for (uint32_t i = 0; i + 1 < session_->channels_expected(); ++i) {
+    const Handoff* const connection = session_->multifd_connection(i);
+    if (connection != nullptr && connection->peer_address == source.value &&
+        session_->multifd_channel(i).id() >= 0)
+      return true;
+  }
+  return false;
+}
+
 std::string Receiver::compare_final() const {
   if (!memory_->surroundings_untouched()) return "bytes outside of a block were written";
   if (checker_->epochs() != source_.epochs().size())

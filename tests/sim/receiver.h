@@ -54,6 +54,9 @@ class Receiver {
   // Epochs compared with the source's image so far, and the first difference.
   [[nodiscard]] uint64_t epochs_checked() const;
   [[nodiscard]] const std::string& difference() const;
+  // A channel that said from this address what a source says first has been taken: main's header, or a
+  // multifd channel's first packet.
+  [[nodiscard]] bool knows(Ipv4Address source) const;
   // Behind over(): compares RAM with the guest's final image.
   [[nodiscard]] std::string compare_final() const;
   // Behind over(): what the program does when its report is written.

@@ -33,7 +33,7 @@ enum class Fault : uint8_t {
   source_cancels,
   operator_cancels,
   damaged_stream,   // bytes changed before TCP: a broken source
-  second_main,      // a second main channel
+  second_main,      // somebody else begins a migration too, behind the source's first channel
   hostile_channel,  // another program takes a multifd channel's place
   stuck_window,     // all workers stop for many seconds: windows close, and open again
   pool_exhausted,   // packet buffers are somewhere else for a while
@@ -113,6 +113,7 @@ class Simulation {
   uint64_t fault_at_ns_ = UINT64_MAX;
   bool fault_caused_ = false;
   bool retired_ = false;
+  bool spoke_first_ = false;  // a stranger, before the receiver knew the source
   uint64_t stalled_until_ns_ = 0;
   uint32_t changes_left_ = 0;  // of pools or of the path
   uint64_t digest_ = 0xcbf29ce484222325ULL;
