@@ -49,14 +49,13 @@ TcpSenderOptions sender_options(Random& random, Ipv4Address from, uint16_t port,
 
 }  // namespace
 
-Simulation::Simulation(const Scenario& scenario, uint64_t seed)
+Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vector<uint64_t>& lengths)
     : scenario_(scenario),
       random_(seed * 2),
       source_(scenario.source, random_.fork()),
       receiver_(scenario.receiver, source_, random_),
       to_receiver_(scenario.to_receiver, random_.fork()),
       to_source_(scenario.to_source, random_.fork()) {
-  const uint64_t bytes = source_.bytes_total();
   std::vector<TcpSender*> connections;
   for (uint32_t i = 0; i <= scenario.source.channels; ++i) {
     senders_.push_back(std::make_unique<TcpSender>(
@@ -108,21 +107,29 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed)
       fault_at_ns_ = now_ns_ + random_.below(10 * kMs);
       break;
     case Fault::channel_ends:
-      source_.tear(random_.below(connections.size()), random_.below(bytes / connections.size() + 100),
-                   static_cast<Source::Tear>(random_.between(1, 3)));
+    case Fault::damaged_stream:
+      spoil(lengths);
       break;
-    case Fault::damaged_stream: {
-      const double chances[] = {1e-5, 1e-4, 1e-2, 0.5};
-      source_.damage(random_.below(connections.size()), random_.below(bytes / connections.size() + 100),
-                     random_.pick(chances), random_.fork());
-      break;
-    }
     case Fault::source_vanishes:
     case Fault::source_cancels:
     case Fault::operator_cancels:
       fault_at_ns_ = now_ns_ + random_.below(40 * kMs);
       break;
   }
+}
+
+// Any byte of a connection is as likely as any other. Chance takes the same course whether lengths are known
+// or not.
+void Simulation::spoil(const std::vector<uint64_t>& lengths) {
+  const std::size_t i = random_.below(senders_.size());
+  Random random = random_.fork();
+  if (lengths.empty()) return;
+  if (scenario_.fault == Fault::channel_ends) {
+    source_.tear(i, random.below(lengths[i]), static_cast<Source::Tear>(random.between(1, 3)));
+    return;
+  }
+  const double chances[] = {1e-5, 1e-4, 1e-2, 0.5};
+  source_.damage(i, random.below(lengths[i]), random.pick(chances), random.fork());
 }
 
 TcpSender* Simulation::sender_of(uint16_t port) {
@@ -452,9 +459,21 @@ void Simulation::check_end() {
     complain("failed although the source was told that all is well: " + error.message());
 }
 
-RunResult run_seed(uint64_t seed) {
-  Simulation simulation(scenario_of(seed), seed);
+RunResult run_scenario(const Scenario& scenario, uint64_t seed) {
+  std::vector<uint64_t> lengths;
+  if (scenario.fault == Fault::channel_ends || scenario.fault == Fault::damaged_stream) {
+    // Up to the first byte that is torn or damaged, the second run is the same as this one.
+    Simulation whole(scenario, seed, {});
+    const RunResult result = whole.run();
+    if (!result.problem.empty()) return result;
+    lengths = whole.lengths();
+  }
+  Simulation simulation(scenario, seed, lengths);
   return simulation.run();
+}
+
+RunResult run_seed(uint64_t seed) {
+  return run_scenario(scenario_of(seed), seed);
 }
 
 }  // namespace migrx::sim

@@ -71,11 +71,15 @@ struct RunResult {
   uint64_t digest = 0;  // of every frame and when it left: two runs of a seed must agree
 };
 [[nodiscard]] RunResult run_seed(uint64_t seed);
+// The scenario once, `seed` for everything else.
+[[nodiscard]] RunResult run_scenario(const Scenario& scenario, uint64_t seed);
 
 class Simulation {
  public:
-  Simulation(const Scenario& scenario, uint64_t seed);
+  // lengths: bytes of each connection when nothing is torn or damaged; empty: nothing is.
+  Simulation(const Scenario& scenario, uint64_t seed, const std::vector<uint64_t>& lengths);
   RunResult run();
+  [[nodiscard]] const std::vector<uint64_t>& lengths() const { return source_.written(); }
 
  private:
   bool tick();
@@ -86,6 +90,7 @@ class Simulation {
   void change_path();
   void take_buffers();
   void give_time(bool busy);
+  void spoil(const std::vector<uint64_t>& lengths);
   void check_always();
   void check_progress();
   [[nodiscard]] bool must_be_done() const;

@@ -88,15 +88,15 @@ class Source {
   [[nodiscard]] const std::vector<SourceBlock>& blocks() const { return blocks_; }
   [[nodiscard]] const std::vector<std::vector<SentPage>>& epochs() const { return epochs_; }
   // Bytes of the whole stream of connection i that have been given to TCP.
-  [[nodiscard]] uint64_t written(std::size_t i) const { return written_[i]; }
+  [[nodiscard]] const std::vector<uint64_t>& written() const { return written_; }
   // Everything has been given to TCP.
   [[nodiscard]] bool all_written() const;
   [[nodiscard]] uint64_t pages_sent() const { return pages_sent_; }
-  [[nodiscard]] uint64_t bytes_total() const;
   [[nodiscard]] uint32_t pongs() const { return pongs_; }
   [[nodiscard]] const std::string& violation() const { return violation_; }
 
-  // Faults: connection i writes only so many bytes and then ends as `how` says.
+  // Faults: connection i writes only so many bytes and then ends as `how` says. How many each writes in all
+  // is known at the end only: pages go to whichever channel has room.
   enum class Tear : uint8_t { none, fin, reset, silent };
   void tear(std::size_t i, uint64_t after_bytes, Tear how);
   [[nodiscard]] bool torn() const { return torn_; }

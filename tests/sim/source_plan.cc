@@ -214,10 +214,4 @@ void Source::flush_main() {
   ops_.push_back(std::move(op));
 }
 
-uint64_t Source::bytes_total() const {
-  uint64_t bytes = 0;
-  for (const Op& op : ops_) bytes += op.bytes.size() + (op.kind == Op::Kind::main ? 0 : 1344);
-  return bytes;
-}
-
 }  // namespace migrx::sim
