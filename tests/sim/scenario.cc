@@ -119,6 +119,19 @@ Scenario scenario_of(uint64_t seed) {
   if (s.fault == Fault::tiny_segments) source.pages = std::min(source.pages, 12U);
   const uint32_t jobs[] = {1, 1, 3, 16};
   receiver.lane_jobs = random.pick(jobs);
+  if (s.fault == Fault::damaged_stream && source.channels > 0 && random.chance(0.5)) {
+    s.damage_last_packet = true;
+    if (random.chance(0.8)) {  // an age whose last packet means nothing, and may be read behind SHUT 0
+      source.age = Age::v7_2;
+      source.zero_pages = ZeroPages::on_main;
+      if (source.method == test::MultifdMethod::qpl) source.method = test::MultifdMethod::none;
+      source.merge_sync = source.return_path = true;
+      source.channels = 1;
+      s.to_receiver.reorder = 0.2;
+      s.to_receiver.reorder_ns = 500'000;
+      s.worker_pace = 30;
+    }
+  }
   return s;
 }
 

@@ -52,6 +52,8 @@ struct Scenario {
   uint32_t poll_pace = 1000;
   uint32_t worker_pace = 1000;
   uint32_t control_pace = 200;
+  // damaged_stream: in the last packet of a multifd channel, which may mean nothing (up to 8.2).
+  bool damage_last_packet = false;
 };
 // What the seed says. The same seed gives the same scenario and run for ever, as long as the code is the
 // same.
@@ -95,6 +97,7 @@ class Simulation {
   void check_progress();
   [[nodiscard]] bool must_be_done() const;
   [[nodiscard]] bool intruded() const;
+  [[nodiscard]] bool told_well_but_failed() const;
   void check_end();
   void send(std::vector<Packet>& packets);
   TcpSender* sender_of(uint16_t port);
