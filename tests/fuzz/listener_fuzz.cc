@@ -360,12 +360,13 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
   // again.
   steps.insert(steps.end(), {syn(0), {3, 1, 5}, answer(0, 16), syn(0), syn(1), answer(1, 0), answer(1, 60)});
   for (uint8_t i = 0; i < 20; ++i) steps.push_back(syn(i));
-  for (const uint8_t i : {3, 17, 19}) steps.insert(steps.end(), {answer(i, 0), answer(i, 100), {7, 0}});
+  for (const uint8_t i : std::array<uint8_t, 3>{3, 17, 19})
+    steps.insert(steps.end(), {answer(i, 0), answer(i, 100), {7, 0}});
   steps.insert(steps.end(), {{3, 100, 70}, {4, 0}, answer(5, 40), {4, 1}, answer(5, 40), {7, 1, 200}});
   steps.insert(steps.end(),
                {{2, 4, 1, 0, 0, 10, 16, 5}, {1, 9, 0, 0, 0, 0, 0x30, 0}, {3, 250, 250, 1}, {6}, syn(2)});
   std::vector<std::vector<std::byte>> seeds;
-  for (const uint8_t shape : {0, 1, 2 + 4, 1 + 8, 1 + 32, 16, 1 + 64, 128}) {
+  for (const uint8_t shape : std::array<uint8_t, 8>{0, 1, 2 + 4, 1 + 8, 1 + 32, 16, 1 + 64, 128}) {
     std::vector<std::byte> seed{std::byte{shape}};
     for (const Step& step : steps)
       for (const uint8_t byte : step) seed.push_back(std::byte{byte});
