@@ -96,7 +96,10 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       .add_option("--multifd-flush-after-each-section", o.multifd_flush_after_each_section,
                   "on or off; found out from the stream when not given")
       ->group(stream);
-  command.add_option("--uuid", o.uuid, "the guest's -uuid; every channel must carry it")->group(stream);
+  command
+      .add_option("--uuid", o.uuid,
+                  "the guest's -uuid: every multifd channel must carry it, and main with validate-uuid")
+      ->group(stream);
 
   add_job_options(command, o);
 
@@ -166,6 +169,10 @@ std::string check_receive_options(const ReceiveOptions& o) {
     return "--multifd-compression qatzip is not supported: set another method at the source";
   if (o.poll_cores.empty() != o.loader_cores.empty())
     return "--poll-cores and --loader-cores go together (or leave both to --cores auto)";
+  if (o.uuid && o.multifd_channels == 0 && !contains(o.capabilities, "validate-uuid"))
+    return "--uuid: without multifd and validate-uuid the stream has none to compare: turn that capability "
+           "on "
+           "at the source and here";
   for (const std::string& name : o.capabilities) {
     if (contains(kCapabilitiesRefused, name))
       return "capability " + name + " is not supported: turn it off at the source (migrate_set_capability " +

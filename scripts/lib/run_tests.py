@@ -20,12 +20,13 @@ QUICK_CAPTURES = ("xbzrle-7.2", "compress-7.2", "multifd-zlib-dirty-10")
 # The tests that run threads of their own; TSan has nothing to say about the others. DPDK itself is not built for it.
 THREADED = ("handoff", "dataplane", "loader_main", "loader/multifd", "loader/ram", "loader-handoff", "loader-session")
 # What runs under ASan and UBSan: everything that reads bytes from strangers, their fuzz targets' seeds, corpora and
-# mutations of both among them, but for what links DPDK (it manages its memory itself) and the simulation (too slow
-# there to say much).
+# mutations of both among them, and the simulation with fewer seeds; but for what links DPDK, which manages its memory
+# itself.
 FUZZ_TARGETS = tuple(sorted(name[:-len("_fuzz.cc")] for name in os.listdir(os.path.join(ROOT, "tests", "fuzz"))
                             if name.endswith("_fuzz.cc")))
 HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-session", "loader-handoff",
-           "loader-snapshot", "wire", "tcp", "dataplane", "numa", *("seeds of " + name for name in FUZZ_TARGETS))
+           "loader-snapshot", "loader_colo", "loader/stream", "wire", "tcp", "dataplane", "numa", "sim",
+           *("seeds of " + name for name in FUZZ_TARGETS))
 # -O1 finds as much as -O2 does and builds in much less time.
 SANITIZED = ("-Db_lundef=false", "-Dbench=false", "--buildtype=debug", "-Doptimization=1")
 

@@ -60,5 +60,13 @@ TEST(ReceiveOptions, compression_needs_multifd) {
             "");
 }
 
+// A check that nothing in the stream can answer would be no check.
+TEST(ReceiveOptions, a_uuid_needs_a_stream_that_bears_one) {
+  const std::string uuid = "00112233-4455-6677-8899-aabbccddeeff";
+  EXPECT_NE(check_receive_options(parse(with({"--uuid", uuid}))).find("validate-uuid"), std::string::npos);
+  EXPECT_EQ(check_receive_options(parse(with({"--uuid", uuid, "--multifd-channels", "4"}))), "");
+  EXPECT_EQ(check_receive_options(parse(with({"--uuid", uuid, "--capability", "validate-uuid"}))), "");
+}
+
 }  // namespace
 }  // namespace migrx
