@@ -13,7 +13,7 @@ import struct
 import subprocess
 import threading
 
-from .machine import qemu_program
+from .machine import kvm_refusal, qemu_program
 from .reference_receiver import stream_complete
 from .runner import Skip, expect
 from .stream import Decoder
@@ -26,10 +26,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def need_kvm():
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        raise Skip("needs /dev/kvm: a COLO source works with KVM only")
     if qemu_program("7.2") is None:
         raise Skip("needs QEMU 7.2: later ones do not enter COLO")
+    refusal = kvm_refusal("7.2")
+    if refusal:
+        raise Skip("a COLO source works with KVM only: " + refusal)
 
 
 class ColoGuest:

@@ -14,6 +14,8 @@ from .qmp import Qmp, QmpError
 _CACHE = os.environ.get("MIGRX_CACHE", "/var/cache/migrx")
 _PROGRAMS = {"7.2": "/usr/bin/qemu-system-x86_64", "10": os.path.join(_CACHE, "qemu10", "qemu-system-x86_64")}
 _libc = ctypes.CDLL(None, use_errno=True)
+# Nested hosts announce MSR 0x10a (IA32_ARCH_CAPABILITIES) and may refuse to set it, at which QEMU aborts.
+KVM_CPU = "host,arch-capabilities=off"
 
 
 @functools.lru_cache(maxsize=None)
@@ -25,6 +27,18 @@ def qemu_program(version):
     except (OSError, subprocess.CalledProcessError):
         return None
     return path if (" version %s." % version) in text else None
+
+
+@functools.lru_cache(maxsize=None)
+def kvm_refusal(version):
+    """Why that QEMU cannot start a machine with KVM here; empty: it can."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "there is no /dev/kvm"
+    command = [qemu_program(version), "-nodefaults", "-display", "none", "-accel", "kvm", "-cpu", KVM_CPU, "-S", "-qmp",
+               "stdio"]
+    probe = subprocess.run(command, input='{"execute":"qmp_capabilities"}{"execute":"quit"}', capture_output=True,
+                           text=True, check=False, timeout=60)
+    return "" if probe.returncode == 0 else (probe.stderr.strip().splitlines() or ["it ended"])[-1]
 
 
 def die_with_parent():
@@ -90,7 +104,7 @@ class Machine:
                    "-chardev", "file,id=console,path=%s,append=on" % self.console_path,
                    "-serial", "chardev:console"]
         if self.accel == "kvm":
-            command += ["-cpu", "host"]
+            command += ["-cpu", KVM_CPU]
         for backend in self.backends:
             command += ["-object", backend.option()]
         if len(self.backends) == 1:
@@ -238,4 +252,5 @@ class Machine:
         self.close()
 
 
-__all__ = ["Backend", "Machine", "QmpError", "cpu_seconds", "die_with_parent", "in_namespace", "qemu_program"]
+__all__ = ["Backend", "Machine", "QmpError", "cpu_seconds", "die_with_parent", "in_namespace", "kvm_refusal",
+           "qemu_program"]
