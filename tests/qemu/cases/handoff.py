@@ -145,8 +145,9 @@ def _refuses_by_qmp(version, says, change=lambda backend: backend):
     return run
 
 
-def _guest_stays(version, harm, says, start=_destination, status=1):
+def _guest_stays(version, harm, says, start=_destination, status=1, extra=()):
     """A hand-off that fails: `harm(destination, receiver, source)` in its midst, or by the way the destination was started.
+    `extra`: more options of migrx.
 
     The source's guest goes on, no other guest runs, and migrx says why in a message that holds `says`.
     """
@@ -160,7 +161,8 @@ def _guest_stays(version, harm, says, start=_destination, status=1):
             destination, address = start(folder, stack, version, transfer.machine, source, folder)
             options = {backend.id: "%s,size=%d" % (os.path.join(folder, "received." + backend.id), backend.size)
                        for backend in source.backends}
-            receiver = stack.enter_context(Receiver(folder, network, options, transfer.channels, handoff=address))
+            receiver = stack.enter_context(Receiver(folder, network, options, transfer.channels, handoff=address,
+                                                    extra=extra))
             expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
             source.migrate(receiver.uri)
             time.sleep(1.0)
@@ -235,6 +237,16 @@ def _kill_worker_while_loading(destination, receiver, source):
         destination.process.send_signal(signal.SIGCONT)
 
 
+def _hang(destination, _receiver, source):
+    """The destination takes what its socket holds and never answers."""
+    destination.process.send_signal(signal.SIGSTOP)
+    try:
+        source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        source.wait_migration(states=("failed",), timeout=30)
+    finally:
+        destination.process.send_signal(signal.SIGCONT)
+
+
 def cases():
     """All cases of handing a guest on."""
     for version, destination in (("7.2", "7.2"), ("10", "10"), ("7.2", "10"), ("10", "7.2")):
@@ -279,6 +291,9 @@ def cases():
         yield Case("handoff-destination-dies-%s" % version,
                    _guest_stays(version, lambda destination, *_unused: destination.process.kill(),
                                 "closed the connection"), True, 120)
+        yield Case("handoff-destination-hangs-%s" % version,
+                   _guest_stays(version, _hang, "--destination-timeout", extra=("--destination-timeout", "3")),
+                   version == "10", 120)
         yield Case("handoff-memory-not-shared-%s" % version,
                    _guest_stays(version, _untouched, "share=on",
                                 _with_backends(lambda backend: dataclasses.replace(backend, kind="private"))),
