@@ -19,8 +19,8 @@ namespace migrx {
 enum class IdleStrategy : uint8_t {
   spin,   // nothing: for CPUs of its own
   yield,  // gives the CPU to whoever waits for it, and sleeps 50 us at a time once nothing came for a
-          // millisecond: for shared ones. A thread that never sleeps can keep those of the kernel waiting,
-          // yields or not: docs/ architecture.md, Agents and threads.
+          // millisecond: for shared ones, where a thread that never sleeps can keep those of the kernel
+          // waiting, yields or not (docs/architecture.md)
   sleep,  // the same once nothing came for some 50 us: for laptops, tests and long waits
 };
 [[nodiscard]] std::optional<IdleStrategy> parse_idle_strategy(std::string_view name) noexcept;

@@ -84,7 +84,8 @@ void warn_of_tls(uint32_t peer, Terminal& terminal, Report& report) {
       "{}.{}.{}.{} began with a TLS handshake and was reset: if it is the source, unset tls-creds there",
       peer >> 24, peer >> 16 & 0xff, peer >> 8 & 0xff, peer & 0xff);
   if (std::find(report.warnings.begin(), report.warnings.end(), warning) != report.warnings.end()) return;
-  if (report.warnings.size() < kWarningsMax) report.warnings.push_back(warning);
+  if (report.warnings.size() >= kWarningsMax) return;
+  report.warnings.push_back(warning);
   terminal.warn("warning: " + warning);
 }
 

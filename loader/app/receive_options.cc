@@ -170,9 +170,8 @@ std::string check_receive_options(const ReceiveOptions& o) {
   if (o.poll_cores.empty() != o.loader_cores.empty())
     return "--poll-cores and --loader-cores go together (or leave both to --cores auto)";
   if (o.uuid && o.multifd_channels == 0 && !contains(o.capabilities, "validate-uuid"))
-    return "--uuid: without multifd and validate-uuid the stream has none to compare: turn that capability "
-           "on "
-           "at the source and here";
+    return "--uuid: without multifd and validate-uuid the stream bears none: turn that capability on at the "
+           "source and here";
   for (const std::string& name : o.capabilities) {
     if (contains(kCapabilitiesRefused, name))
       return "capability " + name + " is not supported: turn it off at the source (migrate_set_capability " +
