@@ -135,7 +135,7 @@ def crowded(version, channels):
             # All but one that speaks as a source would: whoever does that first is taken for it (docs/limits.md).
             neighbour = stack.enter_context(Neighbour(
                 network, "--only", "syn_flood", "peers", "stray_segments",
-                "--manners", "silent", "garbage", "holes", "tiny", "zero_window", "leaves"))
+                "--manners", "silent", "garbage", "tls", "holes", "tiny", "zero_window", "leaves"))
             time.sleep(1.5)
             source.migrate(receiver.uri)
             time.sleep(0.5)

@@ -22,7 +22,7 @@ _FLOOD_PER_ROUND = 24
 _MULTIFD_HELLO = bytes.fromhex("1122334400000001" + "00" * 56)
 _MASK = 0xffffffff
 # Of connections that the neighbour opens.
-_MANNERS = ("silent", "garbage", "holes", "tiny", "zero_window", "multifd", "leaves")
+_MANNERS = ("silent", "garbage", "tls", "holes", "tiny", "zero_window", "multifd", "leaves")
 
 
 def checksum(data):
@@ -292,6 +292,8 @@ class Hostile:
         peer.sent += 1
         if peer.manner == "garbage" and peer.sent == 1:
             self._as_peer(peer, ACK | PSH, b"\xff" + self._random.randbytes(60))
+        elif peer.manner == "tls" and peer.sent == 1:  # as a scanner begins
+            self._as_peer(peer, ACK | PSH, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + self._random.randbytes(32))
         elif peer.manner == "multifd" and peer.sent == 1:
             self._as_peer(peer, ACK | PSH, _MULTIFD_HELLO)
         elif peer.manner == "holes" and peer.sent < 400:
