@@ -178,6 +178,15 @@ class Migration:
         expect(False, "the source's migration is %s half a minute after the mishap", self.source.migration())
         return ""
 
+    def keep_attached(self):
+        """Whoever took the killed worker's place stays until the source's host has said that its connections are gone,
+        which that needs the interface for, however the migration ended."""
+        deadline = time.monotonic() + 30
+        while self.receiver.alive() and time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                self.network.attach(self.receiver.alive, 0.2)
+            time.sleep(0.1)
+
     def let_nobody_in(self):
         """Ends a receiver whose source ended before it said a word: it waits for another one, for ever."""
         deadline = time.monotonic() + 10
@@ -194,6 +203,8 @@ class Migration:
         status = self.source_status() if alive else "killed"
         if status in ("killed", "cancelled"):
             self.let_nobody_in()
+        if self.plan.end == "worker killed":
+            self.keep_attached()
         ended = self.receiver.wait(40)
         complete = ended == 0
         if complete:
