@@ -166,7 +166,7 @@ class Migration:
             if self.plan.end == "worker killed":
                 # First: a source that is sending its last bytes answers nobody before its connection is reset.
                 with contextlib.suppress(Exception):
-                    self.network.attach(self.receiver.alive, 0.2)
+                    self.receiver.attach(0.2)
             status = self.source.migration().get("status")
             if status in ENDED:
                 return status
@@ -184,7 +184,7 @@ class Migration:
         deadline = time.monotonic() + 30
         while self.receiver.alive() and time.monotonic() < deadline:
             with contextlib.suppress(Exception):
-                self.network.attach(self.receiver.alive, 0.2)
+                self.receiver.attach(0.2)
             time.sleep(0.1)
 
     def let_nobody_in(self):

@@ -70,13 +70,15 @@ class Receiver:
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return file.read()
 
-    def wait_ready(self, timeout=30.0):
-        """Sets up the interface and waits for the ready line; False when the program ended instead."""
+    def attach(self, timeout):
+        """Sets up its interfaces, when it has made them; False when the program ended instead."""
         if not self.network.attach(self.alive, timeout):
             return False
-        if self.two_ports and not self.network.attach(self.alive, timeout, SECOND_INTERFACE, SECOND_NEAR):
-            return False
-        return bool(self._ready.readline())
+        return not self.two_ports or self.network.attach(self.alive, timeout, SECOND_INTERFACE, SECOND_NEAR)
+
+    def wait_ready(self, timeout=30.0):
+        """Sets up the interfaces and waits for the ready line; False when the program ended instead."""
+        return self.attach(timeout) and bool(self._ready.readline())
 
     def wait(self, timeout=60.0):
         """Waits for the end; returns the exit status."""
