@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -158,15 +159,21 @@ class Migration:
             for child in self.receiver.children():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
+            # A source that is sending its last bytes answers nobody before its connections are reset.
+            threading.Thread(target=self._keep_attached, daemon=True).start()
+
+    def _keep_attached(self):
+        """The interfaces of a killed worker come back with whoever takes its place, and are set up as a host's network
+        manager would: it stays until the source's host has said that its connections are gone."""
+        while self.receiver.alive():
+            with contextlib.suppress(Exception):
+                self.receiver.attach(0.2)
+            time.sleep(0.1)
 
     def source_status(self):
-        """How the source's migration ended; the interface of a killed worker comes back with the next one."""
+        """How the source's migration ended."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            if self.plan.end == "worker killed":
-                # First: a source that is sending its last bytes answers nobody before its connection is reset.
-                with contextlib.suppress(Exception):
-                    self.receiver.attach(0.2)
             status = self.source.migration().get("status")
             if status in ENDED:
                 return status
@@ -177,15 +184,6 @@ class Migration:
             time.sleep(0.02)
         expect(False, "the source's migration is %s half a minute after the mishap", self.source.migration())
         return ""
-
-    def keep_attached(self):
-        """Whoever took the killed worker's place stays until the source's host has said that its connections are gone,
-        which that needs the interface for, however the migration ended."""
-        deadline = time.monotonic() + 30
-        while self.receiver.alive() and time.monotonic() < deadline:
-            with contextlib.suppress(Exception):
-                self.receiver.attach(0.2)
-            time.sleep(0.1)
 
     def let_nobody_in(self):
         """Ends a receiver whose source ended before it said a word: it waits for another one, for ever."""
@@ -203,8 +201,6 @@ class Migration:
         status = self.source_status() if alive else "killed"
         if status in ("killed", "cancelled"):
             self.let_nobody_in()
-        if self.plan.end == "worker killed":
-            self.keep_attached()
         ended = self.receiver.wait(40)
         complete = ended == 0
         if complete:
