@@ -15,8 +15,8 @@ namespace {
 
 // Empty turns before the first pause: a burst often follows on the heels of another.
 constexpr uint32_t kTurnsBeforeYield = 16;
-// How long nothing came before the first sleep: longer than the gaps of a sender that is at it (a round trip,
-// a throttled QEMU's turn), or much the same as a burst takes.
+// How long nothing came before the first sleep of `sleep`: some bursts' time. And of `yield`: longer than the
+// gaps of a sender that is at it, such as a round trip.
 constexpr uint64_t kNsBeforeSleep = 50'000;
 constexpr uint64_t kNsBeforeSleepOfYield = 1'000'000;
 constexpr timespec kSleep{0, 50'000};
