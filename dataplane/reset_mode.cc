@@ -17,6 +17,7 @@ void ResetMode::on_segment(const FourTuple& tuple, bool rst, uint64_t now_ns) no
     asked = peer.told || peer.gone;
     if (!asked) --untold_;
     (rst ? peer.gone : peer.told) = true;
+    if (peer.gone && std::exchange(peer.moved, false)) --moved_;  // no need to ask at the new address
   }
   // What answers our own probes over and over must not keep us here.
   if (!asked) heard_ns_ = now_ns;

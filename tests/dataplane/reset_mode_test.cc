@@ -95,6 +95,14 @@ TEST(ResetMode, each_next_hop_is_asked_for_its_address_and_news_of_one_is_used_a
   EXPECT_EQ(probes(mode, kStart + kNsPerSecond / 2 + 2), "");
 }
 
+TEST(ResetMode, who_is_gone_is_not_asked_at_its_new_address_either) {
+  ResetMode mode = begun({lost(1), lost(2)});
+  EXPECT_EQ(probes(mode, kStart), "? 1 2 ");
+  mode.on_arp(kOurs, kSource, mac(2, 9));
+  mode.on_segment(lost(1).tuple, true, kStart + 1);
+  EXPECT_EQ(probes(mode, kStart + 2), "2 ");
+}
+
 // Two stations that answer for one address, as hosts with two interfaces on a link do.
 TEST(ResetMode, answers_that_disagree_make_no_storm) {
   ResetMode mode = begun({lost(1), lost(2)});
