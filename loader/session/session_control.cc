@@ -254,8 +254,8 @@ void SessionControl::watch_clock(uint64_t now_ns) {
       session_.state() == SessionState::device_state && session_.colo() == nullptr)
     return session_.fail(make_error(
         ErrorClass::timed_out, 0, "session: destination",
-        "%.0f s without a byte of device state, and the destination has not said that it has the guest: does "
-        "it still load? (--destination-timeout)",
+        "%.0f s without a byte of device state, and the destination has not said that it has the guest "
+        "(--destination-timeout): end that QEMU, it must not be continued",
         static_cast<double>(limits_.destination_ns) * 1e-9));
   // A quiet source is no fault: a switchover may idle for minutes. Channels that wait at a barrier for others
   // from which nothing comes are one, and so is a destination that takes nothing while bytes wait for it.

@@ -27,15 +27,15 @@ def _idle_destination(folder, stack, version, machine, backends, namespace=None,
     return destination, "unix:" + os.path.join(folder, "handoff.sock"), "unix:" + qmp
 
 
-def _destination(folder, stack, version, machine, source, path, change=lambda backend: backend):
+def _destination(folder, stack, version, machine, source, path, change=lambda backend: backend, extra=()):
     """A QEMU that waits for its device state on a UNIX socket; its RAM is the files that migrx fills.
 
-    `change` makes a wrong backend of a right one.
+    `change` makes a wrong backend of a right one; `extra`: more options of that QEMU.
     """
     backends = [change(Backend(backend.id, backend.size, path=os.path.join(path, "received." + backend.id)))
                 for backend in source.backends]
     destination = stack.enter_context(Machine(folder, version, machine, backends, namespace=source.namespace,
-                                              incoming="defer", name="destination"))
+                                              incoming="defer", name="destination", extra=extra))
     destination.set_capabilities(x_ignore_shared=True)
     socket = os.path.join(folder, "handoff.sock")
     destination.qmp.command("migrate-incoming", uri="unix:" + socket)
@@ -145,9 +145,24 @@ def _refuses_by_qmp(version, says, change=lambda backend: backend):
     return run
 
 
-def _guest_stays(version, harm, says, start=_destination, status=1, extra=()):
+def _is_gone(destination):
+    destination.process.wait(10)
+
+
+def _is_gone_or_stopped(destination):
+    """One that found all of the device state in its socket has loaded it, and waits for a cont that must not come."""
+    deadline = time.monotonic() + 10
+    while destination.alive() and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # It may go while it is asked.
+            if destination.qmp.command("query-status")["status"] == "paused":
+                return
+        time.sleep(0.1)
+    _is_gone(destination)
+
+
+def _guest_stays(version, harm, says, start=_destination, status=1, extra=(), ends=_is_gone):
     """A hand-off that fails: `harm(destination, receiver, source)` in its midst, or by the way the destination was started.
-    `extra`: more options of migrx.
+    `extra`: more options of migrx. `ends(destination)` waits for what becomes of the destination.
 
     The source's guest goes on, no other guest runs, and migrx says why in a message that holds `says`.
     """
@@ -172,7 +187,7 @@ def _guest_stays(version, harm, says, start=_destination, status=1, extra=()):
             expect(status in (ended, None), "migrx ended with %d: %s", ended, receiver.log()[-2000:])
             expect(source.goes_on(), "the source's guest does not go on")
             if destination is not None:
-                destination.process.wait(10)
+                ends(destination)
                 expect(not destination.counts(), "the guest ran at the destination")
             message = receiver.report()["error"]["message"] if status is not None else receiver.log()
             expect(says in message, "migrx does not say %r: %s", says, message)
@@ -191,6 +206,10 @@ def _with_backends(change):
                 file.truncate(backend.size)
         return _destination(folder, stack, version, machine, source, path, change)
     return start
+
+
+def _started_stopped(folder, stack, version, machine, source, path):
+    return _destination(folder, stack, version, machine, source, path, extra=("-S",))
 
 
 def _with_machine(other):
@@ -292,7 +311,8 @@ def cases():
                    _guest_stays(version, lambda destination, *_unused: destination.process.kill(),
                                 "closed the connection"), True, 120)
         yield Case("handoff-destination-hangs-%s" % version,
-                   _guest_stays(version, _hang, "--destination-timeout", extra=("--destination-timeout", "3")),
+                   _guest_stays(version, _hang, "--destination-timeout", _started_stopped,
+                                extra=("--destination-timeout", "3"), ends=_is_gone_or_stopped),
                    version == "10", 120)
         yield Case("handoff-memory-not-shared-%s" % version,
                    _guest_stays(version, _untouched, "share=on",
