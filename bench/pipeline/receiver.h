@@ -8,7 +8,7 @@
 #include "bench/pipeline/memory.h"
 #include "bench/pipeline/replay_port.h"
 #include "dataplane/poll_core.h"
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 #include "loader/main/compress_jobs.h"
 #include "loader/session/session.h"
 #include "loader/session/session_control.h"

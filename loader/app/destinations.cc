@@ -2,10 +2,10 @@
 
 #include <utility>
 
-#include "loader/app/network.h"
-#include "loader/handoff/destination_qemu.h"
-#include "loader/handoff/destination_setup.h"
-#include "loader/handoff/device_state_file.h"
+#include "loader/app/setup_error.h"
+#include "loader/destination/destination_qemu.h"
+#include "loader/destination/destination_setup.h"
+#include "loader/destination/device_state_file.h"
 
 namespace migrx {
 

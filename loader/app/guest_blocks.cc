@@ -5,7 +5,7 @@
 #include <set>
 
 #include "dataplane/agent_thread.h"
-#include "loader/app/network.h"
+#include "loader/app/setup_error.h"
 
 namespace migrx {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "loader/app/dump.h"
 #include "loader/app/guest_blocks.h"
-#include "loader/app/network.h"
 #include "loader/app/report.h"
+#include "loader/app/setup_error.h"
 #include "loader/app/terminal.h"
 
 namespace migrx {

@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,15 +13,10 @@
 #include "dataplane/poll_core.h"
 #include "loader/app/receive_options.h"
 #include "loader/app/report.h"
+#include "loader/app/setup_error.h"
 #include "numa/placement.h"
 
 namespace migrx {
-
-// The operator's fault, in words that mend it.
-class SetupError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 class Network {
  public:

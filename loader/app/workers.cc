@@ -4,7 +4,7 @@
 #include <map>
 
 #include "dataplane/agent_thread.h"
-#include "loader/app/network.h"
+#include "loader/app/setup_error.h"
 
 namespace migrx {
 namespace {

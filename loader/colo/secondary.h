@@ -18,7 +18,7 @@
 #include "dataplane/handoff/spsc_ring.h"
 #include "loader/colo/colo_events.h"
 #include "loader/colo/ram_cache.h"
-#include "loader/handoff/tail_detector.h"
+#include "loader/destination/tail_detector.h"
 #include "loader/main/main_events.h"
 #include "loader/stream/error.h"
 

@@ -15,8 +15,8 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 BUILD = os.path.join(ROOT, "build-coverage")
 LEAST = 95.0
 PARSERS = ("dataplane/wire/*", "dataplane/tcp/*", "loader/stream/*", "loader/main/*", "loader/multifd/*",
-           "loader/snapshot/*", "loader/ram/xbzrle.cc", "loader/ram/inflate_page.*", "loader/handoff/stream_rewriter.*",
-           "loader/handoff/tail_detector.*", "loader/handoff/qmp*", "loader/colo/*", "dataplane/reset_mode.*")
+           "loader/snapshot/*", "loader/ram/xbzrle.cc", "loader/ram/inflate_page.*", "loader/destination/stream_rewriter.*",
+           "loader/destination/tail_detector.*", "loader/destination/qmp*", "loader/colo/*", "dataplane/reset_mode.*")
 # These have programs of their own or need hardware; what they run is not the parsers.
 NOT_RUN = ("dpdk", "docs", "sim", "bench")
 SIMULATED_SEEDS = 150

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "loader/handoff/qmp_message.h"
+#include "loader/destination/qmp_message.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace {

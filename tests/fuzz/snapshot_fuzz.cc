@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 #include "loader/snapshot/file_loader.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/fuzz/multifd_target.h"

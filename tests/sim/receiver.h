@@ -8,7 +8,7 @@
 
 #include "dataplane/owner_table.h"
 #include "dataplane/poll_core.h"
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 #include "loader/main/compress_jobs.h"
 #include "loader/ram/node_router.h"
 #include "loader/session/session.h"

@@ -4,7 +4,7 @@
 #include <deque>
 #include <vector>
 
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 #include "loader/session/session.h"
 #include "loader/session/session_control.h"
 #include "tests/loader/main_stream_builder.h"

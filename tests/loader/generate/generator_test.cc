@@ -6,7 +6,7 @@
 
 #include "dataplane/poll_core.h"
 #include "dataplane/wire/arp.h"
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 #include "loader/session/session.h"
 #include "loader/session/session_control.h"
 #include "tests/dataplane/memory_queue.h"

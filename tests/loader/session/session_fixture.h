@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 #include "loader/session/session.h"
 #include "loader/session/session_control.h"
 #include "tests/loader/main_stream_builder.h"

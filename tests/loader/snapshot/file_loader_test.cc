@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 #include "tests/loader/main_stream_builder.h"
 
 namespace migrx {

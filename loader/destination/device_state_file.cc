@@ -1,4 +1,4 @@
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -6,9 +6,9 @@
 #include <map>
 #include <string>
 
-#include "loader/handoff/byte_fifo.h"
-#include "loader/handoff/peer_memory.h"
-#include "loader/handoff/stream_rewriter.h"
+#include "loader/destination/byte_fifo.h"
+#include "loader/destination/peer_memory.h"
+#include "loader/destination/stream_rewriter.h"
 #include "loader/main/return_path.h"
 #include "loader/session/destination.h"
 

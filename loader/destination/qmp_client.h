@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "loader/handoff/qmp_message.h"
+#include "loader/destination/qmp_message.h"
 
 namespace migrx {
 

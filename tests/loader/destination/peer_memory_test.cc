@@ -1,4 +1,4 @@
-#include "loader/handoff/peer_memory.h"
+#include "loader/destination/peer_memory.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "loader/handoff/qmp_client.h"
+#include "loader/destination/qmp_client.h"
 
 #include <poll.h>
 #include <sys/socket.h>

@@ -1,4 +1,4 @@
-#include "loader/handoff/stream_rewriter.h"
+#include "loader/destination/stream_rewriter.h"
 
 #include <algorithm>
 #include <array>

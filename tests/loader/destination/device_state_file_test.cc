@@ -1,5 +1,5 @@
 // --no-handoff: device state that does not end, or ends wrongly, is bounded in time and bytes.
-#include "loader/handoff/device_state_file.h"
+#include "loader/destination/device_state_file.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "loader/handoff/byte_fifo.h"
+#include "loader/destination/byte_fifo.h"
 
 #include <gtest/gtest.h>
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "loader/handoff/qmp_client.h"
+#include "loader/destination/qmp_client.h"
 
 namespace migrx {
 

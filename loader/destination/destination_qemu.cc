@@ -1,4 +1,4 @@
-#include "loader/handoff/destination_qemu.h"
+#include "loader/destination/destination_qemu.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>

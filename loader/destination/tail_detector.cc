@@ -1,4 +1,4 @@
-#include "loader/handoff/tail_detector.h"
+#include "loader/destination/tail_detector.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // A QEMU played by a thread behind a UNIX socket.
-#include "loader/handoff/qmp_client.h"
+#include "loader/destination/qmp_client.h"
 
 #include <gtest/gtest.h>
 #include <sys/socket.h>

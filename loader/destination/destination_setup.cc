@@ -1,4 +1,4 @@
-#include "loader/handoff/destination_setup.h"
+#include "loader/destination/destination_setup.h"
 
 #include <sys/stat.h>
 

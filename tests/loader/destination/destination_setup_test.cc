@@ -1,5 +1,5 @@
 // A destination played by the test: answers by command name.
-#include "loader/handoff/destination_setup.h"
+#include "loader/destination/destination_setup.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

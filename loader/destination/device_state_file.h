@@ -5,8 +5,8 @@
 #include <atomic>
 #include <string>
 
-#include "loader/handoff/byte_fifo.h"
-#include "loader/handoff/tail_detector.h"
+#include "loader/destination/byte_fifo.h"
+#include "loader/destination/tail_detector.h"
 #include "loader/session/destination.h"
 
 namespace migrx {

@@ -1,5 +1,5 @@
 // A destination played by the test: a listener on a UNIX socket.
-#include "loader/handoff/destination_qemu.h"
+#include "loader/destination/destination_qemu.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

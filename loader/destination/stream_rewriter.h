@@ -24,7 +24,7 @@
 #include <string>
 #include <vector>
 
-#include "loader/handoff/byte_fifo.h"
+#include "loader/destination/byte_fifo.h"
 #include "loader/main/main_events.h"
 #include "loader/ram/ram_block.h"
 

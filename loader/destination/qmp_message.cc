@@ -1,4 +1,4 @@
-#include "loader/handoff/qmp_message.h"
+#include "loader/destination/qmp_message.h"
 
 #include <algorithm>
 #include <charconv>
