@@ -227,6 +227,14 @@ uint64_t tsc_hz() noexcept {
   return rte_get_tsc_hz();
 }
 
+std::string dpdk_version() {
+  return rte_version();
+}
+
+std::string dpdk_driver_folder() {
+  return RTE_EAL_PMD_PATH;
+}
+
 std::string recent_dpdk_log(std::size_t lines) {
   return LogKeeper::instance().last(lines);
 }

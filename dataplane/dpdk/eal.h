@@ -65,6 +65,10 @@ void leave_dpdk_thread() noexcept;
 // Cycles per second of the time stamp counter, as DPDK measured it. Behind Eal's construction.
 [[nodiscard]] uint64_t tsc_hz() noexcept;
 
+// DPDK's name and version, and the folder from which it loads drivers. Before Eal's construction, too.
+[[nodiscard]] std::string dpdk_version();
+[[nodiscard]] std::string dpdk_driver_folder();
+
 // The last lines DPDK logged, at most `lines`, each led by "\n  DPDK: "; for error messages.
 [[nodiscard]] std::string recent_dpdk_log(std::size_t lines = 4);
 

@@ -1,6 +1,7 @@
 // The migrx program: one subcommand per job.
 #include <CLI/CLI.hpp>
 
+#include "loader/app/doctor_command.h"
 #include "loader/app/generate_command.h"
 #include "loader/app/load_command.h"
 #include "loader/app/plan_command.h"
@@ -15,6 +16,7 @@ int main(int argc, char** argv) {
   migrx::add_load_command(app, exit_status);
   migrx::add_generate_command(app, exit_status);
   migrx::add_plan_command(app, exit_status);
+  migrx::add_doctor_command(app, exit_status);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
