@@ -51,9 +51,9 @@ std::size_t MultifdChannel::take_page_data(std::span<const Slice> slices) noexce
   for (const Slice& slice : slices) {
     // The payload's last slice goes through parse(), which knows what comes behind.
     if (slice.end != StreamEnd::none || slice.length >= payload_left_ - bytes) break;
+    if (++taken < slices.size()) prefetch_slice(slices[taken]);
     pages_.write({slice.data, slice.length});
     bytes += slice.length;
-    ++taken;
   }
   payload_left_ -= static_cast<uint32_t>(bytes);
   in_.pass(bytes);

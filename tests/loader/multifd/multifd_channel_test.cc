@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "tests/loader/guarded_memory.h"
 #include "tests/loader/multifd/channel_fixture.h"
 
 namespace migrx {
@@ -273,16 +274,17 @@ TEST_F(MultifdChannelTest, bursts_of_random_slices_come_to_the_same_as_one_piece
     std::size_t at = 0, short_way = 0;
     const uint32_t mss = 1 + static_cast<uint32_t>(random() % 9000);
     while (at < b.bytes.size()) {
-      // Copies, so that no byte beside a slice may be read.
-      std::vector<std::unique_ptr<std::byte[]>> buffers;
+      // Copies, each in front of an inaccessible page: what is fetched ahead of a slice must not be read.
+      std::vector<std::unique_ptr<test::GuardedMemory>> buffers;
       std::vector<Slice> burst;
       std::size_t next = at;
       while (burst.size() < 1 + random() % 40 && next < b.bytes.size()) {
         const std::size_t n =
             std::min<std::size_t>(random() % 8 == 0 ? 1 + random() % mss : mss, b.bytes.size() - next);
-        buffers.push_back(std::make_unique<std::byte[]>(n));
-        std::copy_n(b.bytes.begin() + static_cast<std::ptrdiff_t>(next), n, buffers.back().get());
-        burst.push_back({buffers.back().get(), nullptr, static_cast<uint32_t>(n), StreamEnd::none});
+        buffers.push_back(std::make_unique<test::GuardedMemory>(n));
+        std::byte* const data = buffers.back()->end() - n;
+        std::copy_n(b.bytes.begin() + static_cast<std::ptrdiff_t>(next), n, data);
+        burst.push_back({data, nullptr, static_cast<uint32_t>(n), StreamEnd::none});
         next += n;
       }
       std::span<const Slice> left(burst);
