@@ -33,6 +33,7 @@ class Region {
 };
 
 // One file per subject.
+void register_copy_benchmarks();     // micro_copy.cc: packet buffers in several orders, warm and cold
 void register_tcp_benchmarks();      // micro_tcp.cc: in-order input, reassembly, hand-off ring
 void register_payload_benchmarks();  // micro_payload.cc: zlib, zstd, zero pages
 // micro_in_place.cc: decoding without a buffer in between. guest_mib: of guest memory, all of it walked

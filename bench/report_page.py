@@ -46,6 +46,8 @@ def shape_of(row):
         text += ", software checksum"
     if row["scatter"]:
         text += ", scattered pages"
+    if row.get("coalesce_kib"):
+        text += ", coalesced to %d KiB" % row["coalesce_kib"]
     if row["burst"] != 32:
         text += ", burst %d" % row["burst"]
     if row["drop_every"]:

@@ -54,6 +54,13 @@ std::vector<PipelineOptions> all_rows(const PipelineOptions& base) {
     other = row;
     other.scatter = true;
     rows.push_back(other);
+    for (const uint32_t kib : {16U, 64U}) {
+      other = row;
+      other.coalesce_kib = kib;
+      rows.push_back(other);
+      other.one_thread = true;
+      rows.push_back(other);
+    }
     for (const uint32_t every : {1000U, 100U, 20U}) {
       other = row;
       other.drop_every = every;
@@ -125,7 +132,7 @@ std::vector<StageOptions> stage_rows(const PipelineOptions& base, uint32_t repet
       stderr,
       "pipeline: %s\n"
       "usage: pipeline [--mtu BYTES] [--channels 1..255] [--pool MIB] [--guest MIB] [--rounds N] [--run N]\n"
-      "                [--burst FRAMES] [--drop-every SEGMENTS] [--loader-cores N]\n"
+      "                [--burst FRAMES] [--coalesce KIB] [--drop-every SEGMENTS] [--loader-cores N]\n"
       "                [--one-thread] [--software-checksum] [--scatter] [--no-demote]\n"
       "                [--realtime] [--poll-cpu N] [--worker-cpu N] [--repetitions N] [--json FILE]\n"
       "                [--stages] [--all] [--tiny]\n",
@@ -164,6 +171,8 @@ Command parse(int argc, char** argv) {
       row.run = value();
     else if (option == "--burst")
       row.burst = value();
+    else if (option == "--coalesce")
+      row.coalesce_kib = value();
     else if (option == "--drop-every")
       row.drop_every = value();
     else if (option == "--loader-cores")

@@ -19,6 +19,7 @@ struct PipelineOptions {
   uint32_t rounds = 8;
   uint32_t run = 16;
   uint32_t burst = kBurst;    // frames of one rx_burst at most
+  uint32_t coalesce_kib = 0;  // payload of one frame, a chain of segments; 0: each segment by itself
   uint32_t drop_every = 0;    // segments; one of so many is lost once and sent again. 0: none
   uint32_t loader_cores = 1;  // on worker_cpu and those behind it
   bool one_thread = false;    // poll core and workers take turns on poll_cpu
@@ -35,20 +36,22 @@ struct PipelineOptions {
 struct PipelineResult {
   std::string problem;  // empty: RAM is what the source sent, and nothing was dropped
   double seconds = 0;
-  double ram_gbs = 0;       // guest bytes per second, 1e9
-  double wire_gbs = 0;      // bytes on the cable, preamble and gap included
-  double nt_limit_gbs = 0;  // non-temporal stores from registers into the same guest RAM, on the worker's CPU
-  double copy_limit_gbs = 0;     // the copy kernel alone, from the port's packet buffers in their order
-  double loader_gbs = 0;         // payload per second of one worker's busy time
-  double loader_ratio = 0;       // of the limit of stores
-  double loader_copy_ratio = 0;  // of the copy kernel alone
+  double ram_gbs = 0;         // guest bytes per second, 1e9
+  double wire_gbs = 0;        // bytes on the cable, preamble and gap included
+  double nt_limit_gbs = 0;    // stores of what is in the first cache into the same RAM, on the worker's CPU
+  double copy_limit_gbs = 0;  // the copy kernel alone, from the port's packet buffers as they lie in the pool
+  double met_limit_gbs = 0;   // the best copy kernel found, from these buffers in the order of the run
+  double loader_gbs = 0;      // payload per second of one worker's busy time
+  double loader_ratio = 0;    // of the limit of stores
+  double loader_copy_ratio = 0;  // of the best copy kernel, buffers in the order of the run
   double loader_bytes_cycle = 0;
-  double loader_busy = 0;      // share of the time, mean of the workers
-  double poll_cycles = 0;      // per segment, turns that received; without the source's
-  double poll_all_cycles = 0;  // per segment, all turns that did something
-  double poll_busy = 0;        // share of the time, source included
-  double source_cycles = 0;    // per segment: what the port's own work cost
-  double burst = 0;            // segments per turn that received
+  double loader_busy = 0;        // share of the time, mean of the workers
+  double poll_cycles = 0;        // per segment, turns that received; without the source's
+  double poll_all_cycles = 0;    // per segment, all turns that did something
+  double poll_frame_cycles = 0;  // per frame, turns that received; a frame is a segment unless coalesced
+  double poll_busy = 0;          // share of the time, source included
+  double source_cycles = 0;      // per segment: what the port's own work cost
+  double burst = 0;              // segments per turn that received
   double acks_per_segment = 0;
   double ring_mean = 0;  // slices held by all connections together
   double ring_max = 0;

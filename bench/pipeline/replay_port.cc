@@ -21,6 +21,7 @@ constexpr uint8_t kOurShift = 7;
 constexpr uint16_t kFirstPort = 20000;
 constexpr uint32_t kWireOverhead = 24;  // preamble 8, frame check sequence 4, gap 12
 constexpr uint32_t kNoBuffer = UINT32_MAX;
+constexpr uint32_t kCoalescedMax = 65'535 - 52;  // IPv4's length field holds headers and payload
 constexpr uint64_t kBurstsPerMs = 512;  // of the source's clock: about what 32 segments take at these rates
 
 uint32_t iss_of(uint32_t connection) {
@@ -51,11 +52,18 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
       memory_(std::size_t{options.buffers} * stride_of(options.mtu)),
       connections_(plan.channels() + 1),
       stride_(stride_of(options.mtu)),
+      ready_max_(options.coalesce_bytes == 0 ? kReady : kReadyToCoalesce),
+      ready_(ready_max_),
+      chain_max_(std::clamp<uint32_t>(std::min(options.coalesce_bytes, kCoalescedMax) / segment_bytes_, 1,
+                                      kFrameSegmentsMax)),
+      links_(options.buffers),
       tx_(kTxFrames) {
   if (options.mtu < 576 || options.mtu > 9000) throw std::invalid_argument("the MTU must be 576 to 9000");
   if (options.burst == 0 || options.burst > kBurst)
     throw std::invalid_argument("a burst is 1 to " + std::to_string(kBurst) + " frames");
   if (options.drop_every == 1) throw std::invalid_argument("not every segment can be lost");
+  if (options.coalesce_bytes > 0 && !options.checksum_good)
+    throw std::invalid_argument("only what the port has verified is coalesced");
   if (options.run == 0) throw std::invalid_argument("a run is one segment at least");
   uint64_t capacity = 1;
   while (capacity < options.buffers) capacity *= 2;
@@ -258,7 +266,7 @@ void ReplayPort::send_again(bool idle) noexcept {
     Lost& lost = lost_[i];
     const bool asked = lost.due != 0 && (idle || lost.due <= made_);
     const bool timed_out = lost.due == 0 && now_ms_ - lost.since_ms > kTimeoutMs;
-    if ((!asked && !timed_out) || ready_tail_ - ready_head_ == kReady) {
+    if ((!asked && !timed_out) || ready_tail_ - ready_head_ == ready_max_) {
       lost_[kept++] = lost;
       continue;
     }
@@ -266,7 +274,7 @@ void ReplayPort::send_again(bool idle) noexcept {
     store_be32(data + 58, now_ms_);
     store_be16(data + 62, static_cast<uint16_t>(connections_[lost.connection].ts_echo >> 16));
     sum_up(data, lost.frame.data_len);
-    Made& made = ready_[ready_tail_++ % kReady];
+    Made& made = ready_[ready_tail_++ % ready_max_];
     made.frame = lost.frame;
     made.pieces = 0;
     ++made_;
@@ -322,7 +330,7 @@ bool ReplayPort::control_frame(Connection& connection, Made& out) noexcept {
 // Those of the turn before: stores must have left the core before their lines can.
 void ReplayPort::demote_made() noexcept {
   for (; demoted_ != ready_tail_; ++demoted_) {
-    const Made& made = ready_[demoted_ % kReady];
+    const Made& made = ready_[demoted_ % ready_max_];
     auto* const data = static_cast<std::byte*>(made.frame.buffer);
     _cldemote(data);
     for (uint32_t i = 0; i < made.pieces; ++i)
@@ -337,9 +345,9 @@ uint32_t ReplayPort::make_frames() noexcept {
   if (!lost_.empty()) send_again(false);
   const auto total = static_cast<uint32_t>(connections_.size());
   uint32_t looked = 0;
-  while (ready_tail_ - ready_head_ < kReady && looked <= total) {
+  while (ready_tail_ - ready_head_ < ready_max_ && looked <= total) {
     Connection& connection = connections_[turn_];
-    Made& made = ready_[ready_tail_ % kReady];
+    Made& made = ready_[ready_tail_ % ready_max_];
     if (run_left_ > 0 && sendable(connection)) [[likely]] {
       const uint32_t buffer = take();
       if (buffer == kNoBuffer) break;
@@ -356,7 +364,7 @@ uint32_t ReplayPort::make_frames() noexcept {
       continue;
     }
     turn_ = turn_ + 1 == total ? 0 : turn_ + 1;
-    run_left_ = options_.run;
+    run_left_ = std::max(options_.run, chain_max_);
     ++looked;
   }
   if (ready_tail_ == ready_head_ && !lost_.empty()) send_again(true);
@@ -366,9 +374,12 @@ uint32_t ReplayPort::make_frames() noexcept {
 uint32_t ReplayPort::rx_burst(std::span<Frame> out) noexcept {
   const uint64_t start = __rdtsc();
   if (++bursts_ % kBurstsPerMs == 0) ++now_ms_;
-  const auto count = static_cast<uint32_t>(
-      std::min<std::size_t>(std::min<std::size_t>(out.size(), options_.burst), ready_tail_ - ready_head_));
-  for (uint32_t i = 0; i < count; ++i) out[i] = ready_[ready_head_++ % kReady].frame;
+  const auto most = static_cast<uint32_t>(std::min<std::size_t>(out.size(), options_.burst));
+  uint32_t count = 0;
+  for (; count < most && ready_head_ != ready_tail_; ++count) {
+    out[count] = ready_[ready_head_++ % ready_max_].frame;
+    if (chain_max_ > 1) coalesce(out[count]);
+  }
   const uint32_t made = make_frames();
   // The source pays for its own stores: those that wait for lines would be paid for by whoever comes next.
   if (made > 0) _mm_mfence();
@@ -379,16 +390,48 @@ uint32_t ReplayPort::rx_burst(std::span<Frame> out) noexcept {
   return count;
 }
 
+// Takes the segments that follow the frame's in sequence into its chain, and makes its headers those of all.
+// Flags end a chain (FIN, PSH), as with a device.
+void ReplayPort::coalesce(Frame& frame) noexcept {
+  auto* const data = static_cast<std::byte*>(frame.buffer);
+  const auto is_plain = [](const Frame& f) {
+    return f.data == f.buffer && f.data[47] == std::byte{tcp_flag::ack} && f.data_len > kHeaderBytes;
+  };
+  if (frame.data != frame.buffer || !is_plain(frame)) return;
+  uint32_t last = index_of(data);
+  uint32_t next_seq = load_be32(data + 38) + frame.data_len - kHeaderBytes;
+  while (frame.nb_segs < chain_max_ && ready_head_ != ready_tail_) {
+    const Frame& next = ready_[ready_head_ % ready_max_].frame;
+    if (!is_plain(next) || load_be32(next.data + 38) != next_seq ||
+        load_be16(next.data + 34) != load_be16(data + 34))
+      break;
+    const uint32_t bytes = next.data_len - kHeaderBytes;
+    last = links_[last].next = index_of(next.buffer);
+    links_[last].bytes = bytes;
+    next_seq += bytes;
+    frame.frame_len += bytes;
+    ++frame.nb_segs;
+    ++ready_head_;
+  }
+  if (frame.nb_segs > 1) store_be16(data + 16, static_cast<uint16_t>(frame.frame_len - 14));
+}
+
+// Buffers of a chain but the first hold payload alone: their frames' headers stand in front of it.
 uint32_t ReplayPort::unchain(const Frame& frame, std::span<Slice> out) noexcept {
-  if (out.empty()) return 0;
+  if (out.size() < frame.nb_segs) return 0;
   out[0] = {frame.data, frame.buffer, frame.data_len, StreamEnd::none};
-  return 1;
+  uint32_t buffer = index_of(frame.buffer);
+  for (uint32_t i = 1; i < frame.nb_segs; ++i) {
+    buffer = links_[buffer].next;
+    std::byte* const data = data_of(buffer);
+    out[i] = {data + kHeaderBytes, data, links_[buffer].bytes, StreamEnd::none};
+  }
+  return frame.nb_segs;
 }
 
 void ReplayPort::free_bulk(std::span<void* const> buffers) noexcept {
   for (void* const buffer : buffers) {
-    const auto offset = static_cast<uint64_t>(static_cast<std::byte*>(buffer) - memory_.data());
-    free_[free_tail_++ & free_mask_] = static_cast<uint32_t>(offset / 64) / (stride_ / 64);
+    free_[free_tail_++ & free_mask_] = index_of(buffer);
   }
 }
 

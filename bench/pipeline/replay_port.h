@@ -37,6 +37,10 @@ struct ReplayOptions {
   bool demote = true;
   // Frames given by one rx_burst at most.
   uint32_t burst = kBurst;
+  // Consecutive segments of one connection are given as one frame, a chain of their buffers with the headers
+  // of the first, up to so many bytes of payload: what a device's receive coalescing (LRO) makes of them. 0:
+  // each by itself. Only with checksum_good: no device coalesces what it has not verified.
+  uint32_t coalesce_bytes = 0;
   // Every Nth segment of the multifd channels is lost once; 0: none.
   uint32_t drop_every = 0;
   // No handshake: connections are ESTABLISHED from the start, for driving parts of a receiver by themselves.
@@ -88,7 +92,7 @@ class ReplayPort final : public PortQueue {
     uint64_t wire_bytes = 0;  // with preamble, frame check sequence and gap: 24 bytes each
     uint64_t acks = 0;        // received by the source
     uint64_t no_buffer = 0;   // the pool was empty when a frame was due: the receiver broke its promise
-    uint64_t frames = 0;      // given to the receiver
+    uint64_t frames = 0;      // given to the receiver; of coalesced segments, one
     uint64_t resets = 0;      // RSTs received
     uint64_t lost = 0;        // segments that were dropped on the way
     uint64_t resent = 0;      // of these, sent again
@@ -186,6 +190,11 @@ class ReplayPort final : public PortQueue {
   void send_again(bool idle) noexcept;
   void note_sack(uint32_t index, const std::byte* data, uint32_t length) noexcept;
   void sum_up(std::byte* data, uint32_t length) noexcept;
+  void coalesce(Frame& frame) noexcept;
+  [[nodiscard]] uint32_t index_of(const void* buffer) const noexcept {
+    const auto offset = static_cast<uint64_t>(static_cast<const std::byte*>(buffer) - memory_.data());
+    return static_cast<uint32_t>(offset / 64) / (stride_ / 64);
+  }
   void look_ahead() noexcept;
   uint32_t make_frames() noexcept;
   void demote_made() noexcept;
@@ -213,7 +222,16 @@ class ReplayPort final : public PortQueue {
   bool gate_open_ = false;
   // Made and not yet given: [ready_head_, ready_tail_). Those before demoted_ have been sent away.
   static constexpr uint32_t kReady = 128;
-  std::array<Made, kReady> ready_;
+  static constexpr uint32_t kReadyToCoalesce = 2048;  // a burst of chains, and what is made meanwhile
+  const uint32_t ready_max_;                          // a power of two
+  std::vector<Made> ready_;
+  const uint32_t chain_max_;  // segments in one frame
+  // What a device's descriptors would say of a chain.
+  struct Link {
+    uint32_t next = 0;
+    uint32_t bytes = 0;  // of payload in this buffer
+  };
+  std::vector<Link> links_;  // by buffer
   uint32_t ready_head_ = 0;
   uint32_t ready_tail_ = 0;
   uint32_t demoted_ = 0;

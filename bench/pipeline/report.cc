@@ -23,6 +23,7 @@ constexpr std::array kFigures{
     Figure{"wire_gb_s", &PipelineResult::wire_gbs},
     Figure{"nt_limit_gb_s", &PipelineResult::nt_limit_gbs},
     Figure{"copy_limit_gb_s", &PipelineResult::copy_limit_gbs},
+    Figure{"met_limit_gb_s", &PipelineResult::met_limit_gbs},
     Figure{"loader_gb_s", &PipelineResult::loader_gbs},
     Figure{"loader_of_nt_limit", &PipelineResult::loader_ratio},
     Figure{"loader_of_copy_limit", &PipelineResult::loader_copy_ratio},
@@ -30,6 +31,7 @@ constexpr std::array kFigures{
     Figure{"loader_busy", &PipelineResult::loader_busy},
     Figure{"poll_cycles_per_segment", &PipelineResult::poll_cycles},
     Figure{"poll_cycles_per_segment_all_turns", &PipelineResult::poll_all_cycles},
+    Figure{"poll_cycles_per_frame", &PipelineResult::poll_frame_cycles},
     Figure{"poll_busy", &PipelineResult::poll_busy},
     Figure{"source_cycles_per_segment", &PipelineResult::source_cycles},
     Figure{"segments_per_burst", &PipelineResult::burst},
@@ -94,6 +96,7 @@ std::string kind_of(const PipelineOptions& row) {
   std::string kind = row.one_thread ? "1 thread" : "1+" + std::to_string(row.loader_cores);
   if (!row.checksum_good) kind += " sw-csum";
   if (row.scatter) kind += " scatter";
+  if (row.coalesce_kib > 0) kind += " lro " + std::to_string(row.coalesce_kib) + "K";
   if (row.burst != 32) kind += " burst " + std::to_string(row.burst);
   if (row.drop_every > 0) kind += " lost 1/" + std::to_string(row.drop_every);
   return kind;
@@ -106,9 +109,10 @@ void Report::print_heading() const {
   const PageKernels* const kernels = select_page_kernels(problem);
   std::printf("%s, TSC %.0f MHz, kernels %s\n", cpu_model().c_str(), tsc_hz() / 1e6,
               kernels == nullptr ? "?" : kernels->name);
-  std::printf("%5s %4s %6s %-18s | %7s %6s %7s | %6s %6s %6s %5s %5s | %7s %7s %6s %6s %5s | %7s %7s\n",
-              "MTU", "chan", "pool", "shape", "GB/s", "+-%", "cable", "loader", "stores", "copies", "of it",
-              "B/cyc", "poll/s", "all/s", "port/s", "burst", "ACKs", "ring", "1core");
+  std::printf(
+      "%5s %4s %6s %-18s | %7s %6s %7s | %6s %6s %6s %6s %5s %5s | %7s %7s %7s %6s %6s %5s | %7s %7s\n",
+      "MTU", "chan", "pool", "shape", "GB/s", "+-%", "cable", "loader", "stores", "pool", "met", "of it",
+      "B/cyc", "poll/s", "poll/f", "all/s", "port/s", "burst", "ACKs", "ring", "1core");
 }
 
 void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& results) {
@@ -116,14 +120,13 @@ void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& 
   const std::vector<double> rates = values_of(results, &PipelineResult::ram_gbs);
   const double spread = (rates.back() - rates.front()) / 2 / m(&PipelineResult::ram_gbs) * 100;
   std::printf(
-      "%5u %4u %3uMiB %-18s | %7.2f %6.1f %7.2f | %6.2f %6.2f %6.2f %5.2f %5.2f | %7.1f %7.1f %6.1f %6.1f "
-      "%5.2f | "
-      "%7.0f "
-      "%7.2f\n",
+      "%5u %4u %3uMiB %-18s | %7.2f %6.1f %7.2f | %6.2f %6.2f %6.2f %6.2f %5.2f %5.2f | %7.1f %7.1f "
+      "%7.1f %6.1f %6.1f %5.2f | %7.0f %7.2f\n",
       row.mtu, row.channels, row.pool_mib, kind_of(row).c_str(), m(&PipelineResult::ram_gbs), spread,
       m(&PipelineResult::wire_gbs), m(&PipelineResult::loader_gbs), m(&PipelineResult::nt_limit_gbs),
-      m(&PipelineResult::copy_limit_gbs), m(&PipelineResult::loader_copy_ratio),
-      m(&PipelineResult::loader_bytes_cycle), m(&PipelineResult::poll_cycles),
+      m(&PipelineResult::copy_limit_gbs), m(&PipelineResult::met_limit_gbs),
+      m(&PipelineResult::loader_copy_ratio), m(&PipelineResult::loader_bytes_cycle),
+      m(&PipelineResult::poll_cycles), m(&PipelineResult::poll_frame_cycles),
       m(&PipelineResult::poll_all_cycles), m(&PipelineResult::source_cycles), m(&PipelineResult::burst),
       m(&PipelineResult::acks_per_segment), m(&PipelineResult::ring_mean), m(&PipelineResult::one_core_gbs));
   std::fflush(stdout);
@@ -136,6 +139,7 @@ void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& 
       ", \"guest_mib\": " + std::to_string(row.guest_mib) + ", \"rounds\": " + std::to_string(row.rounds) +
       ", \"run\": " + std::to_string(row.run) + ", \"burst\": " + std::to_string(row.burst) +
       ", \"drop_every\": " + std::to_string(row.drop_every) +
+      ", \"coalesce_kib\": " + std::to_string(row.coalesce_kib) +
       ", \"loader_cores\": " + std::to_string(row.loader_cores) +
       ", \"one_thread\": " + flag(row.one_thread) +
       ", \"checksum\": " + (row.checksum_good ? "\"good by port\"" : "\"software\"") +

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstring>
+#include <stdexcept>
 #include <vector>
 
 #include "bench/pipeline/receiver.h"
@@ -139,6 +140,44 @@ TEST_F(ReplayCheck, ram_that_the_source_has_not_sent_is_not_right_by_chance) {
   const ReplayPort silent(replay(pool_), plan_);
   EXPECT_EQ(check_guest(plan_, silent, guest_.data()),
             "0 bytes of " + std::to_string(plan_.guest_bytes()) + " were sent last");
+}
+
+// A port that coalesces gives the same bytes in fewer frames; a hole ends a chain.
+TEST(ReplayCoalesced, the_bytes_are_those_of_single_segments) {
+  std::string problem;
+  const PageKernels* const kernels = select_page_kernels(problem);
+  ASSERT_NE(kernels, nullptr) << problem;
+  const GuestPlan plan(kChannels, kPages, kRounds, /*scatter=*/true);
+  for (const uint32_t mtu : {1500U, 9000U})
+    for (const uint32_t drop_every : {0U, 50U}) {
+      const HugeRegion guest(plan.guest_bytes());
+      const PoolPlan pool = plan_pool(mtu, 32, kChannels, drop_every);
+      ReplayOptions options;
+      options.mtu = mtu;
+      options.buffers = pool.buffers;
+      options.drop_every = drop_every;
+      options.coalesce_bytes = 64 << 10;
+      ReplayPort port(options, plan);
+      Receiver receiver(mtu, plan, port, *kernels, guest, pool.quota, 1);
+      ASSERT_TRUE(receiver.connect(port, kTurnsMax));
+      port.open_gate();
+      for (uint64_t i = 0; i < kTurnsMax && !receiver.control->over() && !receiver.failed(); ++i)
+        receiver.turn();
+      ASSERT_TRUE(receiver.accepted());
+      EXPECT_EQ(check_guest(plan, port, guest.data()), "");
+      EXPECT_LT(port.counters().frames * 2, port.counters().segments) << mtu << " " << drop_every;
+      EXPECT_EQ(port.counters().resent, port.counters().lost);
+      receiver.close();
+      EXPECT_EQ(port.buffers_available(), port.buffers_total());
+    }
+}
+
+TEST(ReplayCoalesced, what_the_port_has_not_verified_is_not_coalesced) {
+  const GuestPlan plan(kChannels, kPages, kRounds, /*scatter=*/false);
+  ReplayOptions options;
+  options.coalesce_bytes = 64 << 10;
+  options.checksum_good = false;
+  EXPECT_THROW(ReplayPort(options, plan), std::invalid_argument);
 }
 
 }  // namespace
