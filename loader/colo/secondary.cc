@@ -20,7 +20,7 @@ constexpr std::array<std::byte, 7> kEmptyDescription{
 
 ColoSecondary::ColoSecondary(MainEvents& outgoing, RamBlockList& blocks, const PageKernels& kernels,
                              std::function<uint64_t()> available)
-    : outgoing_(outgoing), blocks_(blocks), available_(std::move(available)), cache_(kernels) {}
+    : ForwardingEvents(outgoing), blocks_(blocks), available_(std::move(available)), cache_(kernels) {}
 
 ColoSecondary::~ColoSecondary() = default;
 
@@ -53,7 +53,7 @@ std::string ColoSecondary::reserve() {
 
 bool ColoSecondary::writable() noexcept {
   // From RAM's END on nothing is passed on.
-  return in_end_ || outgoing_.writable();
+  return in_end_ || next().writable();
 }
 
 StreamError ColoSecondary::on_command(MigCommand command, Bytes payload) {
@@ -73,12 +73,12 @@ StreamError ColoSecondary::on_command(MigCommand command, Bytes payload) {
     if (command == MigCommand::enable_colo || command == MigCommand::switchover_start) return {};
     return make_error(ErrorClass::bad_stream, 0, "command", "%s behind the end of RAM", to_string(command));
   }
-  return outgoing_.on_command(command, payload);
+  return next().on_command(command, payload);
 }
 
 StreamError ColoSecondary::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) {
   ram_started_ = true;
-  if (StreamError error = outgoing_.on_ram_start(section, blocks)) return error;
+  if (StreamError error = next().on_ram_start(section, blocks)) return error;
   if (!enabled()) return {};
   uint64_t bytes = 0;
   for (std::size_t i = 0; i < blocks_.size(); ++i) bytes += blocks_[i].used_length();
@@ -97,26 +97,26 @@ void ColoSecondary::on_ram_section_begin(SectionType type, uint32_t section_id) 
     in_end_ = true;
     ram_section_ = section_id;
   }
-  if (!in_end_) outgoing_.on_ram_section_begin(type, section_id);
+  if (!in_end_) next().on_ram_section_begin(type, section_id);
 }
 
 void ColoSecondary::on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept {
   if (in_end_)
     end_has_footer_ = has_footer;
   else
-    outgoing_.on_ram_section_end(type, section_id, has_footer);
+    next().on_ram_section_end(type, section_id, has_footer);
 }
 
 void ColoSecondary::on_epoch_closed(uint64_t k) noexcept {
-  if (!in_end_) outgoing_.on_epoch_closed(k);
+  if (!in_end_) next().on_epoch_closed(k);
 }
 
 void ColoSecondary::on_ram_complete() noexcept {
-  if (!in_end_) outgoing_.on_ram_complete();
+  if (!in_end_) next().on_ram_complete();
 }
 
 std::size_t ColoSecondary::on_tail(Bytes bytes) noexcept {
-  if (!enabled()) return outgoing_.on_tail(bytes);
+  if (!enabled()) return next().on_tail(bytes);
   if (kColoStateBytesMax - coming().bytes < bytes.size()) {
     too_long_ = true;
     return bytes.size();
@@ -182,10 +182,10 @@ bool ColoSecondary::lose_source(const StreamError& error) noexcept {
 
 bool ColoSecondary::replay() noexcept {
   if (!end_replayed_) {
-    if (!outgoing_.writable()) return false;
-    outgoing_.on_ram_section_begin(SectionType::end, ram_section_);
-    outgoing_.on_ram_section_end(SectionType::end, ram_section_, end_has_footer_);
-    outgoing_.on_ram_complete();
+    if (!next().writable()) return false;
+    next().on_ram_section_begin(SectionType::end, ram_section_);
+    next().on_ram_section_end(SectionType::end, ram_section_, end_has_footer_);
+    next().on_ram_complete();
     end_replayed_ = true;
   }
   const DeviceState& state = states_[finished_];
@@ -193,7 +193,7 @@ bool ColoSecondary::replay() noexcept {
   while (replayed_ < state.bytes + description.size()) {
     const Bytes rest = replayed_ < state.bytes ? Bytes{state.memory->data(), state.bytes}.subspan(replayed_)
                                                : description.subspan(replayed_ - state.bytes);
-    const std::size_t taken = outgoing_.on_tail(rest);
+    const std::size_t taken = next().on_tail(rest);
     if (taken == 0) return false;
     replayed_ += taken;
   }

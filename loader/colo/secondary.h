@@ -19,14 +19,14 @@
 #include "loader/colo/colo_events.h"
 #include "loader/colo/ram_cache.h"
 #include "loader/destination/tail_detector.h"
-#include "loader/main/main_events.h"
+#include "loader/main/forwarding_events.h"
 #include "loader/stream/error.h"
 
 namespace migrx {
 
 class PrivateMemory;
 
-class ColoSecondary final : public MainEvents, public ColoEvents {
+class ColoSecondary final : public ForwardingEvents, public ColoEvents {
  public:
   enum class Stage : uint8_t { off, migrating, waiting, loading, failed_over };
 
@@ -64,21 +64,12 @@ class ColoSecondary final : public MainEvents, public ColoEvents {
 
   // ---- MainEvents: main's worker ----
   [[nodiscard]] bool writable() noexcept override;
-  StreamError on_header(uint32_t version) override { return outgoing_.on_header(version); }
-  StreamError on_configuration(const Configuration& c) override { return outgoing_.on_configuration(c); }
   StreamError on_command(MigCommand command, Bytes payload) override;
   StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) override;
   void on_ram_section_begin(SectionType type, uint32_t section_id) noexcept override;
   void on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept override;
   void on_epoch_closed(uint64_t k) noexcept override;
   void on_ram_complete() noexcept override;
-  void on_other_section_begin(const SectionHeader& s) noexcept override {
-    outgoing_.on_other_section_begin(s);
-  }
-  [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override {
-    return outgoing_.on_verbatim(bytes);
-  }
-  void on_other_section_end(const SectionHeader& s) noexcept override { outgoing_.on_other_section_end(s); }
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
   // ---- ColoEvents: main's worker ----
@@ -101,7 +92,6 @@ class ColoSecondary final : public MainEvents, public ColoEvents {
   [[nodiscard]] DeviceState& coming() noexcept { return states_[1 - finished_]; }
   [[nodiscard]] std::string room_for(uint64_t bytes) const;
 
-  MainEvents& outgoing_;
   RamBlockList& blocks_;
   const std::function<uint64_t()> available_;
   ColoRamCache cache_;

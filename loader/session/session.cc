@@ -38,9 +38,9 @@ const char* to_string(SessionState state) noexcept {
 
 Session::Session(SessionSettings settings, BlockTable& blocks, MainEvents& outgoing,
                  const PageKernels& kernels, CompressJobs& compress)
-    : settings_(std::move(settings)),
+    : ForwardingEvents(outgoing),
+      settings_(std::move(settings)),
       blocks_(blocks),
-      outgoing_(outgoing),
       kernels_(kernels),
       barrier_(settings_.main.multifd_channels),
       roster_(settings_.main.multifd_channels, settings_.main.uuid),
@@ -168,16 +168,12 @@ void Session::stamp(std::atomic<uint64_t>& moment) const {
 bool Session::writable() noexcept {
   // Half of the ring is kept for one item's events; a flood of PINGs therefore parks main instead of being
   // lost.
-  return events_.size() < events_.capacity() / 2 && outgoing_.writable();
-}
-
-StreamError Session::on_header(uint32_t version) {
-  return outgoing_.on_header(version);
+  return events_.size() < events_.capacity() / 2 && next().writable();
 }
 
 StreamError Session::on_configuration(const Configuration& configuration) {
   source_machine_ = configuration.machine;
-  return outgoing_.on_configuration(configuration);
+  return next().on_configuration(configuration);
 }
 
 StreamError Session::on_command(MigCommand command, Bytes payload) {
@@ -191,49 +187,29 @@ StreamError Session::on_command(MigCommand command, Bytes payload) {
     (void)events_.push({SessionEvent::Kind::return_path_opened, 0});
   if (command == MigCommand::ping) (void)events_.push({SessionEvent::Kind::ping, load_be32(payload.data())});
   if (command == MigCommand::switchover_start) stamp(moments_.switchover);
-  return outgoing_.on_command(command, payload);
+  return next().on_command(command, payload);
 }
 
 StreamError Session::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) {
   if (StreamError error = blocks_.resolve(blocks)) return error;
-  if (StreamError error = outgoing_.on_ram_start(section, blocks)) return error;
+  if (StreamError error = next().on_ram_start(section, blocks)) return error;
   stamp(moments_.blocks_known);
   return {};
 }
 
 void Session::on_ram_section_begin(SectionType type, uint32_t section_id) noexcept {
   if (type == SectionType::end) stamp(moments_.switchover);
-  outgoing_.on_ram_section_begin(type, section_id);
-}
-
-void Session::on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept {
-  outgoing_.on_ram_section_end(type, section_id, has_footer);
-}
-
-void Session::on_epoch_closed(uint64_t k) noexcept {
-  outgoing_.on_epoch_closed(k);
+  next().on_ram_section_begin(type, section_id);
 }
 
 void Session::on_ram_complete() noexcept {
-  outgoing_.on_ram_complete();
+  next().on_ram_complete();
   (void)events_.push({SessionEvent::Kind::ram_complete, 0});
   stamp(moments_.ram_complete);
 }
 
-void Session::on_other_section_begin(const SectionHeader& section) noexcept {
-  outgoing_.on_other_section_begin(section);
-}
-
-std::size_t Session::on_verbatim(Bytes bytes) noexcept {
-  return outgoing_.on_verbatim(bytes);
-}
-
-void Session::on_other_section_end(const SectionHeader& section) noexcept {
-  outgoing_.on_other_section_end(section);
-}
-
 std::size_t Session::on_tail(Bytes bytes) noexcept {
-  const std::size_t taken = outgoing_.on_tail(bytes);
+  const std::size_t taken = next().on_tail(bytes);
   if (taken > 0) {
     stamp(moments_.first_tail);
     moments_.last_tail.store(settings_.now_ns(), std::memory_order_relaxed);

@@ -19,8 +19,8 @@
 
 #include "dataplane/handoff/spsc_ring.h"
 #include "loader/colo/secondary.h"
+#include "loader/main/forwarding_events.h"
 #include "loader/main/main_channel.h"
-#include "loader/main/main_events.h"
 #include "loader/main/main_settings.h"
 #include "loader/multifd/multifd_channel.h"
 #include "loader/ram/ram_block.h"
@@ -65,7 +65,7 @@ struct SessionSettings {
   ColoSecondary* colo = nullptr;
 };
 
-class Session final : public ChannelDirectory, private MainEvents {
+class Session final : public ChannelDirectory, private ForwardingEvents {
  public:
   // `outgoing` gets everything that is not RAM. All references must outlive the session.
   Session(SessionSettings settings, BlockTable& blocks, MainEvents& outgoing, const PageKernels& kernels,
@@ -143,17 +143,11 @@ class Session final : public ChannelDirectory, private MainEvents {
  private:
   // ---- MainEvents: main's worker ----
   [[nodiscard]] bool writable() noexcept override;
-  StreamError on_header(uint32_t version) override;
   StreamError on_configuration(const Configuration& configuration) override;
   StreamError on_command(MigCommand command, Bytes payload) override;
   StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) override;
   void on_ram_section_begin(SectionType type, uint32_t section_id) noexcept override;
-  void on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept override;
-  void on_epoch_closed(uint64_t k) noexcept override;
   void on_ram_complete() noexcept override;
-  void on_other_section_begin(const SectionHeader& section) noexcept override;
-  [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override;
-  void on_other_section_end(const SectionHeader& section) noexcept override;
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
   void stamp(std::atomic<uint64_t>& moment) const;
@@ -163,7 +157,6 @@ class Session final : public ChannelDirectory, private MainEvents {
 
   const SessionSettings settings_;
   BlockTable& blocks_;
-  MainEvents& outgoing_;
   const PageKernels& kernels_;
   FlushBarrier barrier_;
   MultifdRoster roster_;

@@ -34,7 +34,8 @@ bool announces_mapped_ram(Bytes head) {
 
 FileLoader::FileLoader(FileLoadSettings settings, BlockTable& blocks, Destination& destination,
                        const PageKernels& kernels, CompressJobs& compress)
-    : settings_(std::move(settings)),
+    : ForwardingEvents(destination.events()),
+      settings_(std::move(settings)),
       blocks_(blocks),
       destination_(destination),
       kernels_(kernels),
@@ -142,20 +143,20 @@ StreamError FileLoader::cancelled() const {
 
 StreamError FileLoader::on_configuration(const Configuration& configuration) {
   machine_ = configuration.machine;
-  return destination_.events().on_configuration(configuration);
+  return next().on_configuration(configuration);
 }
 
 StreamError FileLoader::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> entries) {
   if (StreamError error = blocks_.resolve(entries)) return error;
   moments_.blocks_known = settings_.now_ns();
   // First: the destination may want other page targets.
-  if (StreamError error = destination_.events().on_ram_start(section, entries)) return error;
+  if (StreamError error = next().on_ram_start(section, entries)) return error;
   return reader_ == nullptr ? StreamError{} : reader_->load(blocks_.list(), entries, stop_);
 }
 
 void FileLoader::on_ram_complete() noexcept {
   moments_.ram_complete = settings_.now_ns();
-  destination_.events().on_ram_complete();
+  next().on_ram_complete();
 }
 
 }  // namespace migrx

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "loader/main/forwarding_events.h"
 #include "loader/main/main_channel.h"
 #include "loader/session/block_table.h"
 #include "loader/session/destination.h"
@@ -33,7 +34,7 @@ struct FileLoadMoments {
 };
 
 // One thread, which run() keeps until the end; the readers of a mapped-ram file are its own.
-class FileLoader final : private MainEvents {
+class FileLoader final : private ForwardingEvents {
  public:
   FileLoader(FileLoadSettings settings, BlockTable& blocks, Destination& destination,
              const PageKernels& kernels, CompressJobs& compress);
@@ -53,33 +54,9 @@ class FileLoader final : private MainEvents {
 
  private:
   // ---- MainEvents ----
-  [[nodiscard]] bool writable() noexcept override { return destination_.events().writable(); }
-  StreamError on_header(uint32_t version) override { return destination_.events().on_header(version); }
   StreamError on_configuration(const Configuration& configuration) override;
-  StreamError on_command(MigCommand command, Bytes payload) override {
-    return destination_.events().on_command(command, payload);
-  }
   StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> entries) override;
-  void on_ram_section_begin(SectionType type, uint32_t id) noexcept override {
-    destination_.events().on_ram_section_begin(type, id);
-  }
-  void on_ram_section_end(SectionType type, uint32_t id, bool footer) noexcept override {
-    destination_.events().on_ram_section_end(type, id, footer);
-  }
-  void on_epoch_closed(uint64_t k) noexcept override { destination_.events().on_epoch_closed(k); }
   void on_ram_complete() noexcept override;
-  void on_other_section_begin(const SectionHeader& section) noexcept override {
-    destination_.events().on_other_section_begin(section);
-  }
-  [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override {
-    return destination_.events().on_verbatim(bytes);
-  }
-  void on_other_section_end(const SectionHeader& section) noexcept override {
-    destination_.events().on_other_section_end(section);
-  }
-  [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override {
-    return destination_.events().on_tail(bytes);
-  }
 
   StreamError open();
   StreamError feed(const std::function<bool(uint64_t)>& turn);

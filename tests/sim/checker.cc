@@ -13,7 +13,7 @@ void EpochChecker::on_epoch_closed(uint64_t k) noexcept {
   ++epochs_;
   if (k >= source_.epochs().size()) {
     complain("epoch " + std::to_string(k) + " closed, which the source never began");
-    return next_.on_epoch_closed(k);
+    return next().on_epoch_closed(k);
   }
   for (const SentPage& page : source_.epochs()[k]) {
     const std::size_t at = std::size_t{page.page} * kPageBytes;
@@ -42,7 +42,7 @@ void EpochChecker::on_epoch_closed(uint64_t k) noexcept {
       break;
     }
   }
-  next_.on_epoch_closed(k);
+  next().on_epoch_closed(k);
 }
 
 }  // namespace migrx::sim
