@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "loader/main/return_path.h"
+#include "loader/session/watchdogs.h"
 
 namespace migrx {
 
@@ -27,7 +28,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
     case Phase::running:
       answer_source();
       answer_primary();
-      watch_clock(now_ns);
+      if (!watch_arrival(now_ns) && !watch_ends()) watch_silence(now_ns);
       judge(now_ns);
       break;
     case Phase::telling: {
@@ -153,7 +154,7 @@ uint32_t SessionControl::identified() const noexcept {
 
 // A source since 9.0 says nothing on main before all of its channels are connected (QEMU migration/multifd.c,
 // multifd_send_setup() waits for them), and a SYN that is lost again and again comes after half a minute:
-// while channels are missing, silence is no sign of a stranger. watch_clock() has the time for them.
+// while channels are missing, silence is no sign of a stranger. watch_arrival() has the time for them.
 uint64_t SessionControl::silence_ns_max(const Handoff& connection) const noexcept {
   const bool may_wait = session_.channels_expected() > 1 && identified() < session_.channels_expected() &&
                         !session_.is_stranger(connection);
@@ -201,47 +202,55 @@ const Channel* SessionControl::channel_of(const Handoff* connection) const noexc
   return nullptr;
 }
 
-void SessionControl::watch_clock(uint64_t now_ns) {
+bool SessionControl::watch_arrival(uint64_t now_ns) {
   const uint32_t here = identified();
-  if (here == 0) return;
-  if (setup_since_ns_ == 0) setup_since_ns_ = progress_ns_ = now_ns;
-  if (here < session_.channels_expected() && limits_.channels_ns > 0 &&
-      now_ns - setup_since_ns_ > limits_.channels_ns) {
-    session_.fail(make_error_values(
-        ErrorClass::mismatch, 0, "session: channels connected", here, session_.channels_expected(),
-        "the other channels did not come: make --multifd-channels equal to the source's parameter"));
-    return;
-  }
-  for (uint32_t i = 0; i < session_.barrier().channels(); ++i) {
+  if (here > 0 && setup_since_ns_ == 0) setup_since_ns_ = progress_ns_ = now_ns;
+  const StreamError error =
+      judge_arrival({here, session_.channels_expected(), now_ns - setup_since_ns_}, limits_);
+  if (error) session_.fail(error);
+  return static_cast<bool>(error);
+}
+
+bool SessionControl::watch_ends() {
+  const FlushBarrier& barrier = session_.barrier();
+  for (uint32_t i = 0; i < barrier.channels(); ++i) {
     const Channel* const channel = channel_of(session_.multifd_connection(i));
     if (channel == nullptr) continue;
-    // Nobody is through before the first barrier: a source cancelled while it connected.
-    const bool begun = session_.barrier().epochs_released() > 0;
-    if (!begun && channel->ends_parked()) {
-      StreamError error = make_error(ErrorClass::truncated,
-                                     session_.multifd_connection(i)->bytes_received.read(), "multifd channel",
-                                     "closed behind its first SYNC, before main had begun: the "
-                                     "source was cancelled, or has failed");
-      error.channel.index = session_.multifd_channel(i).id();
-      session_.fail(error);
-      return;
-    }
-    if (!channel->let_go()) continue;
-    // A source that is through closes its channels in good order (FIN), perhaps before main is through: that
-    // shows at the barrier. A reset, or a peer that no longer answers, is never good.
-    const bool broken = channel->end() == StreamEnd::reset || channel->end() == StreamEnd::timed_out;
     // Channels stand here as they connected, at the barrier by their ids; one that ended before it had an id
     // has failed by itself.
     const int32_t id = session_.multifd_channel(i).id();
-    const bool awaited = id >= 0 && session_.barrier().main_waits_for(static_cast<uint32_t>(id));
-    if (!begun || awaited || (broken && session_.state() != SessionState::device_state)) {
-      session_.fail(session_.multifd_channel(i).closed_too_early());
-      return;
+    EndFacts facts;
+    facts.begun = barrier.epochs_released() > 0;
+    facts.ends_parked = channel->ends_parked();
+    facts.let_go = channel->let_go();
+    facts.end = channel->end();
+    facts.awaited = id >= 0 && barrier.main_waits_for(static_cast<uint32_t>(id));
+    facts.device_state = session_.state() == SessionState::device_state;
+    switch (judge_end(facts)) {
+      case EndVerdict::fine:
+        break;
+      case EndVerdict::before_main: {
+        StreamError error = make_error(
+            ErrorClass::truncated, session_.multifd_connection(i)->bytes_received.read(), "multifd channel",
+            "closed behind its first SYNC, before main had begun: the source was cancelled, or has failed");
+        error.channel.index = id;
+        session_.fail(error);
+        return true;
+      }
+      case EndVerdict::too_early:
+        session_.fail(session_.multifd_channel(i).closed_too_early());
+        return true;
     }
   }
+  return false;
+}
+
+void SessionControl::watch_silence(uint64_t now_ns) {
+  if (identified() == 0) return;
   const Channel* const main = channel_of(session_.main_connection());
   const uint64_t parked_turns = main != nullptr ? main->parked_turns.read() : 0;
-  const bool main_parked = parked_turns != parked_turns_;
+  SilenceFacts facts;
+  facts.main_parked = parked_turns != parked_turns_;
   parked_turns_ = parked_turns;
   const uint64_t bytes = bytes_received();
   // What leaves for a slow destination is progress too.
@@ -250,33 +259,15 @@ void SessionControl::watch_clock(uint64_t now_ns) {
     progress_ns_ = now_ns;
     return;
   }
-  if (limits_.destination_ns > 0 && now_ns - progress_ns_ >= limits_.destination_ns &&
-      session_.state() == SessionState::device_state && session_.colo() == nullptr)
-    return session_.fail(make_error(
-        ErrorClass::timed_out, 0, "session: destination",
-        "%.0f s without a byte of device state, and the destination has not said that it has the guest "
-        "(--destination-timeout): end that QEMU, it must not be continued",
-        static_cast<double>(limits_.destination_ns) * 1e-9));
-  // A quiet source is no fault: a switchover may idle for minutes. Channels that wait at a barrier for others
-  // from which nothing comes are one, and so is a destination that takes nothing while bytes wait for it.
-  if (limits_.stall_ns == 0 || now_ns - progress_ns_ < limits_.stall_ns) return;
-  const double seconds = static_cast<double>(limits_.stall_ns) * 1e-9;
+  facts.quiet_ns = now_ns - progress_ns_;
+  facts.device_state = session_.state() == SessionState::device_state;
+  facts.colo = session_.colo() != nullptr;
   const FlushBarrier& barrier = session_.barrier();
-  bool some_wait = false;
   for (uint32_t i = 0; i < barrier.channels(); ++i)
-    some_wait =
-        some_wait || barrier.epochs_arrived(i) > barrier.epochs_released() || barrier.main_waits_for(i);
-  if (some_wait && session_.state() != SessionState::device_state)
-    session_.fail(
-        make_error(ErrorClass::timed_out, 0, "session: flush barrier",
-                   "no byte came for %.0f s while channels wait for each other (%s): is the source alive, "
-                   "and is multifd-flush-after-each-section as there?",
-                   seconds, session_.standing().c_str()));
-  else if (!some_wait && main_parked && session_.colo() == nullptr)
-    session_.fail(make_error(ErrorClass::timed_out, 0, "session: destination",
-                             "it took no byte for %.0f s although some wait for it: is the destination QEMU "
-                             "alive, and waiting with -incoming? (--stall-timeout)",
-                             seconds));
+    facts.channels_wait = facts.channels_wait || barrier.epochs_arrived(i) > barrier.epochs_released() ||
+                          barrier.main_waits_for(i);
+  const SilenceVerdict verdict = judge_silence(facts, limits_);
+  if (verdict != SilenceVerdict::fine) session_.fail(error_of(verdict, limits_, session_.standing()));
 }
 
 bool SessionControl::fail_over() {

@@ -16,27 +16,9 @@
 #include "loader/session/destination.h"
 #include "loader/session/loader_worker.h"
 #include "loader/session/session.h"
+#include "loader/session/session_limits.h"
 
 namespace migrx {
-
-// The first four: 0 means for ever.
-struct SessionLimits {
-  // A connection that has not said what it is; while channels are missing that much beyond channels_ns.
-  uint64_t identify_ns = 30'000'000'000;
-  // Between the first channel and the last. The last SYN of a Linux source that is lost all the time leaves
-  // 63 s behind its first (tcp_syn_retries 6).
-  uint64_t channels_ns = 75'000'000'000;
-  // Channels wait for each other and no byte comes, or the destination takes none of those that wait for it.
-  uint64_t stall_ns = 60'000'000'000;
-  // RAM is here, and neither does a byte come from the source nor does the destination take one or say that
-  // it has the guest.
-  uint64_t destination_ns = 300'000'000'000;
-  // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
-  // lives.
-  uint64_t abort_ns = 200'000'000;
-  // For the source to acknowledge SHUT 0 and close. It closes as soon as it has read it.
-  uint64_t farewell_ns = 10'000'000'000;
-};
 
 class SessionControl {
  public:
@@ -77,7 +59,10 @@ class SessionControl {
   void take_connections(uint64_t now_ns);
   void refuse_strangers(uint64_t now_ns);
   void answer_source();
-  void watch_clock(uint64_t now_ns);
+  // The watchdogs (watchdogs.h): each gathers its facts and ends the session when it must; true: it did.
+  bool watch_arrival(uint64_t now_ns);
+  bool watch_ends();
+  void watch_silence(uint64_t now_ns);
   void judge(uint64_t now_ns);
   void answer_primary();
   void begin_failover();

@@ -1,0 +1,27 @@
+// How long a session waits for what. docs/limits.md has the options and tests of each.
+#pragma once
+
+#include <cstdint>
+
+namespace migrx {
+
+// The first four: 0 means for ever.
+struct SessionLimits {
+  // A connection that has not said what it is; while channels are missing that much beyond channels_ns.
+  uint64_t identify_ns = 30'000'000'000;
+  // Between the first channel and the last. The last SYN of a Linux source that is lost all the time leaves
+  // 63 s after its first (tcp_syn_retries 6).
+  uint64_t channels_ns = 75'000'000'000;
+  // Channels wait for each other and no byte comes, or the destination takes none of those that wait for it.
+  uint64_t stall_ns = 60'000'000'000;
+  // RAM is here, and neither does a byte come from the source nor does the destination take one or say that
+  // it has the guest.
+  uint64_t destination_ns = 300'000'000'000;
+  // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
+  // lives.
+  uint64_t abort_ns = 200'000'000;
+  // For the source to acknowledge SHUT 0 and close. It closes as soon as it has read it.
+  uint64_t farewell_ns = 10'000'000'000;
+};
+
+}  // namespace migrx

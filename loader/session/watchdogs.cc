@@ -1,0 +1,65 @@
+#include "loader/session/watchdogs.h"
+
+namespace migrx {
+namespace {
+
+double seconds(uint64_t ns) {
+  return static_cast<double>(ns) * 1e-9;
+}
+
+}  // namespace
+
+StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits) {
+  if (facts.here == 0 || facts.here >= facts.expected) return {};
+  if (limits.channels_ns == 0 || facts.waited_ns <= limits.channels_ns) return {};
+  return make_error_values(
+      ErrorClass::mismatch, 0, "session: channels connected", facts.here, facts.expected,
+      "the other channels did not come: make --multifd-channels equal to the source's parameter");
+}
+
+EndVerdict judge_end(const EndFacts& facts) noexcept {
+  // Nobody is through before the first barrier: a source cancelled while it connected.
+  if (!facts.begun && facts.ends_parked) return EndVerdict::before_main;
+  if (!facts.let_go) return EndVerdict::fine;
+  // A source that is through closes its channels in good order (FIN), perhaps before main is through: that
+  // shows at the barrier. A reset, or a peer that no longer answers, is never good.
+  const bool broken = facts.end == StreamEnd::reset || facts.end == StreamEnd::timed_out;
+  return !facts.begun || facts.awaited || (broken && !facts.device_state) ? EndVerdict::too_early
+                                                                          : EndVerdict::fine;
+}
+
+SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& limits) noexcept {
+  if (limits.destination_ns > 0 && facts.quiet_ns >= limits.destination_ns && facts.device_state &&
+      !facts.colo)
+    return SilenceVerdict::no_verdict;
+  if (limits.stall_ns == 0 || facts.quiet_ns < limits.stall_ns) return SilenceVerdict::fine;
+  if (facts.channels_wait) return facts.device_state ? SilenceVerdict::fine : SilenceVerdict::barrier;
+  return facts.main_parked && !facts.colo ? SilenceVerdict::destination_takes_none : SilenceVerdict::fine;
+}
+
+StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const std::string& standing) {
+  switch (verdict) {
+    case SilenceVerdict::fine:
+      break;
+    case SilenceVerdict::no_verdict:
+      return make_error(
+          ErrorClass::timed_out, 0, "session: destination",
+          "%.0f s without a byte of device state, and the destination has not said that it has the guest "
+          "(--destination-timeout): end that QEMU, it must not be continued",
+          seconds(limits.destination_ns));
+    case SilenceVerdict::barrier:
+      return make_error(
+          ErrorClass::timed_out, 0, "session: flush barrier",
+          "no byte came for %.0f s while channels wait for each other (%s): is the source alive, "
+          "and is multifd-flush-after-each-section as there?",
+          seconds(limits.stall_ns), standing.c_str());
+    case SilenceVerdict::destination_takes_none:
+      return make_error(ErrorClass::timed_out, 0, "session: destination",
+                        "it took no byte for %.0f s although some wait for it: is the destination QEMU "
+                        "alive, and waiting with -incoming? (--stall-timeout)",
+                        seconds(limits.stall_ns));
+  }
+  return {};
+}
+
+}  // namespace migrx

@@ -1,0 +1,61 @@
+// What ends a session that would otherwise wait for ever. Pure functions of facts: SessionControl gathers the
+// facts in each turn, these judge them, and tests need no session.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "dataplane/handoff/handoff.h"
+#include "loader/session/session_limits.h"
+#include "loader/stream/error.h"
+
+namespace migrx {
+
+// ---- Channels that do not come
+
+struct ArrivalFacts {
+  uint32_t here = 0;       // channels that have said what they are, main included
+  uint32_t expected = 0;   // all channels, main included
+  uint64_t waited_ns = 0;  // since the first of them
+};
+// Set: the others have had their time.
+[[nodiscard]] StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits);
+
+// ---- A multifd channel that ends
+
+struct EndFacts {
+  bool begun = false;        // the first barrier has been met
+  bool ends_parked = false;  // the channel waits at a barrier, and the end of its stream is all that is left
+  bool let_go = false;       // its worker is through with it
+  StreamEnd end = StreamEnd::none;
+  bool awaited = false;       // main stands at a barrier and waits for this channel
+  bool device_state = false;  // RAM is complete
+};
+enum class EndVerdict : uint8_t {
+  fine,         // it may be open, or a source that is through has closed it in good order
+  before_main,  // closed after its first SYNC, before main had begun
+  too_early,    // something of it is missing
+};
+[[nodiscard]] EndVerdict judge_end(const EndFacts& facts) noexcept;
+
+// ---- Silence
+
+struct SilenceFacts {
+  uint64_t quiet_ns = 0;       // no byte came, and none left for the destination
+  bool device_state = false;   // RAM is complete
+  bool colo = false;           // with x-colo: silence between checkpoints is ordinary
+  bool channels_wait = false;  // somebody stands at a barrier
+  bool main_parked = false;    // main could not go on in its last turn
+};
+enum class SilenceVerdict : uint8_t {
+  fine,                   // a quiet source is no fault: a switchover may idle for minutes
+  no_verdict,             // the destination does not say that it has the guest
+  barrier,                // channels wait for others from which nothing comes
+  destination_takes_none  // bytes wait for the destination, and it takes none
+};
+[[nodiscard]] SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& limits) noexcept;
+// `standing`: where each channel is (Session::standing()). None for `fine`.
+[[nodiscard]] StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits,
+                                   const std::string& standing);
+
+}  // namespace migrx

@@ -1,0 +1,101 @@
+#include "loader/session/watchdogs.h"
+
+#include <gtest/gtest.h>
+
+namespace migrx {
+namespace {
+
+constexpr uint64_t kSecond = 1'000'000'000;
+
+SessionLimits limits() {
+  SessionLimits limits;
+  limits.channels_ns = 75 * kSecond;
+  limits.stall_ns = 60 * kSecond;
+  limits.destination_ns = 300 * kSecond;
+  return limits;
+}
+
+TEST(JudgeArrival, nobody_waits_before_the_first_channel_or_when_all_are_here) {
+  EXPECT_FALSE(judge_arrival({0, 3, 1000 * kSecond}, limits()));
+  EXPECT_FALSE(judge_arrival({3, 3, 1000 * kSecond}, limits()));
+  EXPECT_FALSE(judge_arrival({2, 3, 75 * kSecond}, limits()));
+}
+
+TEST(JudgeArrival, who_is_missing_has_the_time_of_the_option) {
+  const StreamError error = judge_arrival({2, 3, 75 * kSecond + 1}, limits());
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error.error_class, ErrorClass::mismatch);
+  EXPECT_EQ(error.found, 2U);
+  EXPECT_EQ(error.allowed, 3U);
+  SessionLimits for_ever = limits();
+  for_ever.channels_ns = 0;
+  EXPECT_FALSE(judge_arrival({2, 3, UINT64_MAX}, for_ever));
+}
+
+TEST(JudgeEnd, an_open_channel_and_one_closed_in_good_order_are_fine) {
+  EndFacts facts;
+  EXPECT_EQ(judge_end(facts), EndVerdict::fine);
+  facts = {.begun = true, .let_go = true, .end = StreamEnd::fin};
+  EXPECT_EQ(judge_end(facts), EndVerdict::fine);
+}
+
+TEST(JudgeEnd, before_the_first_barrier_no_channel_may_end) {
+  EXPECT_EQ(judge_end({.ends_parked = true}), EndVerdict::before_main);
+  EXPECT_EQ(judge_end({.let_go = true, .end = StreamEnd::fin}), EndVerdict::too_early);
+  // Later a channel that waits at a barrier may have closed: its SYNC has been read.
+  EXPECT_EQ(judge_end({.begun = true, .ends_parked = true}), EndVerdict::fine);
+}
+
+TEST(JudgeEnd, nor_one_that_main_waits_for) {
+  EXPECT_EQ(judge_end({.begun = true, .let_go = true, .end = StreamEnd::fin, .awaited = true}),
+            EndVerdict::too_early);
+}
+
+TEST(JudgeEnd, a_broken_one_only_after_ram_is_complete) {
+  for (const StreamEnd end : {StreamEnd::reset, StreamEnd::timed_out}) {
+    EXPECT_EQ(judge_end({.begun = true, .let_go = true, .end = end}), EndVerdict::too_early);
+    EXPECT_EQ(judge_end({.begun = true, .let_go = true, .end = end, .device_state = true}), EndVerdict::fine);
+  }
+}
+
+TEST(JudgeSilence, a_quiet_source_is_no_fault) {
+  EXPECT_EQ(judge_silence({.quiet_ns = 250 * kSecond}, limits()), SilenceVerdict::fine);
+  EXPECT_EQ(judge_silence({.quiet_ns = 59 * kSecond, .channels_wait = true}, limits()), SilenceVerdict::fine);
+}
+
+TEST(JudgeSilence, channels_that_wait_for_each_other_are_one_until_ram_is_complete) {
+  SilenceFacts facts{.quiet_ns = 60 * kSecond, .channels_wait = true, .main_parked = true};
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::barrier);
+  const StreamError error = error_of(SilenceVerdict::barrier, limits(), "main met 2");
+  EXPECT_NE(error.message().find("main met 2"), std::string::npos);
+  facts.device_state = true;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+}
+
+TEST(JudgeSilence, so_is_a_destination_that_takes_nothing) {
+  SilenceFacts facts{.quiet_ns = 60 * kSecond, .main_parked = true};
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::destination_takes_none);
+  facts.colo = true;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+}
+
+TEST(JudgeSilence, and_one_that_does_not_say_that_it_has_the_guest) {
+  SilenceFacts facts{.quiet_ns = 300 * kSecond, .device_state = true};
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::no_verdict);
+  facts.colo = true;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+  facts.colo = false;
+  SessionLimits for_ever = limits();
+  for_ever.destination_ns = 0;
+  EXPECT_EQ(judge_silence(facts, for_ever), SilenceVerdict::fine);
+}
+
+TEST(JudgeSilence, each_verdict_but_fine_has_words) {
+  EXPECT_FALSE(error_of(SilenceVerdict::fine, limits(), ""));
+  for (const SilenceVerdict verdict :
+       {SilenceVerdict::no_verdict, SilenceVerdict::barrier, SilenceVerdict::destination_takes_none})
+    EXPECT_EQ(error_of(verdict, limits(), "").error_class, ErrorClass::timed_out);
+}
+
+}  // namespace
+}  // namespace migrx
