@@ -475,6 +475,7 @@ void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_inde
   std::snprintf(slot.handoff.peer.data(), slot.handoff.peer.size(), "%u.%u.%u.%u:%u", ip >> 24,
                 ip >> 16 & 0xff, ip >> 8 & 0xff, ip & 0xff, handshake.tuple.remote_port);
   slot.handoff.peer_address = ip;
+  slot.handoff.opened_ns = handshake.syn_ns;
   slot.whereabouts = {handshake.tuple, handshake.link, handshake.tuple.remote_ip};
   slot.handoff.poll_core = config_.index;
   slot.handoff.connection = index;

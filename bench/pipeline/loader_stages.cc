@@ -55,8 +55,8 @@ class Swallow final : public ChannelParser {
 class SwallowAll final : public ChannelDirectory {
  public:
   explicit SwallowAll(uint32_t channels) : parsers_(channels) {}
-  ChannelParser* identify(std::span<const std::byte, kMagicBytes>, Handoff&, uint32_t) noexcept override {
-    return used_ < parsers_.size() ? &parsers_[used_++] : nullptr;
+  Introduction identify(Bytes, Handoff&, uint32_t) noexcept override {
+    return used_ < parsers_.size() ? Introduction::as(parsers_[used_++]) : Introduction{};
   }
   void channel_failed(const StreamError&) noexcept override { failed_ = true; }
   [[nodiscard]] bool over() const noexcept override { return false; }

@@ -171,6 +171,11 @@ class Handoff {
     const uint32_t first = head_.load(std::memory_order_relaxed) & mask_;
     return {&slots_[first], std::min(advanced_unreleased(), mask_ + 1 - first)};
   }
+  // The stream has ended; slices may still be unread before that end.
+  [[nodiscard]] bool end_published() const noexcept {
+    const uint32_t tail = tail_.load(std::memory_order_acquire);  // pairs with publish()
+    return tail != read_ && slots_[(tail - 1) & mask_].end != StreamEnd::none;
+  }
   // Releases everything, read or not, now and in future; the last call a worker makes.
   void detach() noexcept { detached_.store(true, std::memory_order_release); }  // pairs with reclaim()
 
@@ -199,6 +204,7 @@ class Handoff {
   // ------------------------
   std::array<char, 64> peer{};  // "10.77.0.1:45678", for people
   uint32_t peer_address = 0;    // the same address as a number, host order; tells who belongs together
+  uint64_t opened_ns = 0;       // when its SYN came, on the poll core's clock; 0: nobody knows
   uint32_t poll_core = 0;       // index of the owning poll core
   uint32_t connection = 0;      // index within that core
 

@@ -125,6 +125,7 @@ struct TcpHandshake {
   uint32_t send_window = 0;     // bytes, scaled already
   uint32_t receive_window = 0;  // bytes, as announced with SYN-ACK
   uint64_t rtt_ns = 0;          // SYN-ACK to ACK; 0: unknown, it was sent more than once
+  uint64_t syn_ns = 0;          // when the SYN came; 0: unknown, a cookie stood for it
 };
 
 // The clock of our timestamps: 1 ms (RFC 7323 section 5.4), offset by a keyed hash of the tuple.

@@ -370,6 +370,7 @@ void TcpListener::fill_handshake(const Entry& entry, const TcpSegment& segment, 
                                  TcpHandshake& handshake) const noexcept {
   handshake.tuple = entry.tuple;
   handshake.link = segment.link;
+  handshake.syn_ns = entry.since_ns;
   handshake.irs = entry.irs;
   handshake.iss = entry.iss;
   handshake.send_mss = std::min(entry.mss, tcp_.mss);

@@ -125,8 +125,8 @@ void report_session(const Session& session, const SessionControl& control, const
   }
   if (control.refused() > 0)
     report.warnings.push_back(std::to_string(control.refused()) +
-                              " connections were refused: they were no QEMU source "
-                              "or said nothing");
+                              " connections were refused: they were none of the source's channels, or said "
+                              "nothing");
   if (control.source_unsure())
     report.warnings.emplace_back(
         "the source did not acknowledge that its guest is safe here: ask it (query-migrate) before the "
@@ -170,13 +170,10 @@ void report_session(const Session& session, const SessionControl& control, const
                                                                                      : "not known yet";
     add_channel("main", session.main_connection(), main_counters(session.main_channel().counters()));
   }
-  std::vector<std::pair<int32_t, uint32_t>> order;  // by channel id
   for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i)
-    if (session.multifd_connection(i) != nullptr) order.emplace_back(session.multifd_channel(i).id(), i);
-  std::sort(order.begin(), order.end());
-  for (const auto& [id, i] : order)
-    add_channel(to_string(ChannelName{id < 0 ? ChannelName::kUnknown : id}), session.multifd_connection(i),
-                multifd_counters(session.multifd_channel(i).counters()));
+    if (session.multifd_connection(i) != nullptr)
+      add_channel(to_string(ChannelName{static_cast<int32_t>(i)}), session.multifd_connection(i),
+                  multifd_counters(session.multifd_channel(i).counters()));
 
   report.wire_bytes = wire_bytes(session);
   report.guest_bytes_loaded = count_pages(session).pages * kPageBytes;
@@ -209,7 +206,7 @@ ProgressSample sample_progress(const Session& session, const BlockTable& blocks,
   sample.now_s = now_s;
   sample.phase = to_string(session.state());
   sample.channels_expected = session.channels_expected();
-  sample.channels = session.multifd_identified() + (session.main_connection() != nullptr ? 1U : 0U);
+  sample.channels = session.identified();
   sample.wire_bytes = wire_bytes(session);
   const PageCounts pages = count_pages(session);
   sample.pages = pages.pages;

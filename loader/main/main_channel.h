@@ -72,6 +72,10 @@ class MainChannel final : public ChannelParser {
   // Main's worker, or when the channel has stopped.
   [[nodiscard]] FlushMode flush_mode() const noexcept { return mode_; }
   [[nodiscard]] uint64_t epoch() const noexcept { return epoch_; }
+  // Main's worker: page records so far that brought more than zeros.
+  [[nodiscard]] uint64_t pages_with_content() const noexcept {
+    return ram_.page_records() - ram_.tally().zero_pages;
+  }
 
   // In a mapped-ram file the stream jumps over the pages. While this has a value the channel is parked; feed
   // it from that absolute position of the file after file_position_reached(). offset() does not count the

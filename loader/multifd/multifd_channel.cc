@@ -107,7 +107,11 @@ MultifdChannel::Step MultifdChannel::step() noexcept {
 MultifdChannel::Step MultifdChannel::on_init(const std::byte* bytes) noexcept {
   MultifdInit init;
   if (const StreamError error = parse_multifd_init(bytes, 0, init)) return fail(error);
-  if (const StreamError error = session_.roster->claim(init, 0)) return fail(error);
+  if (init.id >= session_.barrier->channels())
+    return fail(
+        make_error(ErrorClass::mismatch, 0, "multifd init packet: id",
+                   "channel id %u, but parameter multifd-channels is %u here; set it alike at the source",
+                   static_cast<unsigned>(init.id), session_.barrier->channels()));
   id_.store(init.id, std::memory_order_relaxed);
   state_ = State::prefix;
   return Step::again;

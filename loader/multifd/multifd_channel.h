@@ -21,7 +21,6 @@
 #include "dataplane/handoff/counter.h"
 #include "loader/multifd/decoder.h"
 #include "loader/multifd/multifd_packet.h"
-#include "loader/multifd/multifd_roster.h"
 #include "loader/multifd/run_writer.h"
 #include "loader/ram/node_router.h"
 #include "loader/stream/byte_reader.h"
@@ -43,7 +42,6 @@ struct MultifdCounters {
 
 // What a channel shares with the rest of its session. All must outlive the channel.
 struct MultifdSession {
-  MultifdRoster* roster = nullptr;
   FlushBarrier* barrier = nullptr;
   const RamBlockList* blocks = nullptr;
   const PageKernels* kernels = nullptr;
@@ -68,8 +66,7 @@ class MultifdChannel final : public ChannelParser {
   [[nodiscard]] uint64_t offset() const noexcept override { return in_.offset(); }
   [[nodiscard]] uint64_t needed_from() noexcept override;
 
-  // -1 until the init packet has been accepted.
-  // Any thread; -1 before the init packet.
+  // Any thread; -1 before the init packet. Who may have which id is the session's to say (Admission).
   [[nodiscard]] int32_t id() const noexcept { return id_.load(std::memory_order_relaxed); }
   // SYNCs that have taken effect.
   [[nodiscard]] uint64_t epoch() const noexcept { return epoch_; }

@@ -19,6 +19,13 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
     release_unneeded();
     return slices_max;
   }
+  if (state_ == State::waiting) [[unlikely]] {
+    wait_on();
+    if (state_ == State::waiting) {
+      release_unneeded();
+      return 0;
+    }
+  }
   uint32_t work = 0;
   if (state_ == State::parked) {
     if (!parser_->ready()) {
@@ -31,7 +38,9 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
     }
     state_ = State::streaming;
     // What the parser does behind a barrier must not wait for more bytes to come: others wait for it.
-    if (feed({}), state_ != State::streaming) {
+    feed({});
+    if (state_ == State::streaming) replay();
+    if (state_ != State::streaming) {
       release_unneeded();
       return 1;
     }
@@ -57,8 +66,8 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
       }
       const Bytes piece = Bytes{slice.data, slice.length}.subspan(slice_used_);
       std::size_t used = 0;
-      if (state_ == State::identifying) [[unlikely]]
-        used = identify(piece);
+      while (state_ == State::identifying && used < piece.size())
+        [[unlikely]] used += identify(piece.subspan(used));
       if (state_ == State::streaming) [[likely]]
         used += feed(piece.subspan(used));
       if (used < piece.size()) [[unlikely]] {
@@ -86,20 +95,48 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
 }
 
 std::size_t Channel::identify(Bytes piece) noexcept {
-  const std::size_t n = std::min(piece.size(), magic_.size() - magic_have_);
-  std::memcpy(magic_.data() + magic_have_, piece.data(), n);
-  magic_have_ += n;
-  if (magic_have_ < magic_.size()) return n;
-  parser_ = directory_.identify(magic_, connection_, worker_);
-  if (parser_ == nullptr) {
-    refused_.store(true, std::memory_order_release);
-    state_ = State::draining;
-    return n;
-  }
-  identified_.store(true, std::memory_order_release);
-  state_ = State::streaming;
-  feed(magic_);  // four bytes of a header: never parks
+  const std::size_t wanted =
+      std::min<std::size_t>(wanted_.load(std::memory_order_relaxed), ChannelDirectory::kGreetingMax);
+  const std::size_t n = std::min(piece.size(), wanted - greeting_bytes_);
+  std::memcpy(greeting_.get() + greeting_bytes_, piece.data(), n);
+  greeting_bytes_ += n;
+  introduce(directory_.identify({greeting_.get(), greeting_bytes_}, connection_, worker_));
   return n;
+}
+
+void Channel::introduce(const Introduction& introduction) noexcept {
+  wanted_.store(introduction.wanted, std::memory_order_relaxed);
+  switch (introduction.kind) {
+    case Introduction::Kind::more:
+      break;
+    case Introduction::Kind::waits:
+      state_ = State::waiting;
+      break;
+    case Introduction::Kind::stranger:
+      refused_.store(true, std::memory_order_release);
+      state_ = State::draining;
+      break;
+    case Introduction::Kind::admitted:
+      parser_ = introduction.parser;
+      identified_.store(true, std::memory_order_release);
+      state_ = State::streaming;
+      replay();
+      break;
+  }
+}
+
+void Channel::replay() noexcept {
+  if (replayed_ == greeting_bytes_) return;
+  replayed_ += feed(Bytes{greeting_.get(), greeting_bytes_}.subspan(replayed_));
+}
+
+// One of ours whose time has not come. What it says meanwhile waits in its ring.
+void Channel::wait_on() noexcept {
+  introduce(directory_.ask_again(connection_, worker_));
+  if (state_ != State::waiting || !connection_.end_published()) return;
+  if (const StreamError error = directory_.left(connection_)) directory_.channel_failed(error);
+  refused_.store(true, std::memory_order_release);
+  state_ = State::draining;
 }
 
 uint32_t Channel::take_page_data(std::span<const Slice> run) noexcept {

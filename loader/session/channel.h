@@ -1,29 +1,54 @@
 // One connection as the loader sees it: slices from its hand-off ring go into a parser, and their buffers
 // home again.
 //
-//   identifying ──4 bytes──▶ streaming ◀──▶ parked          any ──error, or session over──▶ draining ──▶ over
-//                                 └──end of stream──▶ draining
+//   identifying ──greeting──▶ streaming ◀──▶ parked         any ──error, or session over──▶ draining ──▶ over
+//        └──▶ waiting ──admitted──┘ └──end of stream──▶ draining
+//
+// The greeting is what says who this is: four bytes of most strangers, a multifd channel's init packet, the
+// main channel's header and configuration. It is kept, and the parser gets it first.
 //
 // Draining: page data of this channel may still be on its way to another node's worker; with one node it
 // lasts no time.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <memory>
 
 #include "dataplane/handoff/handoff.h"
 #include "loader/stream/parser.h"
 
 namespace migrx {
 
-// Gives a connection that has said what it is (its first four bytes) a parser. Called on worker threads.
+// What becomes of a connection that introduces itself.
+struct Introduction {
+  enum class Kind : uint8_t {
+    more,      // not decided yet: at most `wanted` bytes in all, more than there are, may do
+    waits,     // one of ours whose time has not come: ask_again() in each turn
+    stranger,  // the connection is refused and nothing else happens
+    admitted,  // `parser` takes the stream, from the greeting's first byte on
+  };
+  Kind kind = Kind::stranger;
+  std::size_t wanted = 0;
+  ChannelParser* parser = nullptr;  // owned by the directory
+
+  [[nodiscard]] static Introduction needs(std::size_t bytes) noexcept { return {Kind::more, bytes, nullptr}; }
+  [[nodiscard]] static Introduction as(ChannelParser& parser) noexcept {
+    return {Kind::admitted, 0, &parser};
+  }
+};
+
+// Knows who belongs to a session and gives them parsers. Called on worker threads.
 class ChannelDirectory {
  public:
   static constexpr std::size_t kMagicBytes = 4;
+  static constexpr std::size_t kGreetingMax = 4096;
   virtual ~ChannelDirectory() = default;
-  // nullptr: this is nobody we know; the connection is refused and nothing else happens.
-  virtual ChannelParser* identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
-                                  uint32_t worker) noexcept = 0;
+  // `greeting`: all that the connection has said so far, up to kGreetingMax bytes; never `more` for so many.
+  virtual Introduction identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept = 0;
+  // Of a connection that waits. Never `more`.
+  virtual Introduction ask_again(Handoff& /*connection*/, uint32_t /*worker*/) noexcept { return {}; }
+  // A connection that waits has ended; an error: that ends the session.
+  virtual StreamError left(const Handoff& /*connection*/) noexcept { return {}; }
   // A channel that had been identified failed, or ended too early: the whole session fails with this error.
   virtual void channel_failed(const StreamError& error) noexcept = 0;
   // The session has ended (well or not): channels let go of their connections.
@@ -35,7 +60,10 @@ class Channel {
  public:
   // worker: index of the one that will serve it.
   Channel(Handoff& connection, ChannelDirectory& directory, uint32_t worker) noexcept
-      : connection_(connection), directory_(directory), worker_(worker) {}
+      : connection_(connection),
+        directory_(directory),
+        worker_(worker),
+        greeting_(std::make_unique<std::byte[]>(ChannelDirectory::kGreetingMax)) {}
 
   // Bytes written beyond those that came count as slices, so many bytes each: some hundred bytes may ask for
   // 128 pages, and the worker's other channels would wait for all of them.
@@ -55,6 +83,8 @@ class Channel {
   [[nodiscard]] Handoff& connection() const noexcept { return connection_; }
   [[nodiscard]] uint32_t worker() const noexcept { return worker_; }
   [[nodiscard]] bool identified() const noexcept { return identified_.load(std::memory_order_acquire); }
+  // Bytes that it must have said to be more than silent; 0: it has introduced itself.
+  [[nodiscard]] uint64_t greeting_wanted() const noexcept { return wanted_.load(std::memory_order_relaxed); }
   // Nobody we know, or it ended before it said what it is: the control thread resets the connection.
   [[nodiscard]] bool refused() const noexcept { return refused_.load(std::memory_order_acquire); }
   // The worker will not touch this object again. Pairs with set_let_go().
@@ -68,11 +98,15 @@ class Channel {
   Counter ring_depth_max;  // most slices seen waiting: how far the worker fell behind
 
  private:
-  enum class State : uint8_t { identifying, streaming, parked, draining, over };
+  enum class State : uint8_t { identifying, waiting, streaming, parked, draining, over };
 
   // Each returns the bytes used; fewer than given means the parser parked or failed.
   std::size_t identify(Bytes piece) noexcept;
   std::size_t feed(Bytes piece) noexcept;
+  void introduce(const Introduction& introduction) noexcept;
+  // What the parser has not taken of the greeting.
+  void replay() noexcept;
+  void wait_on() noexcept;
   // Of the slices of `run`, from the first: how many the parser took as they are.
   uint32_t take_page_data(std::span<const Slice> run) noexcept;
   void stream_ended(StreamEnd end) noexcept;
@@ -89,9 +123,11 @@ class Channel {
   uint64_t released_bytes_ = 0;  // stream offset behind the last slice released
   uint64_t expanded_seen_ = 0;   // of the parser's expanded_bytes()
   uint64_t owed_bytes_ = 0;      // expanded, and not yet taken from a turn
-  std::array<std::byte, ChannelDirectory::kMagicBytes> magic_{};
-  std::size_t magic_have_ = 0;
+  const std::unique_ptr<std::byte[]> greeting_;
+  std::size_t greeting_bytes_ = 0;
+  std::size_t replayed_ = 0;  // of them, to the parser
 
+  std::atomic<uint64_t> wanted_{ChannelDirectory::kMagicBytes};
   std::atomic<bool> identified_{false};
   std::atomic<bool> refused_{false};
   std::atomic<bool> let_go_{false};

@@ -1,15 +1,25 @@
 #include "loader/session/session.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <utility>
+
+#include "loader/main/main_preamble.h"
 
 namespace migrx {
 namespace {
 
+// The main channel's greeting is read again with each so many bytes more; a usual one has 60 to 300.
+constexpr std::size_t kPreambleStep = 64;
+
 uint64_t address_of(const Handoff& connection) noexcept {
   constexpr uint64_t kKnown = uint64_t{1} << 32;
   return kKnown | connection.peer_address;
+}
+
+Applicant applicant(const Handoff& connection) noexcept {
+  return {&connection, connection.peer_address, connection.opened_ns};
 }
 
 }  // namespace
@@ -43,7 +53,7 @@ Session::Session(SessionSettings settings, BlockTable& blocks, MainEvents& outgo
       blocks_(blocks),
       kernels_(kernels),
       barrier_(settings_.main.multifd_channels),
-      roster_(settings_.main.multifd_channels, settings_.main.uuid),
+      admission_(settings_.main.multifd_channels, settings_.main.uuid),
       compress_(compress),
       multifd_connections_(std::make_unique<std::atomic<Handoff*>[]>(settings_.main.multifd_channels + 1)) {
   multifd_.resize(settings_.main.multifd_channels);
@@ -74,71 +84,99 @@ SessionState Session::state() const noexcept {
   return SessionState::listening;
 }
 
-ChannelParser* Session::identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
-                                 uint32_t worker) noexcept {
+void Session::fail(const StreamError& error) noexcept {
+  StreamError told = error;
+  // A source whose channel was refused gives up; only it knows why.
+  if (error.error_class == ErrorClass::truncated && admission_.surplus() > 0) {
+    const std::size_t used = std::strlen(told.text.data());
+    std::snprintf(told.text.data() + used, told.text.size() - used,
+                  "%smultifd channel %u was refused before, as one too many: if it was this source's, give "
+                  "--multifd-channels its parameter multifd-channels (0: multifd off)",
+                  used > 0 ? "; " : "", admission_.surplus_id());
+  }
+  error_.set(told);
+}
+
+Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept {
   constexpr uint32_t kMainMagic = 0x5145564d;  // QEMU_VM_FILE_MAGIC, migration/savevm.h
   constexpr uint32_t kTlsPrefix = 0x1603;      // a ClientHello: handshake record, version 3.x
 
-  // Behind RAM END the source has nothing more to connect for, and a stranger must not spoil what is done.
-  if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return nullptr;
-  const uint32_t found = load_be32(magic.data());
-  const NodeRouter* const router = worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
-  if (found == kMainMagic || found == kMultifdMagic) {
-    if (!belongs(connection)) return nullptr;
-    stamp(moments_.first_channel);
-  }
-  if (found == kMainMagic) {
-    if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {
-      main_ = std::make_unique<MainChannel>(settings_.main, static_cast<MainEvents&>(*this), blocks_.list(),
-                                            barrier_, compress_, kernels_, router, settings_.colo);
-      main_connection_.store(&connection, std::memory_order_release);
-      return main_.get();
-    }
-    return nullptr;  // another source: refused, and the migration under way goes on
-  }
-  if (found == kMultifdMagic) {
-    const uint32_t i = multifd_claimed_.fetch_add(1, std::memory_order_acq_rel);
-    if (i < multifd_.size()) {
-      MultifdSession shared;
-      shared.roster = &roster_;
-      shared.barrier = &barrier_;
-      shared.blocks = &blocks_.list();
-      shared.kernels = &kernels_;
-      shared.compression = settings_.multifd_compression;
-      multifd_[i] = std::make_unique<MultifdChannel>(shared, router);
-      multifd_connections_[i].store(&connection, std::memory_order_release);
-      return multifd_[i].get();
-    }
-    multifd_claimed_.fetch_sub(1, std::memory_order_acq_rel);
-    const auto expected = static_cast<uint32_t>(multifd_.size());
-    fail(make_error_values(ErrorClass::mismatch, 0, "multifd channel: count", expected + 1, expected,
-                           expected == 0
-                               ? "the source uses multifd: give --multifd-channels its number, or turn the "
-                                 "capability multifd off there"
-                               : "the source opens more channels than --multifd-channels says: make both "
-                                 "equal (parameter multifd-channels at the source)"));
-    return nullptr;
-  }
+  if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
+  // After RAM END the source has nothing more to connect for, and a stranger must not spoil what is done.
+  if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return {};
+  const uint32_t found = load_be32(greeting.data());
+  if (found == kMainMagic) return identify_main(greeting, connection, worker);
+  if (found == kMultifdMagic) return identify_multifd(greeting, connection, worker);
   // A scanner does the same, so it ends nothing: the source, if it is the source, hears a reset.
   if (found >> 16 == kTlsPrefix) tls_peer_.store(address_of(connection), std::memory_order_relaxed);
-  return nullptr;
+  return {};
+}
+
+Introduction Session::identify_main(Bytes greeting, Handoff& connection, uint32_t worker) {
+  std::optional<MultifdUuid> uuid;
+  // Nobody's uuid matters when all are here, or when the first to come is all that is expected.
+  const bool matters =
+      !admission_.complete() && (settings_.main.multifd_channels > 0 || settings_.main.uuid.has_value());
+  if (matters && read_main_uuid(greeting, uuid) == PreambleStatus::need_more &&
+      greeting.size() < kGreetingMax)
+    return Introduction::needs(std::min(greeting.size() + kPreambleStep, kGreetingMax));
+  return introduce_main(admission_.main(applicant(connection), uuid, settings_.now_ns()), connection, worker);
+}
+
+Introduction Session::ask_again(Handoff& connection, uint32_t worker) noexcept {
+  return introduce_main(admission_.again(applicant(connection), settings_.now_ns()), connection, worker);
+}
+
+StreamError Session::left(const Handoff& connection) noexcept {
+  StreamError error = admission_.left(applicant(connection)).error;
+  error.channel.index = ChannelName::kMain;
+  return error;
+}
+
+Introduction Session::introduce_main(const AdmissionAnswer& answer, Handoff& connection, uint32_t worker) {
+  switch (answer.verdict) {
+    case AdmissionVerdict::stranger:
+      break;
+    case AdmissionVerdict::conflict:
+      fail(answer.error);
+      break;
+    case AdmissionVerdict::waits:
+      stamp(moments_.first_channel);
+      return {Introduction::Kind::waits, 0, nullptr};
+    case AdmissionVerdict::admitted:
+      stamp(moments_.first_channel);
+      main_ = std::make_unique<MainChannel>(settings_.main, static_cast<MainEvents&>(*this), blocks_.list(),
+                                            barrier_, compress_, kernels_, router_of(worker), settings_.colo);
+      main_connection_.store(&connection, std::memory_order_release);
+      return Introduction::as(*main_);
+  }
+  return {};
+}
+
+Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint32_t worker) {
+  if (greeting.size() < kMultifdInitBytes) return Introduction::needs(kMultifdInitBytes);
+  MultifdInit init;
+  if (const StreamError error = parse_multifd_init(greeting.data(), 0, init)) {
+    if (!admission_.complete() && !is_stranger(connection)) fail(error);
+    return {};
+  }
+  const AdmissionAnswer answer = admission_.channel(applicant(connection), init, settings_.now_ns());
+  if (answer.verdict == AdmissionVerdict::conflict) fail(answer.error);
+  if (answer.verdict != AdmissionVerdict::admitted) return {};
+  stamp(moments_.first_channel);
+  MultifdSession shared;
+  shared.barrier = &barrier_;
+  shared.blocks = &blocks_.list();
+  shared.kernels = &kernels_;
+  shared.compression = settings_.multifd_compression;
+  multifd_[init.id] = std::make_unique<MultifdChannel>(shared, router_of(worker));
+  multifd_connections_[init.id].store(&connection, std::memory_order_release);
+  return Introduction::as(*multifd_[init.id]);
 }
 
 std::optional<uint32_t> Session::take_tls_peer() noexcept {
   const uint64_t peer = tls_peer_.exchange(0, std::memory_order_relaxed);
   return peer == 0 ? std::nullopt : std::optional{static_cast<uint32_t>(peer)};
-}
-
-bool Session::is_stranger(const Handoff& connection) const noexcept {
-  const uint64_t source = source_address_.load(std::memory_order_relaxed);
-  return source != 0 && source != address_of(connection);
-}
-
-bool Session::belongs(const Handoff& connection) noexcept {
-  const uint64_t theirs = address_of(connection);
-  uint64_t source = 0;
-  return source_address_.compare_exchange_strong(source, theirs, std::memory_order_relaxed) ||
-         source == theirs;
 }
 
 std::string Session::standing() const {
@@ -147,14 +185,11 @@ std::string Session::standing() const {
       std::to_string(main_connection() != nullptr ? main_connection()->bytes_received.read() : 0);
   for (uint32_t i = 0; i < multifd_.size(); ++i) {
     const Handoff* const connection = multifd_connection(i);
-    const int32_t id = connection != nullptr ? multifd_[i]->id() : -1;
+    out += ", multifd " + std::to_string(i);
     if (connection == nullptr)
-      out += ", one multifd channel missing";
-    else if (id < 0)
-      out += ", one multifd channel without an id";
+      out += " missing";
     else
-      out += ", multifd " + std::to_string(id) + " met " +
-             std::to_string(barrier_.epochs_arrived(static_cast<uint32_t>(id))) + " at byte " +
+      out += " met " + std::to_string(barrier_.epochs_arrived(i)) + " at byte " +
              std::to_string(connection->bytes_received.read());
   }
   return out;
@@ -203,6 +238,13 @@ void Session::on_ram_section_begin(SectionType type, uint32_t section_id) noexce
 }
 
 void Session::on_ram_complete() noexcept {
+  // Pages of a source with multifd come over its channels, and those were refused here: RAM has nothing of
+  // them. (Main's own counters are a piece of stream behind.)
+  if (settings_.main.multifd_channels == 0 && admission_.surplus() > 0 && main_->pages_with_content() == 0)
+    return fail(make_error_values(ErrorClass::mismatch, 0, "multifd channel: count",
+                                  uint64_t{admission_.surplus_id()} + 1, 0,
+                                  "the source uses multifd, and its channels were refused: give "
+                                  "--multifd-channels its number, or turn the capability multifd off there"));
   next().on_ram_complete();
   (void)events_.push({SessionEvent::Kind::ram_complete, 0});
   stamp(moments_.ram_complete);

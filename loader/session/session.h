@@ -24,6 +24,7 @@
 #include "loader/main/main_settings.h"
 #include "loader/multifd/multifd_channel.h"
 #include "loader/ram/ram_block.h"
+#include "loader/session/admission.h"
 #include "loader/session/block_table.h"
 #include "loader/session/channel.h"
 #include "loader/session/first_error.h"
@@ -54,6 +55,8 @@ struct SessionMoments {
 struct SessionSettings {
   MainSettings main;
   MultifdCompression multifd_compression = MultifdCompression::none;
+  // main.uuid: the guest's, where it is known (--uuid, or the destination's). Whoever bears another one is a
+  // stranger; without it, two guests that come at the same time end each other's migration.
   // Connections that may be open at a time, strangers included: bounds memory.
   uint32_t connections_max = 64;
   // A clock; called on worker threads, but only at the moments above.
@@ -81,7 +84,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   // The first error; valid when state() is failed.
   [[nodiscard]] const StreamError& error() const noexcept { return error_.get(); }
   // Any thread; only the first counts, and none behind settle().
-  void fail(const StreamError& error) noexcept { error_.set(error); }
+  void fail(const StreamError& error) noexcept;
   // All of the guest is here, and the source is about to be told: what its channels bring from here on, a
   // damaged trailer, say, must not leave it without a guest at either side. False: failed before. May be
   // repeated.
@@ -107,11 +110,13 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] Handoff* main_connection() const noexcept {
     return main_connection_.load(std::memory_order_acquire);
   }
-  [[nodiscard]] uint32_t multifd_identified() const noexcept {
-    return multifd_claimed_.load(std::memory_order_acquire);
+  // Channels that have said what they are, main included. Main counts while it waits for the others, too.
+  [[nodiscard]] uint32_t identified() const noexcept {
+    return admission_.multifd_here() + (admission_.main_here() ? 1U : 0U);
   }
+  [[nodiscard]] uint32_t multifd_identified() const noexcept { return admission_.multifd_here(); }
   [[nodiscard]] uint32_t channels_expected() const noexcept { return settings_.main.multifd_channels + 1; }
-  // The connection of each multifd parser; null while unclaimed.
+  // The connection of the multifd channel with this id; null while it has not come.
   [[nodiscard]] Handoff* multifd_connection(uint32_t i) const noexcept {
     return multifd_connections_[i].load(std::memory_order_acquire);
   }
@@ -121,15 +126,19 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] const FlushBarrier& barrier() const noexcept { return barrier_; }
   [[nodiscard]] const SessionMoments& moments() const noexcept { return moments_; }
   // It comes from another address than the source's channels; false while nobody knows the source.
-  [[nodiscard]] bool is_stranger(const Handoff& connection) const noexcept;
+  [[nodiscard]] bool is_stranger(const Handoff& connection) const noexcept {
+    return admission_.is_stranger(connection.peer_address);
+  }
+  [[nodiscard]] const Admission& admission() const noexcept { return admission_; }
   // Set with the first configuration section; constant when blocks_known is set.
   [[nodiscard]] const std::string& source_machine() const noexcept { return source_machine_; }
   // Where everybody stands, for a time-out's message: "main at epoch 3, multifd 0 at 4, …".
   [[nodiscard]] std::string standing() const;
 
   // ---- ChannelDirectory: worker threads ----
-  ChannelParser* identify(std::span<const std::byte, kMagicBytes> magic, Handoff& connection,
-                          uint32_t worker) noexcept override;
+  Introduction identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept override;
+  Introduction ask_again(Handoff& connection, uint32_t worker) noexcept override;
+  StreamError left(const Handoff& connection) noexcept override;
   void channel_failed(const StreamError& error) noexcept override {
     if (settings_.colo != nullptr && settings_.colo->lose_source(error)) return;
     fail(error);
@@ -151,25 +160,27 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
   void stamp(std::atomic<uint64_t>& moment) const;
-  // Whether a channel comes from the address that the first one came from: a QEMU has one, and another host's
-  // connections must not take the place of the source's, nor end its migration.
-  [[nodiscard]] bool belongs(const Handoff& connection) noexcept;
+  [[nodiscard]] const NodeRouter* router_of(uint32_t worker) const noexcept {
+    return worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
+  }
+  [[nodiscard]] Introduction identify_main(Bytes greeting, Handoff& connection, uint32_t worker);
+  [[nodiscard]] Introduction identify_multifd(Bytes greeting, Handoff& connection, uint32_t worker);
+  // What Admission says of a main channel.
+  [[nodiscard]] Introduction introduce_main(const AdmissionAnswer& answer, Handoff& connection,
+                                            uint32_t worker);
 
   const SessionSettings settings_;
   BlockTable& blocks_;
   const PageKernels& kernels_;
   FlushBarrier barrier_;
-  MultifdRoster roster_;
+  Admission admission_;
   CompressJobs& compress_;
   // Parsers are made by the worker that serves them, so that their buffers lie on its node, and published by
-  // main_connection_ and multifd_connections_. Multifd channels stand in the order in which they connected.
+  // main_connection_ and multifd_connections_. Multifd channels stand by their ids.
   std::unique_ptr<MainChannel> main_;
   std::vector<std::unique_ptr<MultifdChannel>> multifd_;
   std::unique_ptr<std::atomic<Handoff*>[]> multifd_connections_;
   std::atomic<Handoff*> main_connection_{nullptr};
-  std::atomic<uint64_t> source_address_{0};  // with bit 32 set once it is known
-  std::atomic<bool> main_claimed_{false};
-  std::atomic<uint32_t> multifd_claimed_{0};
   std::vector<std::unique_ptr<Channel>> channels_;  // control thread only
   SpscRing<SessionEvent> events_{64};               // main's worker -> control thread
   SessionMoments moments_;

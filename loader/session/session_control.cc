@@ -131,8 +131,9 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
     }
     // A silent one is still its worker's: the reset comes back to it as the end of the stream.
     // One that has spoken and was not heard yet is no stranger: its worker is late.
-    const bool silent = now_ns - served.since_ns > silence_ns_max(served.channel->connection()) &&
-                        served.channel->connection().bytes_received.read() < ChannelDirectory::kMagicBytes;
+    const bool silent =
+        now_ns - served.since_ns > silence_ns_max(served.channel->connection()) &&
+        served.channel->connection().bytes_received.read() < served.channel->greeting_wanted();
     if (!served.aborted && (silent || served.channel->refused())) {
       served.aborted = served.channel->connection().abort();
       refused_ += served.aborted ? 1 : 0;
@@ -148,15 +149,12 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
   }
 }
 
-uint32_t SessionControl::identified() const noexcept {
-  return session_.multifd_identified() + (session_.main_connection() != nullptr ? 1U : 0U);
-}
-
 // A source since 9.0 says nothing on main before all of its channels are connected (QEMU migration/multifd.c,
 // multifd_send_setup() waits for them), and a SYN that is lost again and again comes after half a minute:
 // while channels are missing, silence is no sign of a stranger. watch_arrival() has the time for them.
 uint64_t SessionControl::silence_ns_max(const Handoff& connection) const noexcept {
-  const bool may_wait = session_.channels_expected() > 1 && identified() < session_.channels_expected() &&
+  const bool may_wait = session_.channels_expected() > 1 &&
+                        session_.identified() < session_.channels_expected() &&
                         !session_.is_stranger(connection);
   if (limits_.identify_ns == 0) return UINT64_MAX;
   if (!may_wait) return limits_.identify_ns;
@@ -203,7 +201,7 @@ const Channel* SessionControl::channel_of(const Handoff* connection) const noexc
 }
 
 bool SessionControl::watch_arrival(uint64_t now_ns) {
-  const uint32_t here = identified();
+  const uint32_t here = session_.identified();
   if (here > 0 && setup_since_ns_ == 0) setup_since_ns_ = progress_ns_ = now_ns;
   const StreamError error =
       judge_arrival({here, session_.channels_expected(), now_ns - setup_since_ns_}, limits_);
@@ -216,15 +214,12 @@ bool SessionControl::watch_ends() {
   for (uint32_t i = 0; i < barrier.channels(); ++i) {
     const Channel* const channel = channel_of(session_.multifd_connection(i));
     if (channel == nullptr) continue;
-    // Channels stand here as they connected, at the barrier by their ids; one that ended before it had an id
-    // has failed by itself.
-    const int32_t id = session_.multifd_channel(i).id();
     EndFacts facts;
     facts.begun = barrier.epochs_released() > 0;
     facts.ends_parked = channel->ends_parked();
     facts.let_go = channel->let_go();
     facts.end = channel->end();
-    facts.awaited = id >= 0 && barrier.main_waits_for(static_cast<uint32_t>(id));
+    facts.awaited = barrier.main_waits_for(i);
     facts.device_state = session_.state() == SessionState::device_state;
     switch (judge_end(facts)) {
       case EndVerdict::fine:
@@ -233,7 +228,7 @@ bool SessionControl::watch_ends() {
         StreamError error = make_error(
             ErrorClass::truncated, session_.multifd_connection(i)->bytes_received.read(), "multifd channel",
             "closed behind its first SYNC, before main had begun: the source was cancelled, or has failed");
-        error.channel.index = id;
+        error.channel.index = static_cast<int32_t>(i);
         session_.fail(error);
         return true;
       }
@@ -246,7 +241,7 @@ bool SessionControl::watch_ends() {
 }
 
 void SessionControl::watch_silence(uint64_t now_ns) {
-  if (identified() == 0) return;
+  if (session_.identified() == 0) return;
   const Channel* const main = channel_of(session_.main_connection());
   const uint64_t parked_turns = main != nullptr ? main->parked_turns.read() : 0;
   SilenceFacts facts;

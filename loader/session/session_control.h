@@ -71,8 +71,6 @@ class SessionControl {
   bool send(Bytes message);
   void reset_all();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
-  // Channels that have said what they are, main included.
-  [[nodiscard]] uint32_t identified() const noexcept;
   // How long this connection may be silent before it is taken for a stranger's.
   [[nodiscard]] uint64_t silence_ns_max(const Handoff& connection) const noexcept;
   [[nodiscard]] const Channel* channel_of(const Handoff* connection) const noexcept;

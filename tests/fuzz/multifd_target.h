@@ -27,7 +27,6 @@ class FuzzMultifd {
     blocks_.add(std::make_unique<RamBlock>("small", small_.data(), kSmallBytes, false, false, kAnyNode));
     barrier_.release(1U << 30);  // nothing has to wait
     MultifdSession session;
-    session.roster = &roster_;
     session.barrier = &barrier_;
     session.blocks = &blocks_;
     session.kernels = supported_page_kernels().back();
@@ -68,7 +67,6 @@ class FuzzMultifd {
   GuardedMemory small_{kSmallBytes};
   RamBlockList blocks_;
   FlushBarrier barrier_{4};
-  MultifdRoster roster_{4};
   std::unique_ptr<MultifdChannel> channel_;
 };
 

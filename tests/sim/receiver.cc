@@ -198,15 +198,7 @@ const std::string& Receiver::difference() const {
 }
 
 bool Receiver::knows(Ipv4Address source) const {
-  const Handoff* const main = session_->main_connection();
-  if (main != nullptr && main->peer_address == source.value && checker_->header_read()) return true;
-  for (uint32_t i = 0; i + 1 < session_->channels_expected(); ++i) {
-    const Handoff* const connection = session_->multifd_connection(i);
-    if (connection != nullptr && connection->peer_address == source.value &&
-        session_->multifd_channel(i).id() >= 0)
-      return true;
-  }
-  return false;
+  return session_->identified() > 0 && !session_->admission().is_stranger(source.value);
 }
 
 std::string Receiver::compare_final() const {

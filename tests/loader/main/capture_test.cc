@@ -88,9 +88,7 @@ void play(const std::string& folder, uint32_t seed) {
   CompressJobs compress(2, 16, test::MainRig::kernels());
   MainChannel main(settings, events, blocks, barrier, compress, test::MainRig::kernels());
 
-  MultifdRoster roster(settings.multifd_channels);
   MultifdSession session;
-  session.roster = &roster;
   session.barrier = &barrier;
   session.blocks = &blocks;
   session.kernels = &test::MainRig::kernels();

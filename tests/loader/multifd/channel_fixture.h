@@ -1,4 +1,4 @@
-// A multifd channel with two small blocks between guard pages, a barrier and a roster.
+// A multifd channel with two small blocks between guard pages, and a barrier.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -23,8 +23,8 @@ class ChannelFixture : public testing::Test {
 
   ChannelFixture() { reset(); }
 
-  // Fresh blocks, barrier, roster; no channel.
-  void reset(NodeId node = kAnyNode, uint32_t channels = 2, std::optional<MultifdUuid> uuid = std::nullopt) {
+  // Fresh blocks and barrier; no channel.
+  void reset(NodeId node = kAnyNode, uint32_t channels = 2) {
     channel_.reset();
     blocks_ = std::make_unique<RamBlockList>();
     mem_ = std::make_unique<GuardedMemory>(kMemBytes);
@@ -32,12 +32,10 @@ class ChannelFixture : public testing::Test {
     blocks_->add(std::make_unique<RamBlock>("mem", mem_->data(), kMemBytes, true, true, node));
     blocks_->add(std::make_unique<RamBlock>("small", small_->data(), kSmallBytes, false, true, kAnyNode));
     barrier_ = std::make_unique<FlushBarrier>(channels);
-    roster_ = std::make_unique<MultifdRoster>(channels, uuid);
   }
   void make_channel(MultifdCompression compression = MultifdCompression::none,
                     const NodeRouter* router = nullptr) {
     MultifdSession session;
-    session.roster = roster_.get();
     session.barrier = barrier_.get();
     session.blocks = blocks_.get();
     session.kernels = supported_page_kernels().back();
@@ -48,7 +46,6 @@ class ChannelFixture : public testing::Test {
 
   MultifdChannel& channel() { return *channel_; }
   FlushBarrier& barrier() { return *barrier_; }
-  MultifdRoster& roster() { return *roster_; }
   RamBlock& block() { return (*blocks_)[0]; }
   RamBlock& block2() { return (*blocks_)[1]; }
   void release(uint64_t k) { barrier_->release(k); }
@@ -111,7 +108,6 @@ class ChannelFixture : public testing::Test {
   std::unique_ptr<GuardedMemory> mem_, small_;
   std::unique_ptr<RamBlockList> blocks_;
   std::unique_ptr<FlushBarrier> barrier_;
-  std::unique_ptr<MultifdRoster> roster_;
   std::unique_ptr<MultifdChannel> channel_;
   std::map<std::pair<uint64_t, uint32_t>, std::vector<std::byte>> contents_;
 };

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
+#include <string>
 
 #include "tests/loader/multifd/channel_fixture.h"
 
@@ -311,6 +313,29 @@ TEST(MultifdCompressionNames, are_those_of_qemu) {
     EXPECT_EQ(is_supported(method), std::string_view(name) != "qatzip");
   }
   EXPECT_FALSE(parse_multifd_compression("lz4", method));
+}
+
+TEST(DecodeStatus, each_says_something_of_its_own) {
+  std::set<std::string> texts;
+  for (const DecodeStatus status :
+       {DecodeStatus::ok, DecodeStatus::corrupt, DecodeStatus::stream_ended, DecodeStatus::too_little,
+        DecodeStatus::too_much, DecodeStatus::bad_length, DecodeStatus::window_too_large,
+        DecodeStatus::out_of_memory})
+    texts.insert(to_string(status));
+  EXPECT_EQ(texts.size(), 8U);
+  EXPECT_EQ(texts.count("?"), 0U);
+}
+
+TEST(PageDecoder, none_where_payloads_are_pages_or_not_supported) {
+  const PageKernels& kernels = *supported_page_kernels().front();
+  for (const MultifdCompression method : {MultifdCompression::none, MultifdCompression::qatzip})
+    EXPECT_EQ(make_page_decoder(method, kernels, {}), nullptr);
+  for (const MultifdCompression method : {MultifdCompression::zlib, MultifdCompression::zstd,
+                                          MultifdCompression::qpl, MultifdCompression::uadk}) {
+    EXPECT_TRUE(is_supported(method));
+    EXPECT_NE(make_page_decoder(method, kernels, {}), nullptr);
+  }
+  EXPECT_FALSE(is_supported(MultifdCompression::qatzip));
 }
 
 }  // namespace

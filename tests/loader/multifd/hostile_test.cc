@@ -68,59 +68,6 @@ TEST_F(HostileMultifd, init_packet) {
   EXPECT_FALSE(init_error(63, 0xff));
 }
 
-TEST_F(HostileMultifd, the_init_packets_uuid_must_be_the_given_one_and_that_of_the_other_channels) {
-  const Builder::Buffer guest(16, std::byte{7});
-  MultifdUuid given;
-  given.fill(std::byte{7});
-  const auto init_error = [&](uint8_t id, const Builder::Buffer& uuid) {
-    Builder b;
-    b.init(id, uuid);
-    make_channel();
-    const ParseStatus status = channel().parse(b.bytes).status;
-    EXPECT_EQ(status == ParseStatus::failed, static_cast<bool>(channel().error()));
-    return channel().error();
-  };
-  // Given by --uuid: every bit counts, and a source without one has zeros.
-  for (std::size_t bit = 0; bit < 128; ++bit) {
-    Builder::Buffer other = guest;
-    other[bit / 8] ^= std::byte{1} << (bit % 8);
-    reset(kAnyNode, 2, given);
-    expect(init_error(0, other), ErrorClass::mismatch, "another guest", 0);
-  }
-  reset(kAnyNode, 2, given);
-  expect(init_error(0, {}), ErrorClass::mismatch, "another guest", 0);
-  EXPECT_EQ(roster().claimed(), 0U);
-  EXPECT_FALSE(init_error(0, guest));
-  EXPECT_FALSE(init_error(1, guest));
-  EXPECT_EQ(roster().claimed(), 2U);
-  // Not given: the first channel's.
-  reset();
-  EXPECT_FALSE(init_error(0, guest));
-  expect(init_error(1, Builder::Buffer(16, std::byte{8})), ErrorClass::mismatch, "another guest", 0);
-  EXPECT_FALSE(init_error(1, guest));
-}
-
-TEST_F(HostileMultifd, ids_are_unique_and_the_uuid_is_common) {
-  MultifdRoster roster(2);
-  MultifdInit init;
-  EXPECT_FALSE(roster.claim(init, 0));
-  expect(roster.claim(init, 0), ErrorClass::bad_stream, "second channel with id 0", 0);
-  init.id = 1;
-  init.uuid[3] = std::byte{1};
-  expect(roster.claim(init, 0), ErrorClass::mismatch, "another guest", 0);
-  EXPECT_EQ(roster.claimed(), 1U);
-  init.uuid[3] = std::byte{0};
-  EXPECT_FALSE(roster.claim(init, 0));
-  EXPECT_EQ(roster.claimed(), 2U);
-
-  MultifdUuid uuid{};
-  uuid[0] = std::byte{7};
-  MultifdRoster known(2, uuid);
-  expect(known.claim(init, 0), ErrorClass::mismatch, "another guest", 0);
-  init.uuid = uuid;
-  EXPECT_FALSE(known.claim(init, 0));
-}
-
 TEST_F(HostileMultifd, header_fields) {
   using H = Builder::Header;
   EXPECT_FALSE(error_of_header([](H&) {}));

@@ -75,9 +75,8 @@ class TwoChannels final : private ChannelDirectory {
   [[nodiscard]] uint64_t pages(std::size_t i) const { return parsers_[i].counters().normal_pages.read(); }
 
  private:
-  ChannelParser* identify(std::span<const std::byte, kMagicBytes>, Handoff& connection,
-                          uint32_t) noexcept override {
-    return &parsers_[&connection == &handoffs_[1] ? 1 : 0];
+  Introduction identify(Bytes, Handoff& connection, uint32_t) noexcept override {
+    return Introduction::as(parsers_[&connection == &handoffs_[1] ? 1 : 0]);
   }
   void channel_failed(const StreamError& error) noexcept override { errors_.push_back(error); }
   [[nodiscard]] bool over() const noexcept override { return false; }
@@ -93,7 +92,6 @@ class TwoChannels final : private ChannelDirectory {
   }
   [[nodiscard]] MultifdSession session() {
     MultifdSession session;
-    session.roster = &roster_;
     session.barrier = &barrier_;
     session.blocks = &blocks_;
     session.kernels = supported_page_kernels().back();
@@ -104,7 +102,6 @@ class TwoChannels final : private ChannelDirectory {
   GuardedMemory memory_{kPagesPerPacket * kPageBytes};
   RamBlockList blocks_;
   FlushBarrier barrier_{2};
-  MultifdRoster roster_{2};
   std::array<const std::vector<std::byte>*, 2> streams_;
   std::array<std::size_t, 2> given_{};
   std::array<MultifdChannel, 2> parsers_{MultifdChannel{session()}, MultifdChannel{session()}};

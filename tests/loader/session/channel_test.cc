@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include <string>
 #include <vector>
 
@@ -73,14 +75,25 @@ class FakeParser final : public ChannelParser {
 
 class FakeDirectory final : public ChannelDirectory {
  public:
-  ChannelParser* identify(std::span<const std::byte, kMagicBytes> magic, Handoff&,
-                          uint32_t) noexcept override {
-    return magic[0] == std::byte{'m'} ? &parser : nullptr;
+  Introduction identify(Bytes greeting, Handoff&, uint32_t) noexcept override {
+    if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
+    if (greeting[0] == std::byte{'w'}) return {Introduction::Kind::waits, 0, nullptr};
+    return greeting[0] == std::byte{'m'} ? Introduction::as(parser) : Introduction{};
+  }
+  Introduction ask_again(Handoff&, uint32_t) noexcept override {
+    return decision == nullptr ? Introduction{Introduction::Kind::waits, 0, nullptr} : decision();
+  }
+  StreamError left(const Handoff&) noexcept override {
+    ++lefts;
+    return leaving_is_an_error ? make_error(ErrorClass::truncated, 0, "main channel", "gone") : StreamError{};
   }
   void channel_failed(const StreamError& error) noexcept override { errors.push_back(error); }
   bool over() const noexcept override { return is_over; }
 
   FakeParser parser;
+  std::function<Introduction()> decision;  // of a connection that waits; none yet
+  int lefts = 0;
+  bool leaving_is_an_error = false;
   std::vector<StreamError> errors;
   bool is_over = false;
 };
@@ -109,6 +122,52 @@ class ChannelTest : public ::testing::Test {
   Channel channel_{handoff_, directory_, 0};
   std::vector<std::unique_ptr<std::string>> texts_;
 };
+
+TEST_F(ChannelTest, one_that_waits_is_not_read_and_then_gets_its_greeting_first) {
+  send("wait-and");
+  send("-more");
+  for (int turn = 0; turn < 3; ++turn) EXPECT_EQ(channel_.do_work(64), 0U);
+  EXPECT_FALSE(channel_.identified());
+  EXPECT_FALSE(channel_.refused());
+  EXPECT_EQ(channel_.greeting_wanted(), 0U);
+  EXPECT_EQ(home(), 0U);
+  directory_.decision = [this] { return Introduction::as(directory_.parser); };
+  channel_.do_work(64);
+  EXPECT_TRUE(channel_.identified());
+  EXPECT_EQ(directory_.parser.text, "wait-and-more");
+  EXPECT_EQ(home(), 2U);
+}
+
+TEST_F(ChannelTest, one_that_waits_may_turn_out_a_stranger) {
+  send("wait-and-more");
+  channel_.do_work(64);
+  directory_.decision = [] { return Introduction{}; };
+  channel_.do_work(64);
+  EXPECT_TRUE(channel_.refused());
+  channel_.do_work(64);
+  EXPECT_TRUE(channel_.over());
+  EXPECT_EQ(directory_.parser.text, "");
+}
+
+TEST_F(ChannelTest, one_that_waits_and_ends_is_noticed_although_bytes_are_unread) {
+  for (const bool error : {false, true}) {
+    Handoff handoff(64);
+    Channel channel(handoff, directory_, 0);
+    directory_.leaving_is_an_error = error;
+    const std::string text = "wait-and-more";
+    handoff.push(
+        {reinterpret_cast<const std::byte*>(text.data()), nullptr, static_cast<uint32_t>(text.size()), {}});
+    handoff.publish();
+    channel.do_work(64);
+    EXPECT_FALSE(channel.refused());
+    handoff.push_end(StreamEnd::fin);
+    handoff.publish();
+    channel.do_work(64);
+    EXPECT_TRUE(channel.refused());
+    EXPECT_EQ(directory_.errors.size(), error ? 1U : 0U);
+  }
+  EXPECT_EQ(directory_.lefts, 2);
+}
 
 TEST_F(ChannelTest, identified_by_four_bytes_split_anywhere) {
   for (const char* const piece : {"m", "ai", "", "n-and-more"}) send(piece);

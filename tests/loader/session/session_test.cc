@@ -314,9 +314,11 @@ TEST_F(SessionTest, a_bad_stream_ends_in_shut_1_then_reset_of_all) {
   main.give(b.bytes(), 1448);
   MultifdStreamBuilder c;
   c.init(0);
-  c.bytes[0] = std::byte{0x11};
-  c.bytes[7] = std::byte{9};  // version
-  channel.give(c.bytes, 64);
+  c.sync(0);
+  c.bytes[64 + 7] = std::byte{9};  // version
+  channel.give(Bytes{c.bytes}.first(64), 64);
+  run();
+  channel.give(Bytes{c.bytes}.subspan(64), 64);
   run(400);
   EXPECT_EQ(session_->state(), SessionState::failed);
   EXPECT_EQ(session_->error().error_class, ErrorClass::unsupported);

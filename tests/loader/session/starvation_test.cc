@@ -102,6 +102,9 @@ TEST_F(SessionStarvation, a_stall_timeout_of_zero_waits_for_ever) {
   MainStreamBuilder b;
   b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
   connect().give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  connect().give(c.bytes, 64);
   test::Wire& silent = connect();
   run(500);
   now_ += 3'600'000 * kMs;

@@ -1,0 +1,19 @@
+// The guest's uuid in the first bytes of a main channel, before anybody believes them: header and
+// configuration section, which bears one with the capability validate-uuid.
+#pragma once
+
+#include <array>
+#include <optional>
+
+#include "dataplane/handoff/byte_order.h"
+
+namespace migrx {
+
+enum class PreambleStatus : uint8_t {
+  need_more,  // the configuration section is not all here
+  known,      // `uuid` is what it says; nothing: it says none, or cannot be read (the main channel tells why)
+};
+// `bytes`: from the stream's first on. Checks nothing that MainChannel will check. Allocates.
+[[nodiscard]] PreambleStatus read_main_uuid(Bytes bytes, std::optional<std::array<std::byte, 16>>& uuid);
+
+}  // namespace migrx

@@ -1,0 +1,129 @@
+// Who belongs to a migration: exactly one main channel and N multifd channels of one guest. Everybody else
+// who connects is a stranger, whom the session refuses and counts.
+//
+//   gathering ─main and channels 0..N-1 of one guest─▶ complete: from here on whoever else comes is a
+//   stranger
+//       └─a second main, a second uuid, an id twice or too high─▶ conflict: the session ends, nothing was
+//       loaded
+//
+// Two VMs of one host may migrate to the same port by mistake, and without -uuid nothing in their multifd
+// channels tells them apart. So main waits, unread, until its channels are there: before that no byte of a
+// stream reaches memory or the destination, and ending it leaves every source with its guest.
+//
+// What tells guests apart, the strongest first:
+// - the uuid of multifd channels, and of main with the capability validate-uuid, against the one expected;
+//   where none is expected, against each other;
+// - the address: a source has one;
+// - the order of connecting: "before all were here" goes by the SYN, not by the first byte. A QEMU connects
+//   main before its channels (migration/multifd.c, multifd_send_setup), so a main channel that is told apart
+//   by nothing, connected before the last of the channels and spoke when all seemed to be here, may be the
+//   one that they belong to.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+
+#include "loader/multifd/multifd_packet.h"
+#include "loader/stream/error.h"
+
+namespace migrx {
+
+class Handoff;
+
+// Who asks to be admitted.
+struct Applicant {
+  const Handoff* connection = nullptr;
+  uint32_t address = 0;    // IPv4, host order
+  uint64_t opened_ns = 0;  // when its SYN came; 0: nobody knows (a SYN cookie)
+};
+
+enum class AdmissionVerdict : uint8_t {
+  admitted,
+  waits,     // a main channel whose multifd channels are not all here: ask again()
+  stranger,  // refuse it; nobody else is concerned
+  conflict,  // the session must end: see error
+};
+struct AdmissionAnswer {
+  AdmissionVerdict verdict = AdmissionVerdict::stranger;
+  StreamError error;  // of a conflict
+};
+
+// Called on any worker, seldom: once or twice per connection, and in each turn of a main channel that waits.
+class Admission {
+ public:
+  // A main channel is not believed for so long after a multifd channel that may be its own was refused. Its
+  // source notices the reset within a round trip and closes.
+  static constexpr uint64_t kSuspicionNs = 2'000'000'000;
+
+  // channels: the parameter multifd-channels, 0 without multifd. uuid: the guest's where it is known.
+  explicit Admission(uint32_t channels, std::optional<MultifdUuid> uuid = std::nullopt)
+      : channels_(channels), expected_(uuid) {}
+
+  // uuid: from main's configuration section, which has one with validate-uuid.
+  [[nodiscard]] AdmissionAnswer main(const Applicant& who, const std::optional<MultifdUuid>& uuid,
+                                     uint64_t now_ns);
+  // Of a main channel that was told to wait.
+  [[nodiscard]] AdmissionAnswer again(const Applicant& who, uint64_t now_ns);
+  [[nodiscard]] AdmissionAnswer channel(const Applicant& who, const MultifdInit& init, uint64_t now_ns);
+  // A main channel that waited has ended. Conflict: it was the source; stranger: nobody misses it.
+  [[nodiscard]] AdmissionAnswer left(const Applicant& who);
+
+  // ---- Any thread, without the lock ----
+  [[nodiscard]] bool complete() const noexcept { return complete_.load(std::memory_order_acquire); }
+  // Multifd channels admitted, and a main channel that waits or was admitted.
+  [[nodiscard]] uint32_t multifd_here() const noexcept { return here_.load(std::memory_order_relaxed); }
+  [[nodiscard]] bool main_here() const noexcept { return has_main_.load(std::memory_order_relaxed); }
+  // A connection from here cannot be the source's: that has another address. False while nobody knows.
+  [[nodiscard]] bool is_stranger(uint32_t address) const noexcept {
+    const uint64_t bound = address_.load(std::memory_order_relaxed);
+    return bound != 0 && bound != known(address);
+  }
+  // Multifd channels that were refused because all were here, from the source's address and with its uuid, so
+  // that they may be the source's own; and the id of the last of them.
+  [[nodiscard]] uint32_t surplus() const noexcept { return surplus_.load(std::memory_order_relaxed); }
+  [[nodiscard]] uint32_t surplus_id() const noexcept { return surplus_id_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Main {
+    Applicant who;
+    std::optional<MultifdUuid> uuid;
+  };
+  static constexpr uint64_t known(uint32_t address) noexcept { return uint64_t{1} << 32 | address; }
+  [[nodiscard]] AdmissionAnswer late_main(const Applicant& who, const std::optional<MultifdUuid>& uuid);
+  [[nodiscard]] AdmissionAnswer second_main(const Main& second, uint64_t now_ns);
+  [[nodiscard]] AdmissionAnswer take_main(const Main& main, uint64_t now_ns);
+  [[nodiscard]] AdmissionAnswer late_channel(const Applicant& who, const MultifdInit& init);
+  [[nodiscard]] AdmissionAnswer too_many(const MultifdInit& init);
+  [[nodiscard]] AdmissionAnswer twice(const MultifdInit& init);
+  [[nodiscard]] bool came_before(const Applicant& who) const;
+  [[nodiscard]] AdmissionAnswer conflict(const StreamError& error);
+  // It bears the uuid that is expected.
+  [[nodiscard]] bool proven(const Main& main) const { return expected_ && main.uuid == expected_; }
+  // A channel that may be this main's own was refused lately.
+  [[nodiscard]] bool suspicious(const Main& main, uint64_t now_ns) const;
+  void forget_main();
+  void settle(uint64_t now_ns);
+
+  const uint32_t channels_;
+  const std::optional<MultifdUuid> expected_;
+  mutable std::mutex mutex_;  // guards what follows
+  std::optional<Main> main_;
+  std::optional<MultifdUuid> uuid_;  // of the channels
+  std::array<bool, kMultifdChannelsMax> present_{};
+  uint64_t last_opened_ns_ = 0;     // of the channels admitted
+  uint64_t refused_opened_ns_ = 0;  // of the channel of another guest that was refused last; 0: none
+  uint64_t refused_at_ns_ = 0;
+  bool ended_ = false;  // by a conflict
+
+  std::atomic<uint64_t> address_{0};  // known(); 0: nobody has come
+  std::atomic<uint32_t> here_{0};
+  std::atomic<uint32_t> surplus_{0};
+  std::atomic<uint32_t> surplus_id_{0};
+  std::atomic<bool> has_main_{false};
+  std::atomic<bool> complete_{false};
+};
+
+}  // namespace migrx

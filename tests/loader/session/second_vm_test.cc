@@ -1,0 +1,171 @@
+// Whole sessions in memory beside another VM of the same host that migrates to the same port.
+#include <gtest/gtest.h>
+
+#include "tests/loader/session/session_fixture.h"
+
+namespace migrx {
+namespace {
+
+using test::bytes_of;
+using test::MainStreamBuilder;
+using test::make_page;
+using test::MultifdStreamBuilder;
+using test::Wire;
+
+using SecondVm = test::SessionFixture;
+
+const std::vector<std::byte> kPong1 = bytes_of({0, 2, 0, 4, 0, 0, 0, 1});
+
+// Nothing of a stream is read before all channels are here: neither memory nor the destination can be another
+// guest's.
+TEST_F(SecondVm, main_is_not_read_before_its_channels_are_here) {
+  start(2);
+  MainStreamBuilder b;
+  b.header().configuration().open_return_path().ping(1).ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  for (const uint8_t id : {uint8_t{1}, uint8_t{0}}) {
+    run();
+    EXPECT_EQ(session_->state(), SessionState::setup);
+    EXPECT_EQ(session_->main_connection(), nullptr);
+    EXPECT_TRUE(main.sent.empty());
+    MultifdStreamBuilder c;
+    c.init(id);
+    c.sync(0);
+    connect().give(c.bytes, 64);
+  }
+  run();
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+  EXPECT_EQ(main.sent, kPong1);
+}
+
+TEST_F(SecondVm, a_second_main_before_all_channels_are_here_ends_both) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& first = connect();
+  Wire& second = connect();
+  first.give(b.bytes(), 1448);
+  second.give(b.bytes(), 1448);
+  run(400);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_NE(session_->error().message().find("both guests run on"), std::string::npos);
+  EXPECT_TRUE(first.reset);
+  EXPECT_TRUE(second.reset);
+  EXPECT_EQ(blocks_.list().size(), 0U);
+}
+
+// Found by playing operators: VM B is sent to the port of VM A by mistake.
+TEST_F(SecondVm, another_vm_of_the_same_host_does_not_end_a_migration_that_is_under_way) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  Wire& main = connect();
+  main.handoff.opened_ns = 10;
+  main.give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  c.sync(0);
+  Wire& channel = connect();
+  channel.handoff.opened_ns = 20;
+  channel.give(c.bytes, 64);
+  run();
+  ASSERT_EQ(session_->state(), SessionState::precopy);
+  Wire& main_b = connect();
+  main_b.handoff.opened_ns = 30;
+  main_b.give(b.bytes(), 1448);
+  for (uint8_t id = 0; id < 3; ++id) {
+    MultifdStreamBuilder d;
+    d.init(id);
+    Wire& stray = connect();
+    stray.handoff.opened_ns = 40;
+    stray.give(d.bytes, 64);
+    run();
+    EXPECT_TRUE(stray.reset);
+  }
+  EXPECT_TRUE(main_b.reset);
+  EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
+  EXPECT_EQ(control_->refused(), 4U);
+  b.take();
+  b.ram_end().ram_close().device_tail();
+  main.give(b.bytes(), 1448);
+  c.bytes.clear();
+  c.sync(1);
+  channel.give(c.bytes, 1448);
+  main.end(StreamEnd::fin);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::done) << session_->error().message();
+}
+
+// The source has one channel more than is expected, and that one connected last.
+TEST_F(SecondVm, a_source_that_gives_up_because_a_channel_was_refused_hears_which_option) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  Wire& channel = connect();
+  channel.give(c.bytes, 64);
+  run();
+  MultifdStreamBuilder d;
+  d.init(1);
+  Wire& surplus = connect();
+  surplus.give(d.bytes, 64);
+  run();
+  EXPECT_TRUE(surplus.reset);
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+  channel.end(StreamEnd::reset);
+  main.end(StreamEnd::reset);
+  run();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  const std::string message = session_->error().message();
+  EXPECT_NE(message.find("channel 1 was refused"), std::string::npos) << message;
+  EXPECT_NE(message.find("--multifd-channels"), std::string::npos) << message;
+}
+
+// Its pages came over channels that were refused: RAM has none of them.
+TEST_F(SecondVm, a_main_whose_own_channels_were_refused_never_completes) {
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  run();
+  MultifdStreamBuilder c;
+  c.init(0);
+  connect().give(c.bytes, 64);
+  run();
+  b.take();
+  b.ram_part().zero("ram", 0).ram_close().ram_end().ram_close().device_tail();
+  main.give(b.bytes(), 1448);
+  main.end(StreamEnd::fin);
+  run(400);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_NE(session_->error().message().find("uses multifd"), std::string::npos);
+  EXPECT_EQ(state_file_.verdict(), Verdict::pending);
+}
+
+// A stray channel of another VM must not end a migration that brings its pages over main.
+TEST_F(SecondVm, one_that_brings_its_pages_itself_completes_beside_a_stray_channel) {
+  start(0);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  run();
+  MultifdStreamBuilder c;
+  c.init(0);
+  connect().give(c.bytes, 64);
+  run();
+  b.take();
+  b.ram_part().page("ram", 0, make_page(7)).ram_close().ram_end().ram_close().device_tail();
+  main.give(b.bytes(), 1448);
+  main.end(StreamEnd::fin);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::done) << session_->error().message();
+}
+
+}  // namespace
+}  // namespace migrx
