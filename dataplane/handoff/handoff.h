@@ -171,10 +171,10 @@ class Handoff {
     const uint32_t first = head_.load(std::memory_order_relaxed) & mask_;
     return {&slots_[first], std::min(advanced_unreleased(), mask_ + 1 - first)};
   }
-  // The stream has ended; slices may still be unread before that end.
-  [[nodiscard]] bool end_published() const noexcept {
+  // How the stream has ended, although slices before that end may be unread; none: it has not.
+  [[nodiscard]] StreamEnd published_end() const noexcept {
     const uint32_t tail = tail_.load(std::memory_order_acquire);  // pairs with publish()
-    return tail != read_ && slots_[(tail - 1) & mask_].end != StreamEnd::none;
+    return tail != read_ ? slots_[(tail - 1) & mask_].end : StreamEnd::none;
   }
   // Releases everything, read or not, now and in future; the last call a worker makes.
   void detach() noexcept { detached_.store(true, std::memory_order_release); }  // pairs with reclaim()

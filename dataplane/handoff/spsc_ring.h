@@ -35,7 +35,7 @@ class SpscRing {
       : mask_(std::bit_ceil(capacity < 2 ? 2U : capacity) - 1), slots_(std::make_unique<T[]>(mask_ + 1)) {}
 
   // Producer thread. False: full, nothing was stored.
-  bool push(const T& value) noexcept {
+  [[nodiscard]] bool push(const T& value) noexcept {
     const uint32_t tail = tail_.load(std::memory_order_relaxed);
     if (tail - head_seen_ > mask_) {
       head_seen_ = head_.load(std::memory_order_acquire);  // pairs with pop(): the slot is free again
@@ -47,7 +47,7 @@ class SpscRing {
   }
 
   // Consumer thread. False: empty.
-  bool pop(T& value) noexcept {
+  [[nodiscard]] bool pop(T& value) noexcept {
     const uint32_t head = head_.load(std::memory_order_relaxed);
     if (head == tail_seen_) {
       tail_seen_ = tail_.load(std::memory_order_acquire);  // pairs with push(): the slot is written

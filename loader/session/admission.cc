@@ -20,9 +20,13 @@ AdmissionAnswer Admission::conflict(const StreamError& error) {
   return {AdmissionVerdict::conflict, error};
 }
 
-bool Admission::suspicious(const Main& main, uint64_t now_ns) const {
-  if (refused_at_ns_ == 0 || proven(main) || now_ns - refused_at_ns_ > kSuspicionNs) return false;
+bool Admission::may_be_refused(const Main& main) const {
+  if (refused_at_ns_ == 0 || proven(main)) return false;
   return main.who.opened_ns == 0 || refused_opened_ns_ == 0 || main.who.opened_ns < refused_opened_ns_;
+}
+
+bool Admission::suspicious(const Main& main, uint64_t now_ns) const {
+  return may_be_refused(main) && now_ns - refused_at_ns_ <= kSuspicionNs;
 }
 
 void Admission::forget_main() {
@@ -102,10 +106,11 @@ AdmissionAnswer Admission::again(const Applicant& who, uint64_t now_ns) {
                                                                    : AdmissionVerdict::stranger);
 }
 
-AdmissionAnswer Admission::left(const Applicant& who) {
+AdmissionAnswer Admission::left(const Applicant& who, bool orderly) {
   const std::lock_guard lock(mutex_);
   if (!main_ || main_->who.connection != who.connection || complete() || ended_)
     return answer(AdmissionVerdict::stranger);
+  if (orderly && !may_be_refused(*main_)) return answer(AdmissionVerdict::waits);
   forget_main();
   // Where the guest is known, its channels tell whether it was here.
   if (expected_) return answer(AdmissionVerdict::stranger);

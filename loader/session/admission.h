@@ -68,8 +68,10 @@ class Admission {
   // Of a main channel that was told to wait.
   [[nodiscard]] AdmissionAnswer again(const Applicant& who, uint64_t now_ns);
   [[nodiscard]] AdmissionAnswer channel(const Applicant& who, const MultifdInit& init, uint64_t now_ns);
-  // A main channel that waited has ended. Conflict: it was the source; stranger: nobody misses it.
-  [[nodiscard]] AdmissionAnswer left(const Applicant& who);
+  // A main channel that waited has ended. Conflict: it was the source; stranger: nobody misses it; waits:
+  // closed in good order it may be whole, since a source without a return path is through as soon as its
+  // sockets took the last byte.
+  [[nodiscard]] AdmissionAnswer left(const Applicant& who, bool orderly);
 
   // ---- Any thread, without the lock ----
   [[nodiscard]] bool complete() const noexcept { return complete_.load(std::memory_order_acquire); }
@@ -102,7 +104,9 @@ class Admission {
   [[nodiscard]] AdmissionAnswer conflict(const StreamError& error);
   // It bears the uuid that is expected.
   [[nodiscard]] bool proven(const Main& main) const { return expected_ && main.uuid == expected_; }
-  // A channel that may be this main's own was refused lately.
+  // A channel that may be this main's own was refused, for bearing another uuid.
+  [[nodiscard]] bool may_be_refused(const Main& main) const;
+  // So it was, and its source may not have noticed yet.
   [[nodiscard]] bool suspicious(const Main& main, uint64_t now_ns) const;
   void forget_main();
   void settle(uint64_t now_ns);

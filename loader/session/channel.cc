@@ -133,10 +133,8 @@ void Channel::replay() noexcept {
 // One of ours whose time has not come. What it says meanwhile waits in its ring.
 void Channel::wait_on() noexcept {
   introduce(directory_.ask_again(connection_, worker_));
-  if (state_ != State::waiting || !connection_.end_published()) return;
-  if (const StreamError error = directory_.left(connection_)) directory_.channel_failed(error);
-  refused_.store(true, std::memory_order_release);
-  state_ = State::draining;
+  const StreamEnd end = connection_.published_end();
+  if (state_ == State::waiting && end != StreamEnd::none) introduce(directory_.left(connection_, end));
 }
 
 uint32_t Channel::take_page_data(std::span<const Slice> run) noexcept {

@@ -47,8 +47,8 @@ class ChannelDirectory {
   virtual Introduction identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept = 0;
   // Of a connection that waits. Never `more`.
   virtual Introduction ask_again(Handoff& /*connection*/, uint32_t /*worker*/) noexcept { return {}; }
-  // A connection that waits has ended; an error: that ends the session.
-  virtual StreamError left(const Handoff& /*connection*/) noexcept { return {}; }
+  // A connection that waits has ended, unread. What it said may be whole: `waits` or `stranger`.
+  virtual Introduction left(const Handoff& /*connection*/, StreamEnd /*end*/) noexcept { return {}; }
   // A channel that had been identified failed, or ended too early: the whole session fails with this error.
   virtual void channel_failed(const StreamError& error) noexcept = 0;
   // The session has ended (well or not): channels let go of their connections.

@@ -1,6 +1,7 @@
 #include "loader/session/session.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstdio>
 #include <cstring>
 #include <utility>
@@ -127,10 +128,13 @@ Introduction Session::ask_again(Handoff& connection, uint32_t worker) noexcept {
   return introduce_main(admission_.again(applicant(connection), settings_.now_ns()), connection, worker);
 }
 
-StreamError Session::left(const Handoff& connection) noexcept {
-  StreamError error = admission_.left(applicant(connection)).error;
-  error.channel.index = ChannelName::kMain;
-  return error;
+Introduction Session::left(const Handoff& connection, StreamEnd end) noexcept {
+  AdmissionAnswer answer = admission_.left(applicant(connection), end == StreamEnd::fin);
+  answer.error.channel.index = ChannelName::kMain;
+  if (answer.verdict == AdmissionVerdict::conflict) fail(answer.error);
+  return {
+      answer.verdict == AdmissionVerdict::waits ? Introduction::Kind::waits : Introduction::Kind::stranger, 0,
+      nullptr};
 }
 
 Introduction Session::introduce_main(const AdmissionAnswer& answer, Handoff& connection, uint32_t worker) {
@@ -200,6 +204,11 @@ void Session::stamp(std::atomic<uint64_t>& moment) const {
     moment.store(settings_.now_ns(), std::memory_order_release);
 }
 
+void Session::tell(const SessionEvent& event) noexcept {
+  [[maybe_unused]] const bool there_was_room = events_.push(event);
+  assert(there_was_room);  // writable() kept half of the ring for one item's events
+}
+
 bool Session::writable() noexcept {
   // Half of the ring is kept for one item's events; a flood of PINGs therefore parks main instead of being
   // lost.
@@ -218,9 +227,8 @@ StreamError Session::on_command(MigCommand command, Bytes payload) {
     return make_error(
         ErrorClass::unsupported, 0, "command",
         "ENABLE_COLO: nobody here keeps checkpoints; turn the capability x-colo off at the source");
-  if (command == MigCommand::open_return_path)
-    (void)events_.push({SessionEvent::Kind::return_path_opened, 0});
-  if (command == MigCommand::ping) (void)events_.push({SessionEvent::Kind::ping, load_be32(payload.data())});
+  if (command == MigCommand::open_return_path) tell({SessionEvent::Kind::return_path_opened, 0});
+  if (command == MigCommand::ping) tell({SessionEvent::Kind::ping, load_be32(payload.data())});
   if (command == MigCommand::switchover_start) stamp(moments_.switchover);
   return next().on_command(command, payload);
 }
@@ -246,7 +254,7 @@ void Session::on_ram_complete() noexcept {
                                   "the source uses multifd, and its channels were refused: give "
                                   "--multifd-channels its number, or turn the capability multifd off there"));
   next().on_ram_complete();
-  (void)events_.push({SessionEvent::Kind::ram_complete, 0});
+  tell({SessionEvent::Kind::ram_complete, 0});
   stamp(moments_.ram_complete);
 }
 

@@ -138,7 +138,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   // ---- ChannelDirectory: worker threads ----
   Introduction identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept override;
   Introduction ask_again(Handoff& connection, uint32_t worker) noexcept override;
-  StreamError left(const Handoff& connection) noexcept override;
+  Introduction left(const Handoff& connection, StreamEnd end) noexcept override;
   void channel_failed(const StreamError& error) noexcept override {
     if (settings_.colo != nullptr && settings_.colo->lose_source(error)) return;
     fail(error);
@@ -160,6 +160,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
   void stamp(std::atomic<uint64_t>& moment) const;
+  void tell(const SessionEvent& event) noexcept;
   [[nodiscard]] const NodeRouter* router_of(uint32_t worker) const noexcept {
     return worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
   }

@@ -26,18 +26,20 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
   refuse_strangers(now_ns);
   switch (phase_) {
     case Phase::running:
-      answer_source();
+      (void)answer_source();
       answer_primary();
       if (!watch_arrival(now_ns) && !watch_ends()) watch_silence(now_ns);
       judge(now_ns);
       break;
     case Phase::telling: {
+      (void)to_source_.flush(session_.main_connection());
       // With a return path the source closes when it has read SHUT 0. Without one it closed long ago.
       const Channel* const main = channel_of(session_.main_connection());
       const StreamEnd end = main == nullptr ? StreamEnd::fin : main->end();
       const bool gone = end != StreamEnd::none;
       // Read behind `gone`: an acknowledgement that came before the end counts.
-      const bool told = main == nullptr || session_.main_connection()->all_acknowledged();
+      const bool told =
+          main == nullptr || (to_source_.empty() && session_.main_connection()->all_acknowledged());
       if (return_path_open_ && !told && (end == StreamEnd::fin || end == StreamEnd::reset)) {
         // It ended before SHUT 0 reached its TCP: it was cancelled, or it is dead.
         session_.overturn(session_.main_channel().closed_unread());
@@ -49,20 +51,21 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       if (gone || (told && !return_path_open_) || now_ns >= deadline_ns_) {
         source_unsure_ = return_path_open_ && !told;
         session_.finish();
-        // Orderly: FIN behind everything sent. The poll cores finish the handshake while the report is
-        // written.
-        for (Served& served : served_) (void)served.channel->connection().close();
         deadline_ns_ = now_ns + limits_.abort_ns;
-        phase_ = Phase::over;
+        phase_ = Phase::closing;
       }
       break;
     }
+    case Phase::closing:
+      // Orderly: FIN after everything sent. The poll cores finish the handshake while the report is written.
+      if (close_all() || now_ns >= deadline_ns_) phase_ = Phase::over;
+      break;
     case Phase::failing_over:
       go_on_with_failover(now_ns);
       break;
     case Phase::aborting: {
-      const Handoff* const main = session_.main_connection();
-      const bool told = main == nullptr || main->all_acknowledged();
+      Handoff* const main = session_.main_connection();
+      const bool told = main == nullptr || (to_source_.flush(main) && main->all_acknowledged());
       if (told || now_ns >= deadline_ns_) {
         reset_all();
         phase_ = Phase::resetting;
@@ -161,29 +164,38 @@ uint64_t SessionControl::silence_ns_max(const Handoff& connection) const noexcep
   return limits_.channels_ns == 0 ? UINT64_MAX : limits_.identify_ns + limits_.channels_ns;
 }
 
-void SessionControl::answer_source() {
+bool SessionControl::answer_source() {
+  Handoff* const main = session_.main_connection();
+  (void)to_source_.flush(main);
   SessionEvent event;
-  while (session_.next_event(event)) {
+  // What finds no room stays in the ring of events, and when that is half full main waits.
+  while (to_source_.has_room() && session_.next_event(event)) {
     switch (event.kind) {
       case SessionEvent::Kind::return_path_opened:
         return_path_open_ = true;
         break;
       case SessionEvent::Kind::ping:
-        (void)send(make_pong(event.value));
+        to_source_.put(make_pong(event.value));
         break;
       case SessionEvent::Kind::ram_complete:
         break;
     }
+    (void)to_source_.flush(main);
   }
   if (switchover_ack_due_ && return_path_open_ && destination_.switchover_acked()) {
     switchover_ack_due_ = false;
-    (void)send(make_switchover_ack());
+    to_source_.put(make_switchover_ack());
   }
+  return to_source_.flush(main);
 }
 
-bool SessionControl::send(Bytes message) {
-  Handoff* const main = session_.main_connection();
-  return main != nullptr && main->send(message);
+bool SessionControl::close_all() {
+  bool all = true;
+  for (Served& served : served_) {
+    if (!served.closed) served.closed = served.channel->connection().close();
+    all = all && served.closed;
+  }
+  return all;
 }
 
 uint64_t SessionControl::bytes_received() const noexcept {
@@ -278,13 +290,12 @@ void SessionControl::answer_primary() {
   ColoSecondary* const colo = session_.colo();
   if (colo == nullptr) return;
   ColoMessage message{};
-  while (unsent_.has_value() || colo->next_message(message)) {
-    if (!unsent_.has_value()) unsent_ = message;
+  while (to_source_.has_room() && colo->next_message(message)) {
     std::array<std::byte, 4> code;
-    store_be32(code.data(), static_cast<uint32_t>(*unsent_));
-    if (!send(code)) return;  // command ring full: next turn
-    unsent_.reset();
+    store_be32(code.data(), static_cast<uint32_t>(message));
+    to_source_.put(code);
   }
+  (void)to_source_.flush(session_.main_connection());
 }
 
 void SessionControl::begin_failover() {
@@ -350,7 +361,9 @@ void SessionControl::judge(uint64_t now_ns) {
       break;
     case Verdict::accepted:
       if (!session_.settle()) break;
-      if (return_path_open_ && !send(make_shut(0))) return;  // command ring full: next turn
+      if (!answer_source()) return;  // nothing follows SHUT: what is owed goes first, next turn
+      if (return_path_open_) to_source_.put(make_shut(0));
+      (void)to_source_.flush(session_.main_connection());
       phase_ = Phase::telling;
       deadline_ns_ = now_ns + limits_.farewell_ns;
       return;
@@ -360,8 +373,9 @@ void SessionControl::judge(uint64_t now_ns) {
 
 void SessionControl::begin_abort(uint64_t now_ns) {
   destination_.abandon();
-  answer_source();
-  if (return_path_open_) (void)send(make_shut(1));
+  (void)answer_source();
+  if (return_path_open_) to_source_.put(make_shut(1));
+  (void)to_source_.flush(session_.main_connection());
   phase_ = Phase::aborting;
   deadline_ns_ = now_ns + (return_path_open_ ? limits_.abort_ns : 0);
 }

@@ -1,7 +1,7 @@
 // The control thread's part of a session: takes in connections, answers the return path, watches the clock,
 // and ends it all in the one way that leaves the source able to go on.
 //
-//   running ──accepted──▶ telling (SHUT 0) ──acked, source gone──▶ over
+//   running ──accepted──▶ telling (SHUT 0) ──acked, source gone──▶ closing (FIN on all) ──▶ over
 //      ├──COLO, failover──▶ failing_over (reset, the destination gets the last checkpoint) ──accepted──▶ over
 //      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting ──▶ over
 //
@@ -10,11 +10,11 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <vector>
 
 #include "loader/session/destination.h"
 #include "loader/session/loader_worker.h"
+#include "loader/session/return_path_queue.h"
 #include "loader/session/session.h"
 #include "loader/session/session_limits.h"
 
@@ -49,16 +49,20 @@ class SessionControl {
   bool fail_over();
 
  private:
-  enum class Phase : uint8_t { running, telling, failing_over, aborting, resetting, over };
+  enum class Phase : uint8_t { running, telling, closing, failing_over, aborting, resetting, over };
   struct Served {
     Channel* channel;
     uint64_t since_ns;
     bool aborted;
+    bool closed = false;
   };
 
   void take_connections(uint64_t now_ns);
   void refuse_strangers(uint64_t now_ns);
-  void answer_source();
+  // True: nothing that the source was owed is left here.
+  bool answer_source();
+  // False: some connection could not be told yet.
+  bool close_all();
   // The watchdogs (watchdogs.h): each gathers its facts and ends the session when it must; true: it did.
   bool watch_arrival(uint64_t now_ns);
   bool watch_ends();
@@ -68,7 +72,6 @@ class SessionControl {
   void begin_failover();
   void go_on_with_failover(uint64_t now_ns);
   void begin_abort(uint64_t now_ns);
-  bool send(Bytes message);
   void reset_all();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
   // How long this connection may be silent before it is taken for a stranger's.
@@ -91,7 +94,7 @@ class SessionControl {
   bool source_unsure_ = false;
   bool failover_wanted_ = false;
   bool failover_replayed_ = false;
-  std::optional<ColoMessage> unsent_;  // no room in the command ring
+  ReturnPathQueue to_source_;
   uint64_t refused_ = 0;
   uint64_t deadline_ns_ = 0;     // of the present phase
   uint64_t setup_since_ns_ = 0;  // first channel

@@ -83,17 +83,16 @@ class FakeDirectory final : public ChannelDirectory {
   Introduction ask_again(Handoff&, uint32_t) noexcept override {
     return decision == nullptr ? Introduction{Introduction::Kind::waits, 0, nullptr} : decision();
   }
-  StreamError left(const Handoff&) noexcept override {
-    ++lefts;
-    return leaving_is_an_error ? make_error(ErrorClass::truncated, 0, "main channel", "gone") : StreamError{};
+  Introduction left(const Handoff&, StreamEnd end) noexcept override {
+    ends.push_back(end);
+    return end == StreamEnd::fin ? Introduction{Introduction::Kind::waits, 0, nullptr} : Introduction{};
   }
   void channel_failed(const StreamError& error) noexcept override { errors.push_back(error); }
   bool over() const noexcept override { return is_over; }
 
   FakeParser parser;
   std::function<Introduction()> decision;  // of a connection that waits; none yet
-  int lefts = 0;
-  bool leaving_is_an_error = false;
+  std::vector<StreamEnd> ends;             // of connections that waited
   std::vector<StreamError> errors;
   bool is_over = false;
 };
@@ -149,24 +148,23 @@ TEST_F(ChannelTest, one_that_waits_may_turn_out_a_stranger) {
   EXPECT_EQ(directory_.parser.text, "");
 }
 
-TEST_F(ChannelTest, one_that_waits_and_ends_is_noticed_although_bytes_are_unread) {
-  for (const bool error : {false, true}) {
+TEST_F(ChannelTest, the_end_of_one_that_waits_is_told_although_bytes_are_unread) {
+  for (const StreamEnd end : {StreamEnd::fin, StreamEnd::reset}) {
     Handoff handoff(64);
     Channel channel(handoff, directory_, 0);
-    directory_.leaving_is_an_error = error;
+    directory_.ends.clear();
     const std::string text = "wait-and-more";
-    handoff.push(
-        {reinterpret_cast<const std::byte*>(text.data()), nullptr, static_cast<uint32_t>(text.size()), {}});
+    handoff.push({reinterpret_cast<const std::byte*>(text.data()), nullptr,
+                  static_cast<uint32_t>(text.size()), StreamEnd::none});
     handoff.publish();
     channel.do_work(64);
-    EXPECT_FALSE(channel.refused());
-    handoff.push_end(StreamEnd::fin);
+    EXPECT_TRUE(directory_.ends.empty());
+    handoff.push_end(end);
     handoff.publish();
     channel.do_work(64);
-    EXPECT_TRUE(channel.refused());
-    EXPECT_EQ(directory_.errors.size(), error ? 1U : 0U);
+    ASSERT_EQ(directory_.ends, std::vector{end});
+    EXPECT_EQ(channel.refused(), end != StreamEnd::fin);
   }
-  EXPECT_EQ(directory_.lefts, 2);
 }
 
 TEST_F(ChannelTest, identified_by_four_bytes_split_anywhere) {

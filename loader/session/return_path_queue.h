@@ -1,0 +1,53 @@
+// Messages for the source that its connection has not taken yet: none is ever lost, and there are never many.
+#pragma once
+
+#include <array>
+#include <cassert>
+#include <cstdint>
+#include <cstring>
+
+#include "dataplane/handoff/handoff.h"
+
+namespace migrx {
+
+// Control thread only. No allocation.
+class ReturnPathQueue {
+ public:
+  static constexpr std::size_t kMessages = 16;
+  // Kept free for SWITCHOVER_ACK and SHUT, which nobody asks for and which must never wait for room.
+  static constexpr std::size_t kReserved = 2;
+  static constexpr std::size_t kMessageBytes = 8;
+
+  // Room for an answer (a PONG, a message of COLO). No: leave the question where it is; who asks waits.
+  [[nodiscard]] bool has_room() const noexcept { return count_ + kReserved < kMessages; }
+  [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
+
+  // Precondition: has_room(), or one of the kReserved messages that come once each. At most kMessageBytes.
+  void put(Bytes message) noexcept {
+    assert(count_ < kMessages && message.size() <= kMessageBytes);
+    Message& slot = messages_[(first_ + count_++) % kMessages];
+    slot.length = static_cast<uint8_t>(message.size());
+    std::memcpy(slot.bytes.data(), message.data(), message.size());
+  }
+  // Gives the connection as many as it takes, in order. True: none is left.
+  bool flush(Handoff* connection) noexcept {
+    while (count_ > 0 && connection != nullptr) {
+      const Message& slot = messages_[first_];
+      if (!connection->send({slot.bytes.data(), slot.length})) break;
+      first_ = (first_ + 1) % kMessages;
+      --count_;
+    }
+    return empty();
+  }
+
+ private:
+  struct Message {
+    std::array<std::byte, kMessageBytes> bytes{};
+    uint8_t length = 0;
+  };
+  std::array<Message, kMessages> messages_{};
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+};
+
+}  // namespace migrx
