@@ -20,6 +20,7 @@ HANDOFF = "dataplane/handoff/handoff.h"
 CHANNEL = "loader/session/channel.cc"
 CONTROL = "loader/session/session_control.cc"
 SESSION = "loader/session/session.cc"
+ADMISSION = "loader/session/admission.cc"
 ROUTER = "loader/ram/node_router.cc"
 RESET = "dataplane/reset_mode.cc"
 POLL = "dataplane/poll_core.cc"
@@ -213,22 +214,33 @@ MUTANTS = (
            "  switch (session_.state() == SessionState::device_state ? Verdict::accepted : destination_.verdict()) {\n"
            "    case Verdict::pending:\n      break;\n    case Verdict::refused:",
            STREAM_TESTS),
-    Mutant("a second main channel takes the first one's place", SESSION,
-           "if (!main_claimed_.exchange(true, std::memory_order_relaxed)) {",
-           "if (!main_claimed_.exchange(true, std::memory_order_relaxed) || main_ != nullptr) {", STREAM_TESTS),
-    Mutant("what comes from another address than the source's is not refused", SESSION,
-           "    if (!belongs(connection)) return nullptr;\n", "", STREAM_TESTS),
+    Mutant("a second main channel takes the first one's place", ADMISSION,
+           "if (main_) return second_main(main, now_ns);", "", STREAM_TESTS),
+    Mutant("what comes from another address than the source's is not refused", ADMISSION,
+           "!main_ || proven(*main_))\n      return answer(AdmissionVerdict::stranger);",
+           "!main_ || proven(*main_))\n      return answer(AdmissionVerdict::admitted);", STREAM_TESTS),
+    Mutant("main does not wait for its channels", ADMISSION,
+           "here_.load(std::memory_order_relaxed) == channels_ &&", "here_.load(std::memory_order_relaxed) <= channels_ &&",
+           STREAM_TESTS),
+    Mutant("a channel of another guest is taken", ADMISSION,
+           "if (guest && *guest != init.uuid)", "if (guest && guest->size() != init.uuid.size())", STREAM_TESTS),
+    Mutant("a channel's id may come twice", ADMISSION,
+           "if (present_[init.id]) return twice(init);", "", STREAM_TESTS),
+    Mutant("who connected before all were here is a stranger once they are", ADMISSION,
+           "who.opened_ns != 0 && who.opened_ns < last_opened_ns_;", "who.opened_ns == UINT64_MAX;", STREAM_TESTS),
+    Mutant("a main channel whose channels were refused is believed", ADMISSION,
+           "return may_be_refused(main) && now_ns", "return !may_be_refused(main) && now_ns", STREAM_TESTS),
+    Mutant("an answer that finds no room is lost", "loader/session/return_path_queue.h",
+           "if (!connection->send({slot.bytes.data(), slot.length})) break;",
+           "(void)connection->send({slot.bytes.data(), slot.length});", STREAM_TESTS),
     Mutant("what comes behind SHUT 0 changes the outcome", CONTROL,
            "if (!session_.settle()) break;", "if (session_.state() == SessionState::failed) break;", STREAM_TESTS),
-    Mutant("a broken channel is not noticed", CONTROL,
-           "if (!begun || awaited || (broken", "if ((broken && i > 99", STREAM_TESTS),
-    Mutant("channels are looked up at the barrier as they connected", CONTROL,
-           "const int32_t id = session_.multifd_channel(i).id();", "const int32_t id = static_cast<int32_t>(i);",
-           STREAM_TESTS),
+    Mutant("a broken channel is not noticed", "loader/session/watchdogs.cc",
+           "(broken && !facts.device_state)", "(broken && facts.device_state)", STREAM_TESTS),
     Mutant("main is given up although channels are missing", CONTROL,
            "if (!may_wait) return limits_.identify_ns;", "if (may_wait || !may_wait) return limits_.identify_ns;", STREAM_TESTS),
     Mutant("a connection whose worker is late counts as silent", CONTROL,
-           "connection().bytes_received.read() < ChannelDirectory::kMagicBytes;",
+           "connection().bytes_received.read() < served.channel->greeting_wanted();",
            "connection().bytes_received.read() < UINT64_MAX;", STREAM_TESTS),
     Mutant("a refused connection is not reset", CONTROL,
            "(silent || served.channel->refused())", "silent", STREAM_TESTS),
