@@ -172,7 +172,7 @@ MUTANTS = (
            "if (parser_ != nullptr && parser_->needed_from() != ChannelParser::kNothingNeeded) return 0;", "",
            STREAM_TESTS),
     Mutant("behind a barrier a parser waits for bytes", CHANNEL,
-           "if (feed({}), state_ != State::streaming) {", "if (state_ != State::streaming) {", STREAM_TESTS),
+           "    feed({});\n    if (state_", "    if (state_", STREAM_TESTS),
 
     # ---- Pages
     Mutant("a joined line repeats the piece's first bytes", "loader/ram/kernels/line_writer.h",
