@@ -24,6 +24,7 @@
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
+#include "loader/app/watch/watch.h"
 #include "loader/app/workers.h"
 #include "numa/cpu_list.h"
 
@@ -135,6 +136,8 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     if (report.timeline.prefault_s > 0)
       report.prefault_bytes_per_s = static_cast<double>(guest.bytes()) / report.timeline.prefault_s;
 
+    Watch watch(options.metrics, placement);
+    if (!watch.warning().empty()) report.warnings.push_back(watch.warning());
     Network network(options, placement);
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
     SessionSettings settings = session_settings(options);
@@ -204,6 +207,17 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       }
       if (const std::optional<uint32_t> peer = session.take_tls_peer()) warn_of_tls(*peer, terminal, report);
       if (colo != nullptr) colo_watch.look(*colo, terminal);
+      if (watch.due(now_s())) {
+        Report live;
+        live.version = kVersion;
+        live.started_unix_s = report.started_unix_s;
+        live.timeline.ready_s = report.timeline.ready_s;
+        sample_channels(session, start_ns, live);
+        report_threads(threads, placement, live);
+        network.report(live);
+        live.cpu_s = cpu_seconds();
+        watch.publish(live, sample_progress(session, guest.table(), now_s()));
+      }
       if (terminal.due(now_s()))
         terminal.progress(progress.line(sample_progress(session, guest.table(), now_s()), terminal.width()),
                           now_s());

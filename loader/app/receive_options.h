@@ -45,6 +45,7 @@ struct ReceiveOptions : JobOptions {
   double destination_timeout_s = 300;
 
   // Reporting.
+  std::optional<std::string> metrics;  // "127.0.0.1:9464": where Prometheus may ask
   int ready_fd = -1;
   bool supervise = true;
 };

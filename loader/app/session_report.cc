@@ -79,6 +79,16 @@ uint64_t wire_bytes(const Session& session) {
   return sum;
 }
 
+CounterList channel_counters(const Session& session, const Handoff* connection) {
+  CounterList out;
+  if (const Channel* const served = channel_of(session, connection))
+    append(out, {{"slices", served->slices.read()},
+                 {"parked_turns", served->parked_turns.read()},
+                 {"owed_turns", served->owed_turns.read()}});
+  append(out, connection_counters(*connection));
+  return out;
+}
+
 }  // namespace
 
 CounterList main_counters(const MainCounters& c) {
@@ -151,13 +161,8 @@ void report_session(const Session& session, const SessionControl& control, const
     const int worker = control.worker_of(connection);
     if (worker >= 0 && static_cast<std::size_t>(worker) < loader_cpus.size())
       channel.loader_core = loader_cpus[static_cast<std::size_t>(worker)];
-    if (const Channel* const served = channel_of(session, connection)) {
-      channel.end = end_text(served->end());
-      append(channel.counters, {{"slices", served->slices.read()},
-                                {"parked_turns", served->parked_turns.read()},
-                                {"owed_turns", served->owed_turns.read()}});
-    }
-    append(channel.counters, connection_counters(*connection));
+    if (const Channel* const served = channel_of(session, connection)) channel.end = end_text(served->end());
+    append(channel.counters, channel_counters(session, connection));
     append(channel.counters, counters);
     report.channels.push_back(std::move(channel));
   };
@@ -198,6 +203,34 @@ void report_blocks(const BlockTable& blocks, Report& report) {
     out.fresh = block.fresh();
     report.ram_bytes += block.used_length();
     report.blocks.push_back(std::move(out));
+  }
+}
+
+void sample_channels(const Session& session, uint64_t start_ns, Report& report) {
+  const auto seconds = [start_ns](const std::atomic<uint64_t>& moment) {
+    const uint64_t ns = moment.load(std::memory_order_acquire);
+    return ns == 0 ? -1.0 : static_cast<double>(ns - start_ns) * 1e-9;
+  };
+  const SessionMoments& moments = session.moments();
+  report.timeline.setup_s = seconds(moments.first_channel);
+  report.timeline.precopy_s = seconds(moments.blocks_known);
+  report.timeline.switchover_s = seconds(moments.switchover);
+  report.timeline.ram_complete_s = seconds(moments.ram_complete);
+  report.timeline.device_state_s = seconds(moments.last_tail);
+  const auto add_channel = [&](std::string name, const Handoff* connection, const CounterList& counters) {
+    ChannelReport channel;
+    channel.name = std::move(name);
+    channel.counters = channel_counters(session, connection);
+    append(channel.counters, counters);
+    report.channels.push_back(std::move(channel));
+  };
+  if (session.main_connection() != nullptr)
+    add_channel("main", session.main_connection(), main_counters(session.main_channel().counters()));
+  for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i) {
+    // Before its init packet a channel has no name that would last.
+    if (session.multifd_connection(i) == nullptr || session.multifd_channel(i).id() < 0) continue;
+    add_channel(to_string(ChannelName{session.multifd_channel(i).id()}), session.multifd_connection(i),
+                multifd_counters(session.multifd_channel(i).counters()));
   }
 }
 

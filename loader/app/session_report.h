@@ -20,6 +20,10 @@ void report_blocks(const BlockTable& blocks, Report& report);
 // User and system time of this process so far.
 [[nodiscard]] double cpu_seconds();
 
+// Times and channels as they are now, while workers run: counters and moments only, which have one writer
+// each.
+void sample_channels(const Session& session, uint64_t start_ns, Report& report);
+
 // What the progress line needs, while workers run.
 [[nodiscard]] ProgressSample sample_progress(const Session& session, const BlockTable& blocks, double now_s);
 
