@@ -6,6 +6,24 @@
 
 namespace migrx {
 
+// From the mean over the pass so far: on a steady source that is right early, and a pause does not throw it.
+void Progress::estimate(const ProgressSample& s) {
+  if (share_ <= 0 || share_ >= 1) {
+    left_s_ = -1;
+    return;
+  }
+  if (first_page_s_ < 0) {
+    first_page_s_ = s.now_s;
+    first_share_ = share_;
+  }
+  // Before a tenth of the pass a guess would be one.
+  constexpr double kShareLeast = 0.1;
+  const double passed_s = s.now_s - first_page_s_;
+  if (share_ < first_share_ + kShareLeast || passed_s <= 0) return;
+  const double fresh_s = (1 - share_) * passed_s / (share_ - first_share_);
+  left_s_ = left_s_ < 0 ? fresh_s : std::min(left_s_, fresh_s);
+}
+
 std::string Progress::line(const ProgressSample& s, unsigned width) {
   if (started_ && s.now_s > last_s_) {
     const double rate =
@@ -19,6 +37,8 @@ std::string Progress::line(const ProgressSample& s, unsigned width) {
     share_ =
         std::clamp(static_cast<double>(s.first_pass_pages) / static_cast<double>(s.ram_pages), share_, 1.0);
 
+  estimate(s);
+
   std::string text = fmt::format("{:7.1f}s {:<10}", s.now_s, s.phase);
   if (s.channels_expected > 0) text += fmt::format(" ch {}/{}", s.channels, s.channels_expected);
   if (s.wire_bytes > 0)
@@ -29,6 +49,7 @@ std::string Progress::line(const ProgressSample& s, unsigned width) {
     const double left = (1 - share_) * static_cast<double>(s.ram_pages) * 4096;
     text +=
         fmt::format("  {:.0f}% of the first pass, {:.2f} GiB of RAM left", share_ * 100, left / (1U << 30));
+    if (left_s_ >= 0) text += fmt::format(", {:.0f} s of it", left_s_);
   }
   if (width == 0) return text;
   if (text.size() >= width) text.resize(width - 1);

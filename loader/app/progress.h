@@ -20,13 +20,24 @@ struct ProgressSample {
   uint64_t first_pass_pages = 0;  // pages seen in the first round; stands still afterwards
 };
 
-// Never runs backwards: counters only grow, and the share of the first pass is held at its maximum.
+// Never runs backwards: counters only grow, the share of the first pass is held at its maximum, and the time
+// left stands still where a slower source would make it longer.
 class Progress {
  public:
   // Text without line end. `width`: columns of the terminal, 0 for plain lines.
   [[nodiscard]] std::string line(const ProgressSample& sample, unsigned width);
 
+  // Seconds to the end of the first pass, as the last line had it; negative: not known yet, or over. What
+  // comes after that pass depends on the pages that the guest writes, which only the source knows.
+  [[nodiscard]] double first_pass_left_s() const noexcept { return left_s_; }
+
  private:
+  void estimate(const ProgressSample& sample);
+
+  double first_page_s_ = -1;  // when the first pages were seen
+  double first_share_ = 0;    // and how far they were
+  double left_s_ = -1;
+
   double last_s_ = 0;
   uint64_t last_bytes_ = 0;
   double rate_ = 0;   // bytes per second, smoothed

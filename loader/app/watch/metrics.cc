@@ -63,7 +63,8 @@ void add_session(Collector& out, const Report& r, const ProgressSample& progress
           {}, static_cast<double>(progress.pages));
   out.add("migrx_session_zero_pages_total", "Of those, pages that came as zero.", kCounter, {},
           static_cast<double>(progress.zero_pages));
-  out.add("migrx_session_rounds_total", "Rounds over the guest's memory.", kCounter, {},
+  out.add("migrx_session_epochs_total",
+          "Epochs closed: rounds, or sections with sources that synchronise at each.", kCounter, {},
           static_cast<double>(progress.rounds));
   out.add("migrx_session_ram_bytes", "RAM of the guest; 0 until the source has told.", kGauge, {},
           static_cast<double>(progress.ram_pages) * 4096);
