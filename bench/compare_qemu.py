@@ -8,6 +8,10 @@ every run ends with a comparison of RAM with the image. Needs root, a built migr
 The cases migrx-replay-* are migrx without a virtual port and without the checksum in software, which a device would
 do: bench/pipeline, one thread for poll core and loader, frames in memory; what its source costs is left out.
 
+The case qemu-loopback is the best that a kernel's TCP can do: a QEMU source and a QEMU destination over a loopback
+interface of MTU 65536, so no wire, no driver, no checksum, segments of 64 KiB, and no address translation in between.
+migrx-replay-coalesced-* are the replay with chains of up to 64 KiB, as a device with LRO gives them.
+
 What is counted, per GiB of guest RAM (docs/performance.md says more):
   core     all time of the receiver's core that was not idle, from /proc/stat: other programs' as well
   process  CPU time of the receiving process between the start and the end of the transfer
@@ -49,7 +53,8 @@ GIB = 1 << 30
 @dataclasses.dataclass(frozen=True)
 class Case:
     receiver: str  # qemu or migrx
-    link: str  # as in tests/qemu/rig/generator.py; replay: bench/pipeline, without a generator and another process
+    link: str  # as in tests/qemu/rig/generator.py; replay, replay-coalesced: bench/pipeline, without a generator
+    # and another process; loopback: a real QEMU is the source
     mtu: int
     compression: str = "none"
 
@@ -67,10 +72,12 @@ CASES = [Case("qemu", "tap", 1500), Case("qemu", "veth", 1500), Case("migrx", "t
          Case("migrx", "veth", 1500), Case("migrx", "memif", 1500), Case("migrx", "replay", 1500),
          Case("qemu", "veth", 9000), Case("migrx", "veth", 9000), Case("migrx", "memif", 9000),
          Case("migrx", "replay", 9000),
+         Case("qemu", "loopback", 65536), Case("migrx", "replay-coalesced", 1500),
+         Case("migrx", "replay-coalesced", 9000),
          Case("qemu", "veth", 9000, "zlib"), Case("migrx", "memif", 9000, "zlib"),
          Case("qemu", "veth", 9000, "zstd"), Case("migrx", "memif", 9000, "zstd")]
 TINY = [Case("qemu", "tap", 1500), Case("migrx", "memif", 1500), Case("migrx", "tap", 1500),
-        Case("migrx", "replay", 1500)]
+        Case("migrx", "replay", 1500), Case("qemu", "loopback", 65536), Case("migrx", "replay-coalesced", 1500)]
 
 
 class PreparedBackend(Backend):
@@ -132,8 +139,10 @@ class Bench:
 
     def run(self, case, folder):
         """One transfer; returns what it took."""
-        if case.link == "replay":
+        if case.link.startswith("replay"):
             return self.replay(case, folder)
+        if case.link == "loopback":
+            return self.loopback(case, folder)
         image = os.path.join(folder, "image")
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -164,8 +173,11 @@ class Bench:
         os.makedirs(folder)
         path = os.path.join(folder, "pipeline.json")
         cpu = str(self.receiver_cpu)
-        size = ["--tiny"] if self.options.tiny else ["--guest", str(self.options.size), "--rounds",
-                                                     str(self.options.rounds), "--repetitions", "1"]
+        size = ["--guest", str(self.options.size), "--rounds", str(self.options.rounds), "--repetitions", "1"]
+        if case.link == "replay-coalesced":
+            size += ["--coalesce", "64"]
+        elif self.options.tiny:
+            size = ["--tiny"]
         subprocess.run([*self.pinned(self.receiver_cpu), pipeline_program(), "--one-thread", "--poll-cpu", cpu,
                         "--worker-cpu", cpu, "--mtu", str(case.mtu), "--channels", str(CHANNELS), "--json", path,
                         *size],
@@ -178,6 +190,45 @@ class Bench:
                 "segments": row["segments"]["median"], "receiver_dropped": row["dropped"],
                 "poll_cycles_per_segment": row["poll_cycles_per_segment"]["median"],
                 "loader_gb_s": row["loader_gb_s"]["median"]}
+
+    def loopback(self, case, folder):
+        """A paused QEMU with RAM of random bytes as source. All of its RAM goes once, so it has that of all rounds."""
+        size = self.options.size * self.options.rounds * MIB
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            os.makedirs(folder)
+            network = stack.enter_context(Network(case.mtu))
+            steer(network.receiver, "lo", self.receiver_cpu)
+            image = os.path.join(folder, "image")
+            with open(image, "wb") as file:
+                for _ in range(size // MIB):
+                    file.write(os.urandom(MIB))
+            ends = {}
+            for name, path, cpu in (("source", image, self.source_cpu),
+                                    ("destination", os.path.join(folder, "ram"), self.receiver_cpu)):
+                ends[name] = stack.enter_context(Machine(
+                    folder, "10", "pc", [PreparedBackend("mem", size, path=path)], None, network.receiver,
+                    incoming="defer" if name == "destination" else None, vga=False, extra=["-S"], name=name,
+                    prefix=self.pinned(cpu)))
+                ends[name].set_capabilities(multifd=True)
+                ends[name].set_parameters(multifd_channels=CHANNELS)
+            ends["source"].set_parameters(max_bandwidth=1 << 40)
+            ends["destination"].qmp.command("migrate-incoming", uri="tcp:127.0.0.1:%d" % PORT)
+            pid = ends["destination"].process.pid
+            before, core_before = process_seconds(pid), core_times(self.receiver_cpu)
+            ends["source"].migrate("tcp:127.0.0.1:%d" % PORT)
+            ends["source"].wait_migration(timeout=self.options.timeout)
+            ends["destination"].wait_migration()
+            process_s, core_after = process_seconds(pid) - before, core_times(self.receiver_cpu)
+            expect_same_files("mem", os.path.join(folder, "ram"), image)
+            done = ends["source"].qmp.command("query-migrate")
+            gib = size / GIB
+            spent = {name: core_after[name] - core_before[name] for name in core_after}
+            core_s = sum(value for name, value in spent.items() if name not in ("idle", "iowait"))
+            return {"guest_gib_per_s": gib / ((done["total-time"] - done.get("setup-time", 0)) / 1000),
+                    "cost_s_per_gib": min(core_s, process_s + spent["softirq"]) / gib,
+                    "core_s_per_gib": core_s / gib, "process_s_per_gib": process_s / gib,
+                    "softirq_s_per_gib": spent["softirq"] / gib}
 
     def join_taps(self, case, namespace, source):
         if case.receiver == "qemu":
@@ -273,6 +324,10 @@ def summarize(cases, runs):
             row["speed_ratio"] = {"median": median(speed), "min": min(speed), "max": max(speed)}
             if cost:
                 row["cost_ratio"] = {"median": median(cost), "min": min(cost), "max": max(cost)}
+        best = [other for other in cases if other.link == "loopback"]
+        if case.link.startswith("replay") and best:
+            ratio = [runs[best[0].name][i]["cost_s_per_gib"] / run["cost_s_per_gib"] for i, run in enumerate(mine)]
+            row["loopback_cost_ratio"] = {"median": median(ratio), "min": min(ratio), "max": max(ratio)}
         rows.append(row)
     return rows
 
@@ -280,7 +335,8 @@ def summarize(cases, runs):
 def table(rows):
     """The same for people, in Markdown."""
     lines = ["| case | guest GiB/s (min to max) | cost, core s per GiB | process | softirq | busy | segments again | "
-             "times QEMU: speed | per core second |", "|---|---|---|---|---|---|---|---|---|"]
+             "times QEMU: speed | per core second | times QEMU on loopback, per core second |",
+             "|---|---|---|---|---|---|---|---|---|---|"]
     for row in rows:
         def number(key, shape="%.3f"):
             return shape % row[key]["median"] if key in row else ""
@@ -288,10 +344,11 @@ def table(rows):
         def ratio(key):
             return "%.2f (%.2f to %.2f)" % tuple(row[key][what] for what in ("median", "min", "max")) \
                 if key in row else ""
-        lines.append("| %s | %.2f (%.2f to %.2f) | %s | %s | %s | %s | %s | %s | %s |" % (
+        lines.append("| %s | %.2f (%.2f to %.2f) | %s | %s | %s | %s | %s | %s | %s | %s |" % (
             row["case"], *(row["guest_gib_per_s"][what] for what in ("median", "min", "max")),
             number("cost_s_per_gib"), number("process_s_per_gib"), number("softirq_s_per_gib"),
-            number("busy_s_per_gib"), number("resent_segments", "%d"), ratio("speed_ratio"), ratio("cost_ratio")))
+            number("busy_s_per_gib"), number("resent_segments", "%d"), ratio("speed_ratio"), ratio("cost_ratio"),
+            ratio("loopback_cost_ratio")))
     return "\n".join(lines)
 
 

@@ -287,7 +287,7 @@ class Page:
                             "core, RAM of both compared afterwards. QEMU's device state is left out."):
             return
         self.add(table(("stream", "records", "QEMU, ns per record", "migrx, ns per record",
-                        "per core second, times QEMU"),
+                        "per core second, times QEMU", "times QEMU on loopback"),
                        [(row["case"], row["records"], spread(row["qemu_ns_per_record"], "%.0f"),
                          spread(row["migrx_ns_per_record"], "%.0f"), spread(row["ratio"]))
                         for row in self.data("load")["cases"]]))
@@ -303,8 +303,8 @@ class Page:
         self.add(table(("case", "guest GiB/s", "cost, core s per GiB", "segments sent again", "dropped by receiver",
                         "per core second, times QEMU"),
                        [(row["case"], spread(row["guest_gib_per_s"]), spread(row["cost_s_per_gib"], "%.3f"),
-                         spread(row["resent_segments"], "%d"), spread(row.get("receiver_dropped"), "%d"),
-                         spread(row.get("cost_ratio"))) for row in rows]))
+                         spread(row.get("resent_segments"), "%d"), spread(row.get("receiver_dropped"), "%d"),
+                         spread(row.get("cost_ratio")), spread(row.get("loopback_cost_ratio"))) for row in rows]))
         self.plot(report_plots.qemu, rows)
 
 
