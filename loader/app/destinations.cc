@@ -9,27 +9,37 @@
 
 namespace migrx {
 
+HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels) {
+  return {options.handoff_form == "plain" ? HandoffForm::plain : HandoffForm::x_ignore_shared,
+          options.destination_pid, source_channels};
+}
+
 std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                               const std::optional<std::string>& dump_blocks,
                                               const std::vector<RamSpec>& ram, const RamBlockList& blocks,
-                                              std::map<std::string, uint64_t> addresses, uint64_t stall_ns) {
+                                              std::map<std::string, uint64_t> addresses, uint64_t stall_ns,
+                                              const HandoffChoice& choice) {
   if (!handoff) {
     DeviceStateLimits limits;
     limits.stall_ns = stall_ns;
     return std::make_unique<DeviceStateFile>(dump_blocks ? *dump_blocks + "/device-state" : "", limits);
   }
-  std::string path;
-  (void)parse_unix_address(*handoff, path);
-  std::vector<SharedFile> files;
-  for (const RamSpec& spec : ram) files.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length()});
-  return std::make_unique<DestinationQemu>(path, blocks, std::move(addresses), std::move(files));
+  DestinationSettings settings;
+  (void)parse_socket_address(*handoff, settings.address);
+  settings.form = choice.form;
+  settings.addresses = std::move(addresses);
+  for (const RamSpec& spec : ram)
+    settings.files.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length()});
+  settings.process = choice.process;
+  settings.source_channels = choice.source_channels;
+  return std::make_unique<DestinationQemu>(std::move(settings), blocks);
 }
 
 std::map<std::string, uint64_t> prepare_destination(const std::optional<std::string>& qmp,
                                                     const std::optional<std::string>& handoff,
                                                     const std::vector<RamSpec>& ram,
                                                     const RamBlockList& blocks, bool switchover_ack,
-                                                    Report& report) {
+                                                    HandoffForm form, Report& report) {
   if (!qmp) {
     std::map<std::string, uint64_t> addresses;
     for (const RamSpec& spec : ram)
@@ -44,7 +54,7 @@ std::map<std::string, uint64_t> prepare_destination(const std::optional<std::str
   std::vector<SetupBlock> wanted;
   for (const RamSpec& spec : ram)
     wanted.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length(), spec.node.value(), spec.addr});
-  DestinationSetup setup = set_up_destination(*client, wanted, *handoff, switchover_ack);
+  DestinationSetup setup = set_up_destination(*client, wanted, *handoff, switchover_ack, form);
   if (!setup.problem.empty()) throw SetupError(setup.problem);
   report.destination_version = setup.version;
   report.warnings.insert(report.warnings.end(), setup.warnings.begin(), setup.warnings.end());
@@ -54,13 +64,17 @@ std::map<std::string, uint64_t> prepare_destination(const std::optional<std::str
 std::string check_destination_options(const std::optional<std::string>& handoff, bool no_handoff,
                                       const std::optional<std::string>& qmp) {
   if (!no_handoff && !handoff)
-    return "say where the guest goes: --handoff unix:PATH for a destination QEMU, or --no-handoff to keep "
+    return "say where the guest goes: --handoff unix:PATH or tcp:ADDRESS:PORT for a destination QEMU, or "
+           "--no-handoff to keep "
            "RAM only";
-  if (qmp && !handoff) return "--qmp prepares a destination QEMU: it needs --handoff unix:PATH";
+  if (qmp && !handoff) return "--qmp prepares a destination QEMU: it needs --handoff";
+  SocketAddress address;
+  if (handoff)
+    if (const std::string problem = parse_socket_address(*handoff, address); !problem.empty())
+      return "--handoff " + problem;
   std::string path;
-  for (const auto& [option, text] : {std::pair{"--handoff", handoff}, std::pair{"--qmp", qmp}})
-    if (text && !parse_unix_address(*text, path))
-      return std::string(option) + " " + *text + ": expected unix:PATH, with a path shorter than 108 bytes";
+  if (qmp && !parse_unix_address(*qmp, path))
+    return "--qmp " + *qmp + ": expected unix:PATH, with a path shorter than 108 bytes";
   return {};
 }
 

@@ -29,8 +29,24 @@ void add_job_options(CLI::App& command, JobOptions& o) {
 
   const char* const destination = "Destination";
   auto* const handoff =
-      command.add_option("--handoff", o.handoff, "unix:PATH of the destination QEMU's incoming socket")
+      command
+          .add_option("--handoff", o.handoff,
+                      "unix:PATH or tcp:ADDRESS:PORT of the destination QEMU's incoming socket")
           ->group(destination);
+  command
+      .add_option("--destination-pid", o.destination_pid,
+                  "process of the destination QEMU, whose memory is looked at (default: who listens at "
+                  "--handoff); needed when a relay stands in between")
+      ->needs(handoff)
+      ->check(CLI::Range(1, INT32_MAX))
+      ->group(destination);
+  command
+      .add_option("--handoff-form", o.handoff_form,
+                  "plain, or x-ignore-shared for a destination with that capability on")
+      ->check(CLI::IsMember({"plain", "x-ignore-shared"}))
+      ->capture_default_str()
+      ->needs(handoff)
+      ->group(destination);
   command
       .add_flag("--no-handoff", o.no_handoff,
                 "no destination QEMU: keep RAM and device state (tests, forensics)")

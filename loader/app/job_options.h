@@ -28,7 +28,9 @@ struct JobOptions {
   // The destination.
   std::optional<std::string> handoff;  // "unix:/run/vm0.sock"
   bool no_handoff = false;
-  std::optional<std::string> qmp;  // "unix:/run/vm0.qmp"
+  std::string handoff_form = "plain";      // or "x-ignore-shared"
+  std::optional<int32_t> destination_pid;  // the QEMU behind `handoff`
+  std::optional<std::string> qmp;          // "unix:/run/vm0.qmp"
   std::optional<std::string> dump_blocks;
 
   // Reporting.

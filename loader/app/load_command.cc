@@ -128,12 +128,14 @@ int load(const LoadOptions& options) {
     const PageKernels* const kernels = select_page_kernels(problem);
     if (kernels == nullptr) throw SetupError(problem);
     CompressJobs compress(0, 1, *kernels);
-    std::map<std::string, uint64_t> addresses = prepare_destination(
-        options.qmp, options.handoff, ram, guest.table().list(), /*switchover_ack=*/false, report);
+    std::map<std::string, uint64_t> addresses =
+        prepare_destination(options.qmp, options.handoff, ram, guest.table().list(), /*switchover_ack=*/false,
+                            handoff_choice(options, 0).form, report);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
     const std::unique_ptr<Destination> destination = make_destination(
         options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses),
-        /*stall_ns=*/0);  // the end of the file ends it
+        /*stall_ns=*/0,  // the end of the file ends it
+        handoff_choice(options, 0));
     FileLoader loader(std::move(settings), guest.table(), *destination, *kernels, compress);
     exit_status = 1;
     report.error = loader.run([&](uint64_t position) {

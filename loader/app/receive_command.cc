@@ -142,13 +142,14 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
     SessionSettings settings = session_settings(options);
     // Late: from here on the destination waits for this migration and no other.
-    std::map<std::string, uint64_t> addresses = prepare_destination(
-        options.qmp, options.handoff, ram, guest.table().list(), settings.main.switchover_ack, report);
+    std::map<std::string, uint64_t> addresses =
+        prepare_destination(options.qmp, options.handoff, ram, guest.table().list(),
+                            settings.main.switchover_ack, handoff_choice(options, 0).form, report);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
 
-    const std::unique_ptr<Destination> destination =
-        make_destination(options.handoff, options.dump_blocks, ram, guest.table().list(),
-                         std::move(addresses), limits_of(options).stall_ns);
+    const std::unique_ptr<Destination> destination = make_destination(
+        options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses),
+        limits_of(options).stall_ns, handoff_choice(options, options.multifd_channels));
     Workers workers(placement, settings.connections_max);
     std::unique_ptr<ColoSecondary> colo;
     if (settings.main.x_colo) {

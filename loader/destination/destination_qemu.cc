@@ -1,26 +1,21 @@
 #include "loader/destination/destination_qemu.h"
 
-#include <sys/socket.h>
+#include <poll.h>
+#include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "loader/destination/network_namespace.h"
+
 namespace migrx {
 
-bool parse_unix_address(const std::string& text, std::string& path) {
-  constexpr std::string_view kPrefix = "unix:";
-  if (!text.starts_with(kPrefix)) return false;
-  path = text.substr(kPrefix.size());
-  return !path.empty() && path.size() < sizeof(sockaddr_un::sun_path);
-}
-
-DestinationQemu::DestinationQemu(std::string path, const RamBlockList& blocks,
-                                 std::map<std::string, uint64_t> addresses, std::vector<SharedFile> files)
-    : path_(std::move(path)), files_(std::move(files)), rewriter_(blocks, std::move(addresses), fifo_) {}
+DestinationQemu::DestinationQemu(DestinationSettings settings, const RamBlockList& blocks)
+    : settings_(std::move(settings)), rewriter_(blocks, settings_.form, settings_.addresses, fifo_) {}
 
 DestinationQemu::~DestinationQemu() {
   disconnect();
@@ -32,51 +27,200 @@ void DestinationQemu::abandon() {
 }
 
 void DestinationQemu::disconnect() {
-  if (fd_ >= 0) ::close(fd_);
-  fd_ = -1;
+  fd_.reset();
+  multifd_.close();
   connected_ = false;
+}
+
+void DestinationQemu::on_multifd_init(std::span<const std::byte, kMultifdInitBytes> packet) {
+  inits_.emplace_back();
+  std::copy(packet.begin(), packet.end(), inits_.back().begin());
 }
 
 uint32_t DestinationQemu::do_work(uint64_t now_ns) {
   if (verdict_ != Verdict::pending || abandoned_) return 0;
-  if (!connected_) {
-    if (fifo_.empty() || !connect(now_ns)) return 0;
+  if (settings_.process && !process_.watching()) {
+    if (const std::string problem = process_.watch(*settings_.process); !problem.empty()) {
+      refuse_because(ErrorClass::io, problem + ": --destination-pid names no process of this host");
+      return 0;
+    }
+    std::string problem;
+    namespace_ = network_namespace_of(*settings_.process, problem);
+    if (!problem.empty()) {
+      refuse_because(ErrorClass::io, problem);
+      return 0;
+    }
   }
-  const uint32_t sent = send_some(now_ns);
-  return verdict_ == Verdict::pending ? sent + receive_some() : sent;
+  const bool due = now_ns - looked_ns_ >= kLookNs;
+  if (due) looked_ns_ = now_ns;
+  if (due && !connected_ && process_.ended()) {
+    refuse_because(ErrorClass::io,
+                   "process " + std::to_string(process_.process()) +
+                       " has ended before the guest came: start it again, and migrx after it");
+    return 0;
+  }
+  if (!connected_ && (fifo_.empty() || !connect(now_ns))) return 0;
+  if (!proved_ && due) decide_multifd(now_ns);
+  uint32_t work = serve_multifd();
+  if (verdict_ == Verdict::pending) work += send_some(now_ns);
+  return verdict_ == Verdict::pending ? work + receive_some() : work;
+}
+
+std::string DestinationQemu::visible_path() const {
+  if (!settings_.process) return settings_.address.path;
+  const std::string proc = "/proc/" + std::to_string(*settings_.process);
+  struct stat theirs {};
+  struct stat ours {};
+  const bool same = ::stat((proc + "/ns/mnt").c_str(), &theirs) == 0 &&
+                    ::stat("/proc/self/ns/mnt", &ours) == 0 && theirs.st_ino == ours.st_ino;
+  const std::string path = proc + "/root" + settings_.address.path;
+  return same || path.size() >= sizeof(sockaddr_un::sun_path) ? settings_.address.path : path;
+}
+
+// Whose socket is it? Before the connection: a QEMU without multifd closes its listener as soon as it has
+// accepted. False: nothing to be seen yet, or refused.
+bool DestinationQemu::look_around() {
+  std::string problem;
+  listener_ = find_listener(settings_.address, visible_path(), namespace_.get(), problem);
+  if (!listener_) {
+    // Without sock_diag a UNIX socket's peer can still be asked who it is.
+    return !problem.empty() && (settings_.process.has_value() || settings_.address.is_unix());
+  }
+  if (!settings_.process && !settings_.files.empty()) {
+    const std::vector<pid_t> owners = processes_with_socket(listener_->inode);
+    if (owners.size() > 1) {
+      refuse_because(ErrorClass::mismatch, "several processes listen on " + settings_.address.text +
+                                               " (among them " + std::to_string(owners[0]) + " and " +
+                                               std::to_string(owners[1]) +
+                                               "): name the QEMU among them with --destination-pid");
+      return false;
+    }
+    if (owners.size() == 1) {
+      settings_.process = owners[0];
+      if (const std::string gone = process_.watch(owners[0]); !gone.empty()) {
+        refuse_because(ErrorClass::io, gone);
+        return false;
+      }
+    }
+  }
+  listener_is_its_own_ = settings_.process && process_has_socket(*settings_.process, listener_->inode);
+  return true;
 }
 
 bool DestinationQemu::connect(uint64_t now_ns) {
   if (connect_since_ns_ == 0) connect_since_ns_ = now_ns;
-  if (fd_ < 0) fd_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
-  if (fd_ >= 0 && ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
-    PeerMemory memory = check_peer_memory(fd_, files_);
-    warning_ = std::move(memory.warning);
-    if (!memory.problem.empty()) {
-      error_ = make_error(ErrorClass::mismatch, 0, "destination QEMU", "%s", memory.problem.c_str());
-      error_.channel.index = ChannelName::kMain;
-      verdict_ = Verdict::refused;
-      abandon();
-      return false;
-    }
-    return connected_ = true;
+  const bool late = now_ns - connect_since_ns_ > kConnectNs;
+  if (!looked_) {
+    if (now_ns != looked_ns_ && !late) return false;  // not each time: it takes some system calls
+    looked_ = look_around();
+    if (verdict_ != Verdict::pending) return false;
+    if (!looked_ && !late) return false;
+  }
+  SocketAddress address = settings_.address;
+  if (address.is_unix()) {
+    const std::string path = visible_path();
+    auto* const name = reinterpret_cast<sockaddr_un*>(&address.storage);
+    std::memset(name->sun_path, 0, sizeof name->sun_path);
+    std::memcpy(name->sun_path, path.data(), path.size());
+  }
+  if (fd_.empty()) fd_ = socket_in(namespace_.get(), address.family(), SOCK_STREAM, 0);
+  if (!fd_.empty() && (::connect(fd_.get(), address.get(), address.length) == 0 || errno == EISCONN)) {
+    connected_ns_ = now_ns;
+    connected_ = prove_memory();
+    return connected_;
   }
   const int error = errno;
+  if ((error == EINPROGRESS || error == EALREADY || error == EINTR) && !late) return false;
   const bool may_come = error == ENOENT || error == ECONNREFUSED || error == EAGAIN;
-  if (!may_come || now_ns - connect_since_ns_ > kConnectNs)
+  if (error == ECONNREFUSED) {  // of TCP: this socket has had its answer
+    fd_.reset();
+    looked_ = false;
+  }
+  if (!may_come || late)
     refuse("cannot be reached: start it with -incoming defer, then migrate-incoming with this address",
            error);
   return false;
 }
 
+bool DestinationQemu::prove_memory() {
+  if (settings_.files.empty()) return true;
+  const PeerMemory memory = settings_.process ? check_process_memory(*settings_.process, settings_.files)
+                                              : check_peer_memory(fd_.get(), settings_.files);
+  if (memory.problem.empty() && memory.warning.empty() && !process_.ended()) return true;
+  if (!memory.problem.empty())
+    refuse_because(ErrorClass::mismatch, memory.problem);
+  else if (memory.warning.empty())
+    refuse_because(ErrorClass::io, "process " + std::to_string(process_.process()) + " has ended");
+  else
+    // A block that it does not share would be lost without a word from anybody.
+    refuse_because(ErrorClass::mismatch,
+                   memory.warning +
+                       "; nothing is handed over to memory that cannot be looked at: run migrx "
+                       "as root where that QEMU can be seen, and name it with --destination-pid");
+  return false;
+}
+
+void DestinationQemu::decide_multifd(uint64_t now_ns) {
+  if (multifd_decided_) return;
+  const uint64_t waited_ns = now_ns - connected_ns_;
+  const uint32_t backlog = listener_is_its_own_ ? listener_->backlog : 0;
+  const uint32_t channels = settings_.source_channels;
+  if (backlog > 1 && backlog != channels) {
+    if (waited_ns < kMultifdPatienceNs) return;  // it would answer by now if it wanted nothing more
+    refuse_because(ErrorClass::mismatch,
+                   "it waits for " + std::to_string(backlog) +
+                       " more connections (multifd-channels, or 2 with postcopy-preempt), the source has " +
+                       std::to_string(channels) +
+                       " multifd channels: make capability and parameter equal at both ends");
+    return;
+  }
+  if (channels == 0) {
+    multifd_decided_ = true;
+    return;
+  }
+  if (inits_.size() < channels) return;
+  if (backlog == channels && backlog > 1) {
+    multifd_decided_ = true;
+  } else {
+    if (waited_ns < kMultifdPatienceNs) return;
+    std::string problem;
+    const auto still = find_listener(settings_.address, visible_path(), namespace_.get(), problem);
+    multifd_decided_ = true;
+    // Its listener goes when it has all that it waits for.
+    if (problem.empty() && (!still || (listener_ && still->inode != listener_->inode))) return;
+  }
+  SocketAddress address = settings_.address;
+  if (address.is_unix()) {
+    const std::string path = visible_path();
+    auto* const name = reinterpret_cast<sockaddr_un*>(&address.storage);
+    std::memset(name->sun_path, 0, sizeof name->sun_path);
+    std::memcpy(name->sun_path, path.data(), path.size());
+  }
+  multifd_.set_namespace(namespace_.get());
+  multifd_.begin(address, inits_);
+}
+
+uint32_t DestinationQemu::serve_multifd() {
+  if (!multifd_.begun()) return 0;
+  const uint32_t work = multifd_.do_work(rewriter_.sections_written());
+  if (!multifd_.problem().empty() && !proved_) {
+    // It may have said why before it went, or have wanted no further connection at all.
+    (void)receive_some();
+    if (verdict_ == Verdict::pending && !proved_) refuse_because(ErrorClass::io, multifd_.problem());
+  }
+  return work;
+}
+
 uint32_t DestinationQemu::send_some(uint64_t now_ns) {
+  // From its device state on the destination could run the guest.
+  if (rewriter_.device_state_begun() && !memory_proved_again_) {
+    if (!prove_memory()) return 0;
+    memory_proved_again_ = true;
+  }
   uint32_t work = 0;
   std::size_t sent = 0;
   for (Bytes bytes = fifo_.readable(); !bytes.empty() && sent < kSendBytesMax; bytes = fifo_.readable()) {
-    const ssize_t n = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    const ssize_t n = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
     if (n < 0) {
@@ -91,13 +235,14 @@ uint32_t DestinationQemu::send_some(uint64_t now_ns) {
     sent_ += static_cast<uint64_t>(n);
     last_sent_ns_ = now_ns;
     ++work;
+    if (rewriter_.device_state_begun() && !memory_proved_again_) break;
   }
   return work;
 }
 
 uint32_t DestinationQemu::receive_some() {
   std::array<std::byte, 512> buffer;
-  const ssize_t n = ::recv(fd_, buffer.data(), buffer.size(), 0);
+  const ssize_t n = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return 0;
   if (n < 0) {
     refuse("closed the connection", errno);
@@ -109,17 +254,7 @@ uint32_t DestinationQemu::receive_some() {
   }
   reader_.feed({buffer.data(), static_cast<std::size_t>(n)});
   ReturnPathMessage message;
-  while (verdict_ == Verdict::pending && reader_.next(message)) {
-    if (message.type == ReturnPathType::switchover_ack) switchover_acked_ = true;
-    if (message.type != ReturnPathType::shut) continue;  // PONG to our own PING
-    if (message.value != 0)
-      refuse("could not load the device state (SHUT 1)", 0);
-    else if (!rewriter_.device_state_begun())
-      // Passed on, it would let the source believe that its guest is safe.
-      refuse("says that it has loaded the guest (SHUT 0) before it was given device state: no QEMU does", 0);
-    else
-      verdict_ = Verdict::accepted;
-  }
+  while (verdict_ == Verdict::pending && reader_.next(message)) take(message);
   if (verdict_ == Verdict::pending && reader_.error()) {
     error_ = reader_.error();
     error_.channel.index = ChannelName::kMain;
@@ -129,9 +264,42 @@ uint32_t DestinationQemu::receive_some() {
   return 1;
 }
 
+void DestinationQemu::take(const ReturnPathMessage& message) {
+  switch (message.type) {
+    case ReturnPathType::switchover_ack:
+      switchover_acked_ = true;
+      break;
+    case ReturnPathType::pong:
+      if (message.value != StreamRewriter::kProofPing || proved_) break;
+      proved_ = true;
+      rewriter_.destination_proved();
+      break;
+    case ReturnPathType::shut:
+      if (message.value != 0)
+        refuse("could not load the device state (SHUT 1)", 0);
+      else if (!memory_proved_again_)
+        // Passed on, it would let the source believe that its guest is safe.
+        refuse("says that it has loaded the guest (SHUT 0) before it was given device state: no QEMU does",
+               0);
+      else
+        verdict_ = Verdict::accepted;
+      break;
+    case ReturnPathType::invalid:
+    case ReturnPathType::req_pages_id:
+    case ReturnPathType::req_pages:
+    case ReturnPathType::recv_bitmap:
+    case ReturnPathType::resume_ack:
+      break;  // ReturnPathReader lets none of these pass
+  }
+}
+
 void DestinationQemu::refuse(const char* what, int error) {
-  error_ = make_error(ErrorClass::io, sent_, "destination QEMU", "%s %s%s%s; its own log says why",
-                      path_.c_str(), what, error != 0 ? ": " : "", error != 0 ? std::strerror(error) : "");
+  refuse_because(ErrorClass::io, settings_.address.text + " " + what + (error != 0 ? ": " : "") +
+                                     (error != 0 ? std::strerror(error) : "") + "; its own log says why");
+}
+
+void DestinationQemu::refuse_because(ErrorClass error_class, const std::string& why) {
+  error_ = make_error(error_class, sent_, "destination QEMU", "%s", why.c_str());
   error_.channel.index = ChannelName::kMain;
   verdict_ = Verdict::refused;
   abandon();

@@ -1,29 +1,50 @@
-// An unmodified destination QEMU, started with -incoming defer and told migrate-incoming unix:PATH, whose RAM
-// lies on the files that migrx loads and whose capability x-ignore-shared is on. It gets device state and
-// small blocks.
+// An unmodified destination QEMU that waits for a migration on a socket, and whose RAM lies in memory that
+// migrx loads. It gets device state and small blocks.
+//
+//   looking ──listener found──▶ connecting ──its memory is ours──▶ asking ──PONG──▶ passing on ──SHUT 0──▶
+//   accepted
+//                                                                  └─ with multifd on there: its channels
+//                                                                  first
+//
+// Its memory is proved before the first byte and once more before the first byte of device state, after which
+// it could run the guest: a block that it does not map shared would silently be empty.
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "loader/destination/byte_fifo.h"
+#include "loader/destination/destination_multifd.h"
+#include "loader/destination/handoff_form.h"
 #include "loader/destination/peer_memory.h"
+#include "loader/destination/process_watch.h"
+#include "loader/destination/socket_address.h"
+#include "loader/destination/socket_diag.h"
 #include "loader/destination/stream_rewriter.h"
 #include "loader/main/return_path.h"
 #include "loader/session/destination.h"
 
 namespace migrx {
 
-// "unix:/run/vm0.sock" -> "/run/vm0.sock". False: not that form, or longer than a socket address can be.
-[[nodiscard]] bool parse_unix_address(const std::string& text, std::string& path);
+struct DestinationSettings {
+  SocketAddress address;  // of its incoming socket
+  HandoffForm form = HandoffForm::plain;
+  // x-ignore-shared only: see StreamRewriter.
+  std::map<std::string, uint64_t> addresses;
+  // Those of the file-backed blocks: the destination must map all of each, shared.
+  std::vector<SharedFile> files;
+  // The QEMU behind the address; nullopt: whoever listens there.
+  std::optional<pid_t> process;
+  uint32_t source_channels = 0;  // multifd channels of the source
+};
 
 class DestinationQemu final : public Destination {
  public:
-  // path: of its incoming socket. It is connected when the source's first byte has come: a destination
-  // accepts one connection only. addresses: see StreamRewriter. files: those of the file-backed blocks; a
-  // destination that maps one of them wrongly is refused before it gets a byte.
-  DestinationQemu(std::string path, const RamBlockList& blocks, std::map<std::string, uint64_t> addresses,
-                  std::vector<SharedFile> files = {});
+  // It is connected when the source's first byte has come: a destination accepts one migration only. blocks
+  // must outlive it.
+  DestinationQemu(DestinationSettings settings, const RamBlockList& blocks);
   ~DestinationQemu() override;
   DestinationQemu(const DestinationQemu&) = delete;
   DestinationQemu& operator=(const DestinationQemu&) = delete;
@@ -32,14 +53,17 @@ class DestinationQemu final : public Destination {
   uint32_t do_work(uint64_t now_ns) override;
   [[nodiscard]] Verdict verdict() const noexcept override { return verdict_; }
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
+  [[nodiscard]] bool proved_waiting() const noexcept override { return proved_; }
+  void on_multifd_init(std::span<const std::byte, kMultifdInitBytes> packet) override;
   void source_ended() override {}  // the destination knows when it has everything
   void abandon() override;
   // A destination with the capability on says so at once when no device of its own has a say, later
   // otherwise.
   [[nodiscard]] bool switchover_acked() const noexcept override { return switchover_acked_; }
+  [[nodiscard]] bool switchover_acks_itself() const noexcept override { return switchover_acked_; }
   // Only while do_work() would read it: otherwise whoever polls it would be woken again and again.
   [[nodiscard]] int wake_fd() const noexcept override {
-    return connected_ && verdict_ == Verdict::pending && !abandoned_ ? fd_ : -1;
+    return connected_ && verdict_ == Verdict::pending && !abandoned_ ? fd_.get() : -1;
   }
   [[nodiscard]] uint64_t last_sent_ns() const noexcept override { return last_sent_ns_; }
   [[nodiscard]] const std::string& warning() const noexcept override { return warning_; }
@@ -47,24 +71,48 @@ class DestinationQemu final : public Destination {
  private:
   // For a destination that is started at the same time.
   static constexpr uint64_t kConnectNs = 10'000'000'000;
+  // For its answer to our PING, when it seems to wait for connections that nobody will make.
+  static constexpr uint64_t kAnswerNs = 10'000'000'000;
+  // With one channel, or a relay in between, multifd shows in that nobody answers and the listener stays.
+  static constexpr uint64_t kMultifdPatienceNs = 300'000'000;
+  static constexpr uint64_t kLookNs = 1'000'000;
   // Sent per turn at most, so that the control thread comes round even while the source never stops.
   static constexpr std::size_t kSendBytesMax = 4 << 20;
 
+  bool look_around();
   bool connect(uint64_t now_ns);
+  [[nodiscard]] bool prove_memory();
+  void decide_multifd(uint64_t now_ns);
+  uint32_t serve_multifd();
   uint32_t send_some(uint64_t now_ns);
   uint32_t receive_some();
+  void take(const ReturnPathMessage& message);
   void disconnect();
   void refuse(const char* what, int error);
+  void refuse_because(ErrorClass error_class, const std::string& why);
+  // The UNIX socket as seen from here, when its process has other mounts.
+  [[nodiscard]] std::string visible_path() const;
 
-  const std::string path_;
-  const std::vector<SharedFile> files_;
+  DestinationSettings settings_;
   ByteFifo fifo_{4 << 20};
   StreamRewriter rewriter_;
   ReturnPathReader reader_;
-  int fd_ = -1;
+  UniqueFd namespace_;  // of the destination's network, where it is another one than ours
+  UniqueFd fd_;
+  ProcessWatch process_;
+  bool looked_ = false;
+  std::optional<ListenSocket> listener_;
+  bool listener_is_its_own_ = false;  // the process holds that very socket: its backlog means what QEMU means
   bool connected_ = false;
   bool abandoned_ = false;  // never connects again: a second destination would get the rest of a stream
+  bool proved_ = false;
+  bool memory_proved_again_ = false;
+  bool multifd_decided_ = false;
+  std::vector<MultifdInitPacket> inits_;
+  DestinationMultifd multifd_;
   uint64_t connect_since_ns_ = 0;
+  uint64_t connected_ns_ = 0;
+  uint64_t looked_ns_ = 0;
   uint64_t sent_ = 0;
   uint64_t last_sent_ns_ = 0;
   bool switchover_acked_ = false;

@@ -39,8 +39,9 @@ bool same_file(const std::string& a, const std::string& b) {
 
 class Setup {
  public:
-  Setup(QmpCommands& qmp, const std::vector<SetupBlock>& blocks, const std::string& uri, bool switchover_ack)
-      : qmp_(qmp), blocks_(blocks), uri_(uri), switchover_ack_(switchover_ack) {}
+  Setup(QmpCommands& qmp, const std::vector<SetupBlock>& blocks, const std::string& uri, bool switchover_ack,
+        HandoffForm form)
+      : qmp_(qmp), blocks_(blocks), uri_(uri), switchover_ack_(switchover_ack), form_(form) {}
 
   DestinationSetup run() {
     out_.version = qmp_.version();
@@ -90,6 +91,7 @@ class Setup {
     if (!memdevs) return unexpected("query-memdev");
     for (const SetupBlock& block : blocks_)
       if (!check_block(block, *memdevs)) return false;
+    if (form_ == HandoffForm::plain) return true;  // pages of other blocks are sent
     for (const Memdev& memdev : *memdevs) {
       const bool ours = std::any_of(blocks_.begin(), blocks_.end(), [&](const SetupBlock& block) {
         return object_id(block.idstr) == memdev.id;
@@ -139,7 +141,7 @@ class Setup {
 
   // What the operator gave is taken; a single block begins at 0 in any case, but asking costs nothing.
   bool ask_addresses() {
-    if (blocks_.empty()) return true;
+    if (blocks_.empty() || form_ == HandoffForm::plain) return true;
     if (!ask("human-monitor-command", "{\"command-line\": \"info mtree\"}")) return false;
     const auto mtree = parse_qmp_string(result_);
     if (!mtree) return unexpected("human-monitor-command");
@@ -167,7 +169,8 @@ class Setup {
     if (!ask("query-migrate-capabilities")) return false;
     const auto states = parse_capability_states(result_);
     if (!states) return unexpected("query-migrate-capabilities");
-    std::string list = "{\"capability\": \"x-ignore-shared\", \"state\": true}";
+    std::string list = std::string("{\"capability\": \"x-ignore-shared\", \"state\": ") +
+                       (form_ == HandoffForm::x_ignore_shared ? "true}" : "false}");
     for (const auto& [name, on] : *states)
       if (on && std::find(kMustBeOff.begin(), kMustBeOff.end(), name) != kMustBeOff.end()) {
         list += ", {\"capability\": " + qmp_quote(name) + ", \"state\": false}";
@@ -185,6 +188,7 @@ class Setup {
   const std::vector<SetupBlock>& blocks_;
   const std::string& uri_;
   const bool switchover_ack_;
+  const HandoffForm form_;
   std::string result_;
   DestinationSetup out_;
 };
@@ -192,8 +196,8 @@ class Setup {
 }  // namespace
 
 DestinationSetup set_up_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
-                                    const std::string& uri, bool switchover_ack) {
-  return Setup(qmp, blocks, uri, switchover_ack).run();
+                                    const std::string& uri, bool switchover_ack, HandoffForm form) {
+  return Setup(qmp, blocks, uri, switchover_ack, form).run();
 }
 
 }  // namespace migrx

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "loader/destination/handoff_form.h"
 #include "loader/destination/qmp_client.h"
 
 namespace migrx {
@@ -30,13 +31,16 @@ struct DestinationSetup {
 // 1. The destination must wait for a migration (-incoming defer) and have none.
 // 2. Every block's backend must be memory-backend-file,share=on on the very file, as large as the block,
 // bound to
-//    the same host node; and no other shared file backend may be there, since QEMU would ignore it too.
-// 3. The blocks' mr->addr are asked for (HMP info mtree).
-// 4. x-ignore-shared is turned on, what concerns the fast path (multifd and its like) off.
+//    the same host node. With x-ignore-shared no other shared file backend may be there, since QEMU would
+//    ignore it too.
+// 3. x-ignore-shared only: the blocks' mr->addr are asked for (HMP info mtree).
+// 4. x-ignore-shared is turned on or, in the plain form, off; what concerns the fast path (multifd and its
+//    like) off.
 //    switchover-ack as at the source: then the destination's own word is what the source gets.
 // 5. migrate-incoming with `uri`, so last that a refusal leaves the destination as it was but for
 // capabilities. Control thread; blocks for as long as QEMU takes to answer.
 [[nodiscard]] DestinationSetup set_up_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
-                                                  const std::string& uri, bool switchover_ack);
+                                                  const std::string& uri, bool switchover_ack,
+                                                  HandoffForm form = HandoffForm::plain);
 
 }  // namespace migrx

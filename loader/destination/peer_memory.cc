@@ -86,15 +86,21 @@ PeerMemory check_peer_memory(int socket, const std::vector<SharedFile>& files) {
         "that its memory backends have share=on and the files of --ram";
     return result;
   }
-  const std::string who = "process " + std::to_string(peer.pid);
-  const std::optional<std::string> maps = read_proc(peer.pid, "maps");
+  return check_process_memory(peer.pid, files);
+}
+
+PeerMemory check_process_memory(pid_t process, const std::vector<SharedFile>& files) {
+  PeerMemory result;
+  if (files.empty()) return result;
+  const std::string who = "process " + std::to_string(process);
+  const std::optional<std::string> maps = read_proc(process, "maps");
   if (!maps || maps->empty()) {
     result.warning = "the memory map of " + who +
                      ", the destination, cannot be read: make sure that its memory backends have share=on "
                      "and the files of --ram";
     return result;
   }
-  std::string name = read_proc(peer.pid, "comm").value_or("");
+  std::string name = read_proc(process, "comm").value_or("");
   while (!name.empty() && name.back() == '\n') name.pop_back();
   const bool looks_like_qemu =
       name.find("qemu") != std::string::npos || name.find("kvm") != std::string::npos;

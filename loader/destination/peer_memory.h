@@ -44,5 +44,7 @@ struct PeerMemory {
 // and those of other users only by root: a warning. A process that maps none of the files and does not look
 // like a QEMU may be a relay: a warning, too.
 [[nodiscard]] PeerMemory check_peer_memory(int socket, const std::vector<SharedFile>& files);
+// The same of a process that is known.
+[[nodiscard]] PeerMemory check_process_memory(pid_t process, const std::vector<SharedFile>& files);
 
 }  // namespace migrx

@@ -66,15 +66,16 @@ bool all_zero(const std::byte* page) noexcept {
 
 }  // namespace
 
-StreamRewriter::StreamRewriter(const RamBlockList& blocks, std::map<std::string, uint64_t> addresses,
-                               ByteFifo& out)
-    : blocks_(blocks), addresses_(std::move(addresses)), out_(out) {}
+StreamRewriter::StreamRewriter(const RamBlockList& blocks, HandoffForm form,
+                               std::map<std::string, uint64_t> addresses, ByteFifo& out)
+    : blocks_(blocks), form_(form), addresses_(std::move(addresses)), out_(out) {}
 
 void StreamRewriter::emit(const std::vector<std::byte>& bytes) noexcept {
   [[maybe_unused]] const std::size_t written = out_.write(bytes);  // writable() promised the room
 }
 
 bool StreamRewriter::writable() noexcept {
+  if (asked_ && !proved_.load(std::memory_order_acquire)) return false;  // pairs with destination_proved()
   return pump() && out_.room() >= kMainEventBytesMax;
 }
 
@@ -103,14 +104,18 @@ StreamError StreamRewriter::on_configuration(const Configuration& configuration)
   std::vector<std::string> names;
   for (const std::string& name : configuration.capabilities)
     if (name != "mapped-ram" && name != kIgnoreShared) names.push_back(name);
-  names.emplace_back(kIgnoreShared);
-  writer.u8(static_cast<uint8_t>(SectionType::subsection)).str8(kCapabilities).be32(1);
-  writer.be32(static_cast<uint32_t>(names.size()));
-  for (const std::string& name : names) writer.str8(name);
+  if (form_ == HandoffForm::x_ignore_shared) names.emplace_back(kIgnoreShared);
+  if (!names.empty() || configuration.has_capabilities) {
+    writer.u8(static_cast<uint8_t>(SectionType::subsection)).str8(kCapabilities).be32(1);
+    writer.be32(static_cast<uint32_t>(names.size()));
+    for (const std::string& name : names) writer.str8(name);
+  }
   // The destination's own SHUT is the verdict, and the end of the device state, whatever the source does.
-  constexpr std::array<std::byte, 4> kOne{std::byte{0}, std::byte{0}, std::byte{0}, std::byte{1}};
-  writer.command(MigCommand::open_return_path, {}).command(MigCommand::ping, kOne);
+  std::array<std::byte, 4> value{};
+  store_be32(value.data(), kProofPing);
+  writer.command(MigCommand::open_return_path, {}).command(MigCommand::ping, value);
   emit(bytes);
+  asked_ = true;
   return {};
 }
 
@@ -158,8 +163,10 @@ StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span
     sum += blocks_[i].used_length();
   }
   for (const auto& [idstr, address] : addresses_) addresses[idstr] = address;
-  for (const BlockEntry& entry : blocks)
-    writer.str8(entry.idstr).be64(entry.used_length).be64(addresses[entry.idstr]);
+  for (const BlockEntry& entry : blocks) {
+    writer.str8(entry.idstr).be64(entry.used_length);
+    if (form_ == HandoffForm::x_ignore_shared) writer.be64(addresses[entry.idstr]);
+  }
   writer.be64(kEos);
   // A PART that is on its way and END behind it.
   pages_.reserve(2 * private_pages + blocks_.size() * (kTouchPagesMax / kTouchPages));
@@ -172,6 +179,7 @@ void StreamRewriter::on_ram_section_end(SectionType type, uint32_t section_id, b
   footers_ = has_footer;
   if (has_footer) Writer(start_).u8(static_cast<uint8_t>(SectionType::footer)).be32(section_id);
   emit(start_);
+  sections_.fetch_add(1, std::memory_order_release);
   start_.clear();
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     if (blocks_[i].file_backed() || !zero_ahead(blocks_[i])) continue;
@@ -229,6 +237,7 @@ bool StreamRewriter::pump() noexcept {
     word[8] = static_cast<std::byte>(SectionType::footer);
     store_be32(&word[9], ram_section_);
     (void)out_.write({word.data(), footers_ ? 13U : 8U});
+    sections_.fetch_add(1, std::memory_order_release);
     open_ = false;
     pending_ =
         final_ && !end_open_;  // RAM was completed while a PART was on its way: END follows, without pages

@@ -1,22 +1,23 @@
-// The stream that a destination QEMU with x-ignore-shared gets: the source's, without the RAM that migrx
-// loads.
+// The stream that a destination QEMU gets: the source's, without the RAM that migrx loads.
 //
-//   header, configuration (+ x-ignore-shared), OPEN_RETURN_PATH, PING
-//   RAM START: every block with its length and address
+//   header, configuration, OPEN_RETURN_PATH, PING; then nothing before that PING's PONG
+//   RAM START: every block with its length (x-ignore-shared: and its address)
 //   RAM PART:  all pages of private blocks (ROMs, video memory), as zero, which they are here at first; in
-//   each
-//              hugepage of them one is written first, so that the destination gets its memory now
+//              each hugepage of them one is written first, so that the destination gets its memory now
 //   RAM PART:  those that changed, as each epoch closes, if there are any
-//   RAM END:   those that changed since; then, untouched, everything behind the source's RAM END
+//   RAM END:   those that changed since; then, untouched, everything after the source's RAM END
+//
+// The PONG says that a QEMU waits there, has taken this source's configuration, and reads. Before it nothing
+// is taken from the source that could lead to a page in memory: writable() is false.
 //
 // The first PART is there for the guest's downtime: video memory, 16 MiB of mostly zero pages, often comes
-// last. What is zero at the destination already, which has time for it then, need not be said again behind
-// the guest's stop, and a zero page that comes for memory never written costs nothing here.
+// last. What is zero at the destination already, which has time for it then, need not be said again after the
+// guest's stop, and a zero page that comes for memory never written costs nothing here.
 //
 // What belongs to the fast path (multifd, pages of file-backed blocks, compressed records) never gets here.
-// The destination compares an ignored block's address with its own mr->addr, the offset of the memory region
-// in its parent (QEMU migration/ram.c, parse_ramblock): 0 for a single backend, the sum of the backends
-// before it with several.
+// With x-ignore-shared the destination compares an ignored block's address with its own mr->addr, the offset
+// of the memory region in its parent (QEMU migration/ram.c, parse_ramblock): 0 for a single backend, the sum
+// of the backends before it with several.
 #pragma once
 
 #include <atomic>
@@ -25,6 +26,7 @@
 #include <vector>
 
 #include "loader/destination/byte_fifo.h"
+#include "loader/destination/handoff_form.h"
 #include "loader/main/main_events.h"
 #include "loader/ram/ram_block.h"
 
@@ -34,9 +36,16 @@ namespace migrx {
 // behind that write, so the page is forwarded once more, at the latest in END, when nobody writes.
 class StreamRewriter final : public MainEvents {
  public:
-  // addresses: mr->addr by block name, where it is not what the order of the file-backed blocks says. out has
-  // room for at least two events of kMainEventBytesMax. Both references must outlive the rewriter.
-  StreamRewriter(const RamBlockList& blocks, std::map<std::string, uint64_t> addresses, ByteFifo& out);
+  // addresses: mr->addr by block name, where it is not what the order of the file-backed blocks says; of no
+  // meaning in the plain form. out has room for at least two events of kMainEventBytesMax. Both references
+  // must outlive the rewriter.
+  StreamRewriter(const RamBlockList& blocks, HandoffForm form, std::map<std::string, uint64_t> addresses,
+                 ByteFifo& out);
+
+  // Value of the PING that stands after the configuration.
+  static constexpr uint32_t kProofPing = 1;
+  // Control thread: the destination has answered it.
+  void destination_proved() noexcept { proved_.store(true, std::memory_order_release); }
 
   [[nodiscard]] bool writable() noexcept override;
   StreamError on_header(uint32_t version) override;
@@ -52,6 +61,10 @@ class StreamRewriter final : public MainEvents {
   void on_other_section_end(const SectionHeader&) noexcept override {}
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
+  // Any thread: sections of RAM written so far, each with one EOS.
+  [[nodiscard]] uint64_t sections_written() const noexcept {
+    return sections_.load(std::memory_order_acquire);
+  }
   // Any thread: all of RAM END, and the first byte of device state, are on their way. Before that nobody can
   // have loaded the guest.
   [[nodiscard]] bool device_state_begun() const noexcept {
@@ -79,9 +92,12 @@ class StreamRewriter final : public MainEvents {
   [[nodiscard]] bool emit_page(const Page& page) noexcept;
 
   const RamBlockList& blocks_;
+  const HandoffForm form_;
   const std::map<std::string, uint64_t> addresses_;
   ByteFifo& out_;
-  std::vector<std::byte> start_;  // RAM START, until its footer is known
+  std::atomic<bool> proved_{false};  // control thread -> main's worker
+  bool asked_ = false;               // the PING has been written
+  std::vector<std::byte> start_;     // RAM START, until its footer is known
   uint32_t ram_section_ = 0;
   bool footers_ = true;
 
@@ -98,6 +114,7 @@ class StreamRewriter final : public MainEvents {
   bool pending_ = false;                  // a section is being written
   bool final_ = false;                    // RAM is complete: END is due
   std::atomic<bool> device_state_begun_{false};
+  std::atomic<uint64_t> sections_{0};
 };
 
 }  // namespace migrx

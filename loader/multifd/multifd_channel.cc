@@ -112,7 +112,8 @@ MultifdChannel::Step MultifdChannel::on_init(const std::byte* bytes) noexcept {
         make_error(ErrorClass::mismatch, 0, "multifd init packet: id",
                    "channel id %u, but parameter multifd-channels is %u here; set it alike at the source",
                    static_cast<unsigned>(init.id), session_.barrier->channels()));
-  id_.store(init.id, std::memory_order_relaxed);
+  std::copy_n(bytes, kMultifdInitBytes, init_packet_.begin());
+  id_.store(init.id, std::memory_order_release);
   state_ = State::prefix;
   return Step::again;
 }

@@ -67,7 +67,11 @@ class MultifdChannel final : public ChannelParser {
   [[nodiscard]] uint64_t needed_from() noexcept override;
 
   // Any thread; -1 before the init packet. Who may have which id is the session's to say (Admission).
-  [[nodiscard]] int32_t id() const noexcept { return id_.load(std::memory_order_relaxed); }
+  [[nodiscard]] int32_t id() const noexcept { return id_.load(std::memory_order_acquire); }
+  // Any thread, when id() is not -1: the init packet as it came.
+  [[nodiscard]] const std::array<std::byte, kMultifdInitBytes>& init_packet() const noexcept {
+    return init_packet_;
+  }
   // SYNCs that have taken effect.
   [[nodiscard]] uint64_t epoch() const noexcept { return epoch_; }
   [[nodiscard]] const MultifdCounters& counters() const noexcept { return counters_; }
@@ -111,6 +115,7 @@ class MultifdChannel final : public ChannelParser {
   RunWriter pages_;
 
   State state_ = State::init;
+  std::array<std::byte, kMultifdInitBytes> init_packet_{};  // published by id_
   std::atomic<int32_t> id_{-1};
   uint64_t epoch_ = 0;  // also the number of the SYNC that comes next
   uint64_t packet_offset_ = 0;

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "loader/main/main_events.h"
+#include "loader/multifd/multifd_packet.h"
 #include "loader/stream/error.h"
 
 namespace migrx {
@@ -24,12 +26,19 @@ class Destination {
   virtual uint32_t do_work(uint64_t now_ns) = 0;
   [[nodiscard]] virtual Verdict verdict() const noexcept = 0;
   [[nodiscard]] virtual const StreamError& error() const noexcept = 0;
+  // Whoever will run the guest has answered: it waits for a migration, has taken this source's configuration
+  // and reads. Before that nothing in its memory may change.
+  [[nodiscard]] virtual bool proved_waiting() const noexcept { return true; }
+  // The init packet of a multifd channel of the source, as it came; once for each channel.
+  virtual void on_multifd_init(std::span<const std::byte, kMultifdInitBytes> packet) { (void)packet; }
   // The source closed the main channel behind complete RAM: nothing more will come.
   virtual void source_ended() = 0;
   // The migration failed elsewhere: let the destination give up.
   virtual void abandon() = 0;
   // May the source stop its guest? Only asked for with the capability switchover-ack.
   [[nodiscard]] virtual bool switchover_acked() const noexcept { return true; }
+  // A destination has said it in its own words, whatever we were told of the source.
+  [[nodiscard]] virtual bool switchover_acks_itself() const noexcept { return false; }
   // Readable when the destination said something that do_work() will take; -1: nothing to wait for.
   [[nodiscard]] virtual int wake_fd() const noexcept { return -1; }
   // When the last byte so far left this process, on the clock of do_work(); 0: none did, or nobody knows.

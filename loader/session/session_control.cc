@@ -22,6 +22,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
   const std::size_t before = served_.size();
   take_connections(now_ns);
   uint32_t work = static_cast<uint32_t>(served_.size() - before);
+  if (phase_ == Phase::running) tell_destination_of_channels();
   work += destination_.do_work(now_ns);
   refuse_strangers(now_ns);
   switch (phase_) {
@@ -118,6 +119,16 @@ void SessionControl::take_connections(uint64_t now_ns) {
   }
 }
 
+void SessionControl::tell_destination_of_channels() {
+  channels_told_.resize(session_.channels_expected() - 1);
+  for (uint32_t i = 0; i < channels_told_.size(); ++i) {
+    if (channels_told_[i] || session_.multifd_connection(i) == nullptr) continue;
+    if (session_.multifd_channel(i).id() < 0) continue;
+    channels_told_[i] = true;
+    destination_.on_multifd_init(session_.multifd_channel(i).init_packet());
+  }
+}
+
 void SessionControl::refuse_strangers(uint64_t now_ns) {
   for (std::size_t i = 0; i < served_.size();) {
     Served& served = served_[i];
@@ -182,7 +193,11 @@ bool SessionControl::answer_source() {
     }
     (void)to_source_.flush(main);
   }
+  // A destination that has the capability on says so although nobody told migrx: the source, whose
+  // capabilities are the same, waits for it.
+  if (destination_.switchover_acks_itself()) switchover_ack_due_ = switchover_ack_due_ || !switchover_acked_;
   if (switchover_ack_due_ && return_path_open_ && destination_.switchover_acked()) {
+    switchover_acked_ = true;
     switchover_ack_due_ = false;
     to_source_.put(make_switchover_ack());
   }

@@ -58,6 +58,7 @@ class SessionControl {
   };
 
   void take_connections(uint64_t now_ns);
+  void tell_destination_of_channels();
   void refuse_strangers(uint64_t now_ns);
   // True: nothing that the source was owed is left here.
   bool answer_source();
@@ -85,10 +86,12 @@ class SessionControl {
   const std::vector<LoaderWorker*> workers_;
   const SessionLimits limits_;
   bool switchover_ack_due_;  // the source waits for it
+  bool switchover_acked_ = false;
 
   Phase phase_ = Phase::running;
   std::vector<Served> served_;
   std::size_t next_worker_ = 0;
+  std::vector<bool> channels_told_;  // by place of the multifd channel: the destination knows its init packet
   bool return_path_open_ = false;
   bool source_end_told_ = false;
   bool source_unsure_ = false;

@@ -67,7 +67,6 @@ class Migration:
         destination = stack.enter_context(Machine(self.folder, plan.destination, plan.machine, mine,
                                                   namespace=self.network.source, incoming="defer", vga=False,
                                                   name="destination"))
-        destination.set_capabilities(x_ignore_shared=True)
         destination.qmp.command("migrate-incoming", uri=address)
         return destination
 

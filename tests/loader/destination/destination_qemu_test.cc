@@ -6,7 +6,12 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
 
 #include <filesystem>
 #include <string>
@@ -35,10 +40,14 @@ class DestinationQemuTest : public ::testing::Test {
     blocks_.add(std::make_unique<RamBlock>("vga", aligned(vga_), kVga, false, true, kAnyNode));
     std::string problem;
     kernels_ = select_page_kernels(problem);
-    destination_ = std::make_unique<DestinationQemu>(path_, blocks_, std::map<std::string, uint64_t>{});
+    make_destination({});
     compress_ = std::make_unique<CompressJobs>(0, 1, *kernels_);
     channel_ = std::make_unique<MainChannel>(settings_, destination_->events(), blocks_, barrier_, *compress_,
                                              *kernels_);
+  }
+  void make_destination(DestinationSettings settings) {
+    ASSERT_EQ(parse_socket_address("unix:" + path_, settings.address), "");
+    destination_ = std::make_unique<DestinationQemu>(std::move(settings), blocks_);
   }
   void TearDown() override {
     for (const int fd : {listener_, peer_})
@@ -57,7 +66,12 @@ class DestinationQemuTest : public ::testing::Test {
     ASSERT_EQ(::bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
     ASSERT_EQ(::listen(listener_, 1), 0);
   }
+  // The destination answers the PING that stands after the configuration, as QEMU does.
   void feed(const std::vector<std::byte>& bytes) {
+    feed_some(bytes);
+    ASSERT_TRUE(rest_.empty());
+  }
+  void feed_some(const std::vector<std::byte>& bytes) {
     Bytes rest{bytes};
     for (int turn = 0; turn < 1000; ++turn) {
       if (channel_->ready()) {
@@ -66,8 +80,13 @@ class DestinationQemuTest : public ::testing::Test {
         rest = rest.subspan(result.consumed);
       }
       work();
+      if (answers_ && peer_ >= 0 && !answered_ && !got_.empty()) {
+        answered_ = true;
+        const auto pong = make_pong(StreamRewriter::kProofPing);
+        ASSERT_EQ(::send(peer_, pong.data(), pong.size(), MSG_NOSIGNAL), static_cast<ssize_t>(pong.size()));
+      }
     }
-    ASSERT_TRUE(rest.empty());
+    rest_.assign(rest.begin(), rest.end());
   }
   void work() {
     now_ns_ += 1'000'000;
@@ -100,6 +119,9 @@ class DestinationQemuTest : public ::testing::Test {
   std::unique_ptr<MainChannel> channel_;
   std::vector<std::byte> got_;
   uint64_t now_ns_ = 1'000'000'000;
+  bool answers_ = true;
+  bool answered_ = false;
+  std::vector<std::byte> rest_;  // of what was fed and not taken
   int listener_ = -1;
   int peer_ = -1;
 };
@@ -127,12 +149,12 @@ std::vector<std::byte> source_stream() {
   return stream;
 }
 
-// What the destination must see, written down by hand: no page of `mem`, all of `vga`, an address behind each
-// length; `vga` is sent as zero before anything has come for it, and a page that is zero still not again.
+// What the destination must see, written down by hand: no page of `mem`, all of `vga`; `vga` is sent as zero
+// before anything has come for it, and a page that is zero still not again.
 std::vector<std::byte> expected_start() {
   MainStreamBuilder b;
-  b.header().configuration().capabilities({"x-ignore-shared"}).open_return_path().ping(1);
-  b.ram_start({{"mem", kRam, {0}}, {"vga", kVga, {0}}}).ram_close();
+  b.header().configuration().open_return_path().ping(1);
+  b.ram_start({{"mem", kRam, {}}, {"vga", kVga, {}}}).ram_close();
   b.ram_part();
   for (uint64_t at = 0; at < kVga; at += kPageBytes) b.zero("vga", at);
   return b.ram_close().take();
@@ -194,8 +216,109 @@ TEST_F(DestinationQemuTest, shut_0_before_any_device_state_is_a_refusal) {
   EXPECT_NE(destination_->error().message().find("SHUT 0"), std::string::npos);
 }
 
+// Before a QEMU has said that it waits there, no page may lie in its memory.
+TEST_F(DestinationQemuTest, nothing_of_ram_is_taken_before_the_destination_has_answered) {
+  answers_ = false;
+  listen();
+  feed_some(source_stream());
+  EXPECT_FALSE(destination_->proved_waiting());
+  EXPECT_FALSE(rest_.empty());
+  EXPECT_EQ(blocks_[0].pages_written(), 0U);
+  EXPECT_EQ(std::count(ram_.begin(), ram_.end(), std::byte{0}), static_cast<ptrdiff_t>(ram_.size()));
+  MainStreamBuilder b;
+  b.header().configuration().open_return_path().ping(1);
+  EXPECT_EQ(got_, b.take());
+  answers_ = true;
+  const std::vector<std::byte> rest = rest_;
+  feed(rest);
+  EXPECT_TRUE(destination_->proved_waiting());
+  EXPECT_EQ(blocks_[0].pages_written(), 2U);
+  EXPECT_EQ(got_, expected_stream());
+}
+
+TEST_F(DestinationQemuTest, another_pong_proves_nothing) {
+  answers_ = false;
+  listen();
+  feed_some(source_stream());
+  const auto pong = make_pong(7);
+  answer({pong.begin(), pong.end()});
+  EXPECT_FALSE(destination_->proved_waiting());
+}
+
+TEST_F(DestinationQemuTest, in_the_other_form_each_block_has_its_address) {
+  DestinationSettings settings;
+  settings.form = HandoffForm::x_ignore_shared;
+  settings.addresses = {{"mem", 4096}};
+  make_destination(settings);
+  channel_ = std::make_unique<MainChannel>(settings_, destination_->events(), blocks_, barrier_, *compress_,
+                                           *kernels_);
+  listen();
+  feed(source_start());
+  MainStreamBuilder b;
+  b.header().configuration().capabilities({"x-ignore-shared"}).open_return_path().ping(1);
+  b.ram_start({{"mem", kRam, {4096}}, {"vga", kVga, {0}}}).ram_close();
+  ASSERT_GT(got_.size(), b.size());
+  EXPECT_EQ(std::vector<std::byte>(got_.begin(), got_.begin() + static_cast<ptrdiff_t>(b.size())), b.bytes());
+}
+
+// Multifd on at the destination: it reads nothing before its channels are there.
+TEST_F(DestinationQemuTest,
+       a_destination_with_multifd_on_gets_the_sources_init_packets_and_a_sync_per_section) {
+  DestinationSettings settings;
+  settings.source_channels = 2;
+  make_destination(settings);
+  channel_ = std::make_unique<MainChannel>(settings_, destination_->events(), blocks_, barrier_, *compress_,
+                                           *kernels_);
+  answers_ = false;
+  listen();
+  std::array<MultifdInitPacket, 2> inits{};
+  for (uint8_t i = 0; i < 2; ++i) {
+    inits[i].fill(std::byte{static_cast<unsigned char>(0xa0 + i)});
+    destination_->on_multifd_init(inits[i]);
+  }
+  feed_some(source_start());
+  std::vector<int> channels;
+  for (int fd; (fd = ::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK)) >= 0;) channels.push_back(fd);
+  ASSERT_EQ(channels.size(), 2U);
+  std::vector<std::byte> got(64 + 1344);
+  for (std::size_t i = 0; i < 2; ++i) {
+    ASSERT_EQ(::recv(channels[i], got.data(), got.size(), 0), 64);
+    EXPECT_EQ(std::memcmp(got.data(), inits[i].data(), 64), 0);
+  }
+  answers_ = true;
+  feed(std::vector<std::byte>(rest_));
+  // START and the PART that says that video memory is zero.
+  for (std::size_t i = 0; i < 2; ++i) {
+    for (int section = 0; section < 2; ++section) {
+      ASSERT_EQ(::recv(channels[i], got.data(), 1344, 0), 1344);
+      EXPECT_EQ(load_be32(got.data()), 0x11223344U);
+      EXPECT_EQ(load_be32(got.data() + 8), 1U);  // MULTIFD_FLAG_SYNC
+    }
+    EXPECT_LT(::recv(channels[i], got.data(), got.size(), 0), 0);
+    ::close(channels[i]);
+  }
+}
+
+TEST_F(DestinationQemuTest, a_destination_whose_process_ends_before_the_guest_came_ends_the_job) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  DestinationSettings settings;
+  settings.process = child;
+  make_destination(settings);
+  for (int i = 0; i < 5; ++i) destination_->do_work(now_ns_ += 1'000'000);
+  EXPECT_EQ(destination_->verdict(), Verdict::pending);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  for (int i = 0; i < 5; ++i) destination_->do_work(now_ns_ += 1'000'000);
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_NE(destination_->error().message().find("has ended"), std::string::npos);
+}
+
 TEST_F(DestinationQemuTest, abandoned_it_never_connects_again) {
-  feed(source_stream());
+  feed_some(source_stream());
   destination_->abandon();
   listen();
   for (int i = 0; i < 10; ++i) work();
@@ -219,7 +342,10 @@ TEST_F(DestinationQemuTest, memory_mapped_privately_is_refused_before_the_first_
   ASSERT_GE(fd, 0);
   ASSERT_EQ(::ftruncate(fd, kRam), 0);
   void* const mapping = ::mmap(nullptr, kRam, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
-  DestinationQemu destination(path_, blocks_, {}, {{"mem", file, kRam}});
+  DestinationSettings settings;
+  settings.files = {{"mem", file, kRam}};
+  ASSERT_EQ(parse_socket_address("unix:" + path_, settings.address), "");
+  DestinationQemu destination(std::move(settings), blocks_);
   listen();
   (void)destination.events().on_header(3);
   for (int i = 0; i < 10; ++i) destination.do_work(now_ns_ += 1'000'000);
@@ -258,7 +384,7 @@ TEST_F(DestinationQemuTest, nonsense_on_the_return_path_is_cut_off) {
 }
 
 TEST_F(DestinationQemuTest, a_missing_socket_is_waited_for_and_then_refused_with_what_to_do) {
-  feed(source_stream());  // one second of the test's clock
+  feed_some(source_stream());  // one second of the test's clock
   EXPECT_EQ(destination_->verdict(), Verdict::pending);
   for (int i = 0; i < 10'000; ++i) work();
   EXPECT_EQ(destination_->verdict(), Verdict::refused);

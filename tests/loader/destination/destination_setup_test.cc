@@ -53,7 +53,8 @@ class DestinationSetupTest : public ::testing::Test {
   }
   void TearDown() override { ::unlink(path_.c_str()); }
   DestinationSetup set_up(bool switchover_ack = false) {
-    return set_up_destination(qemu_, blocks_, "unix:/run/vm0.sock", switchover_ack);
+    return set_up_destination(qemu_, blocks_, "unix:/run/vm0.sock", switchover_ack,
+                              HandoffForm::x_ignore_shared);
   }
   // The setup is refused with these words, and the destination was never told to wait.
   void expect_refused(const std::string& words) {
@@ -80,6 +81,18 @@ TEST_F(DestinationSetupTest, sets_capabilities_and_begins_to_wait) {
   EXPECT_EQ(qemu_.said.back(), R"(migrate-incoming {"uri": "unix:/run/vm0.sock"})");
   ASSERT_EQ(setup.warnings.size(), 1U);
   EXPECT_NE(setup.warnings[0].find("multifd"), std::string::npos);
+}
+
+TEST_F(DestinationSetupTest,
+       in_the_plain_form_nothing_is_turned_on_and_other_shared_memory_is_none_of_our_business) {
+  qemu_.answers["query-memdev"] =
+      R"([{"id": "mem", "size": 4096, "share": true}, {"id": "dimm", "size": 4096, "share": true}])";
+  const DestinationSetup setup = set_up_destination(qemu_, blocks_, "unix:/run/vm0.sock", false);
+  EXPECT_EQ(setup.problem, "");
+  EXPECT_TRUE(setup.addresses.empty());
+  EXPECT_TRUE(qemu_.was_told(R"({"capability": "x-ignore-shared", "state": false})"));
+  EXPECT_FALSE(qemu_.was_told("info mtree"));
+  EXPECT_EQ(qemu_.said.back(), R"(migrate-incoming {"uri": "unix:/run/vm0.sock"})");
 }
 
 TEST_F(DestinationSetupTest, a_destination_without_S_is_a_warning) {

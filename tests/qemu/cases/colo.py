@@ -34,7 +34,6 @@ class Pair:
         if handoff:
             self.destination = stack.enter_context(self.source.twin(
                 "destination", [Backend("mem", SIZE, path=self.file)], guest=ColoGuest()))
-            self.destination.set_capabilities(x_ignore_shared=True)
             self.destination.qmp.command("migrate-incoming", uri="unix:" + os.path.join(folder, "handoff"))
         self.receiver = stack.enter_context(Receiver(
             folder, self.network, {"mem": "%s,size=%d" % (self.file, SIZE)},

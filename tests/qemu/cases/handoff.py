@@ -27,19 +27,24 @@ def _idle_destination(folder, stack, version, machine, backends, namespace=None,
     return destination, "unix:" + os.path.join(folder, "handoff.sock"), "unix:" + qmp
 
 
-def _destination(folder, stack, version, machine, source, path, change=lambda backend: backend, extra=()):
-    """A QEMU that waits for its device state on a UNIX socket; its RAM is the files that migrx fills.
+def _destination(folder, stack, version, machine, source, path, change=lambda backend: backend, extra=(),
+                 capabilities=None, parameters=None, tcp=False):
+    """A QEMU that waits for its device state; its RAM is the files that migrx fills.
 
-    `change` makes a wrong backend of a right one; `extra`: more options of that QEMU.
+    `change` makes a wrong backend of a right one; `extra`: more options of that QEMU; `tcp`: it listens on loopback
+    instead of a UNIX socket.
     """
     backends = [change(Backend(backend.id, backend.size, path=os.path.join(path, "received." + backend.id)))
                 for backend in source.backends]
     destination = stack.enter_context(Machine(folder, version, machine, backends, namespace=source.namespace,
                                               incoming="defer", name="destination", extra=extra))
-    destination.set_capabilities(x_ignore_shared=True)
-    socket = os.path.join(folder, "handoff.sock")
-    destination.qmp.command("migrate-incoming", uri="unix:" + socket)
-    return destination, "unix:" + socket
+    if capabilities:
+        destination.set_capabilities(**capabilities)
+    if parameters:
+        destination.set_parameters(**parameters)
+    address = "tcp:127.0.0.1:49152" if tcp else "unix:" + os.path.join(folder, "handoff.sock")
+    destination.qmp.command("migrate-incoming", uri=address)
+    return destination, address
 
 
 def _expect_goes_on(source, destination):
@@ -55,9 +60,17 @@ def _expect_goes_on(source, destination):
     return lines
 
 
-def _runs_on(version, destination_version, machine, transfer, by_qmp=False):
+def _expect_nothing_left_on(destination):
+    """What would harm the guest's next migration, or leave its RAM out of its next save."""
+    on = [entry["capability"] for entry in destination.qmp.command("query-migrate-capabilities") if entry["state"]]
+    expect("x-ignore-shared" not in on, "x-ignore-shared is on at the destination")
+
+
+def _runs_on(version, destination_version, machine, transfer, by_qmp=False, tcp=False, multifd_there=False,
+             form="plain"):
     """A live migration through migrx to a QEMU of another process. by_qmp: migrx prepares that QEMU, and the blocks
-    are named in an order that does not tell their addresses."""
+    are named in an order that does not tell their addresses. multifd_there: the destination waits for as many
+    channels as the source has, as orchestration that knows nothing of migrx sets it up."""
     def run(folder):
         need(version)
         need(destination_version)
@@ -72,7 +85,17 @@ def _runs_on(version, destination_version, machine, transfer, by_qmp=False):
                                                               source.namespace)
                 extra = ("--qmp", qmp)
             else:
-                destination, address = _destination(folder, stack, destination_version, machine, source, folder)
+                capabilities, parameters = {}, {}
+                if multifd_there:
+                    capabilities["multifd"] = True
+                    parameters["multifd_channels"] = transfer.channels
+                if form == "x-ignore-shared":
+                    capabilities["x_ignore_shared"] = True
+                    extra = ("--handoff-form", form)
+                if transfer.capabilities.get("switchover_ack"):
+                    capabilities.update(return_path=True, switchover_ack=True)
+                destination, address = _destination(folder, stack, destination_version, machine, source, folder,
+                                                    capabilities=capabilities, parameters=parameters, tcp=tcp)
             options = {backend.id: "%s,size=%d" % (backend.path, backend.size)
                        for backend in reversed(destination.backends)} if by_qmp else {
                            backend.id: "%s,size=%d" % (backend.path, backend.size) for backend in destination.backends}
@@ -86,6 +109,8 @@ def _runs_on(version, destination_version, machine, transfer, by_qmp=False):
             expect(status == 0, "migrx ended with %d: %s", status, receiver.log()[-2000:])
             report = receiver.report()
             lines = _expect_goes_on(source, destination)
+            if form == "plain":
+                _expect_nothing_left_on(destination)
             times = report["timeline"]
             return "device state %.1f ms behind the last page, handed on %.1f ms later; %d lines at the destination" % (
                 (times["device_state_s"] - times["ram_complete_s"]) * 1000,
@@ -113,7 +138,6 @@ def _from_snapshot(version, capabilities, by_qmp, behind=0):
             if by_qmp:
                 extra += ["--qmp", qmp]
             else:
-                destination.set_capabilities(x_ignore_shared=True)
                 destination.qmp.command("migrate-incoming", uri=address)
             status, report, output = run_load(folder, path, {"mem": received}, extra, ())
             expect(status == 0, "migrx load ended with %d: %s", status, output[-2000:])
@@ -343,6 +367,27 @@ def cases():
     yield Case("handoff-load-more-behind-10", _from_snapshot("10", {}, True, behind=32 * MIB), True, 120)
     yield Case("handoff-load-mapped-ram-multifd-10",
                _from_snapshot("10", {"mapped_ram": True, "multifd": True}, False), False, 120)
+    # A destination that is set up as for a migration without migrx.
+    for version in ("7.2", "10"):
+        yield Case("handoff-tcp-%s" % version,
+                   _runs_on(version, version, "pc", Transfer(version, "pc", channels=2, dirty_s=1.0), tcp=True),
+                   version == "10", 120)
+        for channels in (1, 2, 4):
+            yield Case("handoff-multifd-there-%d-%s" % (channels, version),
+                       _runs_on(version, version, "pc", Transfer(version, "pc", channels=channels, dirty_s=1.0), tcp=True,
+                                multifd_there=True), channels == 2, 120)
+        yield Case("handoff-x-ignore-shared-%s" % version,
+                   _runs_on(version, version, "pc", Transfer(version, "pc", channels=2, dirty_s=1.0),
+                            form="x-ignore-shared"), version == "7.2", 120)
+    # Synchronises per section although its QEMU is new.
+    yield Case("handoff-multifd-there-7.2-to-10",
+               _runs_on("7.2", "10", "pc-i440fx-7.2", Transfer("7.2", "pc-i440fx-7.2", channels=2, dirty_s=1.0), tcp=True,
+                        multifd_there=True), True, 120)
+    # The destination says it, and migrx was not told.
+    yield Case("handoff-switchover-ack-untold-10",
+               _runs_on("10", "10", "pc",
+                        Transfer("10", "pc", channels=2, dirty_s=1.0, capabilities={"switchover_ack": True}), tcp=True),
+               True, 120)
     # Without the destination's word the source would go on precopying for ever.
     yield Case("handoff-switchover-ack-10",
                _runs_on("10", "10", "pc",

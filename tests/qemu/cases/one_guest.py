@@ -31,7 +31,6 @@ class _HandOver:
         self.destination = stack.enter_context(Machine(
             folder, version, "pc", [Backend("mem", self.transfer.size, path=path)], namespace=self.network.receiver,
             incoming="defer", name="destination", extra=("-S",)))
-        self.destination.set_capabilities(x_ignore_shared=True)
         address = "unix:" + os.path.join(folder, "handoff.sock")
         self.destination.qmp.command("migrate-incoming", uri=address)
         self.receiver = stack.enter_context(Receiver(folder, self.network, {"mem": path}, self.transfer.channels,

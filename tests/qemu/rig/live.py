@@ -16,7 +16,6 @@ def start_destination(source, paths, stack, name="destination", version=None, ch
     backends = [change(dataclasses.replace(backend, kind="file", path=paths[backend.id]))
                 for backend in source.backends]
     destination = stack.enter_context(source.twin(name, backends, version, **settings))
-    destination.set_capabilities(x_ignore_shared=True)
     address = "unix:" + os.path.join(source.folder, name + "." + SOCKET)
     destination.qmp.command("migrate-incoming", uri=address)
     return destination, address

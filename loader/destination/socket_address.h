@@ -1,0 +1,30 @@
+// Where a destination QEMU waits: "unix:PATH" or "tcp:ADDRESS:PORT", as its own -incoming has it.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <string>
+
+namespace migrx {
+
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t length = 0;
+  std::string text;  // as the operator wrote it
+  std::string path;  // of a UNIX socket; empty: TCP
+  uint16_t port = 0;
+
+  [[nodiscard]] bool is_unix() const noexcept { return !path.empty(); }
+  [[nodiscard]] int family() const noexcept { return storage.ss_family; }
+  [[nodiscard]] const sockaddr* get() const noexcept { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+// Numeric addresses only (192.0.2.7, [2001:db8::7]): a name could mean another host tomorrow. Empty: `out` is
+// filled. Otherwise what is wrong, without the option's name. Pure.
+[[nodiscard]] std::string parse_socket_address(const std::string& text, SocketAddress& out);
+
+// "unix:/run/vm0.sock" -> "/run/vm0.sock". False: not that form, or longer than a socket address can be.
+[[nodiscard]] bool parse_unix_address(const std::string& text, std::string& path);
+
+}  // namespace migrx
