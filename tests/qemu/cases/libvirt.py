@@ -1,0 +1,155 @@
+"""`virsh migrate` between two unmodified libvirt daemons goes through migrx, which the hook starts."""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+
+from rig.guest import MIB, console_lines, expect_unbroken
+from rig.libvirt import GUEST, KERNEL, MEMFD, PRIVATE, Daemon, domain, join_kernels, need_libvirt
+from rig.network import RECEIVER, Veth
+from rig.runner import Case, expect
+from rig.transfer import need
+
+_SIZE = 64 * MIB
+_URI = ("--migrateuri", "tcp://%s:49152" % RECEIVER, "--listen-address", "127.0.0.1")
+
+
+class _Hosts:
+    """A source and a destination daemon; the guest runs at the source."""
+
+    def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True):
+        need("7.2")
+        need_libvirt()
+        network = stack.enter_context(Veth())
+        join_kernels(network)
+        self.source = stack.enter_context(Daemon(folder, "source", network.source))
+        self.destination = stack.enter_context(Daemon(folder, "destination", network.receiver, lines))
+        if hook:
+            self.destination.install_hook(network)
+        self.source.start()
+        self.destination.start()
+        xml, self.console_path = domain(folder, _SIZE, memory)
+        self.source.virsh("create", xml)
+        self.wait_lines(20)
+
+    def console(self):
+        with open(self.console_path, "rb") as file:
+            return file.read()
+
+    def wait_lines(self, more, timeout=90):
+        """The guest goes on: it prints so many lines more, whole and in order, and finds no bad page."""
+        deadline = time.monotonic() + timeout
+        before = len(console_lines(self.console())) if os.path.exists(self.console_path) else 0
+        while not os.path.exists(self.console_path) or len(console_lines(self.console())) < before + more:
+            expect(time.monotonic() < deadline, "the guest does not go on")
+            time.sleep(0.1)
+        return expect_unbroken([self.console()])
+
+    def migrate(self, *options, check=True):
+        return self.source.virsh("migrate", "--live", *options, GUEST, self.destination.uri, check=check, timeout=200)
+
+    def expect_came_through_migrx(self, channels):
+        deadline = time.monotonic() + 30
+        while not os.path.exists(self.destination.report_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        with open(self.destination.report_path, encoding="utf-8") as file:
+            report = json.load(file)
+        expect(report["outcome"] == "complete", "migrx: %s", report.get("error"))
+        names = [channel["name"] for channel in report["channels"]]
+        expect(len(names) == channels + 1, "it came over %s", names)
+        expect(report["guest_bytes_loaded"] >= _SIZE, "only %d bytes were loaded", report["guest_bytes_loaded"])
+        expect(self.destination.state() == "running" and self.source.state() == "", "not exactly one guest runs")
+
+    def expect_stays(self):
+        """The guest runs on at its source, without a gap, and nothing is left at the destination."""
+        expect(self.source.state() == "running", "the guest is %r at its source", self.source.state())
+        lines = self.wait_lines(20)
+        expect(self.destination.state() == "", "the guest is known at the destination")
+        deadline = time.monotonic() + 30
+        while self.destination.receiver_process() is not None:
+            expect(time.monotonic() < deadline, "migrx is left behind: %s", self.destination.receiver_log())
+            time.sleep(0.1)
+        return lines
+
+
+def _goes_through(*options, channels=0, lines=(), uri=_URI, afterwards=lambda hosts: None):
+    def run(folder):
+        with contextlib.ExitStack() as stack:
+            hosts = _Hosts(folder, stack, lines=lines)
+            hosts.migrate(*options, *uri)
+            hosts.expect_came_through_migrx(channels)
+            hosts.wait_lines(20)
+            afterwards(hosts)
+            return "%d lines without a gap" % len(hosts.wait_lines(1))
+    return run
+
+
+def _saved_restored_and_back(hosts):
+    """What a capability left switched on would spoil."""
+    path = os.path.join(os.path.dirname(hosts.console_path), "saved")
+    hosts.destination.virsh("save", GUEST, path)
+    expect(os.path.getsize(path) > _SIZE // 4, "the saved guest has %d bytes", os.path.getsize(path))
+    hosts.destination.virsh("restore", path)
+    os.unlink(path)
+    hosts.wait_lines(20)
+    hosts.destination.virsh("migrate", "--live", GUEST, hosts.source.uri, "--migrateuri", "tcp://" + KERNEL["source"],
+                            timeout=200)
+    expect(hosts.source.state() == "running" and hosts.destination.state() == "", "it did not come back")
+    hosts.wait_lines(20)
+
+
+def _refused(says, memory=MEMFD, configured=True):
+    """The hook ends the migration before the source has done anything, and virsh says why."""
+    def run(folder):
+        with contextlib.ExitStack() as stack:
+            hosts = _Hosts(folder, stack, memory)
+            if not configured:
+                os.unlink(os.path.join(hosts.destination.folder, "etc/migrx.conf"))
+            done = hosts.migrate(*_URI, check=False)
+            expect(done.returncode != 0, "it went through")
+            hosts.expect_stays()
+            expect(says in done.stderr, "virsh does not say %r: %s", says, done.stderr)
+            return done.stderr.strip().splitlines()[-1][-200:]
+    return run
+
+
+def _aborted(folder):
+    with contextlib.ExitStack() as stack:
+        hosts = _Hosts(folder, stack)
+        hosts.source.virsh("migrate-setmaxdowntime", GUEST, "1", check=False)
+        migration = stack.enter_context(contextlib.closing(_Background(
+            hosts, "--bandwidth", "8", *_URI)))
+        time.sleep(3)
+        hosts.source.virsh("domjobabort", GUEST)
+        expect(migration.wait() != 0, "it went through")
+        return "%d lines without a gap" % len(hosts.expect_stays())
+
+
+class _Background:
+    """A virsh migrate beside which something else happens."""
+
+    def __init__(self, hosts, *options):
+        self._process = subprocess.Popen(["virsh", "-c", hosts.source.uri, "migrate", "--live", *options, GUEST,
+                                          hosts.destination.uri], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def wait(self):
+        return self._process.wait(120)
+
+    def close(self):
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+def cases():
+    """All cases with two daemons."""
+    yield Case("libvirt-plain-and-back", _goes_through(afterwards=_saved_restored_and_back), True, 400)
+    yield Case("libvirt-parallel-2", _goes_through("--parallel", "--parallel-connections", "2", channels=2), True, 300)
+    yield Case("libvirt-parallel-4", _goes_through("--parallel", "--parallel-connections", "4", channels=4), False, 300)
+    yield Case("libvirt-migration-host",
+               _goes_through(lines=('migration_host = "%s"' % RECEIVER,), uri=()), True, 300)
+    yield Case("libvirt-aborted", _aborted, True, 300)
+    yield Case("libvirt-private-memory", _refused("access mode='shared'", PRIVATE), True, 300)
+    yield Case("libvirt-not-configured", _refused("write there PORT=", configured=False), False, 300)
