@@ -63,7 +63,9 @@ TEST(Progress, time_left_of_a_recorded_migration_never_grows) {
     // The second half of the pass: within a quarter and a second, zero pages and a clock of one second
     // included.
     const double truth = 12.3 - trace[i].first;
-    if (i >= 8 && i < 13) EXPECT_NEAR(left[i], truth, 0.25 * truth + 1) << i;
+    if (i >= 8 && i < 13) {
+      EXPECT_NEAR(left[i], truth, 0.25 * truth + 1) << i;
+    }
   }
   EXPECT_LT(left[15], 0);
 }
