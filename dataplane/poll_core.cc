@@ -1,14 +1,10 @@
 #include "dataplane/poll_core.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
 
-#include "dataplane/tcp/connection.h"
-#include "dataplane/wire/arp.h"
-#include "dataplane/wire/icmp.h"
 #include "dataplane/wire/segment.h"
 
 namespace migrx {
@@ -28,7 +24,6 @@ constexpr uint32_t kVisitsPerBusyTurn = 2;
 constexpr uint32_t kAdoptMax = 32;
 constexpr uint32_t kConnectionsMax = 4096;
 constexpr uint32_t kProbesPerTurn = 16;
-constexpr uint16_t kVlanIdMask = 0x0fff;
 // The largest payload we send, whatever the peer takes: return-path messages are small, and some virtual
 // ports receive jumbo frames but send none.
 constexpr uint16_t kSendMssMax = 1460 - 12;
@@ -38,17 +33,6 @@ uint64_t table_seed(const ListenerConfig& listener) noexcept {
   static_assert(sizeof seed <= sizeof listener.secret);
   std::memcpy(&seed, listener.secret.data(), sizeof seed);
   return seed;
-}
-
-// Two loads each instead of a loop over six bytes.
-[[gnu::always_inline]] inline bool same(const EthernetAddress& a, const EthernetAddress& b) noexcept {
-  uint32_t a4, b4;
-  uint16_t a2, b2;
-  std::memcpy(&a4, a.bytes.data(), 4);
-  std::memcpy(&b4, b.bytes.data(), 4);
-  std::memcpy(&a2, a.bytes.data() + 4, 2);
-  std::memcpy(&b2, b.bytes.data() + 4, 2);
-  return a4 == b4 && a2 == b2;
 }
 
 // Ethernet, IPv4, TCP and timestamps are 66 bytes, but HeaderMatch reads one line of them; a tag makes it
@@ -86,32 +70,15 @@ PollCoreConfig checked(PollCoreConfig config) {
 
 }  // namespace
 
-struct PollCore::Slot {
-  Slot(const PollCoreConfig& config, TcpCounters& counters)
-      : handoff(config.handoff_slots + 1), tcp(config.tcp, handoff, counters) {}
-  Handoff handoff;
-  TcpConnection tcp;
-  uint32_t position = 0;       // in order_
-  uint32_t port = 0;           // index of the port it lives on
-  bool open = false;           // in the flow table
-  bool touched = false;        // in touched_
-  LostConnection whereabouts;  // written before the connection is announced
-};
-
 PollCore::PollCore(const PollCoreConfig& config)
     : config_(checked(config)),
       name_("poll " + std::to_string(config.index)),
-      flows_(config.connections_max, table_seed(config.listener)),
       listener_(config_.listener, config_.tcp, tcp_counters_),
-      accepted_(config.connections_max),
-      order_(config.connections_max),
-      touched_(config.connections_max) {
-  for (const PollPort& port : config_.ports) ports_.push_back({port, port.queue->mac(), 0});
-  slots_.reserve(config_.connections_max);
-  for (uint32_t i = 0; i < config_.connections_max; ++i) {
-    slots_.push_back(std::make_unique<Slot>(config_, tcp_counters_));
-    slots_[i]->position = order_[i] = i;
-  }
+      pool_(config_.connections_max, config_.handoff_slots, config_.tcp, tcp_counters_,
+            table_seed(config.listener)),
+      accepted_(config.connections_max) {
+  links_.reserve(config_.ports.size());
+  for (const PollPort& port : config_.ports) links_.emplace_back(port, counters_, wire_counters_);
 }
 
 PollCore::~PollCore() = default;
@@ -120,53 +87,46 @@ PollCore::~PollCore() = default;
 
 void PollCore::on_start() {
   if (!config_.announce) return;
-  for (uint32_t i = 0; i < ports_.size(); ++i) {
-    const PortState& state = ports_[i];
-    ArpPacket announcement = arp_request_for(state.mac, state.port.address, state.port.address);
-    if (state.port.vlan != PollPort::kAnyVlan) {
-      announcement.link.tagged = 1;
-      announcement.link.vlan_tci = static_cast<uint16_t>(state.port.vlan);
-    }
-    send_arp(announcement, i);
+  for (Link& link : links_) {
+    link.announce();
+    link.flush();
   }
-  flush_ports();
 }
 
 void PollCore::on_stop() noexcept {
   // Deadlines do not matter to a connection that is aborted, so any time will do.
   abort_all(0);
   // The workers have stopped: what they did not release is released now.
-  for (uint32_t i = 0; i < used_; ++i) slots_[order_[i]]->handoff.detach();
-  for (uint32_t i = used_; i-- > 0;) serve(order_[i], 0);
+  for (uint32_t i = 0; i < pool_.used(); ++i) pool_[pool_.at(i)].handoff.detach();
+  for (uint32_t i = pool_.used(); i-- > 0;) serve(pool_.at(i), 0);
   if (config_.mesh != nullptr) {
     PollMesh::Forwarded item;
     for (uint32_t from = 0; from < config_.mesh->cores(); ++from)
       while (from != config_.index && config_.mesh->ring(from, config_.index).pop(item))
         drop(item.frame.buffer);
   }
-  flush_ports();
+  for (Link& link : links_) link.flush();
   free_dropped();
 }
 
 uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
   counters_.add(PollCounter::turns);
   // Where the workers stand is on lines of theirs; they come while frames are parsed.
-  for (uint32_t i = 0; i < std::min(kVisitsPerBusyTurn, used_); ++i)
-    slots_[order_[(next_visit_ + i) % used_]]->handoff.prefetch_progress();
+  pool_.prefetch_visited(kVisitsPerBusyTurn);
   uint32_t work = 0;
-  for (uint32_t port = 0; port < ports_.size(); ++port) work += receive(port, now_ns);
+  for (uint32_t port = 0; port < links_.size(); ++port) work += receive(port, now_ns);
   if (config_.mesh != nullptr) work += adopt_forwarded(now_ns);
   if (segments_ok_ > 0) wire_counters_.add(WireCounter::segment_ok, std::exchange(segments_ok_, 0));
   work += visit_some(work > 0 ? kVisitsPerBusyTurn : kVisitsPerTurn, now_ns);
   work += serve_touched(now_ns);
   if (now_ns >= next_deadline_ns_) expire_timers(now_ns);
   if (now_ns >= listener_.next_deadline_ns())
-    while (listener_.poll_output(now_ns, out_)) transmit(out_, port_of(out_.tuple.local_ip));
+    while (listener_.poll_output(now_ns, out_)) link_of(out_.tuple.local_ip).transmit(out_);
   if (!listening_.load(std::memory_order_relaxed)) [[unlikely]]
-    while (listener_.reset_one(out_)) transmit(out_, port_of(out_.tuple.local_ip));
+    while (listener_.reset_one(out_)) link_of(out_.tuple.local_ip).transmit(out_);
   if (reset_requested_.load(std::memory_order_acquire))  // pairs with request_reset_mode()
     step_reset_mode(now_ns);
-  flush_ports();
+  for (Link& link : links_) link.flush();
   free_dropped();
   return work;
 }
@@ -174,7 +134,7 @@ uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
 // ---- Receiving
 
 uint32_t PollCore::receive(uint32_t port_index, uint64_t now_ns) noexcept {
-  const uint32_t received = ports_[port_index].port.queue->rx_burst(frames_);
+  const uint32_t received = links_[port_index].queue().rx_burst(frames_);
   if (received == 0) return 0;
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < std::min(kPrefetchAhead, received); ++i)
@@ -200,7 +160,7 @@ uint32_t PollCore::adopt_forwarded(uint64_t now_ns) noexcept {
     for (uint32_t i = 0; i < kAdoptMax && ring.pop(item); ++i) {
       ++adopted;
       Frame own;
-      if (item.port >= ports_.size() || !ports_[item.port].port.queue->adopt(item.frame, own)) {
+      if (item.port >= links_.size() || !links_[item.port].queue().adopt(item.frame, own)) {
         counters_.add(PollCounter::adopt_dropped);
         continue;
       }
@@ -215,15 +175,15 @@ uint32_t PollCore::adopt_forwarded(uint64_t now_ns) noexcept {
 // What on_frame() would check first has been checked on the frame whose headers these equal.
 bool PollCore::expected(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
   TcpInOrder segment;
-  if (expected_index_ == FlowTable::kNone || expected_port_ != port_index || frame.nb_segs != 1 ||
+  if (expected_index_ == ConnectionPool::kNone || expected_port_ != port_index || frame.nb_segs != 1 ||
       frame.ip_checksum != ChecksumState::good || frame.l4_checksum != ChecksumState::good ||
       !expected_headers_.matches(frame.data, frame.data_len, segment))
     return false;
-  Slot& slot = *slots_[expected_index_];
+  Slot& slot = pool_[expected_index_];
   if (!slot.tcp.on_in_order(segment, frame.data + HeaderMatch::kHeaderBytes, frame.buffer, now_ns))
     return false;
   ++segments_ok_;
-  if (!slot.touched) touch(expected_index_);
+  pool_.touch(expected_index_);
   return true;
 }
 
@@ -234,37 +194,16 @@ void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, u
     return on_tcp(frame, port_index, adopted, now_ns);
   wire_counters_.add(fate);
   if (fate == WireCounter::arp) on_arp(frame, port_index);
-  if (fate == WireCounter::icmp) on_icmp(frame, port_index);
+  if (fate == WireCounter::icmp) links_[port_index].on_icmp(frame);
   drop(frame.buffer);
 }
 
-bool PollCore::for_us(const PortState& state, const FrameAddress& link) noexcept {
-  if (state.port.vlan != PollPort::kAnyVlan &&
-      (link.tagged == 0 || (link.vlan_tci & kVlanIdMask) != state.port.vlan)) {
-    counters_.add(PollCounter::other_vlan);
-    return false;
-  }
-  return true;
-}
-
 void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept {
-  const PortState& state = ports_[port_index];
-  // 1. Whose is it? TCP has no business with broadcasts (RFC 9293 section 3.9.2.3).
-  if (!same(segment_.link.local_mac, state.mac)) {
-    counters_.add(PollCounter::other_mac);
-    return drop(frame.buffer);
-  }
-  if (!for_us(state, segment_.link)) return drop(frame.buffer);
-  if (segment_.tuple.local_ip != state.port.address) {
-    wire_counters_.add(WireCounter::not_our_address);
-    return drop(frame.buffer);
-  }
+  // 1. Whose is it?
+  if (!links_[port_index].takes(segment_.link, segment_.tuple.local_ip)) return drop(frame.buffer);
   // 2. Another core's? It looks at the checksums itself.
-  uint32_t index = last_index_;
-  if (index == FlowTable::kNone || segment_.tuple != last_tuple_) {
-    index = flows_.find(segment_.tuple);
-    if (index == FlowTable::kNone && !adopted && forwarded(frame, port_index)) return;
-  }
+  const uint32_t index = pool_.find(segment_.tuple);
+  if (index == ConnectionPool::kNone && !adopted && forwarded(frame, port_index)) return;
   // 3. Undamaged?
   std::span<Slice> payload;
   if (frame.nb_segs == 1 && frame.ip_checksum == ChecksumState::good &&
@@ -284,10 +223,10 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
   }
   // 4. Known?
   if (resetting_) reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst), now_ns);
-  if (index == FlowTable::kNone) return on_unknown(port_index, payload, now_ns);
+  if (index == ConnectionPool::kNone) return on_unknown(port_index, payload, now_ns);
   // The frame may be the port's again when deliver() returns.
   long_headers_ = segment_.payload_offset > HeaderMatch::kHeaderBytes;
-  expected_index_ = FlowTable::kNone;
+  expected_index_ = ConnectionPool::kNone;
   if (!resetting_ && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
     expected_headers_.learn(frame.data);
     expected_index_ = index;
@@ -302,7 +241,7 @@ std::span<Slice> PollCore::take_apart(const Frame& frame) noexcept {
     return {slices_.data(), 1};
   }
   counters_.add(PollCounter::frames_chained);
-  const uint32_t count = ports_.front().port.queue->unchain(frame, slices_);
+  const uint32_t count = links_.front().queue().unchain(frame, slices_);
   if (count == 0) {
     counters_.add(PollCounter::chain_too_long);
     drop(frame.buffer);
@@ -359,13 +298,10 @@ std::span<Slice> PollCore::payload_of(std::span<Slice> buffers) noexcept {
 
 void PollCore::deliver(uint32_t index, uint32_t port_index, std::span<Slice> payload,
                        uint64_t now_ns) noexcept {
-  Slot& slot = *slots_[index];
-  last_tuple_ = segment_.tuple;
-  last_index_ = index;
-  const TcpCounter fate = slot.tcp.on_segment(segment_, payload, now_ns);
+  const TcpCounter fate = pool_[index].tcp.on_segment(segment_, payload, now_ns);
   for (const Slice& slice : payload)
     if (slice.buffer != nullptr) drop(slice.buffer);
-  if (!slot.touched) touch(index);
+  pool_.touch(index);
   if (fate == TcpCounter::connection_closed) answer_with_reset(port_index);
   if (fate == TcpCounter::time_wait_reuse) {
     close_connection(index);
@@ -405,13 +341,12 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
   }
   TcpHandshake handshake;
   if (config_.mesh != nullptr) listener_.set_doubtful_until_ns(config_.mesh->doubtful_until_ns());
-  const TcpListener::Result result =
-      listener_.on_segment(segment_, config_.connections_max - used_, now_ns, out_, handshake);
+  const TcpListener::Result result = listener_.on_segment(segment_, pool_.free(), now_ns, out_, handshake);
   switch (result.action) {
     case TcpListener::Action::none:
       break;
     case TcpListener::Action::reply:
-      transmit(out_, port_index);
+      links_[port_index].transmit(out_);
       if (config_.mesh != nullptr && result.fate == TcpCounter::syn)
         config_.mesh->owners().offer(segment_.tuple, config_.index);
       if (config_.mesh != nullptr && result.fate == TcpCounter::syn_cookie_sent)
@@ -424,108 +359,51 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
 }
 
 void PollCore::answer_with_reset(uint32_t port_index) noexcept {
-  if (reset_for(segment_, out_)) transmit(out_, port_index);
+  if (reset_for(segment_, out_)) links_[port_index].transmit(out_);
 }
 
 void PollCore::on_arp(const Frame& frame, uint32_t port_index) noexcept {
-  const PortState& state = ports_[port_index];
-  ArpPacket packet;
-  ArpPacket reply;
-  if (!parse_arp({frame.data, frame.data_len}, packet) || !for_us(state, packet.link)) return;
-  if (resetting_) reset_mode_->on_arp(state.port.address, packet.sender_ip, packet.sender_mac);
-  if (!arp_reply_for(packet, state.mac, state.port.address, reply)) return;
-  send_arp(reply, port_index);
-  counters_.add(PollCounter::arp_replies);
-}
-
-void PollCore::on_icmp(const Frame& frame, uint32_t port_index) noexcept {
-  PortState& state = ports_[port_index];
-  TxFrame tx;
-  if (!state.port.queue->tx_alloc(tx)) return counters_.add(PollCounter::tx_dropped);
-  const uint32_t length =
-      frame.nb_segs != 1
-          ? 0
-          : build_icmp_echo_reply({frame.data, frame.data_len}, state.port.address, {tx.data, tx.capacity});
-  state.port.queue->tx_commit(length);
-  if (length == 0) return;
-  ++state.tx_queued;
-  counters_.add(PollCounter::icmp_replies);
+  ArpPacket heard;
+  if (!links_[port_index].on_arp(frame, heard)) return;
+  if (resetting_) reset_mode_->on_arp(links_[port_index].address(), heard.sender_ip, heard.sender_mac);
 }
 
 // ---- Connections
 
 void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_index, std::span<Slice> payload,
                                uint64_t now_ns) noexcept {
-  // The listener was told how many are free, so neither can happen; a bug there must not become one here.
-  if (used_ == config_.connections_max || flows_.find(handshake.tuple) != FlowTable::kNone) {
+  TcpHandshake agreed = handshake;
+  agreed.send_mss = std::min(agreed.send_mss, kSendMssMax);
+  const uint32_t index = pool_.open(agreed, port_index, now_ns);
+  // The listener was told how many are free, so it cannot fail; a bug there must not become one here.
+  if (index == ConnectionPool::kNone) {
     answer_with_reset(port_index);
     return drop_all(payload);
   }
-  const uint32_t index = order_[used_++];
-  Slot& slot = *slots_[index];
-  slot.port = port_index;
-  slot.open = true;
-  TcpHandshake agreed = handshake;
-  agreed.send_mss = std::min(agreed.send_mss, kSendMssMax);
-  slot.tcp.open(agreed, now_ns);
-  static_cast<void>(flows_.insert(handshake.tuple, index));
   if (config_.mesh != nullptr && !config_.mesh->owners().claim(handshake.tuple, config_.index))
     counters_.add(PollCounter::owner_table_full);
-  const uint32_t ip = handshake.tuple.remote_ip.value;
-  std::snprintf(slot.handoff.peer.data(), slot.handoff.peer.size(), "%u.%u.%u.%u:%u", ip >> 24,
-                ip >> 16 & 0xff, ip >> 8 & 0xff, ip & 0xff, handshake.tuple.remote_port);
-  slot.handoff.peer_address = ip;
-  slot.handoff.opened_ns = handshake.syn_ns;
-  slot.whereabouts = {handshake.tuple, handshake.link, handshake.tuple.remote_ip};
-  slot.handoff.poll_core = config_.index;
-  slot.handoff.connection = index;
-  static_cast<void>(accepted_.push(&slot.handoff));
+  Handoff& handoff = pool_[index].handoff;
+  handoff.opened_ns = handshake.syn_ns;
+  handoff.poll_core = config_.index;
+  static_cast<void>(accepted_.push(&handoff));
   counters_.add(PollCounter::connections_opened);
-  open_count_.add();
-  used_count_.set(used_);
   deliver(index, port_index, payload, now_ns);
 }
 
 void PollCore::close_connection(uint32_t index) noexcept {
-  Slot& slot = *slots_[index];
-  if (!slot.open) return;
-  slot.open = false;
-  static_cast<void>(flows_.erase(slot.tcp.tuple()));
-  if (config_.mesh != nullptr) config_.mesh->owners().release(slot.tcp.tuple(), config_.index);
-  if (last_index_ == index) last_index_ = FlowTable::kNone;
-  if (expected_index_ == index) expected_index_ = FlowTable::kNone;
+  if (!pool_[index].open) return;
+  pool_.close(index);
+  if (config_.mesh != nullptr) config_.mesh->owners().release(pool_[index].tcp.tuple(), config_.index);
+  if (expected_index_ == index) expected_index_ = ConnectionPool::kNone;
   counters_.add(PollCounter::connections_closed);
-  open_count_.set(open_count_.read() - 1);
-}
-
-void PollCore::recycle(uint32_t index) noexcept {
-  Slot& slot = *slots_[index];
-  if (slot.open || slot.touched || !slot.tcp.recyclable() || !slot.handoff.reusable()) return;
-  slot.handoff.reset();
-  // The last used one takes its place.
-  --used_;
-  const uint32_t moved = order_[used_];
-  order_[slot.position] = moved;
-  slots_[moved]->position = slot.position;
-  order_[used_] = index;
-  slot.position = used_;
-  used_count_.set(used_);
-}
-
-void PollCore::touch(uint32_t index) noexcept {
-  slots_[index]->touched = true;
-  slots_[index]->handoff.prefetch_progress();
-  touched_[touched_count_++] = index;
 }
 
 uint32_t PollCore::visit_some(uint32_t count, uint64_t now_ns) noexcept {
   uint32_t work = 0;
-  count = std::min(count, used_);
-  for (uint32_t i = 0; i < count; ++i) {
-    if (next_visit_ >= used_) next_visit_ = 0;
-    if (used_ == 0) break;
-    const uint32_t index = order_[next_visit_++];
-    slots_[index]->tcp.take_commands(now_ns);
+  count = std::min(count, pool_.used());
+  for (uint32_t i = 0; i < count && pool_.used() > 0; ++i) {
+    const uint32_t index = pool_.next_visited();
+    pool_[index].tcp.take_commands(now_ns);
     work += serve(index, now_ns);
   }
   return work;
@@ -533,16 +411,13 @@ uint32_t PollCore::visit_some(uint32_t count, uint64_t now_ns) noexcept {
 
 uint32_t PollCore::serve_touched(uint64_t now_ns) noexcept {
   uint32_t work = 0;
-  for (uint32_t i = 0; i < touched_count_; ++i) {
-    slots_[touched_[i]]->touched = false;
-    work += serve(touched_[i], now_ns);
-  }
-  touched_count_ = 0;
+  for (uint32_t index = pool_.take_touched(); index != ConnectionPool::kNone; index = pool_.take_touched())
+    work += serve(index, now_ns);
   return work;
 }
 
 uint32_t PollCore::serve(uint32_t index, uint64_t now_ns) noexcept {
-  Slot& slot = *slots_[index];
+  Slot& slot = pool_[index];
   uint32_t work = 0;
   for (bool more = true; more;) {
     if (dropped_count_ == kDroppedMax) free_dropped();
@@ -553,12 +428,12 @@ uint32_t PollCore::serve(uint32_t index, uint64_t now_ns) noexcept {
     more = freed == room.size();
   }
   while (slot.tcp.poll_output(now_ns, out_)) {
-    transmit(out_, slot.port);
+    links_[slot.port].transmit(out_);
     ++work;
   }
   if (slot.tcp.finished()) {
     close_connection(index);
-    recycle(index);
+    pool_.recycle(index);
   } else {
     next_deadline_ns_ = std::min(next_deadline_ns_, slot.tcp.next_deadline_ns());
   }
@@ -568,12 +443,13 @@ uint32_t PollCore::serve(uint32_t index, uint64_t now_ns) noexcept {
 void PollCore::expire_timers(uint64_t now_ns) noexcept {
   next_deadline_ns_ = kNever;
   // Downwards: recycle() moves the last one, which has been looked at, into the place of the one it frees.
-  for (uint32_t i = used_; i-- > 0;) {
-    Slot& slot = *slots_[order_[i]];
+  for (uint32_t i = pool_.used(); i-- > 0;) {
+    const uint32_t index = pool_.at(i);
+    Slot& slot = pool_[index];
     if (!slot.open) continue;
     const uint64_t deadline_ns = slot.tcp.next_deadline_ns();
     if (deadline_ns <= now_ns)
-      serve(order_[i], now_ns);
+      serve(index, now_ns);
     else
       next_deadline_ns_ = std::min(next_deadline_ns_, deadline_ns);
   }
@@ -587,11 +463,11 @@ Handoff* PollCore::take_accepted() noexcept {
 }
 
 const TcpConnection* PollCore::connection(uint32_t i) const noexcept {
-  return i < slots_.size() && slots_[i]->open ? &slots_[i]->tcp : nullptr;
+  return i < pool_.size() && pool_[i].open ? &pool_[i].tcp : nullptr;
 }
 
 const LostConnection& PollCore::whereabouts(const Handoff& connection) const noexcept {
-  return slots_[connection.connection]->whereabouts;
+  return pool_[connection.connection].whereabouts;
 }
 
 void PollCore::request_reset_mode(const ResetModeConfig& config) {
@@ -601,10 +477,10 @@ void PollCore::request_reset_mode(const ResetModeConfig& config) {
 }
 
 void PollCore::abort_all(uint64_t now_ns) noexcept {
-  for (uint32_t i = used_; i-- > 0;) {
-    const uint32_t index = order_[i];
-    if (!slots_[index]->open) continue;
-    slots_[index]->tcp.abort();
+  for (uint32_t i = pool_.used(); i-- > 0;) {
+    const uint32_t index = pool_.at(i);
+    if (!pool_[index].open) continue;
+    pool_[index].tcp.abort();
     serve(index, now_ns);
   }
 }
@@ -627,15 +503,14 @@ void PollCore::step_reset_mode(uint64_t now_ns) noexcept {
 
 void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexcept {
   const LostConnection& to = *probe.to;
-  const uint32_t port_index = port_of(to.tuple.local_ip);
-  const PortState& state = ports_[port_index];
+  Link& port = link_of(to.tuple.local_ip);
   FrameAddress link = to.link;
-  link.local_mac = state.mac;
+  link.local_mac = port.mac();
   if (probe.kind == ResetMode::Probe::Kind::who_has) {
-    ArpPacket question = arp_request_for(state.mac, state.port.address, to.next_hop);
+    ArpPacket question = arp_request_for(port.mac(), port.address(), to.next_hop);
     link.remote_mac = kEthernetBroadcast;
     question.link = link;
-    return send_arp(question, port_index);
+    return port.send(question);
   }
   // Any numbers will do: RFC 5961 section 4.2 has a SYN answered wherever it stands.
   out_ = {};
@@ -643,44 +518,16 @@ void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexce
   out_.link = link;
   out_.seq = SeqNum{static_cast<uint32_t>(now_ns / kNsPerMs)};
   out_.flags = tcp_flag::syn | tcp_flag::ack;
-  transmit(out_, port_index);
+  port.transmit(out_);
   counters_.add(PollCounter::probes_in_reset_mode);
 }
 
-// ---- Sending and freeing
+// ---- Links and buffers
 
-void PollCore::transmit(const OutSegment& segment, uint32_t port_index) noexcept {
-  PortState& state = ports_[port_index];
-  TxFrame frame;
-  if (!state.port.queue->tx_alloc(frame)) return counters_.add(PollCounter::tx_dropped);
-  const uint32_t length = build_segment(segment, {frame.data, frame.capacity}, TxChecksum::full);
-  state.port.queue->tx_commit(length);
-  if (length == 0) return counters_.add(PollCounter::tx_dropped);
-  ++state.tx_queued;
-}
-
-void PollCore::send_arp(const ArpPacket& packet, uint32_t port_index) noexcept {
-  PortState& state = ports_[port_index];
-  TxFrame frame;
-  if (!state.port.queue->tx_alloc(frame)) return counters_.add(PollCounter::tx_dropped);
-  state.port.queue->tx_commit(build_arp(packet, {frame.data, frame.capacity}));
-  ++state.tx_queued;
-}
-
-void PollCore::flush_ports() noexcept {
-  for (PortState& state : ports_) {
-    if (state.tx_queued == 0) continue;
-    const uint32_t sent = state.port.queue->tx_flush();
-    counters_.add(PollCounter::tx_frames, sent);
-    if (sent < state.tx_queued) counters_.add(PollCounter::tx_dropped, state.tx_queued - sent);
-    state.tx_queued = 0;
-  }
-}
-
-uint32_t PollCore::port_of(Ipv4Address local_ip) const noexcept {
-  for (uint32_t i = 0; i < ports_.size(); ++i)
-    if (ports_[i].port.address == local_ip) return i;
-  return 0;
+Link& PollCore::link_of(Ipv4Address local_ip) noexcept {
+  for (Link& link : links_)
+    if (link.address() == local_ip) return link;
+  return links_.front();
 }
 
 void PollCore::drop(void* buffer) noexcept {
@@ -694,7 +541,7 @@ void PollCore::drop_all(std::span<const Slice> slices) noexcept {
 
 void PollCore::free_dropped() noexcept {
   if (dropped_count_ == 0) return;
-  ports_.front().port.queue->free_bulk({dropped_.data(), dropped_count_});
+  links_.front().queue().free_bulk({dropped_.data(), dropped_count_});
   dropped_count_ = 0;
 }
 

@@ -17,10 +17,12 @@
 #include <string>
 #include <vector>
 
-#include "dataplane/flow_table.h"
+#include "dataplane/connection_pool.h"
 #include "dataplane/handoff/agent.h"
 #include "dataplane/handoff/handoff.h"
+#include "dataplane/link.h"
 #include "dataplane/owner_table.h"
+#include "dataplane/poll_counters.h"
 #include "dataplane/port.h"
 #include "dataplane/reset_mode.h"
 #include "dataplane/tcp/config.h"
@@ -29,29 +31,6 @@
 #include "dataplane/wire/header_match.h"
 
 namespace migrx {
-
-class TcpConnection;
-struct ArpPacket;
-
-enum class PollCounter : uint8_t {
-#define POLL_COUNTER(id, severity, sentence) id,
-#include "dataplane/poll_counters.def"
-#undef POLL_COUNTER
-};
-inline constexpr std::array kPollCounterInfo{
-#define POLL_COUNTER(id, severity, sentence) CounterInfo{#id, CounterSeverity::severity, sentence},
-#include "dataplane/poll_counters.def"
-#undef POLL_COUNTER
-};
-using PollCounters = CounterBlock<PollCounter, kPollCounterInfo.size()>;
-
-// One port as this core sees it. Two ports of a core must have different addresses.
-struct PollPort {
-  static constexpr int32_t kAnyVlan = -1;  // untagged, or any tag; answers bear the tag of the question
-  PortQueue* queue = nullptr;              // not owned; outlives the core
-  Ipv4Address address;
-  int32_t vlan = kAnyVlan;  // 0..4094: only frames with that tag
-};
 
 struct PollCoreConfig {
   uint32_t index = 0;           // among the poll cores of the process
@@ -104,11 +83,9 @@ class PollCore final : public Agent {
 
   // ---- Any thread
   // Connections that TCP has not finished with.
-  [[nodiscard]] uint32_t connections() const noexcept { return static_cast<uint32_t>(open_count_.read()); }
+  [[nodiscard]] uint32_t connections() const noexcept { return pool_.open_count(); }
   // Those, and those whose buffers or Handoff are still in use.
-  [[nodiscard]] uint32_t connections_in_use() const noexcept {
-    return static_cast<uint32_t>(used_count_.read());
-  }
+  [[nodiscard]] uint32_t connections_in_use() const noexcept { return pool_.used_count(); }
   [[nodiscard]] const PollCounters& counters() const noexcept { return counters_; }
   [[nodiscard]] const WireCounters& wire_counters() const noexcept { return wire_counters_; }
   [[nodiscard]] const TcpCounters& tcp_counters() const noexcept { return tcp_counters_; }
@@ -118,12 +95,7 @@ class PollCore final : public Agent {
   [[nodiscard]] const TcpConnection* connection(uint32_t i) const noexcept;
 
  private:
-  struct Slot;
-  struct PortState {
-    PollPort port;
-    EthernetAddress mac;
-    uint32_t tx_queued = 0;  // since the last flush
-  };
+  using Slot = ConnectionPool::Slot;
 
   uint32_t receive(uint32_t port_index, uint64_t now_ns) noexcept;
   uint32_t adopt_forwarded(uint64_t now_ns) noexcept;
@@ -132,9 +104,7 @@ class PollCore final : public Agent {
   void on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
   void on_arp(const Frame& frame, uint32_t port_index) noexcept;
-  void on_icmp(const Frame& frame, uint32_t port_index) noexcept;
   [[nodiscard]] bool forwarded(const Frame& frame, uint32_t port_index) noexcept;
-  [[nodiscard]] bool for_us(const PortState& state, const FrameAddress& link) noexcept;
   // The buffers of the frame, taken apart; empty: the frame was dropped.
   [[nodiscard]] std::span<Slice> take_apart(const Frame& frame) noexcept;
   [[nodiscard]] bool checksums_ok(const Frame& frame, std::span<const Slice> buffers) noexcept;
@@ -144,8 +114,6 @@ class PollCore final : public Agent {
   void open_connection(const TcpHandshake& handshake, uint32_t port_index, std::span<Slice> payload,
                        uint64_t now_ns) noexcept;
   void close_connection(uint32_t index) noexcept;
-  void recycle(uint32_t index) noexcept;
-  void touch(uint32_t index) noexcept;  // precondition: not touched yet
   uint32_t visit_some(uint32_t count, uint64_t now_ns) noexcept;
   uint32_t serve_touched(uint64_t now_ns) noexcept;
   uint32_t serve(uint32_t index, uint64_t now_ns) noexcept;
@@ -153,11 +121,8 @@ class PollCore final : public Agent {
   void abort_all(uint64_t now_ns) noexcept;
   void step_reset_mode(uint64_t now_ns) noexcept;
   void send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexcept;
-  void send_arp(const ArpPacket& packet, uint32_t port_index) noexcept;
   void answer_with_reset(uint32_t port_index) noexcept;
-  void transmit(const OutSegment& segment, uint32_t port_index) noexcept;
-  void flush_ports() noexcept;
-  [[nodiscard]] uint32_t port_of(Ipv4Address local_ip) const noexcept;
+  [[nodiscard]] Link& link_of(Ipv4Address local_ip) noexcept;
   void drop(void* buffer) noexcept;
   void drop_all(std::span<const Slice> slices) noexcept;
   void free_dropped() noexcept;
@@ -167,26 +132,17 @@ class PollCore final : public Agent {
   PollCounters counters_;
   WireCounters wire_counters_;
   TcpCounters tcp_counters_;
-  std::vector<PortState> ports_;
-  FlowTable flows_;
+  std::vector<Link> links_;  // by port
   TcpListener listener_;
-  std::vector<std::unique_ptr<Slot>> slots_;
+  ConnectionPool pool_;
   SpscRing<Handoff*> accepted_;  // to the control thread; has room for every slot, and none is in it twice
 
-  // Indices of slots: [0, used_) in use, the rest free. slots_[i]->position: where slot i stands in it.
-  std::vector<uint32_t> order_;
-  uint32_t used_ = 0;
-  uint32_t next_visit_ = 0;
-  std::vector<uint32_t> touched_;  // each at most once
-  uint32_t touched_count_ = 0;
   // No connection's deadline lies before this; stale on the early side at worst, which costs one look.
   uint64_t next_deadline_ns_ = kNever;
-  FourTuple last_tuple_;  // of the last segment with a connection: bursts are mostly of one flow
-  uint32_t last_index_ = FlowTable::kNone;
 
   // Headers of the last segment with a connection, if they have the common layout, and whose they are.
   HeaderMatch expected_headers_;
-  uint32_t expected_index_ = FlowTable::kNone;
+  uint32_t expected_index_ = ConnectionPool::kNone;
   uint32_t expected_port_ = 0;
   bool long_headers_ = false;  // the last segment's headers reached beyond HeaderMatch::kHeaderBytes
 
@@ -195,8 +151,6 @@ class PollCore final : public Agent {
   std::atomic<bool> reset_requested_{false};
   std::atomic<bool> reset_over_{false};
   std::atomic<bool> listening_{true};
-  Counter open_count_;
-  Counter used_count_;
 
   // Scratch of one turn.
   uint64_t segments_ok_ = 0;  // counted once per turn

@@ -125,7 +125,7 @@ MUTANTS = (
     Mutant("a killed receiver's silent peers are not asked", POLL,
            "if (!probe) break;\n    send_probe(*probe, now_ns);", "if (!probe) break;", TCP_TESTS),
     Mutant("what a new link's peer says of its address is not heard", POLL,
-           "if (resetting_) reset_mode_->on_arp(state.port.address, packet.sender_ip, packet.sender_mac);", "", TCP_TESTS),
+           "if (resetting_) reset_mode_->on_arp(links_[port_index].address(), heard.sender_ip, heard.sender_mac);", "", TCP_TESTS),
     Mutant("in-order data is taken without a place", INPUT,
            "if (!joins_tail && free_buffers() == 0) return TcpCounter::over_quota;", "", TCP_TESTS),
     Mutant("data beyond a hole takes the last places", INPUT,

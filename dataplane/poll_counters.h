@@ -1,0 +1,23 @@
+// What a poll core counts beside the fates of segments, which dataplane/wire and dataplane/tcp count.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "dataplane/wire/counters.h"
+
+namespace migrx {
+
+enum class PollCounter : uint8_t {
+#define POLL_COUNTER(id, severity, sentence) id,
+#include "dataplane/poll_counters.def"
+#undef POLL_COUNTER
+};
+inline constexpr std::array kPollCounterInfo{
+#define POLL_COUNTER(id, severity, sentence) CounterInfo{#id, CounterSeverity::severity, sentence},
+#include "dataplane/poll_counters.def"
+#undef POLL_COUNTER
+};
+using PollCounters = CounterBlock<PollCounter, kPollCounterInfo.size()>;
+
+}  // namespace migrx
