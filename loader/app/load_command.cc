@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <thread>
@@ -58,7 +57,7 @@ void fill_report(const FileLoader& loader, const BlockTable& blocks, uint64_t st
   report.timeline.ram_complete_s = seconds(moments.ram_complete);
   report.timeline.device_state_s = seconds(moments.last_byte);
   report.source_machine = loader.source_machine();
-  const MainCounters& counters = loader.main_channel().counters();
+  const MainCounters& counters = loader.counters();
   ChannelReport main;
   main.name = "main";
   main.counters = main_counters(counters);
@@ -104,7 +103,6 @@ int load(const LoadOptions& options) {
             check_destination_options(options.handoff, options.no_handoff, options.qmp);
         !problem.empty())
       throw SetupError(problem);
-    if (!std::filesystem::exists(options.file)) throw SetupError(options.file + ": there is no such file");
     ReceiveOptions stream;
     stream.capabilities = options.capabilities;
     const std::vector<RamSpec> ram = prepare_job(options);

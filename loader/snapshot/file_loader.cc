@@ -1,13 +1,7 @@
 #include "loader/snapshot/file_loader.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
-#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -16,19 +10,20 @@ namespace {
 
 constexpr std::size_t kReadBytes = 1 << 20;
 
-StreamError file_error(ErrorClass error_class, uint64_t position, const std::string& text) {
-  StreamError error = make_error(error_class, position, "file", "%s", text.c_str());
+StreamError file_error(ErrorClass error_class, uint64_t position, const char* field,
+                       const std::string& text) {
+  StreamError error = make_error(error_class, position, field, "%s", text.c_str());
   error.channel.index = ChannelName::kMain;
   return error;
 }
 
-// The configuration section stands in the first few hundred bytes and names mapped-ram when it is on; the
-// parser then checks the section properly.
-bool announces_mapped_ram(Bytes head) {
-  constexpr std::string_view kName("\x0amapped-ram", 11);
-  const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
-  return text.find(kName) != std::string_view::npos;
+std::string seconds_text(uint64_t ns) {
+  return std::to_string(ns / 1'000'000'000) + " s";
 }
+
+// Between two looks at a destination or a pipe that has nothing to do for us.
+constexpr std::chrono::microseconds kPauseMin{100};
+constexpr std::chrono::microseconds kPauseMax{2000};
 
 }  // namespace
 
@@ -36,55 +31,51 @@ FileLoader::FileLoader(FileLoadSettings settings, BlockTable& blocks, Destinatio
                        const PageKernels& kernels, CompressJobs& compress)
     : ForwardingEvents(destination.events()),
       settings_(std::move(settings)),
+      input_(settings_.input),
       blocks_(blocks),
       destination_(destination),
       kernels_(kernels),
       compress_(compress) {}
 
-FileLoader::~FileLoader() {
-  if (fd_ >= 0) ::close(fd_);
-}
+FileLoader::~FileLoader() = default;
 
 StreamError FileLoader::run(const std::function<bool(uint64_t)>& turn) {
+  turn_ = &turn;
   StreamError error = open();
-  if (!error) error = feed(turn);
-  if (!error) error = await_verdict(turn);
+  if (!error) error = feed();
+  if (!error) error = await_verdict();
   if (error) destination_.abandon();
+  turn_ = nullptr;
   return error;
 }
 
 StreamError FileLoader::open() {
-  fd_ = ::open(settings_.path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd_ < 0) return file_error(ErrorClass::io, 0, settings_.path + ": " + std::strerror(errno));
-  position_ = settings_.offset;
-  std::vector<std::byte> head(4096);
-  const ssize_t n = ::pread(fd_, head.data(), head.size(), static_cast<off_t>(position_));
-  if (n < 0)
-    return file_error(
-        ErrorClass::io, position_,
-        settings_.path + ": " + std::strerror(errno) + ": a pipe cannot be loaded, write it to a file first");
-  head.resize(static_cast<std::size_t>(n));
-  settings_.main.mapped_ram = announces_mapped_ram(head);
-  settings_.main.multifd_channels = 0;  // also for snapshots written with multifd: the file is the same
-  if (settings_.main.mapped_ram) {
-    reader_ = std::make_unique<PageReader>(settings_.path, settings_.readers, settings_.cpus, kernels_);
-    if (const std::string problem = reader_->open(); !problem.empty())
-      return file_error(ErrorClass::io, 0, problem);
+  if (input_ == nullptr) {
+    own_input_ = std::make_unique<SnapshotInput>(settings_.path, settings_.offset);
+    input_ = own_input_.get();
+    if (StreamError error =
+            input_->open([this] { return take_turn(); }, settings_.now_ns, settings_.stall_ns))
+      return error;
   }
+  settings_.main.mapped_ram = input_->mapped_ram();
+  settings_.main.multifd_channels = 0;  // also for snapshots written with multifd: the file is the same
+  if (settings_.main.mapped_ram)
+    reader_ = std::make_unique<PageReader>(input_->fd(), input_->name(), settings_.readers, settings_.cpus,
+                                           kernels_);
   channel_ = std::make_unique<MainChannel>(settings_.main, static_cast<MainEvents&>(*this), blocks_.list(),
                                            barrier_, compress_, kernels_);
   return {};
 }
 
-StreamError FileLoader::feed(const std::function<bool(uint64_t)>& turn) {
+StreamError FileLoader::feed() {
   const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kReadBytes);
   Bytes rest;
+  uint64_t progress_ns = settings_.now_ns();
+  std::chrono::microseconds pause = kPauseMin;
   for (;;) {
-    if (turn(position_)) {
-      stop_.store(true);
-      return cancelled();
-    }
-    const uint32_t work = destination_.do_work(settings_.now_ns());
+    if (take_turn()) return cancelled();
+    const uint64_t now_ns = settings_.now_ns();
+    const uint32_t work = destination_.do_work(now_ns);
     switch (destination_.verdict()) {
       case Verdict::accepted:
         return {};  // it takes nothing more: what follows in the file, or on the disk, is not the stream's
@@ -93,37 +84,61 @@ StreamError FileLoader::feed(const std::function<bool(uint64_t)>& turn) {
       case Verdict::pending:
         break;
     }
+    const bool stalled = settings_.stall_ns > 0 && now_ns - progress_ns >= settings_.stall_ns;
     if (!channel_->ready()) {
       // The destination is slow: its bytes go out in this very loop.
-      if (work == 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
+      if (work > 0) {
+        progress_ns = now_ns;
+        pause = kPauseMin;
+        continue;
+      }
+      if (stalled)
+        return file_error(ErrorClass::timed_out, input_->position(), "session: destination",
+                          "it took no byte for " + seconds_text(settings_.stall_ns) +
+                              " although some wait for it: is the destination QEMU alive, and waiting with "
+                              "-incoming? (--stall-timeout)");
+      std::this_thread::sleep_for(pause);
+      pause = std::min(2 * pause, kPauseMax);
       continue;
     }
     if (rest.empty()) {
-      const ssize_t n = ::pread(fd_, buffer.get(), kReadBytes, static_cast<off_t>(position_));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return file_error(ErrorClass::io, position_, settings_.path + ": " + std::strerror(errno));
-      if (n == 0) return channel_->end_of_stream();
-      if (moments_.first_byte == 0) moments_.first_byte = settings_.now_ns();
-      position_ += static_cast<uint64_t>(n);
-      bytes_read_ += static_cast<uint64_t>(n);
-      rest = Bytes{buffer.get(), static_cast<std::size_t>(n)};
+      const SnapshotInput::Result result = input_->read({buffer.get(), kReadBytes});
+      switch (result.status) {
+        case SnapshotInput::Status::nothing_yet:
+          if (stalled) return input_->silent(settings_.stall_ns);
+          if (work == 0) input_->wait();
+          continue;
+        case SnapshotInput::Status::failed:
+          return input_->failed(result.error);
+        case SnapshotInput::Status::end:
+          return channel_->end_of_stream();
+        case SnapshotInput::Status::bytes:
+          break;
+      }
+      if (moments_.first_byte == 0) moments_.first_byte = now_ns;
+      bytes_read_ += result.bytes;
+      rest = Bytes{buffer.get(), result.bytes};
     }
     const ParseResult result = channel_->parse(rest);
     if (result.status == ParseStatus::failed) return channel_->error();
     rest = rest.subspan(result.consumed);
     if (const auto wanted = channel_->file_position_wanted()) {
-      position_ = *wanted;
+      input_->seek(*wanted);
       rest = {};
       channel_->file_position_reached();
     }
+    progress_ns = settings_.now_ns();
+    pause = kPauseMin;
   }
 }
 
-StreamError FileLoader::await_verdict(const std::function<bool(uint64_t)>& turn) {
+StreamError FileLoader::await_verdict() {
   moments_.last_byte = settings_.now_ns();
   destination_.source_ended();
+  std::chrono::microseconds pause = kPauseMin;
   for (;;) {
-    const uint32_t work = destination_.do_work(settings_.now_ns());
+    const uint64_t now_ns = settings_.now_ns();
+    const uint32_t work = destination_.do_work(now_ns);
     switch (destination_.verdict()) {
       case Verdict::accepted:
         return {};
@@ -132,13 +147,45 @@ StreamError FileLoader::await_verdict(const std::function<bool(uint64_t)>& turn)
       case Verdict::pending:
         break;
     }
-    if (turn(position_)) return cancelled();
-    if (work == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    if (take_turn()) return cancelled();
+    const uint64_t since_ns = std::max(moments_.last_byte, destination_.last_sent_ns());
+    if (settings_.destination_ns > 0 && now_ns >= since_ns + settings_.destination_ns)
+      return file_error(
+          ErrorClass::timed_out, input_->position(), "session: destination",
+          seconds_text(settings_.destination_ns) +
+              " after the last byte that it took the destination has not said that it has the guest "
+              "(--destination-timeout): end that QEMU, it must not be continued");
+    pause = work > 0 ? kPauseMin : std::min(2 * pause, kPauseMax);
+    if (work == 0) std::this_thread::sleep_for(pause);
   }
 }
 
+// The channel is in the middle of its block list; the destination's verdict is looked at meanwhile, since
+// pages can take minutes.
+StreamError FileLoader::load_pages(std::span<const BlockEntry> entries) {
+  bool cancel = false;
+  StreamError error = reader_->load(blocks_.list(), entries, [&] {
+    cancel = take_turn();
+    (void)destination_.do_work(settings_.now_ns());
+    return cancel || destination_.verdict() == Verdict::refused;
+  });
+  if (cancel) return cancelled();
+  return destination_.verdict() == Verdict::refused ? destination_.error() : error;
+}
+
+FileLoadProgress FileLoader::progress() const {
+  FileLoadProgress progress;
+  if (input_ != nullptr) progress.position = input_->position();
+  if (reader_ != nullptr) {
+    progress.pages_done = reader_->pages_done();
+    progress.pages_total = reader_->pages_total();
+  }
+  return progress;
+}
+
 StreamError FileLoader::cancelled() const {
-  return file_error(ErrorClass::cancelled, position_, "ended by a signal before the file was loaded");
+  return file_error(ErrorClass::cancelled, input_->position(), "file",
+                    "ended by a signal before the file was loaded");
 }
 
 StreamError FileLoader::on_configuration(const Configuration& configuration) {
@@ -151,7 +198,7 @@ StreamError FileLoader::on_ram_start(const SectionHeader& section, std::span<con
   moments_.blocks_known = settings_.now_ns();
   // First: the destination may want other page targets.
   if (StreamError error = next().on_ram_start(section, entries)) return error;
-  return reader_ == nullptr ? StreamError{} : reader_->load(blocks_.list(), entries, stop_);
+  return reader_ == nullptr ? StreamError{} : load_pages(entries);
 }
 
 void FileLoader::on_ram_complete() noexcept {

@@ -1,8 +1,7 @@
-// Loads a migration stream from a file: what `migrate file:` or `exec:cat > FILE` wrote, or a mapped-ram
-// snapshot.
+// Loads a migration stream from a file or a pipe: what `migrate file:` or `exec:cat > FILE` wrote, a
+// mapped-ram snapshot, or either in a libvirt save image.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,16 +12,24 @@
 #include "loader/session/block_table.h"
 #include "loader/session/destination.h"
 #include "loader/snapshot/page_reader.h"
+#include "loader/snapshot/snapshot_input.h"
 
 namespace migrx {
 
 struct FileLoadSettings {
-  std::string path;
-  uint64_t offset = 0;  // where the stream begins in the file
+  // What is loaded: opened by whoever wants to know before memory is touched whether it can be; must outlive
+  // the loader. nullptr: run() opens `path`.
+  SnapshotInput* input = nullptr;
+  std::string path;     // "-": standard input
+  uint64_t offset = 0;  // where the stream begins in it
   MainSettings main;    // mapped_ram is found out from the file
   uint32_t readers = 1;
   std::vector<CpuId> cpus;
   std::function<uint64_t()> now_ns;
+  // As in SessionLimits (loader/session/session_control.h); 0 means for ever.
+  uint64_t stall_ns =
+      60'000'000'000;  // a pipe brings nothing, or the destination takes nothing that waits for it
+  uint64_t destination_ns = 300'000'000'000;  // it has all of it, and says nothing
 };
 
 // Moments in nanoseconds of the clock given; 0: not yet.
@@ -33,6 +40,13 @@ struct FileLoadMoments {
   uint64_t last_byte = 0;
 };
 
+// How far it is. Pages of a mapped-ram snapshot are counted apart from the stream, which jumps over them.
+struct FileLoadProgress {
+  uint64_t position = 0;     // of the stream, in the input
+  uint64_t pages_done = 0;   // of a mapped-ram snapshot, zero pages included
+  uint64_t pages_total = 0;  // 0: not mapped-ram, or not known yet
+};
+
 // One thread, which run() keeps until the end; the readers of a mapped-ram file are its own.
 class FileLoader final : private ForwardingEvents {
  public:
@@ -40,11 +54,17 @@ class FileLoader final : private ForwardingEvents {
              const PageKernels& kernels, CompressJobs& compress);
   ~FileLoader() override;
 
-  // Loads all of it and waits for the destination's verdict. `turn` is called now and then with the stream's
-  // position; when it returns true the load is cancelled. No error: complete.
+  // Loads all of it and waits for the destination's verdict. `turn` is called with the stream's position at
+  // least every 50 ms (as far as the disk allows); when it returns true the load is cancelled. No error:
+  // complete.
   StreamError run(const std::function<bool(uint64_t)>& turn);
+  // For `turn`, and behind run().
+  [[nodiscard]] FileLoadProgress progress() const;
 
-  [[nodiscard]] const MainChannel& main_channel() const noexcept { return *channel_; }
+  // Zeros while nothing could be parsed.
+  [[nodiscard]] const MainCounters& counters() const noexcept {
+    return channel_ == nullptr ? no_counters_ : channel_->counters();
+  }
   [[nodiscard]] const PageReader* page_reader() const noexcept {
     return reader_.get();
   }  // null: not mapped-ram
@@ -59,23 +79,27 @@ class FileLoader final : private ForwardingEvents {
   void on_ram_complete() noexcept override;
 
   StreamError open();
-  StreamError feed(const std::function<bool(uint64_t)>& turn);
-  StreamError await_verdict(const std::function<bool(uint64_t)>& turn);
+  StreamError feed();
+  StreamError load_pages(std::span<const BlockEntry> entries);
+  StreamError await_verdict();
+  // True: cancelled.
+  [[nodiscard]] bool take_turn() { return (*turn_)(input_ == nullptr ? 0 : input_->position()); }
   [[nodiscard]] StreamError cancelled() const;
 
   FileLoadSettings settings_;
+  std::unique_ptr<SnapshotInput> own_input_;
+  SnapshotInput* input_ = nullptr;
   BlockTable& blocks_;
   Destination& destination_;
   const PageKernels& kernels_;
   CompressJobs& compress_;
   FlushBarrier barrier_{0};
   std::unique_ptr<MainChannel> channel_;
+  const MainCounters no_counters_;
   std::unique_ptr<PageReader> reader_;
-  std::atomic<bool> stop_{false};
+  const std::function<bool(uint64_t)>* turn_ = nullptr;  // while run() runs
   FileLoadMoments moments_;
   std::string machine_;
-  int fd_ = -1;
-  uint64_t position_ = 0;  // in the file, of the next byte to be read
   uint64_t bytes_read_ = 0;
 };
 

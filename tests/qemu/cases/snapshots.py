@@ -2,8 +2,12 @@
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import os
+import re
+import shlex
+import struct
 import subprocess
 import tempfile
 
@@ -18,14 +22,16 @@ from rig.transfer import need
 SIZE = 64 * MIB
 
 
-def run_load(folder, snapshot, ram, extra=(), destination=("--no-handoff",)):
-    """Runs `migrx load`; returns (exit status, report or None, output)."""
+def run_load(folder, snapshot, ram, extra=(), destination=("--no-handoff",), shell=""):
+    """Runs `migrx load`; returns (exit status, report or None, output). `shell`: a command whose output it reads."""
     report = os.path.join(folder, "load.json")
     command = [migrx_program(), "load", snapshot, *destination, "--report", report,
                "--dump-blocks", os.path.join(folder, "blocks"), *extra]
     for block, option in ram.items():
         command += ["--ram", "%s=%s" % (block, option)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if shell:
+        command = ["sh", "-c", shell + ' | exec "$@"', "sh", *command]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     output = result.stdout + result.stderr
     with open(os.path.join(folder, "load.log"), "w", encoding="utf-8") as file:
         file.write(output)
@@ -90,6 +96,54 @@ class Snapshot:
         return ""
 
 
+def save_header(program=0, xml=b"<domain type='qemu'><name>made up</name></domain>\0" + bytes(1024)):
+    """What libvirt writes in front of QEMU's stream (src/qemu/qemu_saveimage.h)."""
+    return b"LibvirtQemudSave" + struct.pack("<5I", 2, len(xml), 1, program, 0) + bytes(14 * 4) + xml
+
+
+def libvirt_and_pipes(folder):
+    """A save image as libvirt makes it, as a file and through pipes, plain and compressed by the command that the
+    refusal names; and what cannot be loaded is refused in words."""
+    need("7.2")
+    with contextlib.ExitStack() as stack:
+        path = os.path.join(folder, "guest's save")
+        with open(path, "wb") as file:
+            file.write(save_header())
+        source = Snapshot("7.2", "exec:cat >> {}").make(folder, shlex.quote(path), stack)
+        received = os.path.join(folder, "received")
+        ram = {"mem": "%s,size=%d" % (received, SIZE)}
+
+        def loads(name, snapshot, shell=""):
+            status, report, output = run_load(folder, snapshot, ram, shell=shell)
+            expect(status == 0 and report["outcome"] == "complete", "%s: exit status %d: %s", name, status, output[-2000:])
+            expect_same_files("mem", received, source.backends[0].path)
+            os.unlink(received)
+
+        loads("save image", path)
+        loads("save image through a pipe", "-", "cat %s" % shlex.quote(path))
+        loads("save image as /dev/stdin", "/dev/stdin", "cat %s" % shlex.quote(path))
+        packed = os.path.join(folder, "packed")
+        with open(path, "rb") as whole, open(packed, "wb") as file:
+            whole.read(len(save_header()))
+            file.write(save_header(program=1) + gzip.compress(whole.read(), 1))
+        status, _, output = run_load(folder, packed, ram)
+        expect(status in (1, 2) and not os.path.exists(received), "a compressed save image: %d: %s", status, output)
+        command = re.search(r": (tail .*) \| migrx load -", output)
+        expect(command, "no command for a compressed save image: %s", output)
+        loads("by the command of the refusal", "-", command[1])
+
+        fifo = os.path.join(folder, "fifo")
+        os.mkfifo(fifo)
+        unreadable = os.path.join(folder, "packed")
+        os.truncate(unreadable, 50)
+        for name, snapshot, word in (("directory", folder, "directory"), ("device", "/dev/zero", "device"),
+                                     ("nothing there", os.path.join(folder, "none"), "No such file"),
+                                     ("cut header", unreadable, "header"), ("other file", "/etc/passwd", "QEVM")):
+            status, _, output = run_load(folder, snapshot, ram)
+            expect(status in (1, 2) and word in output and not os.path.exists(received), "%s: exit status %d: %s", name,
+                   status, output)
+
+
 def damaged(folder):
     """A snapshot cut short at many places must be refused each time, and leave no file."""
     need("10")
@@ -125,3 +179,4 @@ def cases():
             ("plain-exec-dirty-10", Snapshot(uri="exec:cat > {}", running=True), False)):
         yield Case("snapshot-" + name, snapshot.run, quick)
     yield Case("snapshot-damaged-10", damaged)
+    yield Case("snapshot-libvirt-and-pipes-7.2", libvirt_and_pipes, True)
