@@ -66,12 +66,15 @@ static_assert(sizeof(ConnectionCommand) == 64);
 
 class Handoff {
  public:
+  // Commands that may wait: a TLS server's flight of 3.8 KB goes out as one piece.
+  static constexpr uint32_t kCommands = 64;
+
   // capacity: slots, rounded up to a power of two; one slot more than `writable()` ever reports is kept for
   // the end marker, so the end of a stream can always be told. Allocates once, here.
   explicit Handoff(uint32_t capacity)
       : mask_(std::bit_ceil(capacity < 4 ? 4U : capacity) - 1),
         slots_(std::make_unique<Slice[]>(mask_ + 1)),
-        commands_(16) {}
+        commands_(kCommands) {}
 
   Handoff(const Handoff&) = delete;
   Handoff& operator=(const Handoff&) = delete;

@@ -24,6 +24,7 @@
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
+#include "loader/app/tls_setup.h"
 #include "loader/app/watch/watch.h"
 #include "loader/app/workers.h"
 #include "numa/cpu_list.h"
@@ -80,10 +81,11 @@ void tell_ready(const ReceiveOptions& options, Terminal& terminal) {
 }
 
 // Once for each peer: a source tries again.
-void warn_of_tls(uint32_t peer, Terminal& terminal, Report& report) {
+void warn_of_misled_peer(uint32_t peer, bool tls_wanted, Terminal& terminal, Report& report) {
   const std::string warning = fmt::format(
-      "{}.{}.{}.{} began with a TLS handshake and was reset: if it is the source, unset tls-creds there",
-      peer >> 24, peer >> 16 & 0xff, peer >> 8 & 0xff, peer & 0xff);
+      "{}.{}.{}.{} began {} and was reset: if it is the source, {}", peer >> 24, peer >> 16 & 0xff,
+      peer >> 8 & 0xff, peer & 0xff, tls_wanted ? "without TLS" : "with a TLS handshake",
+      tls_wanted ? "set tls-creds there" : "unset tls-creds there, or give --tls-creds here");
   if (std::find(report.warnings.begin(), report.warnings.end(), warning) != report.warnings.end()) return;
   if (report.warnings.size() >= kWarningsMax) return;
   report.warnings.push_back(warning);
@@ -128,6 +130,11 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     const Placement placement = place(options, ram);
     report.placement = placement.reasons;
     report.warnings = placement.warnings;
+    std::unique_ptr<TlsSetup> tls;
+    if (options.tls_creds)
+      tls = std::make_unique<TlsSetup>(*options.tls_creds, options.tls_authz,
+                                       session_settings(options).connections_max, options.identify_timeout_s,
+                                       report);
 
     GuestBlocks guest(ram, options.private_ram_max, lifeline);
     const double prefault_started_s = now_s();
@@ -158,6 +165,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       if (const std::string problem = colo->reserve(); !problem.empty()) throw SetupError(problem);
       settings.colo = colo.get();
     }
+    if (tls != nullptr) settings.security = &tls->acceptor();
     Session session(workers.with_routers(settings), guest.table(),
                     colo != nullptr ? *colo : destination->events(), workers.kernels(), workers.compress());
     SessionControl control(
@@ -206,7 +214,9 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         terminal.warn(fmt::format("signal {}: ending", signal));
         control.cancel();
       }
-      if (const std::optional<uint32_t> peer = session.take_tls_peer()) warn_of_tls(*peer, terminal, report);
+      if (const std::optional<uint32_t> peer = session.take_misled_peer())
+        warn_of_misled_peer(*peer, tls != nullptr, terminal, report);
+      if (tls != nullptr) tls->tell_refusals(terminal, report);
       if (colo != nullptr) colo_watch.look(*colo, terminal);
       if (watch.due(now_s())) {
         Report live;
@@ -241,6 +251,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     if (colo != nullptr) report.colo = colo_counters(*colo);
     report_threads(threads, placement, report);
     network.report(report);
+    if (tls != nullptr) tls->report(report);
     report.cpu_s = cpu_seconds();
     if (report.outcome == "complete") exit_status = keep_blocks(options, guest, report);
   } catch (const std::exception& problem) {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "loader/app/destinations.h"
+#include "loader/app/tls_setup.h"
 
 namespace migrx {
 namespace {
@@ -101,6 +102,20 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
                   "the guest's -uuid: every multifd channel must carry it, and main with validate-uuid")
       ->group(stream);
 
+  const char* const encryption = "Encryption (as the destination of QEMU's tls-creds)";
+  command
+      .add_option(
+          "--tls-creds", o.tls_creds,
+          "x509:dir=DIR[,verify-peer=off][,priority=P][,sanity-check=off][,password-file=F], or "
+          "psk:dir=DIR: the files are QEMU's (ca-cert.pem, server-cert.pem, server-key.pem; keys.psk)")
+      ->group(encryption);
+  command
+      .add_option(
+          "--tls-authz", o.tls_authz,
+          "subject of a client certificate that may connect, exact or as a pattern, or "
+          "listfile:PATH of QEMU's authz-list-file; may repeat (default: every certificate that is good)")
+      ->group(encryption);
+
   add_job_options(command, o);
 
   const char* const placement = "Placement";
@@ -168,6 +183,7 @@ std::string check_receive_options(const ReceiveOptions& o) {
            std::to_string(o.addresses.size()) + " addresses";
   if (std::string problem = check_destination_options(o.handoff, o.no_handoff, o.qmp); !problem.empty())
     return problem;
+  if (std::string problem = check_tls_options(o.tls_creds, o.tls_authz); !problem.empty()) return problem;
   if (o.multifd_compression != "none" && o.multifd_channels == 0)
     return "--multifd-compression needs --multifd-channels";
   if (o.multifd_compression == "qatzip")

@@ -32,6 +32,10 @@ struct ReceiveOptions : JobOptions {
   std::optional<bool> multifd_flush_after_each_section;
   std::optional<std::string> uuid;
 
+  // Encryption: "x509:dir=…" or "psk:dir=…" (loader/tls/credentials.h), and who of those may connect.
+  std::optional<std::string> tls_creds;
+  std::vector<std::string> tls_authz;
+
   // Placement.
   std::string cores = "auto";
   std::string poll_cores;

@@ -61,8 +61,10 @@ struct Report {
   StreamError error;    // when failed
   std::vector<std::string> warnings;
   std::string destination_version;  // QEMU's, where --qmp asked
-  std::string source_machine;       // machine type as the stream says it
-  std::string sync_mode;            // "per round", "per section", "" without multifd
+  std::string tls;                  // "TLS1.3 AES-256-GCM, CN=…" of the first connection; empty: no TLS
+  uint64_t tls_handshakes = 0;
+  std::string source_machine;  // machine type as the stream says it
+  std::string sync_mode;       // "per round", "per section", "" without multifd
   bool return_path = false;
   uint64_t rounds = 0;                     // markers met
   uint64_t ram_bytes = 0;                  // guest bytes the blocks hold

@@ -118,7 +118,7 @@ void Channel::introduce(const Introduction& introduction) noexcept {
       break;
     case Introduction::Kind::admitted:
       parser_ = introduction.parser;
-      identified_.store(true, std::memory_order_release);
+      (parser_->identified() ? identified_ : secured_).store(true, std::memory_order_release);
       state_ = State::streaming;
       replay();
       break;
@@ -147,12 +147,20 @@ std::size_t Channel::feed(Bytes piece) noexcept {
   const ParseResult result = parser_->parse(piece);
   owed_bytes_ += parser_->expanded_bytes() - expanded_seen_;
   expanded_seen_ = parser_->expanded_bytes();
+  if (secured_.load(std::memory_order_relaxed) && parser_->identified()) [[unlikely]] {
+    identified_.store(true, std::memory_order_release);
+    secured_.store(false, std::memory_order_release);
+  }
   switch (result.status) {
     case ParseStatus::need_more:
     case ParseStatus::complete:
       break;
     case ParseStatus::parked:
       state_ = State::parked;
+      break;
+    case ParseStatus::refused:
+      refused_.store(true, std::memory_order_release);
+      state_ = State::draining;
       break;
     case ParseStatus::failed:
       directory_.channel_failed(parser_->error());
@@ -165,7 +173,7 @@ std::size_t Channel::feed(Bytes piece) noexcept {
 void Channel::stream_ended(StreamEnd end) noexcept {
   end_.store(end, std::memory_order_release);
   state_ = State::draining;
-  if (parser_ == nullptr) {
+  if (parser_ == nullptr || !parser_->identified()) {
     refused_.store(true, std::memory_order_release);
     return;
   }

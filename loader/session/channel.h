@@ -85,6 +85,8 @@ class Channel {
   [[nodiscard]] bool identified() const noexcept { return identified_.load(std::memory_order_acquire); }
   // Bytes that it must have said to be more than silent; 0: it has introduced itself.
   [[nodiscard]] uint64_t greeting_wanted() const noexcept { return wanted_.load(std::memory_order_relaxed); }
+  // TLS stands before the stream, and has not told yet who this is.
+  [[nodiscard]] bool secured() const noexcept { return secured_.load(std::memory_order_acquire); }
   // Nobody we know, or it ended before it said what it is: the control thread resets the connection.
   [[nodiscard]] bool refused() const noexcept { return refused_.load(std::memory_order_acquire); }
   // The worker will not touch this object again. Pairs with set_let_go().
@@ -129,6 +131,7 @@ class Channel {
 
   std::atomic<uint64_t> wanted_{ChannelDirectory::kMagicBytes};
   std::atomic<bool> identified_{false};
+  std::atomic<bool> secured_{false};
   std::atomic<bool> refused_{false};
   std::atomic<bool> let_go_{false};
   std::atomic<bool> ends_parked_{false};

@@ -5,12 +5,14 @@
 #include <cassert>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "dataplane/handoff/handoff.h"
+#include "loader/session/channel_security.h"
 
 namespace migrx {
 
-// Control thread only. No allocation.
+// Control thread only. No allocation without TLS.
 class ReturnPathQueue {
  public:
   static constexpr std::size_t kMessages = 16;
@@ -29,11 +31,15 @@ class ReturnPathQueue {
     slot.length = static_cast<uint8_t>(message.size());
     std::memcpy(slot.bytes.data(), message.data(), message.size());
   }
-  // Gives the connection as many as it takes, in order. True: none is left.
-  bool flush(Handoff* connection) noexcept {
+  // Gives the connection as many as it takes, in order; with `security` as records. True: none is left.
+  bool flush(Handoff* connection, ChannelSecurity* security = nullptr) {
     while (count_ > 0 && connection != nullptr) {
       const Message& slot = messages_[first_];
-      if (!connection->send({slot.bytes.data(), slot.length})) break;
+      const Bytes message{slot.bytes.data(), slot.length};
+      // A record has its number, so one that found no room is kept and sent first.
+      if (security != nullptr && sealed_.empty() && !security->seal(*connection, message, sealed_)) break;
+      if (!connection->send(security != nullptr ? Bytes{sealed_} : message)) break;
+      sealed_.clear();
       first_ = (first_ + 1) % kMessages;
       --count_;
     }
@@ -46,6 +52,7 @@ class ReturnPathQueue {
     uint8_t length = 0;
   };
   std::array<Message, kMessages> messages_{};
+  std::vector<std::byte> sealed_;  // with TLS: the record of the first message
   std::size_t first_ = 0;
   std::size_t count_ = 0;
 };

@@ -14,6 +14,8 @@ namespace {
 // The main channel's greeting is read again with each so many bytes more; a usual one has 60 to 300.
 constexpr std::size_t kPreambleStep = 64;
 
+constexpr uint32_t kMainMagic = 0x5145564d;  // QEMU_VM_FILE_MAGIC, migration/savevm.h
+
 uint64_t address_of(const Handoff& connection) noexcept {
   constexpr uint64_t kKnown = uint64_t{1} << 32;
   return kKnown | connection.peer_address;
@@ -70,6 +72,7 @@ Channel* Session::add_connection(Handoff& connection, uint32_t worker) {
 }
 
 void Session::remove_connection(const Channel& channel) {
+  if (settings_.security != nullptr) settings_.security->forget(channel.connection());
   std::erase_if(channels_, [&](const std::unique_ptr<Channel>& held) { return held.get() == &channel; });
 }
 
@@ -99,17 +102,29 @@ void Session::fail(const StreamError& error) noexcept {
 }
 
 Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept {
-  constexpr uint32_t kMainMagic = 0x5145564d;  // QEMU_VM_FILE_MAGIC, migration/savevm.h
-  constexpr uint32_t kTlsPrefix = 0x1603;      // a ClientHello: handshake record, version 3.x
-
+  constexpr uint32_t kTlsPrefix = 0x1603;  // a ClientHello: handshake record, version 3.x
   if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
   // After RAM END the source has nothing more to connect for, and a stranger must not spoil what is done.
   if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return {};
   const uint32_t found = load_be32(greeting.data());
+  const bool tls = found >> 16 == kTlsPrefix;
+  if (settings_.security == nullptr && !tls) return identify_stream(greeting, connection, worker);
+  if (settings_.security != nullptr && tls) {
+    ChannelParser* const parser = settings_.security->accept(connection, worker, inside_);
+    return parser != nullptr ? Introduction::as(*parser) : Introduction{};
+  }
+  // A scanner does the same, so it ends nothing: the source, if it is the source, hears a reset.
+  if (tls || found == kMainMagic || found == kMultifdMagic)
+    misled_peer_.store(address_of(connection), std::memory_order_relaxed);
+  return {};
+}
+
+Introduction Session::identify_stream(Bytes greeting, Handoff& connection, uint32_t worker) noexcept {
+  if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
+  if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return {};
+  const uint32_t found = load_be32(greeting.data());
   if (found == kMainMagic) return identify_main(greeting, connection, worker);
   if (found == kMultifdMagic) return identify_multifd(greeting, connection, worker);
-  // A scanner does the same, so it ends nothing: the source, if it is the source, hears a reset.
-  if (found >> 16 == kTlsPrefix) tls_peer_.store(address_of(connection), std::memory_order_relaxed);
   return {};
 }
 
@@ -178,8 +193,8 @@ Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint
   return Introduction::as(*multifd_[init.id]);
 }
 
-std::optional<uint32_t> Session::take_tls_peer() noexcept {
-  const uint64_t peer = tls_peer_.exchange(0, std::memory_order_relaxed);
+std::optional<uint32_t> Session::take_misled_peer() noexcept {
+  const uint64_t peer = misled_peer_.exchange(0, std::memory_order_relaxed);
   return peer == 0 ? std::nullopt : std::optional{static_cast<uint32_t>(peer)};
 }
 

@@ -27,6 +27,7 @@
 #include "loader/session/admission.h"
 #include "loader/session/block_table.h"
 #include "loader/session/channel.h"
+#include "loader/session/channel_security.h"
 #include "loader/session/first_error.h"
 #include "loader/stream/flush_barrier.h"
 
@@ -66,6 +67,9 @@ struct SessionSettings {
   // With the capability x-colo: it stands between the session and the destination, so it is the session's
   // `outgoing` too. Must outlive the session.
   ColoSecondary* colo = nullptr;
+  // With TLS: every connection begins with a handshake, and those that do not are refused. Must outlive the
+  // session.
+  ChannelSecurity* security = nullptr;
 };
 
 class Session final : public ChannelDirectory, private ForwardingEvents {
@@ -95,9 +99,11 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] const StreamError* late_error() const noexcept {
     return late_error_.is_set() ? &late_error_.get() : nullptr;
   }
-  // Control thread: the IPv4 address, host order, of a peer that began with a TLS handshake since the last
-  // call.
-  [[nodiscard]] std::optional<uint32_t> take_tls_peer() noexcept;
+  // Control thread: the IPv4 address, host order, of a peer that began with a TLS handshake where none is
+  // wanted, or without one where it is, since the last call.
+  [[nodiscard]] std::optional<uint32_t> take_misled_peer() noexcept;
+  // Null without TLS.
+  [[nodiscard]] ChannelSecurity* security() const noexcept { return settings_.security; }
   void finish() noexcept { done_.store(true, std::memory_order_release); }
   // Failover: channels let go of their connections, although the session is not over.
   void leave_source() noexcept { left_source_.store(true, std::memory_order_release); }
@@ -164,6 +170,26 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] const NodeRouter* router_of(uint32_t worker) const noexcept {
     return worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
   }
+  // Who is asked about the plaintext inside TLS.
+  class Inside final : public ChannelDirectory {
+   public:
+    explicit Inside(Session& session) noexcept : session_(session) {}
+    Introduction identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept override {
+      return session_.identify_stream(greeting, connection, worker);
+    }
+    Introduction ask_again(Handoff& connection, uint32_t worker) noexcept override {
+      return session_.ask_again(connection, worker);
+    }
+    Introduction left(const Handoff& connection, StreamEnd end) noexcept override {
+      return session_.left(connection, end);
+    }
+    void channel_failed(const StreamError& error) noexcept override { session_.channel_failed(error); }
+    [[nodiscard]] bool over() const noexcept override { return session_.over(); }
+
+   private:
+    Session& session_;
+  };
+  Introduction identify_stream(Bytes greeting, Handoff& connection, uint32_t worker) noexcept;
   [[nodiscard]] Introduction identify_main(Bytes greeting, Handoff& connection, uint32_t worker);
   [[nodiscard]] Introduction identify_multifd(Bytes greeting, Handoff& connection, uint32_t worker);
   // What Admission says of a main channel.
@@ -187,7 +213,8 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   SessionMoments moments_;
   std::string source_machine_;
 
-  std::atomic<uint64_t> tls_peer_{0};  // address_of(); 0: none
+  Inside inside_{*this};
+  std::atomic<uint64_t> misled_peer_{0};  // address_of(); 0: none
   FirstError error_;
   FirstError late_error_;
   std::atomic<bool> done_{false};

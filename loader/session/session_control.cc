@@ -24,6 +24,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
   uint32_t work = static_cast<uint32_t>(served_.size() - before);
   if (phase_ == Phase::running) tell_destination_of_channels();
   work += destination_.do_work(now_ns);
+  if (session_.security() != nullptr) work += session_.security()->do_work(now_ns);
   refuse_strangers(now_ns);
   switch (phase_) {
     case Phase::running:
@@ -33,7 +34,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       judge(now_ns);
       break;
     case Phase::telling: {
-      (void)to_source_.flush(session_.main_connection());
+      (void)to_source_.flush(session_.main_connection(), session_.security());
       // With a return path the source closes when it has read SHUT 0. Without one it closed long ago.
       const Channel* const main = channel_of(session_.main_connection());
       const StreamEnd end = main == nullptr ? StreamEnd::fin : main->end();
@@ -66,7 +67,8 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       break;
     case Phase::aborting: {
       Handoff* const main = session_.main_connection();
-      const bool told = main == nullptr || (to_source_.flush(main) && main->all_acknowledged());
+      const bool told =
+          main == nullptr || (to_source_.flush(main, session_.security()) && main->all_acknowledged());
       if (told || now_ns >= deadline_ns_) {
         reset_all();
         phase_ = Phase::resetting;
@@ -145,9 +147,9 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
     }
     // A silent one is still its worker's: the reset comes back to it as the end of the stream.
     // One that has spoken and was not heard yet is no stranger: its worker is late.
-    const bool silent =
-        now_ns - served.since_ns > silence_ns_max(served.channel->connection()) &&
-        served.channel->connection().bytes_received.read() < served.channel->greeting_wanted();
+    const bool silent = now_ns - served.since_ns > silence_ns_max(served.channel->connection()) &&
+                        (served.channel->secured() || served.channel->connection().bytes_received.read() <
+                                                          served.channel->greeting_wanted());
     if (!served.aborted && (silent || served.channel->refused())) {
       served.aborted = served.channel->connection().abort();
       refused_ += served.aborted ? 1 : 0;
@@ -177,7 +179,7 @@ uint64_t SessionControl::silence_ns_max(const Handoff& connection) const noexcep
 
 bool SessionControl::answer_source() {
   Handoff* const main = session_.main_connection();
-  (void)to_source_.flush(main);
+  (void)to_source_.flush(main, session_.security());
   SessionEvent event;
   // What finds no room stays in the ring of events, and when that is half full main waits.
   while (to_source_.has_room() && session_.next_event(event)) {
@@ -191,7 +193,7 @@ bool SessionControl::answer_source() {
       case SessionEvent::Kind::ram_complete:
         break;
     }
-    (void)to_source_.flush(main);
+    (void)to_source_.flush(main, session_.security());
   }
   // A destination that has the capability on says so although nobody told migrx: the source, whose
   // capabilities are the same, waits for it.
@@ -201,7 +203,7 @@ bool SessionControl::answer_source() {
     switchover_ack_due_ = false;
     to_source_.put(make_switchover_ack());
   }
-  return to_source_.flush(main);
+  return to_source_.flush(main, session_.security());
 }
 
 bool SessionControl::close_all() {
@@ -310,7 +312,7 @@ void SessionControl::answer_primary() {
     store_be32(code.data(), static_cast<uint32_t>(message));
     to_source_.put(code);
   }
-  (void)to_source_.flush(session_.main_connection());
+  (void)to_source_.flush(session_.main_connection(), session_.security());
 }
 
 void SessionControl::begin_failover() {
@@ -378,7 +380,7 @@ void SessionControl::judge(uint64_t now_ns) {
       if (!session_.settle()) break;
       if (!answer_source()) return;  // nothing follows SHUT: what is owed goes first, next turn
       if (return_path_open_) to_source_.put(make_shut(0));
-      (void)to_source_.flush(session_.main_connection());
+      (void)to_source_.flush(session_.main_connection(), session_.security());
       phase_ = Phase::telling;
       deadline_ns_ = now_ns + limits_.farewell_ns;
       return;
@@ -390,7 +392,7 @@ void SessionControl::begin_abort(uint64_t now_ns) {
   destination_.abandon();
   (void)answer_source();
   if (return_path_open_) to_source_.put(make_shut(1));
-  (void)to_source_.flush(session_.main_connection());
+  (void)to_source_.flush(session_.main_connection(), session_.security());
   phase_ = Phase::aborting;
   deadline_ns_ = now_ns + (return_path_open_ ? limits_.abort_ns : 0);
 }

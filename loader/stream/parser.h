@@ -11,6 +11,7 @@ enum class ParseStatus : uint8_t {
   need_more,  // everything fed was used up
   parked,     // waits for other channels, for memory or for a slow hand-off; call again when ready() is true
   complete,   // nothing more is expected on this channel (bytes behind are ignored)
+  refused,    // whoever is connected is nobody we know: the connection is refused, and nothing else happens
   failed,     // error() says why; the parser must not be fed again
 };
 
@@ -29,6 +30,9 @@ class ChannelParser {
   // its last, page data that goes to memory as it is. Returns how many; none when the stream stands anywhere
   // else. Taking them comes to the same as parse() of one after the other. Hot.
   virtual std::size_t take_page_data(std::span<const Slice> /*slices*/) noexcept { return 0; }
+  // It has been told by the stream which channel of which session this is; a parser beneath a TLS handshake
+  // has not.
+  [[nodiscard]] virtual bool identified() const noexcept { return true; }
   // A parked parser may go on.
   [[nodiscard]] virtual bool ready() noexcept = 0;
   // The connection ended here. Returns an error unless the stream may end at this point.

@@ -18,14 +18,15 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 QUICK_CASES = ("precopy-10", "multifd-4-dirty-7.2", "multifd-zlib-dirty-10", "xbzrle-10", "sigterm-10")
 QUICK_CAPTURES = ("xbzrle-7.2", "compress-7.2", "multifd-zlib-dirty-10")
 # The tests that run threads of their own; TSan has nothing to say about the others. DPDK itself is not built for it.
-THREADED = ("handoff", "dataplane", "loader_main", "loader/multifd", "loader/ram", "loader-destination", "loader-session")
+THREADED = ("handoff", "dataplane", "loader_main", "loader/multifd", "loader/ram", "loader-destination", "loader-session",
+            "loader-tls")
 # What runs under ASan and UBSan: everything that reads bytes from strangers, their fuzz targets' seeds, corpora and
 # mutations of both among them, and the simulation with fewer seeds; but for what links DPDK, which manages its memory
 # itself.
 FUZZ_TARGETS = tuple(sorted(name[:-len("_fuzz.cc")] for name in os.listdir(os.path.join(ROOT, "tests", "fuzz"))
                             if name.endswith("_fuzz.cc")))
 HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-session", "loader-destination",
-           "loader-snapshot", "loader_colo", "loader/stream", "wire", "tcp", "dataplane", "numa", "sim",
+           "loader-snapshot", "loader-tls", "loader_colo", "loader/stream", "wire", "tcp", "dataplane", "numa", "sim",
            *("seeds of " + name for name in FUZZ_TARGETS))
 # -O1 finds as much as -O2 does and builds in much less time.
 SANITIZED = ("-Db_lundef=false", "-Dbench=false", "--buildtype=debug", "-Doptimization=1")

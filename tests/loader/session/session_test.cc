@@ -584,15 +584,15 @@ TEST_F(SessionTest, too_few_channels_is_a_mismatch_after_its_time) {
 // It may be a scanner: whoever comes then is served.
 TEST_F(SessionTest, a_tls_handshake_is_reset_and_told_and_ends_nothing) {
   start(0);
-  EXPECT_FALSE(session_->take_tls_peer());
+  EXPECT_FALSE(session_->take_misled_peer());
   const auto hello = bytes_of({0x16, 0x03, 0x01, 0x02, 0x00});
   Wire& stranger = connect();
   stranger.give(hello, 5);
   run();
   EXPECT_EQ(session_->state(), SessionState::listening);
   EXPECT_TRUE(stranger.reset);
-  EXPECT_TRUE(session_->take_tls_peer());
-  EXPECT_FALSE(session_->take_tls_peer());
+  EXPECT_TRUE(session_->take_misled_peer());
+  EXPECT_FALSE(session_->take_misled_peer());
   MainStreamBuilder b;
   b.header().configuration().open_return_path().ram_start({{"ram", kRam, {}}}).ram_close();
   b.ram_end().ram_close().device_tail();

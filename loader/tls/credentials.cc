@@ -1,0 +1,342 @@
+#include "loader/tls/credentials.h"
+
+#include <fnmatch.h>
+#include <gnutls/x509.h>
+#include <sys/stat.h>
+
+#include <cctype>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "loader/tls/credentials_handles.h"
+
+namespace migrx {
+namespace {
+
+// Records are opened by our own record layer, which knows these; TLS 1.0 and 1.1 have no such suite.
+constexpr const char* kCiphers =
+    ":-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305:-VERS-TLS1.0:-VERS-TLS1.1";
+constexpr const char* kPskExchanges = ":+ECDHE-PSK:+DHE-PSK:+PSK";
+// An external PSK is bound to SHA-256, so AES-256 is out; AES-128 costs a source a third of what ChaCha20
+// does.
+constexpr const char* kPskOrder = ":%SERVER_PRECEDENCE";
+constexpr std::size_t kFileBytesMax = 4 << 20;
+constexpr int kServerPairsMax = 4;  // server-cert-0.pem to server-cert-3.pem
+
+bool exists(const std::string& path) {
+  struct stat st {};
+  return ::stat(path.c_str(), &st) == 0;
+}
+
+std::string read_file(const std::string& path, std::string& out) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return path + ": " + std::strerror(errno);
+  out.assign(std::istreambuf_iterator<char>(file), {});
+  if (out.size() > kFileBytesMax) return path + ": larger than any certificate file";
+  return {};
+}
+
+struct Certificates {
+  gnutls_x509_crt_t* list = nullptr;
+  unsigned count = 0;
+  ~Certificates() {
+    for (unsigned i = 0; i < count; ++i) gnutls_x509_crt_deinit(list[i]);
+    gnutls_free(list);
+  }
+  Certificates() = default;
+  Certificates(const Certificates&) = delete;
+  Certificates& operator=(const Certificates&) = delete;
+};
+
+std::string import(const std::string& path, Certificates& out) {
+  std::string text;
+  if (std::string problem = read_file(path, text); !problem.empty()) return problem;
+  const gnutls_datum_t data{reinterpret_cast<unsigned char*>(text.data()),
+                            static_cast<unsigned>(text.size())};
+  const int result = gnutls_x509_crt_list_import2(&out.list, &out.count, &data, GNUTLS_X509_FMT_PEM, 0);
+  if (result < 0) return path + ": " + gnutls_strerror(result);
+  if (out.count == 0) return path + ": no certificate in it";
+  return {};
+}
+
+std::string date_of(time_t when) {
+  char text[32];
+  std::tm tm{};
+  ::gmtime_r(&when, &tm);
+  (void)std::strftime(text, sizeof text, "%Y-%m-%d", &tm);
+  return text;
+}
+
+// The checks of QEMU's qcrypto_tls_creds_check_cert(): dates, basic constraints, key usage and purpose.
+std::string check(gnutls_x509_crt_t certificate, const std::string& path, bool is_ca) {
+  const time_t now = std::time(nullptr);
+  const time_t ends = gnutls_x509_crt_get_expiration_time(certificate);
+  if (ends < now) return path + ": has expired on " + date_of(ends) + ": make a new certificate";
+  const time_t begins = gnutls_x509_crt_get_activation_time(certificate);
+  if (begins > now)
+    return path + ": is not valid before " + date_of(begins) + ": is this host's clock right?";
+  const int ca = gnutls_x509_crt_get_basic_constraints(certificate, nullptr, nullptr, nullptr);
+  if (ca > 0 && !is_ca) return path + ": is a certificate authority's, not a server's";
+  if (ca == 0 && is_ca) return path + ": its basic constraints do not say that it is an authority's";
+  if (ca < 0 && ca != GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
+    return path + ": basic constraints: " + gnutls_strerror(ca);
+  if (ca == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE && is_ca)
+    return path + ": an authority's certificate needs basic constraints (certtool: 'ca' in the template)";
+  unsigned usage = 0;
+  unsigned critical = 0;
+  const int has_usage = gnutls_x509_crt_get_key_usage(certificate, &usage, &critical);
+  if (has_usage >= 0 && critical != 0) {
+    if (is_ca && (usage & GNUTLS_KEY_KEY_CERT_SIGN) == 0)
+      return path + ": its key usage does not permit signing certificates (certtool: 'cert_signing_key')";
+    if (!is_ca && (usage & GNUTLS_KEY_DIGITAL_SIGNATURE) == 0)
+      return path + ": its key usage does not permit signatures (certtool: 'signing_key')";
+  }
+  if (is_ca) return {};
+  bool serves = false;
+  bool any_critical = false;
+  bool some = false;
+  for (unsigned i = 0;; ++i) {
+    char purpose[128];
+    std::size_t bytes = sizeof purpose;
+    const int result = gnutls_x509_crt_get_key_purpose_oid(certificate, i, purpose, &bytes, &critical);
+    if (result < 0) break;
+    some = true;
+    any_critical = any_critical || critical != 0;
+    serves = serves || std::strcmp(purpose, GNUTLS_KP_TLS_WWW_SERVER) == 0 ||
+             std::strcmp(purpose, GNUTLS_KP_ANY) == 0;
+  }
+  if (some && any_critical && !serves)
+    return path + ": its purpose does not permit a TLS server (certtool: 'tls_www_server')";
+  return {};
+}
+
+void warn_of_end(gnutls_x509_crt_t certificate, const std::string& path, std::vector<std::string>& warnings) {
+  const time_t now = std::time(nullptr);
+  const time_t begins = gnutls_x509_crt_get_activation_time(certificate);
+  const time_t ends = gnutls_x509_crt_get_expiration_time(certificate);
+  if (ends - now < (ends - begins) / 3)
+    warnings.push_back(path + " ends on " + date_of(ends) +
+                       ", in less than a third of its lifetime: renew it");
+}
+
+std::string check_files(const std::string& ca_path, const std::string& server_path, bool sanity_check,
+                        std::vector<std::string>& warnings) {
+  Certificates authorities;
+  Certificates chain;
+  if (std::string problem = import(ca_path, authorities); !problem.empty()) return problem;
+  if (std::string problem = import(server_path, chain); !problem.empty()) return problem;
+  warn_of_end(chain.list[0], server_path, warnings);
+  if (!sanity_check) return {};
+  if (std::string problem = check(chain.list[0], server_path, false); !problem.empty()) return problem;
+  for (unsigned i = 0; i < authorities.count; ++i)
+    if (std::string problem = check(authorities.list[i], ca_path, true); !problem.empty()) return problem;
+  unsigned status = 0;
+  const int result = gnutls_x509_crt_list_verify(chain.list, chain.count, authorities.list, authorities.count,
+                                                 nullptr, 0, 0, &status);
+  if (result < 0) return server_path + ": " + gnutls_strerror(result);
+  if (status != 0) {
+    gnutls_datum_t text{};
+    (void)gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
+    std::string why = text.data != nullptr ? reinterpret_cast<const char*>(text.data) : "not verified";
+    gnutls_free(text.data);
+    return server_path + " against " + ca_path + ": " + why;
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out) {
+  const std::string form =
+      "--tls-creds " + text + ": expected x509:dir=DIR or psk:dir=DIR with options behind commas";
+  out = {};
+  if (text.starts_with("x509:"))
+    out.kind = TlsCredsOptions::Kind::x509;
+  else if (text.starts_with("psk:"))
+    out.kind = TlsCredsOptions::Kind::psk;
+  else
+    return form;
+  std::size_t at = text.find(':');
+  while (at != std::string::npos) {
+    const std::size_t next = text.find(',', at + 1);
+    const std::string word = text.substr(at + 1, next == std::string::npos ? next : next - at - 1);
+    at = next;
+    const std::size_t equals = word.find('=');
+    if (equals == std::string::npos) return form;
+    const std::string name = word.substr(0, equals);
+    const std::string value = word.substr(equals + 1);
+    const bool is_x509 = out.kind == TlsCredsOptions::Kind::x509;
+    const auto flag = [&](bool& target) {
+      if (value != "on" && value != "off") return "--tls-creds: " + name + " must be on or off";
+      target = value == "on";
+      return std::string();
+    };
+    std::string problem;
+    if (name == "dir")
+      out.dir = value;
+    else if (name == "priority")
+      out.priority = value;
+    else if (name == "verify-peer" && is_x509)
+      problem = flag(out.verify_peer);
+    else if (name == "sanity-check" && is_x509)
+      problem = flag(out.sanity_check);
+    else if (name == "password-file" && is_x509)
+      out.password_file = value;
+    else
+      problem = "--tls-creds: unknown option '" + name + "'";
+    if (!problem.empty()) return problem;
+  }
+  if (out.dir.empty() || out.dir[0] != '/') return "--tls-creds: dir= needs an absolute path";
+  return {};
+}
+
+TlsCredentials::TlsCredentials() : handles_(std::make_unique<Handles>()) {}
+
+TlsCredentials::~TlsCredentials() {
+  if (handles_->x509 != nullptr) gnutls_certificate_free_credentials(handles_->x509);
+  if (handles_->psk != nullptr) gnutls_psk_free_server_credentials(handles_->psk);
+  if (handles_->priority != nullptr) gnutls_priority_deinit(handles_->priority);
+}
+
+std::shared_ptr<const TlsCredentials> TlsCredentials::load(const TlsCredsOptions& options,
+                                                           std::string& problem,
+                                                           std::vector<std::string>& warnings) {
+  const std::shared_ptr<TlsCredentials> made(new TlsCredentials);
+  made->options_ = options;
+  Handles& handles = *made->handles_;
+  const auto path = [&](const std::string& name) { return options.dir + "/" + name; };
+  const auto failed = [&](const std::string& what, int result) {
+    problem = what + ": " + gnutls_strerror(result);
+    return nullptr;
+  };
+  const bool psk = options.kind == TlsCredsOptions::Kind::psk;
+  const std::string priority = (options.priority.empty() ? std::string("NORMAL") : options.priority) +
+                               (psk ? kPskExchanges : "") + kCiphers + (psk ? kPskOrder : "");
+  const char* where = nullptr;
+  if (const int result = gnutls_priority_init(&handles.priority, priority.c_str(), &where); result < 0)
+    return failed(
+        "--tls-creds: priority " + options.priority + (where != nullptr ? std::string(" at ") + where : ""),
+        result);
+  if (psk) {
+    const std::string keys = path("keys.psk");
+    if (!exists(keys)) {
+      problem = keys + ": " + std::strerror(errno) + ": make it with psktool, or name another dir=";
+      return nullptr;
+    }
+    if (const int result = gnutls_psk_allocate_server_credentials(&handles.psk); result < 0)
+      return failed("--tls-creds", result);
+    if (const int result = gnutls_psk_set_server_credentials_file(handles.psk, keys.c_str()); result < 0)
+      return failed(keys, result);
+    return made;
+  }
+  if (const int result = gnutls_certificate_allocate_credentials(&handles.x509); result < 0)
+    return failed("--tls-creds", result);
+  const std::string ca = path("ca-cert.pem");
+  if (const int result =
+          gnutls_certificate_set_x509_trust_file(handles.x509, ca.c_str(), GNUTLS_X509_FMT_PEM);
+      result < 0)
+    return failed(ca, result);
+  std::string password;
+  if (!options.password_file.empty()) {
+    if (problem = read_file(options.password_file, password); !problem.empty()) return nullptr;
+    while (!password.empty() && (password.back() == '\n' || password.back() == '\r')) password.pop_back();
+  }
+  // Numbered pairs (QEMU 10.2), up to the first gap, or the plain one.
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (int i = 0; i < kServerPairsMax; ++i) {
+    const std::string number = std::to_string(i);
+    std::pair<std::string, std::string> pair{path("server-cert-" + number + ".pem"),
+                                             path("server-key-" + number + ".pem")};
+    if (!exists(pair.first) && !exists(pair.second)) break;
+    pairs.push_back(std::move(pair));
+  }
+  if (pairs.empty()) pairs.emplace_back(path("server-cert.pem"), path("server-key.pem"));
+  for (const auto& [certificate, key] : pairs) {
+    for (const std::string& file : {certificate, key})
+      if (!exists(file)) {
+        problem = file + ": " + std::strerror(errno) + ": a certificate and its key go together";
+        return nullptr;
+      }
+    if (problem = check_files(ca, certificate, options.sanity_check, warnings); !problem.empty())
+      return nullptr;
+    if (const int result = gnutls_certificate_set_x509_key_file2(
+            handles.x509, certificate.c_str(), key.c_str(), GNUTLS_X509_FMT_PEM,
+            options.password_file.empty() ? nullptr : password.c_str(), 0);
+        result < 0)
+      return failed(key, result);
+  }
+  const std::string revoked = path("ca-crl.pem");
+  if (exists(revoked))
+    if (const int result =
+            gnutls_certificate_set_x509_crl_file(handles.x509, revoked.c_str(), GNUTLS_X509_FMT_PEM);
+        result < 0)
+      return failed(revoked, result);
+  return made;
+}
+
+std::string TlsAuthz::set(const std::vector<std::string>& texts) {
+  for (const std::string& text : texts) {
+    if (text.starts_with("listfile:")) {
+      list_file_ = text.substr(std::strlen("listfile:"));
+      std::vector<Rule> rules;
+      bool allow_others = false;
+      if (std::string problem = read_list(list_file_, rules, allow_others); !problem.empty())
+        return "--tls-authz " + text + ": " + problem;
+    } else {
+      rules_.push_back({text, text.find_first_of("*?[") != std::string::npos, true});
+    }
+    any_ = false;
+  }
+  return {};
+}
+
+// QEMU authz/listfile.c: {"policy": "deny", "rules": [{"match": "…", "policy": "allow", "format": "glob"}]}.
+std::string TlsAuthz::read_list(const std::string& path, std::vector<Rule>& rules, bool& allow_others) {
+  std::string text;
+  if (std::string problem = read_file(path, text); !problem.empty()) return problem;
+  const nlohmann::json list = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto policy = [](const nlohmann::json& object, const char* otherwise, bool& allow) {
+    const nlohmann::json value = object.value("policy", nlohmann::json(otherwise));
+    allow = value == "allow";
+    return value == "allow" || value == "deny";
+  };
+  if (!list.is_object()) return path + ": expected a JSON object with policy and rules";
+  if (!policy(list, "deny", allow_others)) return path + ": policy must be allow or deny";
+  const nlohmann::json entries = list.value("rules", nlohmann::json::array());
+  if (!entries.is_array()) return path + ": rules must be a list";
+  for (const nlohmann::json& entry : entries) {
+    Rule rule;
+    if (!entry.is_object() || !entry.contains("match") || !entry["match"].is_string() ||
+        !policy(entry, "", rule.allow))
+      return path + ": each rule needs match, and policy allow or deny";
+    rule.match = entry["match"].get<std::string>();
+    const nlohmann::json format = entry.value("format", nlohmann::json("exact"));
+    if (format != "exact" && format != "glob") return path + ": format must be exact or glob";
+    rule.glob = format == "glob";
+    rules.push_back(std::move(rule));
+  }
+  return {};
+}
+
+bool TlsAuthz::allows(const std::string& distinguished_name) const {
+  if (any_) return true;
+  const auto fits = [&](const Rule& rule) {
+    return rule.glob ? ::fnmatch(rule.match.c_str(), distinguished_name.c_str(), 0) == 0
+                     : rule.match == distinguished_name;
+  };
+  for (const Rule& rule : rules_)
+    if (fits(rule)) return rule.allow;
+  if (list_file_.empty()) return false;
+  std::vector<Rule> rules;
+  bool allow_others = false;
+  if (!read_list(list_file_, rules, allow_others).empty()) return false;
+  for (const Rule& rule : rules)
+    if (fits(rule)) return rule.allow;
+  return allow_others;
+}
+
+}  // namespace migrx

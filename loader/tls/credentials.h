@@ -1,0 +1,74 @@
+// A server's TLS credentials, as QEMU's tls-creds-x509 and tls-creds-psk take them: the same folder, the same
+// file names, the same checks (QEMU crypto/tlscredsx509.c, crypto/tlscredspsk.c). Whoever they satisfy
+// satisfies a QEMU destination with the same files, and the reverse.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace migrx {
+
+// --tls-creds. "x509:dir=DIR[,verify-peer=on|off][,priority=…][,sanity-check=on|off][,password-file=…]" or
+// "psk:dir=DIR[,priority=…]".
+struct TlsCredsOptions {
+  enum class Kind : uint8_t { x509, psk };
+  Kind kind = Kind::x509;
+  std::string dir;
+  std::string priority;  // GnuTLS's; empty: NORMAL
+  std::string password_file;
+  bool verify_peer = true;
+  bool sanity_check = true;
+};
+// Empty: `out` is filled. Otherwise what is wrong with the text.
+[[nodiscard]] std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out);
+
+// Who may connect, by the subject of the client's certificate as GnuTLS writes it, such as
+// "C=GB,O=Example,CN=source.example". Exact names or shell patterns; no rule at all lets everybody in whose
+// certificate is good.
+class TlsAuthz {
+ public:
+  // A list of patterns of --tls-authz, or the file of QEMU's authz-list-file: "listfile:PATH". Empty: fine.
+  [[nodiscard]] std::string set(const std::vector<std::string>& texts);
+  // Reads a list file again when it has changed; a file that cannot be read, or is no list, denies.
+  [[nodiscard]] bool allows(const std::string& distinguished_name) const;
+
+ private:
+  struct Rule {
+    std::string match;
+    bool glob = false;
+    bool allow = true;
+  };
+  [[nodiscard]] static std::string read_list(const std::string& path, std::vector<Rule>& rules,
+                                             bool& allow_others);
+
+  std::vector<Rule> rules_;
+  std::string list_file_;
+  bool any_ = true;
+};
+
+// Immutable once loaded; sessions share it. Any thread.
+class TlsCredentials {
+ public:
+  // Reads and checks everything. nullptr: `problem` names the file and what to do. warnings: a certificate
+  // near its end.
+  [[nodiscard]] static std::shared_ptr<const TlsCredentials> load(const TlsCredsOptions& options,
+                                                                  std::string& problem,
+                                                                  std::vector<std::string>& warnings);
+  ~TlsCredentials();
+  TlsCredentials(const TlsCredentials&) = delete;
+  TlsCredentials& operator=(const TlsCredentials&) = delete;
+
+  [[nodiscard]] const TlsCredsOptions& options() const noexcept { return options_; }
+
+ private:
+  friend class TlsServerSession;
+  struct Handles;
+  TlsCredentials();
+
+  TlsCredsOptions options_;
+  const std::unique_ptr<Handles> handles_;
+};
+
+}  // namespace migrx

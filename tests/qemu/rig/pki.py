@@ -1,0 +1,53 @@
+"""Certificates and keys for TLS, made with certtool and psktool as docs/tls.md says, once for a run of the matrix."""
+
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+
+from .network import RECEIVER
+from .runner import Skip
+
+_AUTHORITY = "cn = \"authority of the tests\"\nca\ncert_signing_key\nexpiration_days = 30\n"
+_COMMON = "signing_key\nencryption_key\nexpiration_days = 30\n"
+_SERVER = "cn = \"receiver\"\nip_address = \"%s\"\ntls_www_server\n" % RECEIVER + _COMMON
+_CLIENT = "country = GB\norganization = Example\ncn = \"source.example\"\ntls_www_client\n" + _COMMON
+_state = {}
+
+
+def _make(folder, name, template, authority=None):
+    info = os.path.join(folder, name + ".info")
+    key, certificate = os.path.join(folder, name + "-key.pem"), os.path.join(folder, name + "-cert.pem")
+    with open(info, "w", encoding="ascii") as file:
+        file.write(template)
+    subprocess.run(["certtool", "--generate-privkey", "--key-type", "rsa", "--bits", "2048", "--outfile", key],
+                   check=True, capture_output=True)
+    signer = ["--generate-certificate", "--load-ca-certificate", os.path.join(authority, "ca-cert.pem"),
+              "--load-ca-privkey", os.path.join(authority, "ca-key.pem")] if authority else ["--generate-self-signed"]
+    subprocess.run(["certtool", *signer, "--load-privkey", key, "--template", info, "--outfile", certificate],
+                   check=True, capture_output=True)
+
+
+def folder(strange_client=False):
+    """A folder with everything both sides need; `strange_client`: its client's certificate is somebody else's."""
+    if shutil.which("certtool") is None:
+        raise Skip("needs certtool")
+    if strange_client not in _state:
+        path = tempfile.mkdtemp(prefix="migrx-pki-")
+        atexit.register(shutil.rmtree, path, ignore_errors=True)
+        _make(path, "ca", _AUTHORITY)
+        _make(path, "server", _SERVER, path)
+        _make(path, "client", _CLIENT, path)
+        if strange_client:  # It knows the receiver's authority, and the receiver does not know its own.
+            shutil.copy(os.path.join(folder(), "ca-cert.pem"), path)
+        with open(os.path.join(path, "keys.psk"), "w", encoding="ascii") as file:
+            file.write("qemu:%s\n" % os.urandom(32).hex())
+        _state[strange_client] = path
+    return _state[strange_client]
+
+
+def source_arguments(kind, path=None):
+    """QEMU's arguments for a source: an object tls0 of `kind`, x509 or psk."""
+    creds = {"x509": "tls-creds-x509,sanity-check=off", "psk": "tls-creds-psk"}[kind]
+    return ["-object", "%s,id=tls0,endpoint=client,dir=%s" % (creds, path or folder())]
