@@ -26,6 +26,8 @@ namespace migrx {
 namespace {
 
 constexpr uint64_t kSmallPage = 4096;
+// A receiver that was just told to end gives its files back within this time, and a retry need not fail.
+constexpr int kClaimPatienceMs = 3000;
 
 std::string error_text() {
   return std::strerror(errno);
@@ -111,8 +113,10 @@ std::string parse_ram_spec(const std::string& text, RamSpec& out) {
       if (!parse_size(option.substr(5), addr))
         return "--ram " + text + ": addr must be a number of bytes such as 4G";
       out.addr = addr;
+    } else if (option == "in-use=allow") {
+      out.in_use_allowed = true;
     } else {
-      return "--ram " + text + ": unknown option '" + option + "' (size=, node=, addr=)";
+      return "--ram " + text + ": unknown option '" + option + "' (size=, node=, addr=, in-use=allow)";
     }
   }
   return {};
@@ -123,6 +127,7 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
   memory->path_ = spec.path;
   memory->node_ = spec.node;
   const std::string subject = "block " + spec.id + ": " + spec.path + ": ";
+  FileClaim::Before before = FileClaim::look(spec.path);
   memory->fd_ = ::open(spec.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   memory->made_here_ = memory->fd_ >= 0;
   if (memory->fd_ < 0 && errno == EEXIST) memory->fd_ = ::open(spec.path.c_str(), O_RDWR | O_CLOEXEC);
@@ -139,10 +144,22 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
     problem = subject + error_text();
     return nullptr;
   }
+  memory->id_ = file_id_of(st);
   if (fs.f_type != HUGETLBFS_MAGIC && fs.f_type != TMPFS_MAGIC) {
     problem = subject +
               "guest RAM must lie on hugetlbfs or tmpfs, not on a disk: use a path below /dev/hugepages or "
               "/dev/shm";
+    return nullptr;
+  }
+  if (memory->made_here_) before = FileClaim::Before::missing;
+  if (memory->claim_.take(memory->fd_, spec.path, before, kClaimPatienceMs) == FileClaim::Outcome::refused &&
+      !spec.in_use_allowed) {
+    problem = "block " + spec.id + ": " + memory->claim_.problem();
+    return nullptr;
+  }
+  // It may have been given another size while it was waited for.
+  if (::fstat(memory->fd_, &st) != 0) {
+    problem = subject + error_text();
     return nullptr;
   }
   memory->page_bytes_ = fs.f_type == HUGETLBFS_MAGIC ? static_cast<uint64_t>(fs.f_bsize) : kSmallPage;
@@ -160,7 +177,7 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
     return nullptr;
   }
   // Blocks tell whether anything was ever written there (true of hugetlbfs and tmpfs).
-  memory->must_clear_ = !memory->made_here_ && st.st_blocks != 0;
+  memory->must_clear_ = !memory->made_here_ && st.st_blocks != 0 && memory->users().empty();
   if (present == 0 && ::ftruncate(memory->fd_, static_cast<off_t>(memory->mapped_)) != 0) {
     problem = subject + "cannot set its size: " + error_text();
     return nullptr;
@@ -189,7 +206,7 @@ GuestMemory::~GuestMemory() {
 }
 
 void GuestMemory::unlink() noexcept {
-  if (made_here_) ::unlink(path_.c_str());
+  if (made_here_ && file_id_at(path_) == id_) ::unlink(path_.c_str());
   made_here_ = false;
 }
 

@@ -7,7 +7,11 @@
 // - A file that may hold old bytes (it existed, and has blocks) is cleared by stores before it is used: QEMU
 // keeps
 //   stale pages, and pages that a balloon gave back are never sent.
-// - Only files made here are unlinked, and only on failure or when asked.
+// - Only files made here are unlinked, only on failure or when asked, and only while their path still leads
+// to them.
+// - A file that another process maps is neither cleared nor taken for zeros: that process may be the
+// destination QEMU, and then nothing is written before it has proved to wait (loader/destination/); who else
+// it may be, the caller judges.
 #pragma once
 
 #include <cstddef>
@@ -18,11 +22,12 @@
 #include <string>
 #include <vector>
 
+#include "numa/file_claim.h"
 #include "numa/ids.h"
 
 namespace migrx {
 
-// "ID=PATH[,size=4G][,node=0][,addr=0]" of --ram.
+// "ID=PATH[,size=4G][,node=0][,addr=0][,in-use=allow]" of --ram.
 struct RamSpec {
   std::string id;
   std::string path;
@@ -30,13 +35,16 @@ struct RamSpec {
   NodeId node = kAnyNode;
   // QEMU's mr->addr of the block at the destination, where its order among the blocks does not tell.
   std::optional<uint64_t> addr;
+  // in-use=allow: the operator knows that whoever else has the file runs no guest on it.
+  bool in_use_allowed = false;
 };
 // Empty: `out` is filled. Otherwise what is wrong with the text.
 [[nodiscard]] std::string parse_ram_spec(const std::string& text, RamSpec& out);
 
 class GuestMemory {
  public:
-  // Opens or makes the file, maps it shared, binds it to its node. nullptr: `problem` says what to do.
+  // Opens or makes the file, claims it (numa/file_claim.h), maps it shared, binds it to its node. nullptr:
+  // `problem` says what to do, and no byte of the file was changed.
   [[nodiscard]] static std::unique_ptr<GuestMemory> open(const RamSpec& spec, std::string& problem);
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
@@ -51,8 +59,11 @@ class GuestMemory {
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] uint64_t length() const noexcept { return length_; }          // of the block
   [[nodiscard]] uint64_t page_bytes() const noexcept { return page_bytes_; }  // of the file system
-  // Reads as zeros until written: made here, or an existing file without blocks. Also after it was cleared.
-  [[nodiscard]] bool fresh() const noexcept { return true; }
+  // Reads as zeros until written: made here, without blocks, or cleared; not so when somebody else maps it.
+  [[nodiscard]] bool fresh() const noexcept { return users().empty(); }
+  // Other processes that map the file.
+  [[nodiscard]] const std::vector<FileUser>& users() const noexcept { return claim_.users(); }
+  [[nodiscard]] std::string users_text() const { return claim_.users_text(); }
   [[nodiscard]] bool cleared() const noexcept { return must_clear_; }
   [[nodiscard]] bool made_here() const noexcept { return made_here_; }
   [[nodiscard]] NodeId node() const noexcept { return node_; }
@@ -66,6 +77,8 @@ class GuestMemory {
   GuestMemory() = default;
   std::string path_;
   int fd_ = -1;
+  FileId id_;
+  FileClaim claim_;
   std::byte* data_ = nullptr;
   uint64_t length_ = 0;
   uint64_t mapped_ = 0;

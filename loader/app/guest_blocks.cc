@@ -15,15 +15,30 @@ constexpr uint64_t kPreparedPrivateBytes = 32ULL << 20;
 
 }  // namespace
 
-GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max,
+GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max, bool handed_on,
                          const Lifeline& lifeline)
     : lifeline_(lifeline), table_(private_bytes_max) {
   std::set<std::string> ids;
+  std::set<pid_t> users;
   for (const RamSpec& spec : ram) {
     if (!ids.insert(spec.id).second) throw SetupError("--ram " + spec.id + " is given twice");
     std::string problem;
     std::unique_ptr<GuestMemory> memory = GuestMemory::open(spec, problem);
     if (memory == nullptr) throw SetupError(problem);
+    if (!spec.in_use_allowed) {
+      for (const FileUser& user : memory->users()) users.insert(user.pid);
+      const std::string subject =
+          "block " + spec.id + ": " + spec.path + " is mapped by " + memory->users_text();
+      if (!handed_on && !users.empty())
+        throw SetupError(subject +
+                         ", which may run a guest on it: end that process or name another file (in-use=allow "
+                         "in --ram, when it runs none)");
+      if (users.size() > 1)
+        throw SetupError(
+            subject +
+            ", and only the destination QEMU of --handoff may use the RAM of this guest: end the "
+            "others or name other files (in-use=allow in --ram, when they run none)");
+    }
     if (memory->made_here()) lifeline_.made(memory->path());
     files_.push_back(std::move(memory));
     table_.add_file_backed(spec.id, *files_.back());

@@ -15,9 +15,12 @@ namespace migrx {
 
 class GuestBlocks {
  public:
-  // Opens the files. Throws SetupError; whatever was made is gone then, as it is when this object goes
-  // without keep().
-  GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max, const Lifeline& lifeline);
+  // Opens and claims the files; changes no byte of one that existed. handed_on: a destination QEMU gets the
+  // guest, so one process besides this one may map the files; it has to prove that it waits before a page is
+  // written. Throws SetupError; whatever was made is gone then, as it is when this object goes without
+  // keep().
+  GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max, bool handed_on,
+              const Lifeline& lifeline);
   ~GuestBlocks();
   GuestBlocks(const GuestBlocks&) = delete;
   GuestBlocks& operator=(const GuestBlocks&) = delete;

@@ -118,7 +118,7 @@ int load(const LoadOptions& options) {
     Placement placement;
     for (const CpuId cpu : settings.cpus) placement.threads.push_back({cpu, kAnyNode, {}});
     const Lifeline nobody;
-    GuestBlocks guest(ram, options.private_ram_max, nobody);
+    GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), nobody);
     const double prefault_started_s = now_s();
     guest.prefault(placement, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;

@@ -136,7 +136,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
                                        session_settings(options).connections_max, options.identify_timeout_s,
                                        report);
 
-    GuestBlocks guest(ram, options.private_ram_max, lifeline);
+    GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline);
     const double prefault_started_s = now_s();
     guest.prefault(placement, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;

@@ -241,8 +241,7 @@ uint32_t DestinationQemu::send_some(uint64_t now_ns) {
 }
 
 uint32_t DestinationQemu::receive_some() {
-  std::array<std::byte, 512> buffer;
-  const ssize_t n = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
+  const ssize_t n = ::recv(fd_.get(), inbox_.data(), inbox_.size(), 0);
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return 0;
   if (n < 0) {
     refuse("closed the connection", errno);
@@ -252,7 +251,7 @@ uint32_t DestinationQemu::receive_some() {
     refuse("closed the connection before it had loaded the device state", 0);
     return 0;
   }
-  reader_.feed({buffer.data(), static_cast<std::size_t>(n)});
+  reader_.feed({inbox_.data(), static_cast<std::size_t>(n)});
   ReturnPathMessage message;
   while (verdict_ == Verdict::pending && reader_.next(message)) take(message);
   if (verdict_ == Verdict::pending && reader_.error()) {

@@ -10,6 +10,7 @@
 // it could run the guest: a block that it does not map shared would silently be empty.
 #pragma once
 
+#include <array>
 #include <map>
 #include <optional>
 #include <string>
@@ -96,6 +97,7 @@ class DestinationQemu final : public Destination {
   DestinationSettings settings_;
   ByteFifo fifo_{4 << 20};
   StreamRewriter rewriter_;
+  std::array<std::byte, 512> inbox_{};  // what reader_ was fed last
   ReturnPathReader reader_;
   UniqueFd namespace_;  // of the destination's network, where it is another one than ours
   UniqueFd fd_;

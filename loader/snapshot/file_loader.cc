@@ -163,6 +163,19 @@ StreamError FileLoader::await_verdict() {
 // The channel is in the middle of its block list; the destination's verdict is looked at meanwhile, since
 // pages can take minutes.
 StreamError FileLoader::load_pages(std::span<const BlockEntry> entries) {
+  // Pages are written by others than the parser, so nobody else holds them back until the destination has
+  // proved to wait: one that runs a guest on this memory never does.
+  const uint64_t since_ns = settings_.now_ns();
+  while (!destination_.proved_waiting()) {
+    if (take_turn()) return cancelled();
+    (void)destination_.do_work(settings_.now_ns());
+    if (destination_.verdict() == Verdict::refused) return destination_.error();
+    if (settings_.stall_ns > 0 && settings_.now_ns() - since_ns >= settings_.stall_ns)
+      return file_error(ErrorClass::timed_out, input_->position(), "session: destination",
+                        "it has not answered for " + seconds_text(settings_.stall_ns) +
+                            ": is it a QEMU that waits with -incoming? (--stall-timeout)");
+    std::this_thread::sleep_for(kPauseMin);
+  }
   bool cancel = false;
   StreamError error = reader_->load(blocks_.list(), entries, [&] {
     cancel = take_turn();

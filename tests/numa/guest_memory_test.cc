@@ -1,8 +1,12 @@
 #include "numa/guest_memory.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -39,6 +43,82 @@ TEST_F(GuestMemoryTest, a_new_file_is_made_and_goes_unless_kept) {
   memory = open(",size=8M");
   ASSERT_NE(memory, nullptr);
   memory->keep();
+  memory.reset();
+  EXPECT_TRUE(std::filesystem::exists(path_));
+}
+
+// Another process that maps the file, as a QEMU does.
+class OtherUser {
+ public:
+  explicit OtherUser(const std::string& path) {
+    int ready[2];
+    EXPECT_EQ(::pipe(ready), 0);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      // A grandchild: this process's own children are its helpers.
+      if (::fork() != 0) std::_Exit(0);
+      const int fd = ::open(path.c_str(), O_RDWR);
+      struct stat st {};
+      (void)::fstat(fd, &st);
+      void* const map =
+          ::mmap(nullptr, static_cast<std::size_t>(st.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+      ::close(fd);
+      const pid_t self = ::getpid();
+      if (map == MAP_FAILED || ::write(ready[1], &self, sizeof self) != sizeof self) std::_Exit(1);
+      for (;;) ::pause();
+    }
+    ::waitpid(pid_, nullptr, 0);
+    EXPECT_EQ(::read(ready[0], &pid_, sizeof pid_), static_cast<ssize_t>(sizeof pid_));
+    ::close(ready[0]);
+    ::close(ready[1]);
+  }
+  ~OtherUser() { ::kill(pid_, SIGKILL); }
+  OtherUser(const OtherUser&) = delete;
+  OtherUser& operator=(const OtherUser&) = delete;
+  [[nodiscard]] pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_ = 0;
+};
+
+TEST_F(GuestMemoryTest, what_another_process_maps_is_not_cleared_and_not_taken_for_zeros) {
+  std::ofstream(path_) << std::string(1 << 20, 'x');
+  const OtherUser other(path_);
+  auto memory = open("");
+  ASSERT_NE(memory, nullptr) << problem_;
+  ASSERT_EQ(memory->users().size(), 1U);
+  EXPECT_EQ(memory->users()[0].pid, other.pid());
+  EXPECT_FALSE(memory->fresh());
+  EXPECT_FALSE(memory->cleared());
+  EXPECT_EQ(memory->prefault({}, nullptr), "");
+  for (uint64_t i = 0; i < memory->length(); ++i) ASSERT_EQ(memory->data()[i], std::byte{'x'});
+}
+
+TEST_F(GuestMemoryTest, a_second_receiver_is_refused_and_told_by_whom) {
+  auto first = open(",size=8M");
+  ASSERT_NE(first, nullptr) << problem_;
+  EXPECT_EQ(open(",size=8M"), nullptr);
+  EXPECT_NE(problem_.find("locked"), std::string::npos) << problem_;
+  EXPECT_NE(problem_.find("PID " + std::to_string(::getpid())), std::string::npos) << problem_;
+  first.reset();
+  EXPECT_NE(open(",size=8M"), nullptr) << problem_;
+}
+
+TEST_F(GuestMemoryTest, a_writer_that_cannot_be_seen_is_refused_unless_allowed) {
+  std::ofstream(path_) << std::string(1 << 20, 'x');
+  const int fd = ::open(path_.c_str(), O_RDWR);  // it maps nothing, so no search finds it
+  EXPECT_EQ(open(""), nullptr);
+  EXPECT_NE(problem_.find("in-use=allow"), std::string::npos) << problem_;
+  EXPECT_NE(open(",in-use=allow"), nullptr) << problem_;
+  ::close(fd);
+  EXPECT_NE(open(""), nullptr) << problem_;
+}
+
+TEST_F(GuestMemoryTest, a_file_that_took_the_place_of_ours_is_not_removed) {
+  auto memory = open(",size=8M");
+  ASSERT_NE(memory, nullptr) << problem_;
+  std::filesystem::remove(path_);
+  std::ofstream(path_) << "somebody else's";
   memory.reset();
   EXPECT_TRUE(std::filesystem::exists(path_));
 }
