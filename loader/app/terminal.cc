@@ -5,6 +5,8 @@
 
 #include <cstdio>
 
+#include "loader/stream/printable.h"
+
 namespace migrx {
 
 Terminal::Terminal(bool quiet) : quiet_(quiet) {
@@ -25,10 +27,10 @@ bool Terminal::due(double now_s) const noexcept {
 void Terminal::progress(const std::string& line, double now_s) {
   last_s_ = now_s;
   if (width_ > 0) {
-    std::printf("\r\x1b[K%s", line.c_str());
+    std::printf("\r\x1b[K%s", printable(line).c_str());
     line_open_ = true;
   } else {
-    std::printf("%s\n", line.c_str());
+    std::printf("%s\n", printable(line).c_str());
   }
   std::fflush(stdout);
 }
@@ -36,13 +38,13 @@ void Terminal::progress(const std::string& line, double now_s) {
 void Terminal::say(const std::string& text) {
   if (quiet_) return;
   clear_line();
-  std::printf("%s\n", text.c_str());
+  std::printf("%s\n", printable(text, /*lines=*/true).c_str());
   std::fflush(stdout);
 }
 
 void Terminal::warn(const std::string& text) {
   clear_line();
-  std::fprintf(stderr, "migrx: %s\n", text.c_str());
+  std::fprintf(stderr, "migrx: %s\n", printable(text, /*lines=*/true).c_str());
 }
 
 void Terminal::clear_line() {

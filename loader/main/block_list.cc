@@ -13,6 +13,7 @@ constexpr const char* kMappedRamField = "RAM block list: mapped-ram header";
 
 void BlockListReader::begin(uint64_t total, bool with_mr_addr, bool with_mapped_ram) noexcept {
   entries_.clear();
+  names_.clear();
   position_wanted_.reset();
   left_ = total;
   state_ = State::name_length;
@@ -90,7 +91,7 @@ Step BlockListReader::read(ByteReader& in, StreamError& error) {
   }
 }
 
-bool BlockListReader::check_name(uint64_t at, StreamError& error) const {
+bool BlockListReader::check_name(uint64_t at, StreamError& error) {
   const std::string& name = entries_.back().idstr;
   for (const char c : name) {
     // QEMU makes names of device paths and object ids: printable, without blanks at least at the ends.
@@ -99,11 +100,9 @@ bool BlockListReader::check_name(uint64_t at, StreamError& error) const {
       return false;
     }
   }
-  for (std::size_t i = 0; i + 1 < entries_.size(); ++i) {
-    if (entries_[i].idstr == name) {
-      error = make_error(ErrorClass::bad_stream, at, kNameField, "block '%s' is listed twice", name.c_str());
-      return false;
-    }
+  if (!names_.insert(name).second) {
+    error = make_error(ErrorClass::bad_stream, at, kNameField, "block '%s' is listed twice", name.c_str());
+    return false;
   }
   return true;
 }

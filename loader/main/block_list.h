@@ -7,6 +7,8 @@
 #pragma once
 
 #include <span>
+#include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "loader/main/main_events.h"
@@ -32,10 +34,11 @@ class BlockListReader {
 
  private:
   enum class State : uint8_t { name_length, name, used_length, mr_addr, mapped_ram };
-  bool check_name(uint64_t at, StreamError& error) const;
+  bool check_name(uint64_t at, StreamError& error);
   bool check_mapped_ram(uint64_t at, const MappedRamHeader& header, StreamError& error) const;
 
   std::vector<BlockEntry> entries_;
+  std::unordered_set<std::string> names_;  // of entries_
   std::optional<uint64_t> position_wanted_;
   uint64_t left_ = 0;  // bytes of blocks not listed yet
   uint8_t name_length_ = 0;

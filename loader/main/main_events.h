@@ -97,8 +97,9 @@ struct BlockEntry {
 
 // The longest event in bytes of an outgoing stream: a list of kRamBlocksMax blocks with the longest names.
 // Command payloads and section headers are far smaller.
-inline constexpr std::size_t kRamBlocksMax = 255;
-inline constexpr std::size_t kMainEventBytesMax = std::size_t{96} * 1024;
+inline constexpr std::size_t kRamBlocksMax =
+    4096;  // 256 DIMMs, and ROMs, video and device memory beside them
+inline constexpr std::size_t kMainEventBytesMax = kRamBlocksMax * (1 + 255 + 8 + 8) + 1024;
 inline constexpr std::size_t kCommandPayloadMax = 64;  // commands that precopy accepts are shorter than this
 
 struct SectionHeader {

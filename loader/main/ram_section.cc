@@ -247,11 +247,9 @@ bool RamSection::check_offset(StreamError& error) const noexcept {
 }
 
 bool RamSection::find_block(std::string_view idstr, StreamError& error) noexcept {
-  for (const Listed& listed : listed_) {
-    if (listed.block->idstr() == idstr) {
-      current_ = &listed;
-      return true;
-    }
+  if (const auto found = listed_.find(idstr); found != listed_.end()) {
+    current_ = &found->second;
+    return true;
   }
   error =
       make_error(ErrorClass::bad_stream, at_, kBlockField, "block '%.*s' is not in the list of RAM blocks",
@@ -351,7 +349,8 @@ bool RamSection::resolve(StreamError& error) {
                          static_cast<unsigned long long>(block->used_length()));
       return false;
     }
-    listed_.push_back({block, router_ != nullptr ? router_->lane_to(block->node()) : nullptr});
+    listed_.emplace(block->idstr(),
+                    Listed{block, router_ != nullptr ? router_->lane_to(block->node()) : nullptr});
   }
   return true;
 }

@@ -13,7 +13,8 @@
 // too.
 #pragma once
 
-#include <vector>
+#include <string_view>
+#include <unordered_map>
 
 #include "loader/main/block_list.h"
 #include "loader/main/compress_jobs.h"
@@ -142,7 +143,7 @@ class RamSection {
   const NodeRouter* const router_;
   PageWriter writer_;
   BlockListReader list_;
-  std::vector<Listed> listed_;  // in the order of the stream's list; constant after resolve()
+  std::unordered_map<std::string_view, Listed> listed_;  // by the blocks' own names; constant after resolve()
   RoutedBytes routed_;
   RamTally tally_;
 

@@ -2,6 +2,9 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
+
+#include "loader/stream/printable.h"
 
 namespace migrx {
 
@@ -50,6 +53,7 @@ StreamError make_error(ErrorClass error_class, uint64_t offset, const char* fiel
   va_start(arguments, format);
   std::vsnprintf(error.text.data(), error.text.size(), format, arguments);
   va_end(arguments);
+  make_printable(error.text.data(), std::strlen(error.text.data()));
   return error;
 }
 
@@ -63,6 +67,7 @@ StreamError make_error_values(ErrorClass error_class, uint64_t offset, const cha
   error.allowed = allowed;
   error.has_values = true;
   std::snprintf(error.text.data(), error.text.size(), "%s", text);
+  make_printable(error.text.data(), std::strlen(error.text.data()));
   return error;
 }
 

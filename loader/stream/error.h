@@ -46,6 +46,7 @@ struct StreamError {
   [[nodiscard]] std::string message() const;
 };
 
+// What comes from the wire may stand in the arguments as it is: the text is made printable (printable.h).
 [[gnu::format(printf, 4, 5)]] StreamError make_error(ErrorClass error_class, uint64_t offset,
                                                      const char* field, const char* format, ...) noexcept;
 StreamError make_error_values(ErrorClass error_class, uint64_t offset, const char* field, uint64_t found,

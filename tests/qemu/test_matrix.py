@@ -10,7 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cases import (benches, colo, faults, generate, handoff, hostile, libvirt, metrics, modes, one_guest, pingpong,
-                   running_guest, snapshots, tls)
+                   running_guest, second_vm, snapshots, tls)
 from rig import runner
 from rig.network import remove_stale_namespaces
 
@@ -19,7 +19,7 @@ def every_case():
     return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(), *colo.cases(),
             *pingpong.cases(), *benches.cases(), *generate.cases(), *hostile.cases(), *metrics.cases(),
             *libvirt.cases(), *tls.cases(),
-            *running_guest.cases()]
+            *running_guest.cases(), *second_vm.cases()]
 
 
 if __name__ == "__main__":

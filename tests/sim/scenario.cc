@@ -34,10 +34,11 @@ LinkOptions link_of(Random& random, uint32_t roughness, uint32_t mtu) {
 }  // namespace
 
 const char* to_string(Fault fault) {
-  constexpr const char* kNames[kFaults] = {
+  constexpr const char* kNames[kFaults + 1] = {
       "none",         "strangers",       "syn flood",      "slow loader",      "tiny segments",
       "channel ends", "source vanishes", "source cancels", "operator cancels", "damaged stream",
-      "second main",  "hostile channel", "stuck window",   "pool exhausted",   "MTU changes"};
+      "second main",  "hostile channel", "stuck window",   "pool exhausted",   "MTU changes",
+      "second VM"};
   return kNames[static_cast<std::size_t>(fault)];
 }
 
@@ -131,6 +132,21 @@ Scenario scenario_of(uint64_t seed) {
       s.to_receiver.reorder_ns = 500'000;
       s.worker_pace = 30;
     }
+  }
+  // Last, so that the seeds without it stay as they were.
+  if (s.fault == Fault::none && random.chance(0.15)) {
+    s.fault = Fault::second_vm;
+    s.second = source;
+    s.second_late = random.chance(0.5);
+    if (random.chance(0.5)) s.second.channels = random.pick(channels);
+    s.second.age = static_cast<Age>(random.below(6));
+    s.second.method = test::MultifdMethod::none;
+    s.second.zero_pages = ZeroPages::on_main;
+    s.second.send_twice = s.second.xbzrle = s.second.compress = s.second.flush_without_multifd = false;
+    s.second.return_path = random.chance(0.7);
+    // Nothing but zeros over main and a stray channel of the second VM: then the first is taken for a source
+    // whose own channels were refused.
+    if (source.channels == 0) s.second.channels = 0;
   }
   return s;
 }

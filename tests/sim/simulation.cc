@@ -12,6 +12,7 @@ constexpr Ipv4Address kSource{0x0a4d0001};
 constexpr Ipv4Address kStranger{0x0a4d0009};
 constexpr uint16_t kPort = 4444;
 constexpr uint16_t kFirstPort = 40'000;
+constexpr uint16_t kSecondPort = 45'000;
 constexpr uint16_t kStrangerPort = 50'000;
 constexpr uint64_t kPacketBytes = 1344;  // of a multifd packet without pages
 // Something must move within this time: a byte, an epoch, the end of a connection. A peer that is gone is
@@ -63,7 +64,8 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
         sender_options(random_, kSource, static_cast<uint16_t>(kFirstPort + i), scenario), random_.fork()));
     connections.push_back(senders_.back().get());
   }
-  source_.attach(connections, random_, now_ns_);
+  const bool second = scenario.fault == Fault::second_vm;
+  source_.attach(connections, random_, now_ns_ + (second ? random_.below(10 * kMs) : 0));
 
   const auto stranger = [&](Stranger::Manner manner) {
     const auto port = static_cast<uint16_t>(kStrangerPort + strangers_.size());
@@ -78,6 +80,10 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
     case Fault::none:
     case Fault::syn_flood:
     case Fault::slow_loader:
+      break;
+    case Fault::second_vm:
+      second_ = std::make_unique<Source>(scenario.second, random_.fork());
+      if (!scenario.second_late) begin_second(now_ns_ + random_.below(10 * kMs));
       break;
     case Fault::tiny_segments:
       fault_at_ns_ = now_ns_ + 300 * kSecond;
@@ -119,6 +125,39 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
   }
 }
 
+void Simulation::begin_second(uint64_t at_ns) {
+  std::vector<TcpSender*> connections;
+  for (uint32_t i = 0; i <= scenario_.second.channels; ++i) {
+    second_senders_.push_back(std::make_unique<TcpSender>(
+        sender_options(random_, kSource, static_cast<uint16_t>(kSecondPort + i), scenario_), random_.fork()));
+    connections.push_back(second_senders_.back().get());
+  }
+  second_->attach(connections, random_, at_ns);
+}
+
+bool Simulation::is_seconds(const Handoff* connection) const {
+  if (connection == nullptr) return false;
+  const std::string peer = connection->peer.data();
+  const int port = std::stoi(peer.substr(peer.find(':') + 1));
+  return port >= kSecondPort && port < kStrangerPort;
+}
+
+// Whatever the order in which two VMs come: main and all channels are one VM's, and never are both told that
+// all is well, nor one of them when it is not.
+void Simulation::check_second() {
+  if (second_ == nullptr) return;
+  const Session& session = receiver_.session();
+  const bool told = scenario_.second.return_path && second_->outcome() == Source::Outcome::completed;
+  if (told && session.state() == SessionState::failed)
+    complain("failed although the second VM was told that all is well");
+  if (told && scenario_.source.return_path && source_.outcome() == Source::Outcome::completed)
+    complain("both VMs were told that all is well");
+  if (session.state() != SessionState::done) return;
+  for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i)
+    if (is_seconds(session.multifd_connection(i)) != is_seconds(session.main_connection()))
+      complain("main is one VM's and multifd " + std::to_string(i) + " the other's");
+}
+
 // Any byte of a connection is as likely as any other. Chance takes the same course whether lengths are known
 // or not.
 void Simulation::spoil(const std::vector<uint64_t>& lengths) {
@@ -141,6 +180,8 @@ void Simulation::spoil(const std::vector<uint64_t>& lengths) {
 
 TcpSender* Simulation::sender_of(uint16_t port) {
   if (port >= kFirstPort && port < kFirstPort + senders_.size()) return senders_[port - kFirstPort].get();
+  if (port >= kSecondPort && port < kSecondPort + second_senders_.size())
+    return second_senders_[port - kSecondPort].get();
   if (port >= kStrangerPort && port < kStrangerPort + strangers_.size())
     return &strangers_[port - kStrangerPort]->sender();
   return nullptr;
@@ -183,6 +224,10 @@ bool Simulation::deliver() {
 
 bool Simulation::move_source() {
   bool busy = source_.step(now_ns_) > 0;
+  if (second_ != nullptr) {
+    if (second_senders_.empty() && receiver_.session().admission().complete()) begin_second(now_ns_);
+    if (!second_senders_.empty()) busy = second_->step(now_ns_) > 0 || busy;
+  }
   if (fault_at_ns_ <= now_ns_) cause_fault();
   const bool known = strangers_.empty() || receiver_.knows(kSource);
   if (scenario_.fault == Fault::second_main && known)
@@ -200,6 +245,7 @@ bool Simulation::move_source() {
     flood.poll(now_ns_, outgoing_);
   }
   for (const auto& sender : senders_) sender->poll(now_ns_, outgoing_);
+  for (const auto& sender : second_senders_) sender->poll(now_ns_, outgoing_);
   for (const auto& stranger : strangers_) stranger->sender().poll(now_ns_, outgoing_);
   busy = busy || !outgoing_.empty();
   send(outgoing_);
@@ -269,6 +315,8 @@ void Simulation::give_time(bool busy) {
   sooner(source_.next_ns());
   sooner(fault_at_ns_);
   for (const auto& sender : senders_) sooner(sender->next_ns());
+  if (!second_senders_.empty()) sooner(second_->next_ns());
+  for (const auto& sender : second_senders_) sooner(sender->next_ns());
   for (const auto& stranger : strangers_) {
     sooner(stranger->next_ns());
     sooner(stranger->sender().next_ns());
@@ -344,9 +392,14 @@ void Simulation::check_always() {
   if (!source_.violation().empty() && !source_.damaged()) complain(source_.violation());
   for (const auto& sender : senders_)
     if (!sender->violation().empty()) complain(sender->violation());
+  for (const auto& sender : second_senders_)
+    if (!sender->violation().empty()) complain(sender->violation());
   for (const auto& stranger : strangers_)
     if (!stranger->sender().violation().empty()) complain(stranger->sender().violation());
-  if (!receiver_.difference().empty() && !source_.damaged() && !intruded()) complain(receiver_.difference());
+  check_second();
+  if (!receiver_.difference().empty() && !source_.damaged() && !intruded() &&
+      !is_seconds(receiver_.session().main_connection()))
+    complain(receiver_.difference());
   if (told_well_but_failed())
     complain("failed although the source was told that all is well: " +
              receiver_.session().error().message());
@@ -368,6 +421,8 @@ bool Simulation::must_be_done() const {
       return true;
     case Fault::hostile_channel:
       return !intruded();
+    case Fault::second_vm:
+      return scenario_.second_late;
     case Fault::channel_ends:
       return !source_.torn();
     case Fault::damaged_stream:
@@ -456,6 +511,7 @@ void Simulation::check_end() {
     if (receiver_.data_path_allocations() > 0)
       complain(std::to_string(receiver_.data_path_allocations()) + " allocations on the data path");
     if (source_.damaged()) return;  // damaged page contents look like any other
+    if (is_seconds(receiver_.session().main_connection())) return;  // and the first VM goes on
     // Without a return path the end of main is the only sign that the device state is over.
     if (return_path && !source_.all_written()) complain("done before the source had sent everything");
     const std::string difference = receiver_.compare_final();

@@ -38,8 +38,9 @@ enum class Fault : uint8_t {
   stuck_window,     // all workers stop for many seconds: windows close, and open again
   pool_exhausted,   // packet buffers are somewhere else for a while
   mtu_changes,      // the path's MTU shrinks, later grows
+  second_vm,        // another VM of the same host, without a -uuid as well, migrates to the same port
 };
-inline constexpr std::size_t kFaults = 15;
+inline constexpr std::size_t kFaults = 15;  // that a seed draws from; second_vm has a draw of its own
 [[nodiscard]] const char* to_string(Fault fault);
 
 struct Scenario {
@@ -54,6 +55,9 @@ struct Scenario {
   uint32_t control_pace = 200;
   // damaged_stream: in the last packet of a multifd channel, which may mean nothing (up to 8.2).
   bool damage_last_packet = false;
+  // second_vm: the other VM, which begins within 10 ms of the first, or when all of the first is there.
+  SourceOptions second;
+  bool second_late = false;
 };
 // What the seed says. The same seed gives the same scenario and run for ever, as long as the code is the
 // same.
@@ -97,6 +101,10 @@ class Simulation {
   void check_progress();
   [[nodiscard]] bool must_be_done() const;
   [[nodiscard]] bool intruded() const;
+  void begin_second(uint64_t at_ns);
+  // The session's main channel is the second VM's.
+  [[nodiscard]] bool is_seconds(const Handoff* connection) const;
+  void check_second();
   [[nodiscard]] bool told_well_but_failed() const;
   void check_end();
   void send(std::vector<Packet>& packets);
@@ -116,6 +124,8 @@ class Simulation {
   Link to_source_;
   std::vector<std::unique_ptr<TcpSender>> senders_;  // of the source
   std::vector<std::unique_ptr<Stranger>> strangers_;
+  std::unique_ptr<Source> second_;
+  std::vector<std::unique_ptr<TcpSender>> second_senders_;
   uint64_t idle_ns_ = 0;  // how long nothing has happened
   uint32_t idle_turns_ = 0;
   uint64_t fault_at_ns_ = UINT64_MAX;

@@ -255,8 +255,13 @@ def uuid_differs(version, uuid):
     def body(folder, stack):
         faulty = Faulty(_uuid_at_source(version, uuid), folder, stack)
         faulty.source.migrate(faulty.receiver.uri)
-        report = faulty.expect_failed("mismatch", "uuid", "another guest")
-        return "%s; %s" % (faulty.expect_source_free(), report["error"]["message"])
+        # A stranger: refused, and the receiver waits for the right guest.
+        remark = faulty.expect_source_free(within=30)
+        expect(faulty.receiver.alive(), "migrx ended: %s", faulty.receiver.log()[-1500:])
+        faulty.receiver.signal(signal.SIGTERM)
+        report = faulty.expect_failed("cancelled")
+        expect(any("refused" in warning for warning in report["warnings"]), "no warning: %s", report["warnings"])
+        return remark
     return body
 
 

@@ -91,7 +91,7 @@ class Snapshot:
             oracle = Decoder(file.read(), ignore_shared=True)
         for name, content in oracle.blocks.items():
             if name != "mem":
-                with open(os.path.join(folder, "blocks", name.replace("/", "_")), "rb") as file:
+                with open(os.path.join(folder, "blocks", name.replace("/", "%2F")), "rb") as file:
                     expect_same(name, file.read(), content)
         return ""
 

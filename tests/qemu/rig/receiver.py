@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.parse
 
 from .machine import cpu_seconds, die_with_parent, in_namespace
 from .network import NEAR, RECEIVER, SECOND_INTERFACE, SECOND_NEAR, SECOND_RECEIVER
@@ -105,7 +106,7 @@ class Receiver:
 
     def block(self, name):
         """Content of a block that has no file, from --dump-blocks."""
-        wanted = name.replace("/", "_")
+        wanted = urllib.parse.quote(name, safe=" !\"#$&'()*+,:;<=>?@[\\]^_`{|}~")
         for entry in os.listdir(self.dump):
             if entry in (wanted, wanted + ".bin", wanted + ".ram"):
                 with open(os.path.join(self.dump, entry), "rb") as file:
