@@ -46,20 +46,25 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
           payload_follows();
           break;
         }
-        const Event event = begin_record(flags, error);
-        if (event != Event::need_more) return event;
+        if (const std::optional<Event> event = begin_record(flags, error)) return *event;
         break;
       }
       case State::page_data: {
-        const Event event = page_data(in);
-        if (event != Event::eos) return event;
-        state_ = State::word;
+        switch (page_data(in)) {
+          case PageData::need_more:
+            return Event::need_more;
+          case PageData::parked:
+            return Event::parked;
+          case PageData::complete:
+            state_ = State::word;
+            break;
+        }
         break;
       }
       case State::idstr_length: {
         if ((p = in.take(1)) == nullptr) return Event::need_more;
-        left_ = std::to_integer<uint32_t>(*p);
-        if (left_ == 0) {
+        name_bytes_ = std::to_integer<uint32_t>(*p);
+        if (name_bytes_ == 0) {
           error = make_error(ErrorClass::bad_stream, at_, kBlockField, "empty name");
           return Event::failed;
         }
@@ -67,8 +72,8 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
         break;
       }
       case State::idstr: {
-        if ((p = in.take(left_)) == nullptr) return Event::need_more;
-        if (!find_block({reinterpret_cast<const char*>(p), left_}, error)) return Event::failed;
+        if ((p = in.take(name_bytes_)) == nullptr) return Event::need_more;
+        if (!find_block({reinterpret_cast<const char*>(p), name_bytes_}, error)) return Event::failed;
         if (!check_offset(error)) return Event::failed;
         payload_follows();
         break;
@@ -92,20 +97,21 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
                                     std::to_integer<uint64_t>(p[0]), 1, "unknown page encoding");
           return Event::failed;
         }
-        left_ = load_be16(p + 1);
-        if (left_ > kPageBytes) {
-          error =
-              make_error_values(ErrorClass::bad_stream, at_, "RAM section: XBZRLE length", left_, kPageBytes);
+        encoded_bytes_ = load_be16(p + 1);
+        if (encoded_bytes_ > kPageBytes) {
+          error = make_error_values(ErrorClass::bad_stream, at_, "RAM section: XBZRLE length", encoded_bytes_,
+                                    kPageBytes);
           return Event::failed;
         }
         // Nothing to patch; QEMU's sources skip unchanged pages.
-        state_ = left_ > 0 ? State::xbzrle_data : State::word;
-        if (left_ == 0) ++tally_.xbzrle_pages;
+        state_ = encoded_bytes_ > 0 ? State::xbzrle_data : State::word;
+        if (encoded_bytes_ == 0) ++tally_.xbzrle_pages;
         break;
       }
       case State::xbzrle_data: {
-        if ((p = in.take(left_)) == nullptr) return Event::need_more;
-        if (const XbzrleStatus status = xbzrle_apply(page(), {p, left_}); status != XbzrleStatus::ok) {
+        if ((p = in.take(encoded_bytes_)) == nullptr) return Event::need_more;
+        if (const XbzrleStatus status = xbzrle_apply(page(), {p, encoded_bytes_});
+            status != XbzrleStatus::ok) {
           error = make_error(ErrorClass::bad_stream, at_, "RAM section: XBZRLE data",
                              "%s (block '%s', offset %llu)", to_string(status),
                              current_->block->idstr().c_str(), static_cast<unsigned long long>(page_offset_));
@@ -113,24 +119,24 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
         }
         mark_page();
         ++tally_.xbzrle_pages;
-        tally_.xbzrle_bytes += left_;
+        tally_.xbzrle_bytes += encoded_bytes_;
         state_ = State::word;
         break;
       }
       case State::compress_length: {
         if ((p = in.take(4)) == nullptr) return Event::need_more;
-        left_ = load_be32(p);
-        if (left_ == 0 || left_ > kCompressedPageBytesMax) {
-          error = make_error_values(ErrorClass::bad_stream, at_, "RAM section: COMPRESS_PAGE length", left_,
-                                    kCompressedPageBytesMax);
+        encoded_bytes_ = load_be32(p);
+        if (encoded_bytes_ == 0 || encoded_bytes_ > kCompressedPageBytesMax) {
+          error = make_error_values(ErrorClass::bad_stream, at_, "RAM section: COMPRESS_PAGE length",
+                                    encoded_bytes_, kCompressedPageBytesMax);
           return Event::failed;
         }
         state_ = State::compress_data;
         break;
       }
       case State::compress_data: {
-        if ((p = in.take(left_)) == nullptr) return Event::need_more;
-        if (const InflateStatus status = compress_.submit({p, left_}, at_, page());
+        if ((p = in.take(encoded_bytes_)) == nullptr) return Event::need_more;
+        if (const InflateStatus status = compress_.submit({p, encoded_bytes_}, at_, page());
             status != InflateStatus::ok) {
           error = make_error(ErrorClass::bad_stream, at_, "RAM section: COMPRESS_PAGE data",
                              "%s (block '%s', offset %llu)", to_string(status),
@@ -139,7 +145,7 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
         }
         mark_page();
         ++tally_.compressed_pages;
-        tally_.compressed_bytes += left_;
+        tally_.compressed_bytes += encoded_bytes_;
         state_ = State::word;
         break;
       }
@@ -161,8 +167,7 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
   }
 }
 
-// What the word asks for; need_more: state_ says what comes next.
-RamSection::Event RamSection::begin_record(uint64_t flags, StreamError& error) noexcept {
+std::optional<RamSection::Event> RamSection::begin_record(uint64_t flags, StreamError& error) noexcept {
   set_marks();
   if (!check_flags(flags, error)) return Event::failed;
   record_flag_ = flags & ~kContinue;
@@ -170,13 +175,13 @@ RamSection::Event RamSection::begin_record(uint64_t flags, StreamError& error) n
     list_expected_ = false;
     list_.begin(page_offset_, with_mr_addr_, with_mapped_ram_);
     state_ = State::block_list;
-    return Event::need_more;
+    return std::nullopt;
   }
   if (record_flag_ == kEos) return Event::eos;
   if (record_flag_ == kMultifdFlush) return Event::flush;
   if ((flags & kContinue) == 0) {
     state_ = State::idstr_length;
-    return Event::need_more;
+    return std::nullopt;
   }
   if (current_ == nullptr) {
     error = make_error(ErrorClass::bad_stream, at_, kFlagsField,
@@ -185,7 +190,7 @@ RamSection::Event RamSection::begin_record(uint64_t flags, StreamError& error) n
   }
   if (!check_offset(error)) return Event::failed;
   payload_follows();
-  return Event::need_more;
+  return std::nullopt;
 }
 
 // The order of QEMU's checks: first what the capabilities forbid, then what is no record at all.
@@ -261,7 +266,7 @@ bool RamSection::find_block(std::string_view idstr, StreamError& error) noexcept
 void RamSection::payload_follows() noexcept {
   switch (record_flag_) {
     case kPage:
-      left_ = kPageBytes;
+      page_left_ = kPageBytes;
       state_ = State::page_data;
       if (current_->lane == nullptr) writer_.seek(page());
       return;
@@ -277,31 +282,30 @@ void RamSection::payload_follows() noexcept {
   }
 }
 
-// eos: the page is complete.
-RamSection::Event RamSection::page_data(ByteReader& in) noexcept {
+RamSection::PageData RamSection::page_data(ByteReader& in) noexcept {
   if (current_->lane == nullptr) [[likely]] {
     do {
-      const Bytes piece = in.take_some(left_);
-      if (piece.empty()) return Event::need_more;
+      const Bytes piece = in.take_some(page_left_);
+      if (piece.empty()) return PageData::need_more;
       writer_.write(piece);
-      left_ -= static_cast<uint32_t>(piece.size());
-    } while (left_ > 0);
+      page_left_ -= static_cast<uint32_t>(piece.size());
+    } while (page_left_ > 0);
   } else {
     do {
-      const Bytes piece = in.peek_some(left_);
-      if (piece.empty()) return Event::need_more;
+      const Bytes piece = in.peek_some(page_left_);
+      if (piece.empty()) return PageData::need_more;
       CopyLane& lane = *current_->lane;
       if (!routed_.room_for(lane, piece_at_) ||
-          !lane.push({page() + (kPageBytes - left_), piece.data(), static_cast<uint32_t>(piece.size())}))
-        return Event::parked;
+          !lane.push({page() + (kPageBytes - page_left_), piece.data(), static_cast<uint32_t>(piece.size())}))
+        return PageData::parked;
       routed_.note(lane, piece_at_);
       in.skip(piece.size());
-      left_ -= static_cast<uint32_t>(piece.size());
-    } while (left_ > 0);
+      page_left_ -= static_cast<uint32_t>(piece.size());
+    } while (page_left_ > 0);
   }
   mark_page_of_run();
   ++tally_.normal_pages;
-  return Event::eos;
+  return PageData::complete;
 }
 
 void RamSection::mark_page_of_run() noexcept {

@@ -13,6 +13,7 @@
 // too.
 #pragma once
 
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 
@@ -125,12 +126,16 @@ class RamSection {
     CopyLane* lane = nullptr;  // to the worker of the block's node; null: write it here
   };
 
-  Event begin_record(uint64_t flags, StreamError& error) noexcept;
+  // What a piece of a page came to.
+  enum class PageData : uint8_t { need_more, parked, complete };
+
+  // What the word asks for; nullopt: state_ says what comes next.
+  std::optional<Event> begin_record(uint64_t flags, StreamError& error) noexcept;
   bool check_flags(uint64_t flags, StreamError& error) const noexcept;
   bool check_offset(StreamError& error) const noexcept;
   bool find_block(std::string_view idstr, StreamError& error) noexcept;
   void payload_follows() noexcept;
-  Event page_data(ByteReader& in) noexcept;
+  PageData page_data(ByteReader& in) noexcept;
   void zero_page() noexcept;
   [[nodiscard]] std::byte* page() const noexcept { return current_->block->target().base + page_offset_; }
   void mark_page() const noexcept { current_->block->target().bits->set(page_offset_ / kPageBytes); }
@@ -159,7 +164,9 @@ class RamSection {
   uint64_t page_offset_ = 0;         // in the block
   uint64_t piece_at_ = 0;
   uint64_t at_ = 0;             // stream offset of the record
-  uint32_t left_ = 0;           // payload bytes to come
+  uint32_t name_bytes_ = 0;     // of the block's name to come
+  uint32_t page_left_ = 0;      // bytes of the page that have not come
+  uint32_t encoded_bytes_ = 0;  // of the XBZRLE patch or the zlib stream to come
   bool list_expected_ = false;  // MEM_SIZE must be the next record
   bool with_mr_addr_ = false;
   bool with_mapped_ram_ = false;

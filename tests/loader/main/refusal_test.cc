@@ -227,10 +227,10 @@ TEST(Refusal, block_list) {
        [](B& b) { more(start(b).be64(4096 | B::kMemSize)); }},
       {"list in a PART", ErrorClass::bad_stream, "comes once",
        [](B& b) { more(part(b).be64(4096 | B::kMemSize)); }},
-      {"256 blocks", ErrorClass::bad_stream, "found 256, allowed 255",
+      {"4097 blocks", ErrorClass::bad_stream, "found 4097, allowed 4096",
        [=](B& b) {
-         list(b, 300 * 4096);
-         for (int i = 0; i < 300; ++i) b.str8("block" + std::to_string(i)).be64(4096);
+         list(b, 4200 * 4096);
+         for (int i = 0; i < 4200; ++i) b.str8("block" + std::to_string(i)).be64(4096);
          more(b);
        }},
   };
