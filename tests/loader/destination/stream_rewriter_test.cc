@@ -81,7 +81,7 @@ class Reader {
 
 class StreamRewriterTest : public testing::Test {
  protected:
-  explicit StreamRewriterTest(std::size_t room = 1 << 20)
+  explicit StreamRewriterTest(std::size_t room = 4 << 20)
       : shared_(kSharedPages * kPageBytes), video_memory_(kVideoPages * kPageBytes), out_(room) {
     blocks_.add(std::make_unique<RamBlock>("mem", shared_.data(), shared_.size(), true, true, kAnyNode));
     blocks_.add(
