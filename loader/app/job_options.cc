@@ -15,7 +15,8 @@ void add_job_options(CLI::App& command, JobOptions& o) {
   const char* const memory = "Memory";
   command
       .add_option("--ram", o.ram,
-                  "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0][,in-use=allow]; may repeat. Blocks not named "
+                  "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0][,in-use=allow]; may repeat. "
+                  "Blocks not named "
                   "stay in private memory")
       ->group(memory);
   command.add_flag("--unlink", o.unlink, "remove the files that migrx made after success, too")
