@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 
 #include "loader/app/dump.h"
 #include "loader/app/guest_blocks.h"
@@ -70,6 +71,9 @@ void add_job_options(CLI::App& command, JobOptions& o) {
 }
 
 std::vector<RamSpec> prepare_job(const JobOptions& options) {
+  if (options.report)
+    if (const std::string problem = check_report_path(*options.report); !problem.empty())
+      throw SetupError(problem);
   if (options.dump_blocks)
     if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
       throw SetupError(problem);
@@ -82,15 +86,11 @@ std::vector<RamSpec> prepare_job(const JobOptions& options) {
   return ram;
 }
 
-int keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report) {
-  int exit_status = 0;
-  if (options.dump_blocks)
-    if (const std::string problem = dump_blocks(guest.table(), *options.dump_blocks); !problem.empty()) {
-      report.warnings.push_back(problem);
-      exit_status = 1;
-    }
+void keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report) {
   guest.keep(options.unlink);
-  return exit_status;
+  if (!options.dump_blocks) return;
+  if (std::string problem = dump_blocks(guest.table(), *options.dump_blocks); !problem.empty())
+    report.warnings.push_back(std::move(problem));
 }
 
 int tell_outcome(const JobOptions& options, const Report& report, Terminal& terminal, int exit_status) {
@@ -99,10 +99,11 @@ int tell_outcome(const JobOptions& options, const Report& report, Terminal& term
   else if (exit_status == 1)
     terminal.warn(summary(report));
   if (!options.report) return exit_status;
-  const std::string problem = write_report(*options.report, report);
-  if (problem.empty()) return exit_status;
-  terminal.warn(problem);
-  return std::max(exit_status, 1);
+  if (const std::string problem = write_report(*options.report, report); !problem.empty()) {
+    terminal.warn("warning: " + problem + "; the report follows");
+    std::fprintf(stderr, "%s\n", to_json(report).c_str());
+  }
+  return exit_status;  // it says where the guest is, and a full disk does not move it
 }
 
 }  // namespace migrx

@@ -44,11 +44,11 @@ void add_job_options(CLI::App& command, JobOptions& options);
 // Looks at --ram and makes the directory of --dump-blocks. Throws SetupError.
 [[nodiscard]] std::vector<RamSpec> prepare_job(const JobOptions& options);
 
-// Success: writes --dump-blocks and settles what becomes of the files. Returns the exit status.
-[[nodiscard]] int keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report);
+// Success: settles what becomes of the files, and writes --dump-blocks; what that cannot write is a warning.
+void keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report);
 
-// The last words, on the terminal and in --report. Returns the exit status, which is `exit_status` unless the
-// report cannot be written.
+// The last words, on the terminal and in --report; a report that cannot be written goes to stderr. Returns
+// `exit_status`: nothing that happens here changes where the guest is.
 [[nodiscard]] int tell_outcome(const JobOptions& options, const Report& report, Terminal& terminal,
                                int exit_status);
 

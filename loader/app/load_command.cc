@@ -30,6 +30,8 @@ struct LoadOptions : JobOptions {
   std::vector<std::string> capabilities;
   uint32_t workers = 0;
   std::string loader_cores;
+  double stall_timeout_s = 60;
+  double destination_timeout_s = 300;
 };
 
 // Every CPU this process may use, or those asked for: file reads block, so nothing is lost by sharing them.
@@ -113,6 +115,8 @@ int load(const LoadOptions& options) {
     settings.cpus = cpus_of(options);
     settings.readers = options.workers > 0 ? options.workers : static_cast<uint32_t>(settings.cpus.size());
     settings.now_ns = monotonic_ns;
+    settings.stall_ns = static_cast<uint64_t>(options.stall_timeout_s * 1e9);
+    settings.destination_ns = static_cast<uint64_t>(options.destination_timeout_s * 1e9);
 
     // Prefault needs to know on which CPUs; loading from a file needs no poll cores.
     Placement placement;
@@ -149,7 +153,8 @@ int load(const LoadOptions& options) {
     report.cpu_s = cpu_seconds();
     if (!report.error) {
       report.outcome = "complete";
-      exit_status = keep_blocks(options, guest, report);
+      exit_status = 0;
+      keep_blocks(options, guest, report);
     } else if (report.error.error_class == ErrorClass::cancelled) {
       report.outcome = "cancelled";
     }
@@ -179,6 +184,17 @@ void add_load_command(CLI::App& app, int& exit_status) {
       ->check(CLI::Range(1, 256));
   command->add_option("--loader-cores", options->loader_cores, "CPUs for them, e.g. 4-7");
   add_job_options(*command, *options);
+  const CLI::Range seconds(0.0, 1e6);
+  command
+      ->add_option("--stall-timeout", options->stall_timeout_s,
+                   "seconds that a pipe may bring, or the destination take, no byte (0: for ever)")
+      ->check(seconds)
+      ->capture_default_str();
+  command
+      ->add_option("--destination-timeout", options->destination_timeout_s,
+                   "seconds for the destination to say that it has the guest (0: for ever)")
+      ->check(seconds)
+      ->capture_default_str();
   command->callback([options, &exit_status] { exit_status = load(*options); });
 }
 

@@ -253,7 +253,10 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     network.report(report);
     if (tls != nullptr) tls->report(report);
     report.cpu_s = cpu_seconds();
-    if (report.outcome == "complete") exit_status = keep_blocks(options, guest, report);
+    if (report.outcome == "complete") {
+      exit_status = 0;
+      keep_blocks(options, guest, report);
+    }
   } catch (const std::exception& problem) {
     terminal.warn(problem.what());
     report.error = make_error(ErrorClass::io, 0, "host", "%s", problem.what());

@@ -1,7 +1,9 @@
 #include "loader/app/report.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -125,12 +127,26 @@ std::string write_report(const std::string& path, const Report& report) {
     std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
     out << text;
     out.close();
-    if (!out) return "cannot write the report to " + temporary + ": " + std::strerror(errno);
+    if (!out) {
+      const std::string why = std::strerror(errno);
+      if (!device) ::unlink(temporary.c_str());
+      return "cannot write the report to " + path + ": " + why;
+    }
   }
   if (device) return {};
   std::error_code error;
   std::filesystem::rename(temporary, path, error);
   return error ? "cannot write the report to " + path + ": " + error.message() : std::string{};
+}
+
+std::string check_report_path(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  const std::string where = folder.empty() ? "." : folder.string();
+  if (std::filesystem::is_directory(path)) return "--report " + path + ": is a folder; name a file";
+  if (::access(where.c_str(), W_OK | X_OK) != 0)
+    return "--report " + path + ": " + where + ": " + std::strerror(errno) +
+           ": make the folder, or name another file";
+  return {};
 }
 
 std::string summary(const Report& r) {
