@@ -104,10 +104,10 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
 
   const char* const encryption = "Encryption (as the destination of QEMU's tls-creds)";
   command
-      .add_option(
-          "--tls-creds", o.tls_creds,
-          "x509:dir=DIR[,verify-peer=off][,priority=P][,sanity-check=off][,password-file=F], or "
-          "psk:dir=DIR: the files are QEMU's (ca-cert.pem, server-cert.pem, server-key.pem; keys.psk)")
+      .add_option("--tls-creds", o.tls_creds,
+                  "x509:dir=DIR or psk:dir=DIR, and, each behind a comma, verify-peer=off, priority=STRING, "
+                  "sanity-check=off, password-file=FILE; the files in DIR are QEMU's (ca-cert.pem, "
+                  "server-cert.pem, server-key.pem; keys.psk)")
       ->group(encryption);
   command
       .add_option(
