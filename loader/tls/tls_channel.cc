@@ -144,7 +144,7 @@ void TlsChannel::take_keys() noexcept {
 }
 
 void TlsChannel::keep(Bytes bytes) noexcept {
-  if (aside_bytes_ + bytes.size() <= kAsideBytesMax)
+  if (!bytes.empty() && aside_bytes_ + bytes.size() <= kAsideBytesMax)
     std::memcpy(aside_.data() + aside_bytes_, bytes.data(), bytes.size());
   aside_bytes_ += bytes.size();
 }
@@ -153,7 +153,7 @@ TlsChannel::Step TlsChannel::on_header(Bytes& piece) noexcept {
   if (!keys_taken_) return fail("TLS keys", "this host's OpenSSL refuses the suite that was negotiated");
   const std::size_t header_bytes = kTlsHeaderBytes + cipher_.explicit_bytes();
   const std::size_t n = std::min(piece.size(), header_bytes - header_have_);
-  std::memcpy(header_.data() + header_have_, piece.data(), n);
+  if (n > 0) std::memcpy(header_.data() + header_have_, piece.data(), n);
   header_have_ += n;
   piece = piece.subspan(n);
   if (header_have_ < header_bytes) return Step::need_more;
@@ -191,7 +191,7 @@ TlsChannel::Step TlsChannel::on_body(Bytes& piece) noexcept {
 
 TlsChannel::Step TlsChannel::on_tag(Bytes& piece) noexcept {
   const std::size_t n = std::min(piece.size(), kTlsTagBytes - tag_have_);
-  std::memcpy(tag_.data() + tag_have_, piece.data(), n);
+  if (n > 0) std::memcpy(tag_.data() + tag_have_, piece.data(), n);
   tag_have_ += n;
   piece = piece.subspan(n);
   if (tag_have_ < kTlsTagBytes) return Step::need_more;
