@@ -51,6 +51,10 @@ TEST_F(ReturnPathFlood, every_ping_of_one_write_is_answered_and_shut_comes_last)
     expected.insert(expected.end(), shut.begin(), shut.end());
     EXPECT_EQ(main_->sent.size(), expected.size()) << count;
     EXPECT_EQ(main_->sent, expected) << count;
+    // The worker lets go of this session's channels before the next one takes its place.
+    session_->finish();
+    worker_.do_work(now_);
+    ASSERT_EQ(worker_.serving(), 0U);
   }
 }
 
