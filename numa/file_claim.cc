@@ -24,15 +24,14 @@ namespace {
 
 constexpr std::size_t kCommandMax = 80;
 
-// "7f…-7f… rw-s 00000000 00:1a 131431   /dev/shm/x": shared, and of this very file.
-bool maps_shared(const std::string& line, const FileId& file) {
-  char flags[5] = {};
+// "7f…-7f… rw-s 00000000 00:1a 131431   /dev/shm/x": of this very file. A private mapping ("rw-p") counts as
+// a shared one does: until its owner writes a page, that page is the file's.
+bool maps(const std::string& line, const FileId& file) {
   unsigned major = 0;
   unsigned minor = 0;
   uint64_t inode = 0;
-  if (std::sscanf(line.c_str(), "%*x-%*x %4s %*x %x:%x %" SCNu64, flags, &major, &minor, &inode) != 4)
-    return false;
-  return flags[3] == 's' && inode == file.inode && makedev(major, minor) == file.device;
+  if (std::sscanf(line.c_str(), "%*x-%*x %*4s %*x %x:%x %" SCNu64, &major, &minor, &inode) != 3) return false;
+  return inode == file.inode && makedev(major, minor) == file.device;
 }
 
 std::string command_of(const std::string& folder) {
@@ -86,15 +85,15 @@ std::vector<FileUser> users_of_file(const FileId& file, const std::string& proc_
     if (trouble != std::errc{} || end != name.data() + name.size()) continue;
     if (pid == ::getpid() || pid == ::getppid() || parent_of(entry.path().string()) == ::getpid()) continue;
     errno = 0;
-    std::ifstream maps(entry.path() / "maps");
-    if (!maps) {
+    std::ifstream mappings(entry.path() / "maps");
+    if (!mappings) {
       // A process that has ended meanwhile hides nothing.
       hidden = hidden || errno == EACCES || errno == EPERM;
       continue;
     }
     std::string line;
-    while (std::getline(maps, line)) {
-      if (!maps_shared(line, file)) continue;
+    while (std::getline(mappings, line)) {
+      if (!maps(line, file)) continue;
       users.push_back({pid, command_of(entry.path().string())});
       break;
     }

@@ -18,13 +18,13 @@
 
 namespace migrx {
 
-// A process that maps a file shared.
+// A process that maps a file, shared or privately.
 struct FileUser {
   pid_t pid = 0;
   std::string command;  // the first words of its command line, control characters replaced
 };
 
-// Those under `proc_root` ("/proc") that map the file shared, but for this process, its parent and its
+// Those under `proc_root` ("/proc") that map the file, but for this process, its parent and its
 // children. `hidden`: some process could not be looked at.
 [[nodiscard]] std::vector<FileUser> users_of_file(const FileId& file, const std::string& proc_root,
                                                   bool& hidden);

@@ -50,7 +50,7 @@ TEST_F(GuestMemoryTest, a_new_file_is_made_and_goes_unless_kept) {
 // Another process that maps the file, as a QEMU does.
 class OtherUser {
  public:
-  explicit OtherUser(const std::string& path) {
+  explicit OtherUser(const std::string& path, int flags = MAP_SHARED) {
     int ready[2];
     EXPECT_EQ(::pipe(ready), 0);
     pid_ = ::fork();
@@ -61,7 +61,7 @@ class OtherUser {
       struct stat st {};
       (void)::fstat(fd, &st);
       void* const map =
-          ::mmap(nullptr, static_cast<std::size_t>(st.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+          ::mmap(nullptr, static_cast<std::size_t>(st.st_size), PROT_READ | PROT_WRITE, flags, fd, 0);
       ::close(fd);
       const pid_t self = ::getpid();
       if (map == MAP_FAILED || ::write(ready[1], &self, sizeof self) != sizeof self) std::_Exit(1);
@@ -92,6 +92,17 @@ TEST_F(GuestMemoryTest, what_another_process_maps_is_not_cleared_and_not_taken_f
   EXPECT_FALSE(memory->cleared());
   EXPECT_EQ(memory->prefault({}, nullptr), "");
   for (uint64_t i = 0; i < memory->length(); ++i) ASSERT_EQ(memory->data()[i], std::byte{'x'});
+}
+
+// A QEMU with share=off runs on the file's pages until it has written each, so it is a user as well.
+TEST_F(GuestMemoryTest, a_private_mapping_is_a_users) {
+  std::ofstream(path_) << std::string(1 << 20, 'x');
+  const OtherUser other(path_, MAP_PRIVATE);
+  auto memory = open("");
+  ASSERT_NE(memory, nullptr) << problem_;
+  ASSERT_EQ(memory->users().size(), 1U);
+  EXPECT_EQ(memory->users()[0].pid, other.pid());
+  EXPECT_FALSE(memory->cleared());
 }
 
 TEST_F(GuestMemoryTest, a_second_receiver_is_refused_and_told_by_whom) {
