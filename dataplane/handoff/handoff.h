@@ -56,7 +56,7 @@ inline void prefetch_slice(const Slice& slice) noexcept {
 
 // What the control thread asks of a connection.
 struct ConnectionCommand {
-  enum class Kind : uint16_t { send, close, reset };
+  enum class Kind : uint16_t { send, close, reset, probe };
   static constexpr std::size_t kBytesMax = 60;  // a return-path message is 4 + at most 13 bytes in precopy
   Kind kind = Kind::send;
   uint16_t length = 0;
@@ -141,8 +141,9 @@ class Handoff {
     tail_.store(0, std::memory_order_relaxed);
     next_ = reclaimed_ = read_ = tail_seen_ = 0;
     bytes_sent_ = 0;
-    for (Counter* const counter : {&bytes_received, &segments, &out_of_order, &duplicate_segments,
-                                   &over_quota, &acks_sent, &zero_window, &window_bytes, &bytes_acknowledged})
+    for (Counter* const counter :
+         {&bytes_received, &segments, &out_of_order, &duplicate_segments, &over_quota, &acks_sent,
+          &zero_window, &window_bytes, &bytes_acknowledged, &heard_ns})
       counter->set(0);
     detached_.store(false, std::memory_order_relaxed);
     retired_.store(false, std::memory_order_release);
@@ -199,6 +200,8 @@ class Handoff {
   // close: FIN after what was sent. reset: RST now.
   [[nodiscard]] bool close() noexcept { return commands_.push({ConnectionCommand::Kind::close, 0, {}}); }
   [[nodiscard]] bool abort() noexcept { return commands_.push({ConnectionCommand::Kind::reset, 0, {}}); }
+  // Asks the peer's TCP for a sign of life, which heard_ns shows; nothing when bytes are on their way anyway.
+  [[nodiscard]] bool probe() noexcept { return commands_.push({ConnectionCommand::Kind::probe, 0, {}}); }
 
   // The control thread is done with this connection, its counters included; its last call.
   void retire() noexcept { retired_.store(true, std::memory_order_release); }  // pairs with reusable()
@@ -222,6 +225,7 @@ class Handoff {
   Counter zero_window;         // times the announced window reached zero
   Counter window_bytes;        // as last announced
   Counter bytes_acknowledged;  // of those given to send(): the peer's TCP has them
+  Counter heard_ns;            // when the peer last sent anything, on the poll core's clock; 0: not known
 
  private:
   // Constant, and read by both sides all the time: not on a line with the counters above.

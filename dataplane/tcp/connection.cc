@@ -70,6 +70,7 @@ void TcpConnection::open(const TcpHandshake& handshake, uint64_t now_ns) noexcep
   unacked_bytes_ = burst_predicted_ = 0;
   burst_bytes_ = 0;
   heard_ns_ = now_ns;
+  handoff_.heard_ns.set(now_ns);
   ack_deadline_ns_ = rto_deadline_ns_ = state_deadline_ns_ = kNever;
   challenges_left_ = config_.challenge_acks_per_second;
   challenge_start_ns_ = now_ns;
@@ -85,7 +86,8 @@ void TcpConnection::open(const TcpHandshake& handshake, uint64_t now_ns) noexcep
   send_mss_ = std::max<uint32_t>(handshake.send_mss, 64) - option_bytes;
   cwnd_ = std::min(10 * send_mss_, SendQueue::kCapacity);  // RFC 6928; more can never be queued
   duplicate_acks_ = probes_sent_ = 0;
-  close_requested_ = fin_acked_ = rst_pending_ = command_waits_ = probe_window_ = rtt_timing_ = false;
+  close_requested_ = fin_acked_ = rst_pending_ = command_waits_ = probe_window_ = probe_due_ = rtt_timing_ =
+      false;
   send_queue_.clear();
   rtt_.reset(config_);
   if (handshake.rtt_ns != 0) rtt_.sample(handshake.rtt_ns, config_);
@@ -193,6 +195,7 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
     ts_recent_ = segment.ts_val;
   }
   heard_ns_ = now_ns;
+  handoff_.heard_ns.set(now_ns);
   link_ = segment.link;
   take_ack(segment, now_ns);
   if (state_ == TcpState::closed) return fate;  // LAST-ACK: our FIN is acknowledged
@@ -673,6 +676,9 @@ void TcpConnection::take_commands(uint64_t now_ns) noexcept {
         break;
       case ConnectionCommand::Kind::reset:
         abort();
+        break;
+      case ConnectionCommand::Kind::probe:
+        probe_due_ = config_.keepalive_idle_ns != 0 && snd_una_ == snd_max_;
         break;
     }
   }

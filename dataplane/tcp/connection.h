@@ -255,6 +255,7 @@ class TcpConnection {
   bool rst_pending_ = false;
   bool command_waits_ = false;
   bool probe_window_ = false;  // send one byte whatever the window says
+  bool probe_due_ = false;     // the control thread asks for a sign of life
   bool rtt_timing_ = false;    // without timestamps one segment at a time is timed
   SeqNum rtt_seq_;
   uint64_t rtt_start_ns_ = 0;

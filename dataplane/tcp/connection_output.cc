@@ -19,6 +19,7 @@ void TcpConnection::publish() noexcept {
   }
   handoff_.publish();
   handoff_.bytes_received.add(burst_bytes_);
+  handoff_.heard_ns.set(heard_ns_);
   handoff_.segments.add(burst_predicted_);
   counters_.add(TcpCounter::in_order, burst_predicted_);
   burst_bytes_ = 0;
@@ -251,14 +252,20 @@ bool TcpConnection::expire_retransmission(uint64_t now_ns, OutSegment& out) noex
 uint64_t TcpConnection::keepalive_deadline_ns() const noexcept {
   // While something is in flight the retransmission timer watches the peer.
   if (config_.keepalive_idle_ns == 0 || snd_una_ != snd_max_ || state_ == TcpState::time_wait) return kNever;
+  if (probe_due_) return 0;
   const bool unanswered = probes_sent_ > 0 && heard_ns_ < probe_ns_;
-  return unanswered ? probe_ns_ + config_.keepalive_interval_ns : heard_ns_ + config_.keepalive_idle_ns;
+  const uint64_t idle_over_ns = heard_ns_ + config_.keepalive_idle_ns;
+  if (!unanswered) return idle_over_ns;
+  // A probe that was asked for puts none off.
+  const uint64_t next_ns = std::max(probe_ns_ + config_.keepalive_interval_ns, idle_over_ns);
+  return config_.give_up_ns == kNever ? next_ns : std::min(next_ns, heard_ns_ + config_.give_up_ns);
 }
 
 // RFC 9293 section 3.8.4: a segment from below SND.NXT, which the peer must answer.
 bool TcpConnection::expire_keepalive(uint64_t now_ns, OutSegment& out) noexcept {
+  probe_due_ = false;
   if (heard_ns_ >= probe_ns_) probes_sent_ = 0;
-  if (probes_sent_ >= config_.keepalive_probes) return give_up(now_ns, out);
+  if (probes_sent_ > 0 && now_ns - heard_ns_ >= config_.give_up_ns) return give_up(now_ns, out);
   ++probes_sent_;
   probe_ns_ = now_ns;
   fill_header(out, tcp_flag::ack, snd_max_ - 1, now_ns);

@@ -1,5 +1,6 @@
 #include "loader/session/session_control.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -50,9 +51,15 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
         phase_ = Phase::resetting;
         break;
       }
-      if (gone || (told && !return_path_open_) || now_ns >= deadline_ns_) {
+      told_ = told_ || told;
+      // Until the source's TCP has acknowledged SHUT 0 an outage may be on; TCP says when that is given up.
+      if (told && return_path_open_ && deadline_ns_ == 0) deadline_ns_ = now_ns + limits_.farewell_ns;
+      const bool late = deadline_ns_ != 0 && now_ns >= deadline_ns_;
+      if (gone || (told && !return_path_open_) || late || verdict_given_up_) {
         source_unsure_ = return_path_open_ && !told;
         session_.finish();
+        // A source that may still wait for SHUT 0 must not wait for ever.
+        if (source_unsure_) reset_all();
         deadline_ns_ = now_ns + limits_.abort_ns;
         phase_ = Phase::closing;
       }
@@ -94,6 +101,29 @@ void SessionControl::cancel() {
   if (!may_end || destination_.verdict() == Verdict::accepted) return;
   session_.fail(make_error(ErrorClass::cancelled, 0, "operator",
                            "ended by a signal before the migration was complete"));
+}
+
+bool SessionControl::give_up_telling() {
+  if (phase_ != Phase::telling) return false;
+  verdict_given_up_ = true;
+  return true;
+}
+
+bool SessionControl::guest_in_transit() const noexcept {
+  const SessionState state = session_.state();
+  const ColoSecondary* const colo = session_.colo();
+  // COLO's guest runs at its primary between two checkpoints.
+  if (phase_ == Phase::running && colo != nullptr && colo->stage() > ColoSecondary::Stage::migrating)
+    return false;
+  return phase_ == Phase::telling || phase_ == Phase::failing_over || state == SessionState::switchover ||
+         state == SessionState::device_state;
+}
+
+bool SessionControl::cancellable() const noexcept {
+  if (phase_ != Phase::running && phase_ != Phase::failing_over) return false;
+  if (destination_.verdict() == Verdict::accepted) return false;
+  // Without a return path nothing can tell a source that it still has its guest.
+  return !guest_in_transit() || return_path_open_ || session_.colo() != nullptr;
 }
 
 int SessionControl::worker_of(const Handoff* connection) const noexcept {
@@ -223,6 +253,20 @@ uint64_t SessionControl::bytes_received() const noexcept {
   return sum;
 }
 
+uint64_t SessionControl::heard_ns() const noexcept {
+  uint64_t latest = 0;
+  for (const Served& served : served_)
+    if (served.channel->identified()) latest = std::max(latest, served.channel->connection().heard_ns.read());
+  return latest;
+}
+
+Handoff* SessionControl::any_of_source() const noexcept {
+  for (const Served& served : served_)
+    if (served.channel->identified() && served.channel->end() == StreamEnd::none)
+      return &served.channel->connection();
+  return nullptr;
+}
+
 const Channel* SessionControl::channel_of(const Handoff* connection) const noexcept {
   for (const Served& served : served_)
     if (&served.channel->connection() == connection) return served.channel;
@@ -231,7 +275,10 @@ const Channel* SessionControl::channel_of(const Handoff* connection) const noexc
 
 bool SessionControl::watch_arrival(uint64_t now_ns) {
   const uint32_t here = session_.identified();
-  if (here > 0 && setup_since_ns_ == 0) setup_since_ns_ = progress_ns_ = now_ns;
+  if (here > 0 && setup_since_ns_ == 0) {
+    setup_since_ns_ = now_ns;
+    stall_clock_.progressed(now_ns);
+  }
   const StreamError error =
       judge_arrival({here, session_.channels_expected(), now_ns - setup_since_ns_}, limits_);
   if (error) session_.fail(error);
@@ -278,12 +325,14 @@ void SessionControl::watch_silence(uint64_t now_ns) {
   parked_turns_ = parked_turns;
   const uint64_t bytes = bytes_received();
   // What leaves for a slow destination is progress too.
-  if (bytes != progress_bytes_ || destination_.last_sent_ns() > progress_ns_) {
+  stall_clock_.heard(heard_ns(), now_ns);
+  if (bytes != progress_bytes_ || destination_.last_sent_ns() > stall_clock_.since_ns()) {
     progress_bytes_ = bytes;
-    progress_ns_ = now_ns;
+    stall_clock_.progressed(now_ns);
     return;
   }
-  facts.quiet_ns = now_ns - progress_ns_;
+  if (Handoff* const any = any_of_source(); any != nullptr && stall_clock_.ask(now_ns)) (void)any->probe();
+  facts.quiet_ns = stall_clock_.quiet_ns(now_ns);
   facts.device_state = session_.state() == SessionState::device_state;
   facts.colo = session_.colo() != nullptr;
   const FlushBarrier& barrier = session_.barrier();
@@ -382,7 +431,7 @@ void SessionControl::judge(uint64_t now_ns) {
       if (return_path_open_) to_source_.put(make_shut(0));
       (void)to_source_.flush(session_.main_connection(), session_.security());
       phase_ = Phase::telling;
-      deadline_ns_ = now_ns + limits_.farewell_ns;
+      deadline_ns_ = 0;
       return;
   }
   if (session_.state() == SessionState::failed) begin_abort(now_ns);

@@ -17,6 +17,7 @@
 #include "loader/session/return_path_queue.h"
 #include "loader/session/session.h"
 #include "loader/session/session_limits.h"
+#include "loader/session/stall_clock.h"
 
 namespace migrx {
 
@@ -43,6 +44,23 @@ class SessionControl {
   // The operator wants it to end. Behind the destination's acceptance it is too late: the migration is
   // finished.
   void cancel();
+
+  // The destination has the guest and the source does not acknowledge it: waits no longer, source_unsure().
+  // False: not in that state, nothing was done.
+  bool give_up_telling();
+
+  // The destination has the guest, the source is being told; and its TCP has acknowledged that.
+  [[nodiscard]] bool telling() const noexcept { return phase_ == Phase::telling; }
+  [[nodiscard]] bool told() const noexcept { return told_; }
+  // It is being ended without success.
+  [[nodiscard]] bool aborting() const noexcept {
+    return phase_ == Phase::aborting || phase_ == Phase::resetting;
+  }
+  // The source's guest stands still, or is about to: what is under way is best finished.
+  [[nodiscard]] bool guest_in_transit() const noexcept;
+  // cancel() would leave the source with its guest. Without a return path it would not, once the guest is in
+  // transit: such a source may believe already that it is done.
+  [[nodiscard]] bool cancellable() const noexcept;
 
   // COLO: the guest goes on here, as it was at the last finished checkpoint (QEMU: x-colo-lost-heartbeat). A
   // checkpoint that is being loaded finishes first. False: not in COLO, nothing was done.
@@ -75,6 +93,10 @@ class SessionControl {
   void begin_abort(uint64_t now_ns);
   void reset_all();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
+  // When any of the source's connections was heard last; 0: not known.
+  [[nodiscard]] uint64_t heard_ns() const noexcept;
+  // A connection of the source that is open; null: none.
+  [[nodiscard]] Handoff* any_of_source() const noexcept;
   // How long this connection may be silent before it is taken for a stranger's.
   [[nodiscard]] uint64_t silence_ns_max(const Handoff& connection) const noexcept;
   [[nodiscard]] const Channel* channel_of(const Handoff* connection) const noexcept;
@@ -95,13 +117,15 @@ class SessionControl {
   bool return_path_open_ = false;
   bool source_end_told_ = false;
   bool source_unsure_ = false;
+  bool verdict_given_up_ = false;
+  bool told_ = false;
   bool failover_wanted_ = false;
   bool failover_replayed_ = false;
   ReturnPathQueue to_source_;
   uint64_t refused_ = 0;
-  uint64_t deadline_ns_ = 0;     // of the present phase
+  uint64_t deadline_ns_ = 0;     // of the present phase; 0 in telling: SHUT 0 is not acknowledged yet
   uint64_t setup_since_ns_ = 0;  // first channel
-  uint64_t progress_ns_ = 0;     // last time bytes_received() changed
+  StallClock stall_clock_;       // since bytes_received() changed, or the destination took any
   uint64_t progress_bytes_ = 0;
   uint64_t parked_turns_ = 0;  // of main, a call ago
 };

@@ -13,6 +13,7 @@ struct SessionLimits {
   // 63 s after its first (tcp_syn_retries 6).
   uint64_t channels_ns = 75'000'000'000;
   // Channels wait for each other and no byte comes, or the destination takes none of those that wait for it.
+  // Of this and the next: while the source is out of reach no time passes (stall_clock.h).
   uint64_t stall_ns = 60'000'000'000;
   // RAM is here, and neither does a byte come from the source nor does the destination take one or say that
   // it has the guest.
@@ -20,7 +21,8 @@ struct SessionLimits {
   // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
   // lives.
   uint64_t abort_ns = 200'000'000;
-  // For the source to acknowledge SHUT 0 and close. It closes as soon as it has read it.
+  // For the source to close when its TCP has acknowledged SHUT 0. It closes as soon as it has read it. How
+  // long an acknowledgment is waited for is TCP's (TcpConfig::give_up_ns).
   uint64_t farewell_ns = 10'000'000'000;
 };
 

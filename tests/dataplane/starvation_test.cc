@@ -312,7 +312,7 @@ TEST_F(Starvation, connections_that_are_silent) {
     EXPECT_EQ(sender.delivered, 0U);
     EXPECT_EQ(sender.handoff->held(), 0U);
   }
-  for (int i = 0; i < 24; ++i) {
+  for (int i = 0; i < 200; ++i) {
     host_.rig.pass(5 * kNsPerSecond);
     for (Sender& sender : host_.honest)
       if (!sender.peer->hears().empty()) sender.peer->send(tcp_flag::ack);

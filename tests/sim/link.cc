@@ -7,6 +7,10 @@ namespace migrx::sim {
 
 void Link::send(Packet packet, uint64_t now_ns) {
   ++sent;
+  if (away_) {
+    ++lost;
+    return;
+  }
   if (options_.clog > 0 && random_.chance(options_.clog))
     free_ns_ = std::max(free_ns_, now_ns) + options_.clog_ns;
   const uint64_t start_ns = std::max(free_ns_, now_ns);

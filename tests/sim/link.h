@@ -38,6 +38,12 @@ class Link {
   // When the next one arrives; UINT64_MAX: nothing is under way.
   [[nodiscard]] uint64_t next_ns() const { return queue_.empty() ? UINT64_MAX : queue_.top().at_ns; }
   [[nodiscard]] LinkOptions& options() { return options_; }
+  // Away: whatever is sent is lost, and so is what is under way.
+  void set_away(bool away) {
+    away_ = away;
+    lost += away ? queue_.size() : 0;
+    if (away) queue_ = {};
+  }
   [[nodiscard]] bool idle() const { return queue_.empty(); }
 
   uint64_t sent = 0;
@@ -59,6 +65,7 @@ class Link {
   void damage(Packet& packet);
 
   LinkOptions options_;
+  bool away_ = false;
   Random random_;
   std::priority_queue<Flight> queue_;
   uint64_t number_ = 0;

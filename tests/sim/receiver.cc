@@ -85,6 +85,7 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
   const uint32_t quota = std::max(options.quota, buffer_quota_min(tcp));
   tcp.buffer_quota = quota;
   tcp.room_behind = testing::MemoryPool::room_behind;
+  bound_silence(tcp, options.peer_timeout_ns);
   // The rule of dataplane/dpdk/pool.h without what only a device keeps.
   const uint32_t per_frame = (options.mtu + 22 + options.buffer_bytes - 1) / options.buffer_bytes;
   const uint32_t in_rings = (options.poll_cores - 1) * PollMesh::kRingFrames * per_frame;

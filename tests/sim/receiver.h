@@ -31,6 +31,8 @@ struct ReceiverOptions {
   uint32_t window_bytes = 4U << 20;
   PortOptions port;
   SessionLimits limits;
+  // Where a peer may vanish; where the link does, as shipped.
+  uint64_t peer_timeout_ns = 50'000'000'000;
 };
 
 // Device state is counted and dropped; RAM is compared whenever an epoch closes.

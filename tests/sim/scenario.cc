@@ -38,7 +38,7 @@ const char* to_string(Fault fault) {
       "none",         "strangers",       "syn flood",      "slow loader",      "tiny segments",
       "channel ends", "source vanishes", "source cancels", "operator cancels", "damaged stream",
       "second main",  "hostile channel", "stuck window",   "pool exhausted",   "MTU changes",
-      "second VM"};
+      "outage",       "second VM"};
   return kNames[static_cast<std::size_t>(fault)];
 }
 
@@ -116,6 +116,12 @@ Scenario scenario_of(uint64_t seed) {
     s.to_receiver.mtu = s.to_source.mtu = receiver.mtu;
     receiver.buffer_bytes = random.chance(0.5) ? 2048 : 10'240;
     source.pages += 60;
+  }
+  if (s.fault == Fault::outage) {
+    receiver.peer_timeout_ns = TcpConfig{}.give_up_ns;
+    s.outage_ns = random.between(1, 120) * 1'000'000'000;
+    s.outage_moment = static_cast<Scenario::Moment>(random.below(4));
+    source.return_path = random.chance(0.9);
   }
   if (s.fault == Fault::tiny_segments) source.pages = std::min(source.pages, 12U);
   const uint32_t jobs[] = {1, 1, 3, 16};

@@ -16,9 +16,12 @@ constexpr uint16_t kSecondPort = 45'000;
 constexpr uint16_t kStrangerPort = 50'000;
 constexpr uint64_t kPacketBytes = 1344;  // of a multifd packet without pages
 // Something must move within this time: a byte, an epoch, the end of a connection. A peer that is gone is
-// given up after 50 s by keepalive; with bytes on their way to it by the repetition that follows 100 s (they
-// are up to 60 s apart); TIME-WAIT takes 60 s.
+// given up after kPeerTimeout, or as shipped (16 minutes) where there is an outage; TIME-WAIT takes 60 s.
 constexpr uint64_t kProgressMax = 200 * kSecond;
+constexpr uint64_t kProgressMaxShipped = 1100 * kSecond;
+// From the moment at which the source's own repetition gets through, or what it waits for can get through,
+// to the end of the migration, when nothing but the end was left.
+constexpr uint64_t kEndAfterOutage = 5 * kSecond;
 // And in all. Seven packet buffers, odd little segments and no SACK make honest senders slow, not stuck.
 constexpr uint64_t kVirtualMax = 7200 * kSecond;
 // Turns in a row in which nothing happens although some agent did not get its turn.
@@ -122,6 +125,9 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
     case Fault::operator_cancels:
       fault_at_ns_ = now_ns_ + random_.below(40 * kMs);
       break;
+    case Fault::outage:
+      if (scenario.outage_moment == Scenario::Moment::any) fault_at_ns_ = now_ns_ + random_.below(40 * kMs);
+      break;
   }
 }
 
@@ -196,12 +202,62 @@ void Simulation::send(std::vector<Packet>& packets) {
   packets.clear();
 }
 
+// The moments that matter: the guest stands still from the switchover on.
+bool Simulation::outage_due() const {
+  // A handshake has bounds of its own.
+  if (receiver_.session().main_connection() == nullptr ||
+      receiver_.session().multifd_identified() != scenario_.source.channels)
+    return false;
+  switch (scenario_.outage_moment) {
+    case Scenario::Moment::any:
+      return fault_at_ns_ <= now_ns_;
+    case Scenario::Moment::switchover:
+      return source_.ops_left() <= 3;
+    case Scenario::Moment::device_state:
+      return receiver_.session().state() == SessionState::device_state;
+    case Scenario::Moment::verdict:
+      return receiver_.accepted();
+  }
+  return false;
+}
+
+void Simulation::watch_outage() {
+  if (scenario_.fault != Fault::outage) return;
+  if (away_from_ns_ == UINT64_MAX && outage_due()) {
+    fault_at_ns_ = UINT64_MAX;
+    away_from_ns_ = now_ns_;
+    away_until_ns_ = now_ns_ + scenario_.outage_ns;
+    to_receiver_.set_away(true);
+    to_source_.set_away(true);
+  }
+  if (away_until_ns_ <= now_ns_) {
+    away_until_ns_ = UINT64_MAX;
+    to_receiver_.set_away(false);
+    to_source_.set_away(false);
+    back_ns_ = now_ns_;
+    for (const auto& sender : senders_) awaited_.push_back(!sender->all_acknowledged());
+  }
+}
+
+// A source's connection sends again what was lost in the outage.
+void Simulation::note_repetition(const Packet& packet) {
+  if (std::find(awaited_.begin(), awaited_.end(), true) == awaited_.end()) return;
+  TcpSegment segment;
+  if (parse_segment(packet, static_cast<uint32_t>(packet.size()), segment) != WireCounter::segment_ok) return;
+  const std::size_t i = segment.tuple.remote_port - std::size_t{kFirstPort};
+  if (i >= awaited_.size() || !awaited_[i] || segment.length() == 0) return;
+  awaited_[i] = false;
+  back_ns_ = now_ns_;
+}
+
 bool Simulation::deliver() {
   bool busy = false;
+  watch_outage();
   Packet packet;
   bool damaged = false;
   while (to_receiver_.receive(now_ns_, packet, damaged)) {
     busy = true;
+    note_repetition(packet);
     // Connections are spread by their port; now and then a frame comes by the wrong queue.
     uint32_t core = 0;
     if (receiver_.cores() > 1)
@@ -315,6 +371,7 @@ void Simulation::give_time(bool busy) {
   sooner(to_source_.next_ns());
   sooner(source_.next_ns());
   sooner(fault_at_ns_);
+  sooner(away_until_ns_);
   for (const auto& sender : senders_) sooner(sender->next_ns());
   if (!second_senders_.empty()) sooner(second_->next_ns());
   for (const auto& sender : second_senders_) sooner(sender->next_ns());
@@ -390,6 +447,7 @@ bool Simulation::told_well_but_failed() const {
 }
 
 void Simulation::check_always() {
+  if (completed_ns_ == 0 && source_.outcome() == Source::Outcome::completed) completed_ns_ = now_ns_;
   if (!source_.violation().empty() && !source_.damaged()) complain(source_.violation());
   for (const auto& sender : senders_)
     if (!sender->violation().empty()) complain(sender->violation());
@@ -419,6 +477,7 @@ bool Simulation::must_be_done() const {
     case Fault::stuck_window:
     case Fault::pool_exhausted:
     case Fault::mtu_changes:
+    case Fault::outage:
       return true;
     case Fault::hostile_channel:
       return !intruded();
@@ -445,7 +504,8 @@ void Simulation::check_progress() {
     progress_ = progress;
     progress_ns_ = now_ns_;
   }
-  if (now_ns_ - progress_ns_ < kProgressMax && now_ns_ < kVirtualMax) return;
+  const uint64_t most = scenario_.fault == Fault::outage ? kProgressMaxShipped : kProgressMax;
+  if (now_ns_ - progress_ns_ < most && now_ns_ < kVirtualMax) return;
   if (source_.damaged() && !fault_caused_) {
     // Device state whose end cannot be found any more: only the operator can tell that nothing will come.
     fault_caused_ = true;
@@ -517,6 +577,15 @@ void Simulation::check_end() {
     if (return_path && !source_.all_written()) complain("done before the source had sent everything");
     const std::string difference = receiver_.compare_final();
     if (!difference.empty()) complain(difference);
+    const bool clean = scenario_.to_source.loss == 0 && scenario_.to_receiver.loss == 0 &&
+                       scenario_.to_receiver.clog == 0 && scenario_.to_source.clog == 0 &&
+                       scenario_.receiver.port.tx_fails == 0;
+    if (scenario_.outage_moment >= Scenario::Moment::device_state && clean && return_path &&
+        back_ns_ != UINT64_MAX && std::find(awaited_.begin(), awaited_.end(), true) == awaited_.end() &&
+        completed_ns_ > back_ns_ + kEndAfterOutage)
+      complain("the end took " + std::to_string((completed_ns_ - back_ns_) / kMs) + " ms after the outage");
+    if (scenario_.fault == Fault::outage && receiver_.control().source_unsure())
+      complain("an outage was given up");
     if (return_path && !fault_caused_ && !source_.torn() && source_.outcome() != Source::Outcome::completed)
       complain("done, but the source never read SHUT 0");
     return;

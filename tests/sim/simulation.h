@@ -38,9 +38,10 @@ enum class Fault : uint8_t {
   stuck_window,     // all workers stop for many seconds: windows close, and open again
   pool_exhausted,   // packet buffers are somewhere else for a while
   mtu_changes,      // the path's MTU shrinks, later grows
+  outage,           // the link is away, for up to two minutes
   second_vm,        // another VM of the same host, without a -uuid as well, migrates to the same port
 };
-inline constexpr std::size_t kFaults = 15;  // that a seed draws from; second_vm has a draw of its own
+inline constexpr std::size_t kFaults = 16;  // that a seed draws from; second_vm has a draw of its own
 [[nodiscard]] const char* to_string(Fault fault);
 
 struct Scenario {
@@ -53,6 +54,10 @@ struct Scenario {
   uint32_t poll_pace = 1000;
   uint32_t worker_pace = 1000;
   uint32_t control_pace = 200;
+  // outage: how long, and when it begins.
+  enum class Moment : uint8_t { any, switchover, device_state, verdict };
+  uint64_t outage_ns = 0;
+  Moment outage_moment = Moment::any;
   // damaged_stream: in the last packet of a multifd channel, which may mean nothing (up to 8.2).
   bool damage_last_packet = false;
   // second_vm: the other VM, which begins within 10 ms of the first, or when all of the first is there.
@@ -94,6 +99,9 @@ class Simulation {
   bool move_receiver();
   void cause_fault();
   void change_path();
+  void watch_outage();
+  void note_repetition(const Packet& packet);
+  [[nodiscard]] bool outage_due() const;
   void take_buffers();
   void give_time(bool busy);
   void spoil(const std::vector<uint64_t>& lengths);
@@ -134,6 +142,12 @@ class Simulation {
   bool spoke_first_ = false;  // a stranger, before the receiver knew the source
   uint64_t stalled_until_ns_ = 0;
   uint32_t changes_left_ = 0;  // of pools or of the path
+  // Of the outage; when the source, or what it waits for, first got through afterwards.
+  uint64_t away_from_ns_ = UINT64_MAX;
+  uint64_t away_until_ns_ = UINT64_MAX;
+  uint64_t back_ns_ = UINT64_MAX;
+  uint64_t completed_ns_ = 0;  // when the source read SHUT 0
+  std::vector<bool> awaited_;  // connections of the source that have something to send again
   uint64_t digest_ = 0xcbf29ce484222325ULL;
   std::string problem_;
   std::vector<Packet> outgoing_;

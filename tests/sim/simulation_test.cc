@@ -102,6 +102,22 @@ TEST(Simulation, a_second_vm_does_not_end_a_migration_that_is_under_way) {
   }
 }
 
+// The link is away for 65 s and 120 s in precopy, at the switchover, while device state is under way, and
+// when the verdict is: completed, and soon after the link is back.
+TEST(Simulation, an_outage_at_any_moment_ends_completed) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    Scenario scenario = scenario_of(seed);
+    scenario.fault = Fault::outage;
+    scenario.source.return_path = true;
+    scenario.receiver.peer_timeout_ns = TcpConfig{}.give_up_ns;
+    scenario.outage_ns = (seed % 2 == 0 ? 65 : 120) * uint64_t{1'000'000'000};
+    scenario.outage_moment = static_cast<Scenario::Moment>(seed / 2 % 4);
+    const RunResult result = run_scenario(scenario, seed);
+    EXPECT_EQ(result.problem, "") << "seed " << seed << "\n" << result.summary;
+    EXPECT_EQ(result.state, SessionState::done) << "seed " << seed;
+  }
+}
+
 TEST(Simulation, a_seed_always_runs_the_same_way) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     const RunResult once = run_seed(seed);

@@ -91,6 +91,8 @@ class Source {
   [[nodiscard]] const std::vector<uint64_t>& written() const { return written_; }
   // Everything has been given to TCP.
   [[nodiscard]] bool all_written() const;
+  // Steps of the plan that have not begun; the last ones are the switchover's.
+  [[nodiscard]] std::size_t ops_left() const { return ops_.size(); }
   [[nodiscard]] uint64_t pages_sent() const { return pages_sent_; }
   [[nodiscard]] uint32_t pongs() const { return pongs_; }
   [[nodiscard]] const std::string& violation() const { return violation_; }
