@@ -124,7 +124,7 @@ uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
     while (listener_.poll_output(now_ns, out_)) link_of(out_.tuple.local_ip).transmit(out_);
   if (!listening_.load(std::memory_order_relaxed)) [[unlikely]]
     while (listener_.reset_one(out_)) link_of(out_.tuple.local_ip).transmit(out_);
-  if (reset_requested_.load(std::memory_order_acquire))  // pairs with request_reset_mode()
+  if (reset_requests_.load(std::memory_order_acquire) > 0)  // pairs with request_reset_mode()
     step_reset_mode(now_ns);
   for (Link& link : links_) link.flush();
   free_dropped();
@@ -199,8 +199,12 @@ void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, u
 }
 
 void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept {
-  // 1. Whose is it?
-  if (!links_[port_index].takes(segment_.link, segment_.tuple.local_ip)) return drop(frame.buffer);
+  // 1. Whose is it? A predecessor may have had another address.
+  Link& link = links_[port_index];
+  if (resetting_ && segment_.tuple.local_ip != link.address() &&
+      reset_mode_->answers_for(segment_.tuple.local_ip) && link.takes(segment_.link, link.address()))
+    return on_lost(frame, port_index, now_ns);
+  if (!link.takes(segment_.link, segment_.tuple.local_ip)) return drop(frame.buffer);
   // 2. Another core's? It looks at the checksums itself.
   const uint32_t index = pool_.find(segment_.tuple);
   if (index == ConnectionPool::kNone && !adopted && forwarded(frame, port_index)) return;
@@ -222,17 +226,39 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
     payload = payload_of(buffers);
   }
   // 4. Known?
-  if (resetting_) reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst), now_ns);
+  if (resetting_ && index == ConnectionPool::kNone) {
+    // A SYN comes from a successor on the same port: the connection of old is gone.
+    const bool anew = (segment_.flags & (tcp_flag::syn | tcp_flag::ack)) == tcp_flag::syn;
+    const bool lost = !anew && reset_mode_->is_lost(segment_.tuple);
+    reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst) || anew, now_ns);
+    if (lost) {
+      counters_.add(PollCounter::resets_in_reset_mode);
+      answer_with_reset(port_index);
+      return drop_all(payload);
+    }
+  }
   if (index == ConnectionPool::kNone) return on_unknown(port_index, payload, now_ns);
   // The frame may be the port's again when deliver() returns.
   long_headers_ = segment_.payload_offset > HeaderMatch::kHeaderBytes;
   expected_index_ = ConnectionPool::kNone;
-  if (!resetting_ && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
+  if (!refusing_ && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
     expected_headers_.learn(frame.data);
     expected_index_ = index;
     expected_port_ = port_index;
   }
   deliver(index, port_index, payload, now_ns);
+}
+
+// For an address of the predecessor's that is not ours. Nothing of it is read but the headers, so a checksum
+// is looked at only where the port has.
+void PollCore::on_lost(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
+  const bool damaged = frame.ip_checksum == ChecksumState::bad || frame.l4_checksum == ChecksumState::bad;
+  if (!damaged && reset_mode_->is_lost(segment_.tuple)) {
+    reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst), now_ns);
+    counters_.add(PollCounter::resets_in_reset_mode);
+    answer_with_reset(port_index);
+  }
+  drop(frame.buffer);
 }
 
 std::span<Slice> PollCore::take_apart(const Frame& frame) noexcept {
@@ -331,11 +357,11 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
     counters_.add(PollCounter::impossible_source);
     return drop_all(payload);
   }
-  if (resetting_ || segment_.tuple.local_port != config_.listener.port ||
+  if (refusing_ || segment_.tuple.local_port != config_.listener.port ||
       !listening_.load(std::memory_order_relaxed)) {
     tcp_counters_.add(segment_.has(tcp_flag::rst) ? TcpCounter::no_connection_rst
                                                   : TcpCounter::no_connection);
-    if (resetting_) counters_.add(PollCounter::resets_in_reset_mode);
+    if (refusing_) counters_.add(PollCounter::resets_in_reset_mode);
     answer_with_reset(port_index);
     return drop_all(payload);
   }
@@ -363,9 +389,19 @@ void PollCore::answer_with_reset(uint32_t port_index) noexcept {
 }
 
 void PollCore::on_arp(const Frame& frame, uint32_t port_index) noexcept {
+  Link& link = links_[port_index];
   ArpPacket heard;
-  if (!links_[port_index].on_arp(frame, heard)) return;
-  if (resetting_) reset_mode_->on_arp(links_[port_index].address(), heard.sender_ip, heard.sender_mac);
+  if (!link.on_arp(frame, heard)) return;
+  if (!resetting_) return;
+  reset_mode_->on_arp(link.address(), heard.sender_ip, heard.sender_mac);
+  if (heard.target_ip == link.address()) return;
+  // In the name of a predecessor with another address: an answer to what was asked, or a question.
+  reset_mode_->on_arp(heard.target_ip, heard.sender_ip, heard.sender_mac);
+  ArpPacket reply;
+  if (!reset_mode_->answers_for(heard.target_ip) || !arp_reply_for(heard, link.mac(), heard.target_ip, reply))
+    return;
+  link.send(reply);
+  counters_.add(PollCounter::arp_replies);
 }
 
 // ---- Connections
@@ -471,9 +507,11 @@ const LostConnection& PollCore::whereabouts(const Handoff& connection) const noe
 }
 
 void PollCore::request_reset_mode(const ResetModeConfig& config) {
-  if (reset_requested_.load(std::memory_order_relaxed)) return;
-  reset_mode_ = std::make_unique<ResetMode>(config);
-  reset_requested_.store(true, std::memory_order_release);  // pairs with do_work()
+  // Twice at most: beside a session, and when that is over.
+  if (reset_requests_.load(std::memory_order_relaxed) == reset_modes_.size()) return;
+  const uint32_t next = reset_requests_.load(std::memory_order_relaxed);
+  reset_modes_[next] = std::make_unique<ResetMode>(config);
+  reset_requests_.store(next + 1, std::memory_order_release);  // pairs with do_work()
 }
 
 void PollCore::abort_all(uint64_t now_ns) noexcept {
@@ -486,10 +524,14 @@ void PollCore::abort_all(uint64_t now_ns) noexcept {
 }
 
 void PollCore::step_reset_mode(uint64_t now_ns) noexcept {
-  if (!resetting_) {
+  ResetMode* const latest = reset_modes_[reset_requests_.load(std::memory_order_acquire) - 1].get();
+  if (reset_mode_ != latest) {
+    reset_mode_ = latest;
     resetting_ = true;
+    reset_over_.store(false, std::memory_order_relaxed);
+    refusing_ = latest->config().refuses_all;
     reset_mode_->start(now_ns);
-    abort_all(now_ns);
+    if (refusing_) abort_all(now_ns);
   }
   // More than fits into a port's queue at once would only be dropped.
   for (uint32_t i = 0; i < kProbesPerTurn; ++i) {
@@ -507,7 +549,7 @@ void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexce
   FrameAddress link = to.link;
   link.local_mac = port.mac();
   if (probe.kind == ResetMode::Probe::Kind::who_has) {
-    ArpPacket question = arp_request_for(port.mac(), port.address(), to.next_hop);
+    ArpPacket question = arp_request_for(port.mac(), to.tuple.local_ip, to.next_hop);
     link.remote_mac = kEthernetBroadcast;
     question.link = link;
     return port.send(question);

@@ -71,8 +71,10 @@ class PollCore final : public Agent {
   [[nodiscard]] Handoff* take_accepted() noexcept;
   // Where the peer of such a connection is; next_hop is its own address. Until it is retired.
   [[nodiscard]] const LostConnection& whereabouts(const Handoff& connection) const noexcept;
-  // Resets every connection, ends listening and answers everything with RST from now on
-  // (dataplane/reset_mode.h). Cannot be taken back. Allocates.
+  // Tells the connections of a predecessor, and those of this core when all are refused
+  // (dataplane/reset_mode.h): then every connection is reset, nobody is listened to and everything is
+  // answered with RST from now on. Twice at most: first beside living connections, then instead of them.
+  // Allocates. Control thread.
   void request_reset_mode(const ResetModeConfig& config = {});
   // Reset mode was asked for and is over.
   [[nodiscard]] bool reset_mode_over() const noexcept {
@@ -120,6 +122,7 @@ class PollCore final : public Agent {
   void expire_timers(uint64_t now_ns) noexcept;
   void abort_all(uint64_t now_ns) noexcept;
   void step_reset_mode(uint64_t now_ns) noexcept;
+  void on_lost(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
   void send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexcept;
   void answer_with_reset(uint32_t port_index) noexcept;
   [[nodiscard]] Link& link_of(Ipv4Address local_ip) noexcept;
@@ -146,9 +149,11 @@ class PollCore final : public Agent {
   uint32_t expected_port_ = 0;
   bool long_headers_ = false;  // the last segment's headers reached beyond HeaderMatch::kHeaderBytes
 
-  bool resetting_ = false;
-  std::unique_ptr<ResetMode> reset_mode_;  // made by the control thread before reset_requested_
-  std::atomic<bool> reset_requested_{false};
+  bool resetting_ = false;                                 // somebody lost is to be told
+  bool refusing_ = false;                                  // and nobody else is served
+  ResetMode* reset_mode_ = nullptr;                        // the latest of reset_modes_
+  std::array<std::unique_ptr<ResetMode>, 2> reset_modes_;  // made by the control thread before the count
+  std::atomic<uint32_t> reset_requests_{0};
   std::atomic<bool> reset_over_{false};
   std::atomic<bool> listening_{true};
 

@@ -1,26 +1,44 @@
 #include "dataplane/reset_mode.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace migrx {
+namespace {
 
-ResetMode::ResetMode(const ResetModeConfig& config)
-    : config_(config), untold_(static_cast<uint32_t>(config.lost.size())) {
+ResetModeConfig with_board(ResetModeConfig config) {
+  if (config.board == nullptr) config.board = std::make_shared<ResetBoard>(config.lost.size());
+  return config;
+}
+
+}  // namespace
+
+ResetMode::ResetMode(const ResetModeConfig& config) : config_(with_board(config)) {
   peers_.reserve(config.lost.size());
   for (const LostConnection& lost : config.lost) peers_.push_back({lost});
 }
 
 void ResetMode::on_segment(const FourTuple& tuple, bool rst, uint64_t now_ns) noexcept {
   bool asked = false;
-  for (Peer& peer : peers_) {
+  for (std::size_t i = 0; i < peers_.size(); ++i) {
+    Peer& peer = peers_[i];
     if (peer.at.tuple != tuple) continue;
-    asked = peer.told || peer.gone;
-    if (!asked) --untold_;
-    (rst ? peer.gone : peer.told) = true;
-    if (peer.gone && std::exchange(peer.moved, false)) --moved_;  // no need to ask at the new address
+    asked = config_.board->told(i);
+    config_.board->note(i, rst ? ResetBoard::kGone : ResetBoard::kTold);
+    if (gone(peer) && std::exchange(peer.moved, false)) --moved_;  // no need to ask at the new address
   }
   // What answers our own probes over and over must not keep us here.
   if (!asked) heard_ns_ = now_ns;
+}
+
+bool ResetMode::answers_for(Ipv4Address local_ip) const noexcept {
+  return std::any_of(peers_.begin(), peers_.end(),
+                     [&](const Peer& peer) { return peer.at.tuple.local_ip == local_ip && !gone(peer); });
+}
+
+bool ResetMode::is_lost(const FourTuple& tuple) const noexcept {
+  return std::any_of(peers_.begin(), peers_.end(),
+                     [&](const Peer& peer) { return peer.at.tuple == tuple && !gone(peer); });
 }
 
 void ResetMode::on_arp(Ipv4Address local_ip, Ipv4Address ip, EthernetAddress mac) noexcept {
@@ -29,7 +47,7 @@ void ResetMode::on_arp(Ipv4Address local_ip, Ipv4Address ip, EthernetAddress mac
   for (Peer& peer : peers_) {
     if (peer.at.next_hop != ip || peer.at.tuple.local_ip != local_ip || peer.answered) continue;
     peer.answered = true;
-    if (peer.gone || peer.at.link.remote_mac == mac) continue;
+    if (gone(peer) || peer.at.link.remote_mac == mac) continue;
     peer.at.link.remote_mac = mac;
     peer.moved = true;
     ++moved_;
@@ -41,16 +59,17 @@ std::optional<ResetMode::Probe> ResetMode::poll_output(uint64_t now_ns) noexcept
     if (std::exchange(peer.moved, false)) --moved_;
     return Probe{Probe::Kind::syn, &peer.at};
   };
+  if (!config_.asks) return std::nullopt;
   if (now_ns >= due_ns_) {
     while (next_ < peers_.size()) {
       Peer& peer = peers_[next_];
       // Channels of one source lie side by side: one question does for all.
-      if (!peer.gone && asked_ != peer.at.next_hop) {
+      if (!gone(peer) && asked_ != peer.at.next_hop) {
         asked_ = peer.at.next_hop;
         return Probe{Probe::Kind::who_has, &peer.at};
       }
       ++next_;
-      if (!peer.gone) return syn(peer);
+      if (!gone(peer)) return syn(peer);
     }
     next_ = 0;
     asked_ = {};
@@ -59,13 +78,15 @@ std::optional<ResetMode::Probe> ResetMode::poll_output(uint64_t now_ns) noexcept
   }
   if (moved_ > 0)
     for (Peer& peer : peers_)
-      if (peer.moved) return syn(peer);
+      if (peer.moved) return syn(peer);  // gone since, by what another core heard: once more does no harm
   return std::nullopt;
 }
 
 bool ResetMode::over(uint64_t now_ns) const noexcept {
   if (now_ns - since_ns_ >= config_.max_ns) return true;
-  return untold_ == 0 && now_ns - heard_ns_ >= config_.quiet_ns;
+  for (std::size_t i = 0; i < peers_.size(); ++i)
+    if (!config_.board->told(i)) return false;
+  return now_ns - heard_ns_ >= config_.quiet_ns;
 }
 
 }  // namespace migrx

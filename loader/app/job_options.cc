@@ -96,7 +96,7 @@ void keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report) 
 int tell_outcome(const JobOptions& options, const Report& report, Terminal& terminal, int exit_status) {
   if (report.outcome == "complete")
     terminal.say(summary(report));
-  else if (exit_status == 1)
+  else if (exit_status != 2)
     terminal.warn(summary(report));
   if (!options.report) return exit_status;
   if (const std::string problem = write_report(*options.report, report); !problem.empty()) {

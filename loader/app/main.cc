@@ -3,6 +3,7 @@
 
 #include "loader/app/doctor_command.h"
 #include "loader/app/generate_command.h"
+#include "loader/app/linger.h"
 #include "loader/app/load_command.h"
 #include "loader/app/plan_command.h"
 #include "loader/app/receive_command.h"
@@ -14,6 +15,7 @@ int main(int argc, char** argv) {
   int exit_status = 0;
   migrx::add_receive_command(app, exit_status);
   migrx::add_load_command(app, exit_status);
+  migrx::add_linger_command(app, exit_status);
   migrx::add_generate_command(app, exit_status);
   migrx::add_plan_command(app, exit_status);
   migrx::add_doctor_command(app, exit_status);

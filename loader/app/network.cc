@@ -97,6 +97,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   tcp.buffer_bytes = buffer_bytes;
   tcp.room_behind = room_behind;
   tcp.time_wait_ns = kTimeWaitNs;
+  bound_silence(tcp, static_cast<uint64_t>(options.peer_timeout_s * 1e9));
   PoolNeeds needs;
   needs.mtu = options.mtu;
   needs.buffer_bytes = buffer_bytes;

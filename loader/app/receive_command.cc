@@ -16,11 +16,14 @@
 #include "loader/app/control_pace.h"
 #include "loader/app/destinations.h"
 #include "loader/app/guest_blocks.h"
+#include "loader/app/live_connections.h"
 #include "loader/app/lost_connection.h"
 #include "loader/app/network.h"
 #include "loader/app/receive_options.h"
 #include "loader/app/report.h"
+#include "loader/app/reset_duty.h"
 #include "loader/app/session_report.h"
+#include "loader/app/session_signals.h"
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
@@ -33,9 +36,7 @@ namespace migrx {
 namespace {
 
 constexpr const char* kVersion = MIGRX_VERSION;
-constexpr uint64_t kCloseNs = 1'000'000'000;
 constexpr std::size_t kWarningsMax = 32;  // a scanner may come from many addresses
-constexpr uint64_t kRefuseNs = 250'000'000;
 
 SessionLimits limits_of(const ReceiveOptions& options) {
   const auto ns = [](double seconds) { return static_cast<uint64_t>(seconds * 1e9); };
@@ -123,6 +124,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
   report.version = kVersion;
   report.outcome = "failed";
   int exit_status = 2;
+  LiveConnections live_connections(lifeline);
   try {
     if (const std::string problem = check_receive_options(options); !problem.empty())
       throw SetupError(problem);
@@ -145,6 +147,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
 
     Watch watch(options.metrics, placement);
     if (!watch.warning().empty()) report.warnings.push_back(watch.warning());
+    inherit_from_predecessors(options, live_connections, terminal);
     Network network(options, placement);
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
     SessionSettings settings = session_settings(options);
@@ -170,15 +173,16 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
                     colo != nullptr ? *colo : destination->events(), workers.kernels(), workers.compress());
     SessionControl control(
         session, *destination,
-        [&network, &lifeline] {
+        [&network, &live_connections] {
           Handoff* const connection = network.take_accepted();
           if (connection != nullptr)
-            lifeline.connected(network.place(*connection), to_text(network.whereabouts(*connection)));
+            live_connections.opened(network.place(*connection), network.whereabouts(*connection));
           return connection;
         },
         workers.pointers(), limits_of(options), settings.main.switchover_ack);
 
-    control.on_ended([&](const Handoff& connection) { lifeline.ended(network.place(connection)); });
+    control.on_ended([&](const Handoff& connection) { live_connections.ended(network.place(connection)); });
+    ResetDuty reset_duty(options, network, live_connections);
 
     std::vector<std::unique_ptr<AgentThread>> threads;
     for (const ThreadPlan& plan : placement.threads) {
@@ -197,6 +201,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     for (const auto& thread : threads) thread->start();
     if (placement.control_cpu) pin_current_thread(*placement.control_cpu);
     lifeline.listening();
+    reset_duty.start();
     report.timeline.ready_s = now_s();
     tell_ready(options, terminal);
 
@@ -204,16 +209,15 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     Progress progress;
     ColoWatch colo_watch;
     ControlPace pace;
+    SignalPolicy signal_policy;
+    int status_if_killed = 1;
+    double looked_s = now_s();
     while (!control.over()) {
       const uint32_t work = control.do_work(monotonic_ns());
       const int signal = signals.wait(pace.pause_us(session.state(), work), destination->wake_fd());
-      if (signal == SIGUSR1) {
-        terminal.warn(control.fail_over() ? "SIGUSR1: failover to the last finished checkpoint"
-                                          : "SIGUSR1: nothing to fail over to: not in COLO state");
-      } else if (signal != 0) {
-        terminal.warn(fmt::format("signal {}: ending", signal));
-        control.cancel();
-      }
+      act_on_signal(signal, monotonic_ns(), signal_policy, control, terminal);
+      if (const int status = !control.telling() ? 1 : control.told() ? 0 : 3; status != status_if_killed)
+        lifeline.if_killed(status_if_killed = status);
       if (const std::optional<uint32_t> peer = session.take_misled_peer())
         warn_of_misled_peer(*peer, tls != nullptr, terminal, report);
       if (tls != nullptr) tls->tell_refusals(terminal, report);
@@ -232,14 +236,12 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       if (terminal.due(now_s()))
         terminal.progress(progress.line(sample_progress(session, guest.table(), now_s()), terminal.width()),
                           now_s());
+      if (now_s() - looked_s >= 0.1) {
+        looked_s = now_s();
+        reset_duty.look();
+      }
     }
-    network.stop_listening();
-    // FINs and the answers to resets are still under way. A source whose migration failed may be about to
-    // open its next channel: with nobody here to refuse it, its kernel would go on trying for two minutes.
-    const uint64_t over_ns = monotonic_ns();
-    const uint64_t refuse_ns = session.state() == SessionState::done ? 0 : kRefuseNs;
-    while (monotonic_ns() < over_ns + (network.connections() > 0 ? kCloseNs : refuse_ns))
-      (void)signals.wait(1000);
+    reset_duty.finish(session, session.state() == SessionState::done && !control.source_unsure(), signals);
     for (const auto& thread : threads) thread->stop();
     network.stop();
 
@@ -253,48 +255,32 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     network.report(report);
     if (tls != nullptr) tls->report(report);
     report.cpu_s = cpu_seconds();
-    if (report.outcome == "complete") {
-      exit_status = 0;
+    if (report.outcome == "complete" || report.outcome == "unsure") {
+      exit_status = report.outcome == "complete" ? 0 : 3;
       keep_blocks(options, guest, report);
     }
   } catch (const std::exception& problem) {
     terminal.warn(problem.what());
     report.error = make_error(ErrorClass::io, 0, "host", "%s", problem.what());
   }
-  return tell_outcome(options, report, terminal, exit_status);
+  exit_status = tell_outcome(options, report, terminal, exit_status);
+  // No parent sees to those who could not be told.
+  if (!live_connections.empty() && !lifeline.held())
+    terminal.warn(leave_behind(options, live_connections.all().connections));
+  return exit_status;
 }
 
-// Holds the address and the port of a receiver that was killed, and tells its sources.
-int reset_mode(const ReceiveOptions& options, const std::vector<std::string>& connections) {
-  const SignalWatch signals;
-  try {
-    std::string problem;
-    Placement placement = place(options, {});
-    // One thread, sleeping when idle: there is nothing to be fast for.
-    placement.threads.resize(1);
-    placement.threads[0].agents = {{AgentRole::poll, 0, placement.threads[0].node}};
-    placement.poll_agents = 1;
-    Network network(options, placement);
-    ResetModeConfig config;
+int supervised(const ReceiveOptions& options) {
+  Supervision supervision;
+  supervision.receive = [&](const Lifeline& lifeline) { return receive(options, lifeline); };
+  supervision.leave = [&](const std::vector<std::string>& connections) {
+    std::vector<LostConnection> lost;
     for (const std::string& text : connections)
-      if (const auto lost = lost_connection_from(text)) config.lost.push_back(*lost);
-    network.poll_core(0).request_reset_mode(config);
-    AgentThreadOptions thread_options;
-    thread_options.idle = IdleStrategy::sleep;
-    thread_options.enter = enter_dpdk_thread;
-    thread_options.leave = leave_dpdk_thread;
-    AgentThread thread({&network.poll_core(0)}, std::move(thread_options));
-    network.start();
-    thread.start();
-    while (!network.poll_core(0).reset_mode_over() && signals.wait(10'000) == 0) {
-    }
-    thread.stop();
-    network.stop();
-    return 0;
-  } catch (const std::exception& problem) {
-    std::fprintf(stderr, "migrx: cannot reset the source's connections: %s\n", problem.what());
-    return 1;
-  }
+      if (const auto connection = lost_connection_from(text)) lost.push_back(*connection);
+    return leave_behind(options, std::move(lost));
+  };
+  if (options.ready_fd > STDERR_FILENO) supervision.of_child = {options.ready_fd};
+  return supervise(supervision);
 }
 
 }  // namespace
@@ -304,11 +290,7 @@ void add_receive_command(CLI::App& app, int& exit_status) {
   CLI::App* const command = app.add_subcommand("receive", "receive one live migration");
   add_receive_options(*command, *options);
   command->callback([options, &exit_status] {
-    exit_status =
-        options->supervise
-            ? supervise([&](const Lifeline& lifeline) { return receive(*options, lifeline); },
-                        [&](const std::vector<std::string>& lost) { return reset_mode(*options, lost); })
-            : receive(*options, Lifeline{});
+    exit_status = options->supervise ? supervised(*options) : receive(*options, Lifeline{});
   });
 }
 

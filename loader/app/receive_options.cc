@@ -161,6 +161,27 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->capture_default_str()
       ->group(limits);
 
+  command
+      .add_option("--peer-timeout", o.peer_timeout_s,
+                  "seconds of silence after which a source's connection is given up; as long as a source "
+                  "with Linux bears by default (0: for ever)")
+      ->check(seconds)
+      ->capture_default_str()
+      ->group(limits);
+  command
+      .add_option(
+          "--linger", o.linger_s,
+          "seconds that a process stays behind, after this one has given up, to reset connections whose "
+          "source could not be told (0: none does, and such a source may stand still)")
+      ->check(seconds)
+      ->capture_default_str()
+      ->group(limits);
+  command
+      .add_option("--runtime-dir", o.runtime_dir,
+                  "folder in which that process announces itself, and where a new receive finds it (default: "
+                  "/run/migrx, or migrx in $XDG_RUNTIME_DIR)")
+      ->group(limits);
+
   const char* const reporting = "Reporting";
   command
       .add_option("--ready-fd", o.ready_fd, "file descriptor that gets one line when the source may connect")

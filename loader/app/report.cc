@@ -158,7 +158,10 @@ std::string summary(const Report& r) {
                      bytes_text(static_cast<double>(r.wire_bytes)), r.rounds));
   else
     line(r.outcome +
-         (r.error ? ": " + std::string(to_string(r.error.error_class)) + ": " + r.error.message() : ""));
+         // The class of what an operator ended is its outcome.
+         (r.error && r.error.error_class == ErrorClass::cancelled ? ": " + r.error.message()
+          : r.error ? ": " + std::string(to_string(r.error.error_class)) + ": " + r.error.message()
+                    : ""));
   if (r.throughput_wire_bytes_per_s > 0)
     line(fmt::format("  {}/s on the wire, {}/s of guest RAM, {:.2f} s of CPU time",
                      bytes_text(r.throughput_wire_bytes_per_s), bytes_text(r.throughput_guest_bytes_per_s),

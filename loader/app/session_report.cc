@@ -137,10 +137,13 @@ void report_session(const Session& session, const SessionControl& control, const
     report.warnings.push_back(std::to_string(control.refused()) +
                               " connections were refused: they were none of the source's channels, or said "
                               "nothing");
-  if (control.source_unsure())
+  if (control.source_unsure()) {
+    report.outcome = "unsure";
     report.warnings.emplace_back(
-        "the source did not acknowledge that its guest is safe here: ask it (query-migrate) before the "
-        "destination is continued, it may run the guest itself");
+        "the destination has the guest, and the source did not acknowledge that: ask the source "
+        "(query-migrate). completed: continue the destination; failed, or its guest runs: end the "
+        "destination");
+  }
   if (const StreamError* const late = session.late_error(); late != nullptr)
     report.warnings.push_back(
         "behind the end of RAM and of the device state, when nothing could go wrong any more: " +

@@ -1,7 +1,13 @@
 // SIGINT, SIGTERM, SIGHUP and SIGUSR1 as something a loop can look at.
 #pragma once
 
+#include <signal.h>
+
 namespace migrx {
+
+// SIGINT, SIGTERM, SIGHUP and SIGUSR1, those excepted that are ignored: whoever started us wants them to stay
+// so (nohup, a script's background job). A blocked signal would be kept although it is ignored.
+[[nodiscard]] sigset_t handled_signals();
 
 // Blocks the signals for the whole process (threads inherit the mask, so construct it before starting any)
 // and takes them one by one.

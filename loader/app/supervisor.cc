@@ -11,12 +11,16 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <map>
 #include <system_error>
+
+#include "loader/app/signal_policy.h"
+#include "loader/app/signals.h"
 
 namespace migrx {
 namespace {
@@ -26,6 +30,7 @@ struct Left {
   std::vector<std::string> paths;
   std::map<std::string, std::string> connections;  // by place: bounded, however often a stranger connects
   bool listening = false;
+  int status_if_killed = 1;
   std::string partial;
 
   void take(std::string_view bytes) {
@@ -42,17 +47,25 @@ struct Left {
         connections[text.substr(0, place)] = text.substr(place + 1);
       if (partial[0] == 'E') connections.erase(text);
       if (partial[0] == 'L') listening = true;
+      if (partial[0] == 'S') status_if_killed = std::atoi(text.c_str());
       partial.clear();
     }
   }
 };
 
-pid_t start_child(const sigset_t& old_mask, const std::function<int()>& body) {
+pid_t start_child(const sigset_t& mask, const std::function<int()>& body) {
   std::fflush(nullptr);
   const pid_t parent = ::getpid();
   const pid_t child = ::fork();
-  if (child != 0) return child;
-  ::sigprocmask(SIG_SETMASK, &old_mask, nullptr);
+  if (child != 0) {
+    if (child > 0) (void)::setpgid(child, child);  // whoever comes first
+    return child;
+  }
+  (void)::setpgid(0, 0);
+  // Not the terminal's group any more: it may write there all the same.
+  ::signal(SIGTTOU, SIG_IGN);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::sigprocmask(SIG_SETMASK, &mask, nullptr);
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (::getppid() != parent) std::_Exit(1);  // it died between fork and prctl
   const int status = body();
@@ -60,25 +73,48 @@ pid_t start_child(const sigset_t& old_mask, const std::function<int()>& body) {
   std::_Exit(status);
 }
 
+// Passes each signal on, of several within a second one: the group's, a manager's and a script's are the
+// same.
+class Relay {
+ public:
+  explicit Relay(pid_t child) : child_(child) {}
+  void take(int signal) {
+    if (signal == SIGCHLD) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (signal != SIGUSR1) {
+      if (taken_ && now - last_ < std::chrono::nanoseconds{SignalPolicy::kOneNs}) return;
+      taken_ = true;
+      last_ = now;
+    }
+    ::kill(child_, signal);
+  }
+
+ private:
+  const pid_t child_;
+  bool taken_ = false;
+  std::chrono::steady_clock::time_point last_;
+};
+
 // Waits for `child`, passing signals on and collecting what it says. The wait status is returned.
 int watch(pid_t child, int signals, int pipe, Left& left) {
+  Relay relay(child);
   std::array<pollfd, 2> fds{pollfd{signals, POLLIN, 0}, pollfd{pipe, POLLIN, 0}};
-  for (;;) {
-    if (::poll(fds.data(), pipe >= 0 ? 2 : 1, -1) < 0 && errno != EINTR) std::perror("poll");
+  const auto collect = [&] {
     std::array<char, 8192> buffer;
-    for (ssize_t n; pipe >= 0 && (n = ::read(pipe, buffer.data(), buffer.size())) > 0;)
+    for (ssize_t n; (n = ::read(pipe, buffer.data(), buffer.size())) > 0;)
       left.take({buffer.data(), static_cast<std::size_t>(n)});
+  };
+  for (;;) {
+    if (::poll(fds.data(), fds.size(), -1) < 0 && errno != EINTR) std::perror("poll");
+    collect();
     if ((fds[1].revents & (POLLHUP | POLLERR)) != 0) fds[1].fd = -1;
     signalfd_siginfo info;
-    while (::read(signals, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
-      // A terminal sends SIGINT to the whole process group; only what was meant for us alone is passed on.
-      if (info.ssi_signo != SIGCHLD && info.ssi_code != SI_KERNEL)
-        ::kill(child, static_cast<int>(info.ssi_signo));
-    }
+    while (::read(signals, &info, sizeof info) == static_cast<ssize_t>(sizeof info))
+      relay.take(static_cast<int>(info.ssi_signo));
     int status = 0;
-    if (::waitpid(child, &status, WNOHANG) == child) {
-      for (ssize_t n; pipe >= 0 && (n = ::read(pipe, buffer.data(), buffer.size())) > 0;)
-        left.take({buffer.data(), static_cast<std::size_t>(n)});
+    const pid_t gone = ::waitpid(child, &status, WNOHANG);
+    if (gone == child || (gone < 0 && errno == ECHILD)) {
+      collect();
       return status;
     }
   }
@@ -99,8 +135,12 @@ void Lifeline::connected(uint32_t place, std::string_view connection) const {
   tell('C', std::to_string(place) + " " + std::string(connection));
 }
 
-int supervise(const std::function<int(const Lifeline&)>& receive,
-              const std::function<int(const std::vector<std::string>&)>& reset_mode) {
+bool Lifeline::held() const noexcept {
+  pollfd end{fd_, 0, 0};
+  return fd_ >= 0 && ::poll(&end, 1, 0) >= 0 && (end.revents & POLLERR) == 0;
+}
+
+int supervise(const Supervision& supervision) {
   std::array<int, 2> pipe{};
   if (::pipe2(pipe.data(), O_CLOEXEC | O_NONBLOCK) != 0) {
     std::perror("pipe");
@@ -109,26 +149,30 @@ int supervise(const std::function<int(const Lifeline&)>& receive,
   // A parent that is kept waiting must not lose a word of what strangers' connections bring; as it is, where
   // the limit for pipes is lower.
   (void)::fcntl(pipe[1], F_SETPIPE_SZ, 1 << 20);
-  sigset_t mask;
+  ::signal(SIGCHLD, SIG_DFL);  // whoever started us may have ignored it, and nothing could be waited for
   sigset_t old_mask;
-  sigemptyset(&mask);
-  for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&mask, signal);
+  sigset_t mask = handled_signals();
+  // The child's from its first moment on: it looks at them when it has a SignalWatch.
   ::sigprocmask(SIG_BLOCK, &mask, &old_mask);
+  sigset_t childs_mask;
+  ::sigprocmask(SIG_BLOCK, nullptr, &childs_mask);
+  sigaddset(&mask, SIGCHLD);
+  ::sigprocmask(SIG_BLOCK, &mask, nullptr);
   const int signals = ::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 
   Left left;
-  const pid_t child = start_child(old_mask, [&] {
+  const pid_t child = start_child(childs_mask, [&] {
     ::close(pipe[0]);
-    ::signal(SIGPIPE, SIG_IGN);
-    return receive(Lifeline{pipe[1]});
+    return supervision.receive(Lifeline{pipe[1]});
   });
   if (child < 0) {
     std::perror("fork");
     return 2;
   }
   ::close(pipe[1]);
+  for (const int fd : supervision.of_child) ::close(fd);
   const int status = watch(child, signals, pipe[0], left);
-  int exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+  const int exit_status = WIFSIGNALED(status) ? left.status_if_killed : WEXITSTATUS(status);
   if (WIFSIGNALED(status)) {
     std::fprintf(stderr, "migrx: the receiver was killed by signal %d (%s)\n", WTERMSIG(status),
                  ::strsignal(WTERMSIG(status)));
@@ -136,18 +180,11 @@ int supervise(const std::function<int(const Lifeline&)>& receive,
       std::error_code ignored;
       std::filesystem::remove_all(path, ignored);
     }
-    if (left.listening) {
-      std::fprintf(stderr, "migrx: resetting the source's connections so that its guest runs on\n");
-      const pid_t second = start_child(old_mask, [&] {
-        std::vector<std::string> lost;
-        for (const auto& [place, connection] : left.connections) lost.push_back(connection);
-        return reset_mode(lost);
-      });
-      if (second > 0) {
-        Left nothing;
-        watch(second, signals, -1, nothing);
-      }
-    }
+  }
+  if (left.listening && !left.connections.empty()) {
+    std::vector<std::string> lost;
+    for (const auto& [place, connection] : left.connections) lost.push_back(connection);
+    std::fprintf(stderr, "migrx: %s\n", supervision.leave(lost).c_str());
   }
   ::close(signals);
   ::close(pipe[0]);

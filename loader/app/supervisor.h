@@ -1,11 +1,12 @@
 // A small parent that outlives the receiver.
 //
-// A dead process resets nothing: a source whose receiver was killed waits for TCP's own time-out, many
-// minutes, with a return path even with its guest stopped. So the receiver runs in a child; when that dies by
-// a signal, the parent removes what it left behind and starts a second child in reset mode, which holds the
-// same port and address and resets the lost connections (dataplane/reset_mode.h).
-// When the parent is killed, the child gets SIGTERM (PR_SET_PDEATHSIG) and ends the migration in the orderly
-// way.
+// A dead process resets nothing: a source whose receiver is gone waits for TCP's own time-out, many minutes,
+// with a return path even with its guest stopped. So the receiver runs in a child that tells its parent of
+// each connection. When it ends, by a signal or because it gave up, and peers may not know, the parent starts
+// the process that tells them (linger.h), and gives out the exit status at once.
+//
+// The child is a process group of its own: a signal for the group reaches the parent alone, which passes it
+// on once. When the parent is killed, the child gets SIGTERM (PR_SET_PDEATHSIG) and ends as that signal says.
 #pragma once
 
 #include <cstdint>
@@ -29,18 +30,31 @@ class Lifeline {
   // A connection that reset mode has to know of, in words that it understands (no NUL). It is forgotten when
   // another one takes its place.
   void connected(uint32_t place, std::string_view connection) const;
-  // The one at that place has ended.
+  // The one at that place has ended, and its peer knows.
   void ended(uint32_t place) const { tell('E', std::to_string(place)); }
+  // The exit status for the program, should this process be killed from now on: it tells where the guest is.
+  void if_killed(int exit_status) const { tell('S', std::to_string(exit_status)); }
+  // Somebody listens: he sees to connections that are left.
+  [[nodiscard]] bool held() const noexcept;
 
  private:
   void tell(char what, std::string_view path) const;
   int fd_;  // -1: nobody listens
 };
 
-// Runs `receive` in a child, in this process group, passing SIGTERM and SIGINT on. Returns the exit status
-// for the program: the child's, or 1 when it died by a signal (after `reset_mode` has run in a second child,
-// with all connections that the first one told of). Must be called while the process has one thread.
-int supervise(const std::function<int(const Lifeline&)>& receive,
-              const std::function<int(const std::vector<std::string>& connections)>& reset_mode);
+struct Supervision {
+  // In the child; its result is the program's exit status.
+  std::function<int(const Lifeline&)> receive;
+  // In the parent, when the child is gone and connections are left: as connected() was told. Returns a
+  // sentence for the operator.
+  std::function<std::string(const std::vector<std::string>& connections)> leave;
+  // Descriptors that are the child's alone: whoever reads from their other end must see its end.
+  std::vector<int> of_child{};
+};
+
+// Runs `receive` in a child and passes SIGTERM, SIGINT, SIGHUP and SIGUSR1 on, those excepted that were
+// ignored at the start (nohup). Returns the exit status for the program: the child's, or what if_killed()
+// said last (1: it said nothing). Must be called while the process has one thread.
+int supervise(const Supervision& supervision);
 
 }  // namespace migrx

@@ -15,10 +15,14 @@ import sys
 
 # What the help has no room for: for each page, sections before the options, and after them.
 STATUS = {
-    "receive": "0: the guest is complete; 1: the migration failed; 2: wrong usage, or the host is not ready.",
+    "receive": "0: the guest is complete; 1: the migration failed, the guest is at the source; 2: wrong usage, or "
+               "the host is not ready; 3: the destination has the guest and the source fell silent before it said "
+               "so: ask it with query-migrate before the destination is continued.",
     "load": "0: the guest is complete; 1: the file could not be loaded; 2: wrong usage, or the host is not ready.",
     "generate": "0: the receiver has all of RAM; 1: it has not; 2: wrong usage, or the host is not ready.",
     "plan": "0: the plan was printed; 2: it cannot be met.",
+    "linger": "0: every connection is gone, or its time is over, or a second signal ended it; 1: the port could "
+              "not be taken; 2: no record on stdin.",
     "doctor": "0: the host is ready; 1: a check failed, or with --strict warned; 2: wrong usage.",
 }
 

@@ -138,6 +138,87 @@ TEST(PollCoreReset, a_peer_that_is_silent_is_asked_and_then_told) {
   EXPECT_EQ(rig.buffers_out(), 0U);
 }
 
+// A successor on the same port serves its own source and frees the predecessor's.
+TEST(PollCoreReset, beside_a_living_connection_the_lost_ones_are_told) {
+  Rig rig;
+  Peer living(rig, 1000);
+  Handoff* const handoff = living.connect();
+  ASSERT_NE(handoff, nullptr);
+  Peer old(rig, 5000);
+  const LostConnection lost{{kTheirs, kOurs, 5000, kPort}, {mac_of(1), mac_of(8), 0, 0}, kTheirs};
+  const LostConnection gone{{kTheirs, kOurs, 5001, kPort}, {mac_of(1), mac_of(8), 0, 0}, kTheirs};
+  const auto board = std::make_shared<ResetBoard>(2);
+  rig.cores[0]->request_reset_mode({.lost = {lost, gone}, .board = board, .refuses_all = false});
+  rig.run(1);
+  auto heard = old.hears();
+  ASSERT_EQ(heard.size(), 1U);
+  EXPECT_EQ(heard[0].flags, tcp_flag::syn | tcp_flag::ack);
+  old.heard_to = SeqNum{0x1234'5678};
+  old.send(tcp_flag::ack);
+  rig.run(1);
+  heard = old.hears();
+  ASSERT_GE(heard.size(), 1U);
+  EXPECT_TRUE(heard.back().has(tcp_flag::rst));
+  EXPECT_EQ(heard.back().seq, (SeqNum{0x1234'5678}));
+  EXPECT_TRUE(board->told(0));
+  EXPECT_FALSE(board->gone(0));
+  old.send(tcp_flag::rst);
+  rig.run(1);
+  EXPECT_TRUE(board->gone(0));
+  EXPECT_FALSE(board->all_gone());
+  // A new source from the same port as the other one.
+  Peer successor(rig, 5001);
+  static_cast<void>(successor.hears());  // the probe for its predecessor
+  ASSERT_NE(successor.connect(), nullptr);
+  EXPECT_TRUE(board->all_gone());
+  living.data("goes on");
+  rig.run();
+  EXPECT_EQ(testing::drain(*handoff), "goes on");
+  // Over, too: then the second request refuses all.
+  const auto last = std::make_shared<ResetBoard>(1);
+  rig.cores[0]->request_reset_mode({.lost = {lost}, .board = last});
+  static_cast<void>(living.hears());
+  rig.run();
+  heard = living.hears();
+  ASSERT_GE(heard.size(), 1U);
+  EXPECT_TRUE(heard.back().has(tcp_flag::rst));
+}
+
+TEST(PollCoreReset, the_predecessors_other_address_is_answered_for_until_nobody_uses_it) {
+  Rig rig;
+  const Ipv4Address before{kOurs.value + 9};
+  const LostConnection lost{{kTheirs, before, 5000, kPort}, {mac_of(1), mac_of(8), 0, 0}, kTheirs};
+  rig.cores[0]->request_reset_mode({.lost = {lost}, .refuses_all = false});
+  rig.run(1);
+  ArpPacket question;
+  ASSERT_GE(rig.queues[0]->sent.size(), 1U);
+  ASSERT_TRUE(parse_arp(rig.queues[0]->sent[0], question));
+  EXPECT_EQ(question.sender_ip, before);
+  rig.queues[0]->sent.clear();
+  const auto ask = [&](Ipv4Address whom) {
+    testing::MemoryQueue::Packet request(kArpFrameBytesMax);
+    request.resize(build_arp(arp_request_for(mac_of(1), kTheirs, whom), request));
+    rig.queues[0]->arrive(request);
+    rig.run(1);
+    const std::size_t answers = rig.queues[0]->sent.size();
+    rig.queues[0]->sent.clear();
+    return answers;
+  };
+  EXPECT_EQ(ask(before), 1U);
+  EXPECT_EQ(ask({kOurs.value + 10}), 0U);
+  Peer old(rig, 5000);
+  old.header().tuple.remote_ip = before;
+  old.send(tcp_flag::ack);
+  rig.run(1);
+  EXPECT_EQ(rig.queues[0]->sent.size(), 1U);
+  EXPECT_EQ(rig.count(PollCounter::resets_in_reset_mode), 1U);
+  old.send(tcp_flag::rst);
+  rig.run(1);
+  rig.queues[0]->sent.clear();
+  EXPECT_EQ(ask(before), 0U);
+  EXPECT_EQ(rig.buffers_out(), 0U);
+}
+
 // More channels than fit into a port's queue at once.
 TEST(PollCoreReset, two_hundred_silent_channels_are_asked_a_few_at_a_time) {
   Rig rig;

@@ -115,6 +115,27 @@ TEST(ResetMode, answers_that_disagree_make_no_storm) {
   EXPECT_LE(sent, 2U * (1 + 2 + 2));  // rounds; a question, two SYNs, two more for one answer
 }
 
+TEST(ResetMode, cores_share_what_they_hear_and_one_asks) {
+  const auto board = std::make_shared<ResetBoard>(2);
+  ResetModeConfig config{.quiet_ns = kNsPerSecond, .lost = {lost(1), lost(2)}, .board = board};
+  ResetMode asking(config);
+  config.asks = false;
+  ResetMode hearing(config);
+  asking.start(kStart);
+  hearing.start(kStart);
+  EXPECT_EQ(probes(asking, kStart), "? 1 2 ");
+  EXPECT_EQ(probes(hearing, kStart), "");
+  hearing.on_segment(lost(1).tuple, true, kStart);
+  EXPECT_FALSE(asking.is_lost(lost(1).tuple));
+  EXPECT_TRUE(asking.is_lost(lost(2).tuple));
+  EXPECT_EQ(probes(asking, kStart + kNsPerSecond), "? 2 ");
+  EXPECT_FALSE(asking.over(kStart + 2 * kNsPerSecond));
+  hearing.on_segment(lost(2).tuple, false, kStart);
+  EXPECT_TRUE(asking.over(kStart + 2 * kNsPerSecond));
+  EXPECT_TRUE(asking.answers_for(kOurs));
+  EXPECT_FALSE(asking.answers_for(kGateway));
+}
+
 // A listener that has taken the port since, a middlebox: it answers each SYN and is never gone.
 TEST(ResetMode, who_answers_for_ever_does_not_keep_it_here) {
   ResetMode mode = begun({lost(1)});

@@ -9,14 +9,14 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import (benches, colo, faults, generate, handoff, hostile, libvirt, metrics, modes, one_guest, pingpong,
+from cases import (benches, colo, faults, generate, handoff, hostile, libvirt, metrics, modes, one_guest, outages, pingpong,
                    running_guest, second_vm, snapshots, tls)
 from rig import runner
 from rig.network import remove_stale_namespaces
 
 
 def every_case():
-    return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(), *colo.cases(),
+    return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(), *outages.cases(), *colo.cases(),
             *pingpong.cases(), *benches.cases(), *generate.cases(), *hostile.cases(), *metrics.cases(),
             *libvirt.cases(), *tls.cases(),
             *running_guest.cases(), *second_vm.cases()]

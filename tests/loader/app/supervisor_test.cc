@@ -1,18 +1,35 @@
 #include "loader/app/supervisor.h"
 
 #include "loader/app/lost_connection.h"
+#include "loader/app/signals.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 namespace migrx {
 namespace {
 
 using Lost = std::vector<std::string>;
+
+int run(
+    std::function<int(const Lifeline&)> receive, std::function<void(const Lost&)> leave = [](const Lost&) {},
+    std::vector<int> of_child = {}) {
+  return supervise({.receive = std::move(receive),
+                    .leave =
+                        [&](const Lost& lost) {
+                          leave(lost);
+                          return std::string("left");
+                        },
+                    .of_child = std::move(of_child)});
+}
 
 std::string scratch(const char* name) {
   return std::filesystem::temp_directory_path() /
@@ -20,15 +37,15 @@ std::string scratch(const char* name) {
 }
 
 TEST(Supervisor, passes_the_exit_status_on) {
-  EXPECT_EQ(supervise([](const Lifeline&) { return 0; }, [](const Lost&) { return 9; }), 0);
-  EXPECT_EQ(supervise([](const Lifeline&) { return 2; }, [](const Lost&) { return 9; }), 2);
+  EXPECT_EQ(run([](const Lifeline&) { return 0; }), 0);
+  EXPECT_EQ(run([](const Lifeline&) { return 2; }), 2);
 }
 
-TEST(Supervisor, a_killed_receiver_leaves_no_file_and_is_followed_by_reset_mode) {
+TEST(Supervisor, a_killed_receiver_leaves_no_file_and_somebody_stays_behind_for_its_connections) {
   const std::string made = scratch("made");
   const std::string kept = scratch("kept");
-  const std::string reset_ran = scratch("reset");
-  const int status = supervise(
+  Lost left;
+  const int status = run(
       [&](const Lifeline& lifeline) -> int {
         std::ofstream(made) << "x";
         std::ofstream(kept) << "x";
@@ -36,39 +53,42 @@ TEST(Supervisor, a_killed_receiver_leaves_no_file_and_is_followed_by_reset_mode)
         lifeline.made(kept);
         lifeline.keep(kept);
         lifeline.listening();
+        lifeline.connected(0, "main");
         ::kill(::getpid(), SIGKILL);
         return 0;
       },
-      [&](const Lost&) {
-        std::ofstream(reset_ran) << "x";
-        return 0;
-      });
+      [&](const Lost& lost) { left = lost; });
   EXPECT_EQ(status, 1);
   EXPECT_FALSE(std::filesystem::exists(made));
   EXPECT_TRUE(std::filesystem::exists(kept));
-  EXPECT_TRUE(std::filesystem::exists(reset_ran));
+  EXPECT_EQ(left, Lost{"main"});
   std::filesystem::remove(kept);
-  std::filesystem::remove(reset_ran);
 }
 
-TEST(Supervisor, no_reset_mode_before_the_receiver_was_listening) {
-  const std::string reset_ran = scratch("reset2");
-  supervise(
-      [](const Lifeline&) -> int {
+TEST(Supervisor, nobody_stays_behind_when_all_have_been_told_or_nobody_was_listened_to) {
+  bool left = false;
+  run(
+      [](const Lifeline& lifeline) -> int {
+        lifeline.connected(0, "main");
         ::kill(::getpid(), SIGKILL);
         return 0;
       },
-      [&](const Lost&) {
-        std::ofstream(reset_ran) << "x";
-        return 0;
-      });
-  EXPECT_FALSE(std::filesystem::exists(reset_ran));
+      [&](const Lost&) { left = true; });
+  run(
+      [](const Lifeline& lifeline) {
+        lifeline.listening();
+        lifeline.connected(0, "main");
+        lifeline.ended(0);
+        return 1;
+      },
+      [&](const Lost&) { left = true; });
+  EXPECT_FALSE(left);
 }
 
-TEST(Supervisor, reset_mode_is_told_of_the_connections_of_each_place_the_last) {
-  const std::string told = scratch("told");
-  supervise(
-      [](const Lifeline& lifeline) -> int {
+TEST(Supervisor, those_are_left_that_have_each_place_last_however_the_receiver_ends) {
+  Lost left;
+  const int status = run(
+      [](const Lifeline& lifeline) {
         lifeline.listening();
         lifeline.connected(0, "main");
         lifeline.connected(11, "stranger 1");
@@ -76,17 +96,22 @@ TEST(Supervisor, reset_mode_is_told_of_the_connections_of_each_place_the_last) {
         lifeline.connected(12, "stranger 3");
         lifeline.ended(12);
         lifeline.ended(13);
-        ::kill(::getpid(), SIGKILL);
-        return 0;
+        return 1;
       },
-      [&](const Lost& lost) {
-        std::ofstream file(told);
-        for (const std::string& connection : lost) file << connection << ";";
-        return 0;
-      });
-  std::ifstream file(told);
-  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), "main;stranger 2;");
-  std::filesystem::remove(told);
+      [&](const Lost& lost) { left = lost; });
+  EXPECT_EQ(status, 1);
+  EXPECT_EQ(left, (Lost{"main", "stranger 2"}));
+}
+
+// The exit status tells where the guest is, also when a process is killed that has told the source already.
+TEST(Supervisor, what_a_killed_receiver_would_have_said_is_the_status) {
+  EXPECT_EQ(run([](const Lifeline& lifeline) -> int {
+              lifeline.if_killed(3);
+              lifeline.if_killed(0);
+              ::kill(::getpid(), SIGKILL);
+              return 0;
+            }),
+            0);
 }
 
 TEST(Supervisor, a_connection_is_told_in_words_without_loss) {
@@ -106,20 +131,65 @@ TEST(Supervisor, a_connection_is_told_in_words_without_loss) {
   EXPECT_FALSE(lost_connection_from(""));
 }
 
-TEST(Supervisor, a_signal_for_the_parent_reaches_the_receiver) {
-  const int status = supervise(
-      [](const Lifeline&) -> int {
-        sigset_t set;
-        sigemptyset(&set);
-        sigaddset(&set, SIGTERM);
-        ::sigprocmask(SIG_BLOCK, &set, nullptr);
-        ::kill(::getppid(), SIGTERM);
-        int signal = 0;
-        ::sigwait(&set, &signal);
-        return signal == SIGTERM ? 17 : 1;
+// How many signals the receiver has got half a second after the first, and which was the first.
+int signals_of(const std::function<void(pid_t parent)>& send) {
+  return run([&](const Lifeline&) -> int {
+    const SignalWatch watch;
+    send(::getppid());
+    int count = 0;
+    for (int ms = 0; ms < 500; ms += 10) count += watch.wait(10'000) != 0 ? 1 : 0;
+    return 10 + count;
+  });
+}
+
+TEST(Supervisor, a_signal_for_the_parent_reaches_the_receiver_once) {
+  EXPECT_EQ(signals_of([](pid_t parent) { ::kill(parent, SIGTERM); }), 11);
+  EXPECT_EQ(signals_of([](pid_t parent) {
+              for (int i = 0; i < 5; ++i) {
+                ::kill(parent, i % 2 == 0 ? SIGTERM : SIGINT);
+                ::usleep(20'000);
+              }
+            }),
+            11);
+}
+
+// A service manager that ends the whole group, a terminal's Ctrl-C.
+TEST(Supervisor, a_signal_for_the_group_reaches_the_receiver_once) {
+  const pid_t program = ::fork();
+  if (program == 0) {
+    ::setpgid(0, 0);
+    std::_Exit(signals_of([](pid_t parent) { ::kill(-parent, SIGTERM); }));
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(program, &status, 0), program);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 11);
+}
+
+TEST(Supervisor, what_was_ignored_at_the_start_stays_ignored) {
+  const auto before = ::signal(SIGHUP, SIG_IGN);
+  EXPECT_EQ(signals_of([](pid_t parent) {
+              ::kill(parent, SIGHUP);
+              ::kill(::getpid(), SIGHUP);
+            }),
+            10);
+  ::signal(SIGHUP, before);
+}
+
+// --ready-fd: who reads to the end must see it when the receiver has closed it.
+TEST(Supervisor, a_descriptor_of_the_receivers_ends_with_it) {
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  const int status = run(
+      [&](const Lifeline&) -> int {
+        ::close(pipe[1]);
+        char byte = 0;
+        // No writer is left, in the parent neither.
+        return ::read(pipe[0], &byte, 1) == 0 ? 20 : 21;
       },
-      [](const Lost&) { return 0; });
-  EXPECT_EQ(status, 17);
+      [](const Lost&) {}, {pipe[1]});
+  EXPECT_EQ(status, 20);
+  ::close(pipe[0]);
 }
 
 }  // namespace

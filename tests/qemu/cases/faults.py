@@ -181,7 +181,7 @@ def worker_killed(version, return_path=True):
         deadline = time.monotonic() + FREE_S + 5
         while faulty.source.migration()["status"] == "active" and time.monotonic() < deadline:
             with contextlib.suppress(Exception):
-                faulty.network.attach(faulty.receiver.alive, 1)
+                faulty.network.attach(timeout=1)
             time.sleep(0.1)
         remark = faulty.expect_source_free()
         status = faulty.receiver.wait(30)

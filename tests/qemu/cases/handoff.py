@@ -253,7 +253,7 @@ def _kill_worker(_destination, receiver, source):
     deadline = time.monotonic() + 30
     while source.migration()["status"] in ("active", "device") and time.monotonic() < deadline:
         with contextlib.suppress(Exception):
-            receiver.network.attach(receiver.alive, 1)
+            receiver.network.attach(timeout=1)
         time.sleep(0.1)
 
 

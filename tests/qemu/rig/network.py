@@ -114,6 +114,11 @@ class Network:
         _ip("-n", self.receiver, "addr", "replace", address + "/24", "dev", interface)
         return True
 
+    def set_away(self, away):
+        """The link between both hosts (a routed network's) is cut, which neither can see, or is back."""
+        _in = ["nsenter", "--net=%s/%s" % (_RUN, self.receiver), "iptables", "-w"]
+        subprocess.run([*_in, "-I" if away else "-D", "FORWARD", "-j", "DROP"], check=True, capture_output=True)
+
     def unacknowledged(self):
         """Bytes that TCP connections of the source's side have not been acknowledged, sent or not."""
         lines = subprocess.run(["nsenter", "--net=%s/%s" % (_RUN, self.source), "ss", "-Htn"], check=True,

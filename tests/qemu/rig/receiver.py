@@ -1,8 +1,10 @@
 """Running the migrx program under test and reading what it reports."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -37,13 +39,15 @@ class Receiver:
         self.folder, self.network, self.name, self.two_ports = folder, network, name, two_ports
         self.report_path = os.path.join(folder, name + ".json")
         self.dump = os.path.join(folder, name + ".blocks")
+        self.runtime_dir = os.path.join(folder, "run")
         self.log_path = os.path.join(folder, name + ".log")
         self.uri = "tcp:%s:%d" % (SECOND_RECEIVER if two_ports else RECEIVER, PORT)
         os.makedirs(self.dump, exist_ok=True)
         ready_read, ready_write = os.pipe()
         command = [migrx_program(), "receive", "--port", network.port,
                    "--address", RECEIVER + "/24", "--listen", str(PORT), "--mtu", str(network.mtu),
-                   "--report", self.report_path, "--dump-blocks", self.dump, "--ready-fd", str(ready_write)]
+                   "--report", self.report_path, "--dump-blocks", self.dump, "--ready-fd", str(ready_write),
+                   "--runtime-dir", self.runtime_dir]
         if two_ports:
             command += ["--port", "net_tap1,iface=" + SECOND_INTERFACE, "--address", SECOND_RECEIVER + "/24"]
         if network.is_routed:
@@ -81,6 +85,10 @@ class Receiver:
         """Sets up the interfaces and waits for the ready line; False when the program ended instead."""
         return self.attach(timeout) and bool(self._ready.readline())
 
+    def told_ready(self):
+        """Waits for the ready line alone; False when the program ended instead."""
+        return bool(self._ready.readline())
+
     def wait(self, timeout=60.0):
         """Waits for the end; returns the exit status."""
         try:
@@ -96,6 +104,26 @@ class Receiver:
         """Process ids of the program's children: the worker that the supervising parent watches."""
         with open("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid), encoding="ascii") as file:
             return [int(word) for word in file.read().split()]
+
+    def lingering(self):
+        """{process id: connections left} of those who stay behind for receivers of this folder that gave up."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.listdir(self.runtime_dir):
+                if not entry.endswith(".sock"):
+                    continue
+                with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+                    folder = os.open(self.runtime_dir, os.O_RDONLY | os.O_DIRECTORY)
+                    try:
+                        client.settimeout(5)
+                        client.connect("/proc/self/fd/%d/%s" % (folder, entry))  # a path of any length
+                        client.sendall(b"show\n")
+                        record = client.makefile("r", encoding="ascii").read().splitlines()
+                    finally:
+                        os.close(folder)
+                    process = next(int(line.split()[1]) for line in record if line.startswith("process "))
+                    found[process] = sum(line.startswith("lost ") for line in record)
+        return found
 
     def cpu_seconds(self):
         """CPU time of the program and its living children so far."""
@@ -128,6 +156,9 @@ class Receiver:
                     except ProcessLookupError:
                         pass
         self.process.wait()
+        for process in self.lingering():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self._log.close()
         self._ready.close()
         deadline = time.monotonic() + 5

@@ -1,0 +1,274 @@
+#include "loader/app/linger.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#include "dataplane/agent_thread.h"
+#include "dataplane/dpdk/eal.h"
+#include "loader/app/network.h"
+#include "loader/app/receive_options.h"
+#include "loader/app/runtime_folder.h"
+#include "loader/app/signals.h"
+
+namespace migrx {
+namespace {
+
+constexpr int kSocket = 3;  // the listening one, when it is announced
+// Refusing needs no windows.
+constexpr uint64_t kWindowBytes = 65536;
+constexpr uint64_t kSignalNs = 1'000'000'000;  // a second one counts from here on
+
+struct LingerOptions {
+  std::string announced;  // name in the folder; empty: it is not
+  std::string runtime_dir;
+};
+
+std::string read_all(int fd) {
+  std::string text;
+  std::array<char, 65536> buffer;
+  for (ssize_t n; text.size() <= kLostRecordBytesMax && (n = ::read(fd, buffer.data(), buffer.size())) > 0;)
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+  return text;
+}
+
+ReceiveOptions port_options(const LostRecord& record) {
+  ReceiveOptions options;
+  options.ports = record.ports;
+  options.addresses = record.addresses;
+  options.gateway = record.gateway;
+  options.vlan = record.vlan;
+  options.mtu = record.mtu;
+  options.eal = record.eal;
+  options.window_bytes = kWindowBytes;
+  options.allow = {"0.0.0.0/0"};
+  return options;
+}
+
+// Serves whoever wants the port: on a thread of its own, for DPDK's start takes its time.
+class Doorkeeper {
+ public:
+  Doorkeeper(LostRecord record, std::shared_ptr<const ResetBoard> board, const LingerOptions& options)
+      : record_(std::move(record)), board_(std::move(board)), stop_(::eventfd(0, EFD_CLOEXEC)) {
+    if (options.announced.empty()) return;
+    std::string problem;
+    folder_ = RuntimeFolder::open(options.runtime_dir, problem);
+    name_ = options.announced;
+    thread_ = std::thread([this] { run(); });
+  }
+  ~Doorkeeper() {
+    if (!thread_.joinable()) return;
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t ignored = ::write(stop_.get(), &one, sizeof one);
+    thread_.join();
+  }
+  Doorkeeper(const Doorkeeper&) = delete;
+  Doorkeeper& operator=(const Doorkeeper&) = delete;
+  // Nobody is left to be told, or the time is over.
+  void withdraw() const noexcept {
+    if (folder_) folder_->withdraw(name_);
+  }
+  [[nodiscard]] LostRecord now() const {
+    LostRecord record = record_;
+    record.process = ::getpid();
+    record.lost.clear();
+    for (std::size_t i = 0; i < record_.lost.size(); ++i)
+      if (!board_->gone(i)) record.lost.push_back(record_.lost[i]);
+    return record;
+  }
+
+ private:
+  void run() const {
+    for (;;) {
+      std::array<pollfd, 2> fds{{{kSocket, POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
+      if (::poll(fds.data(), fds.size(), -1) < 0 && errno != EINTR) return;
+      if (fds[1].revents != 0) return;
+      const Descriptor client(::accept4(kSocket, nullptr, nullptr, SOCK_CLOEXEC));
+      if (!client || !serve_takeover(client, [this] { return now(); })) continue;
+      ::syslog(LOG_INFO, "a new receiver takes over %s and %zu connections", record_.ports.front().c_str(),
+               now().lost.size());
+      withdraw();
+      // At once, whatever the other thread is at: the kernel takes the port from a process that is gone.
+      std::_Exit(0);
+    }
+  }
+
+  const LostRecord record_;
+  const std::shared_ptr<const ResetBoard> board_;
+  std::optional<RuntimeFolder> folder_;
+  std::string name_;
+  Descriptor stop_;
+  std::thread thread_;
+};
+
+int linger(const LingerOptions& options) {
+  const std::optional<LostRecord> record = lost_record_from(read_all(STDIN_FILENO));
+  if (!record) {
+    std::fprintf(stderr,
+                 "migrx linger is started by migrx receive when that gives up; it takes a record on stdin\n");
+    return 2;
+  }
+  const SignalWatch signals;
+  ::openlog("migrx", LOG_PID, LOG_DAEMON);
+  const auto board = std::make_shared<ResetBoard>(record->lost.size());
+  const Doorkeeper doorkeeper(*record, board, options);
+  ::syslog(LOG_NOTICE, "resetting %zu connections of a receiver that gave up, by %s", record->lost.size(),
+           record->ports.front().c_str());
+  try {
+    // One thread that sleeps when idle: there is nothing to be fast for.
+    Placement placement;
+    placement.poll_agents = 1;
+    placement.threads.push_back({CpuId{0}, kAnyNode, {{AgentRole::poll, 0, kAnyNode}}});
+    Network network(port_options(*record), placement);
+    ResetModeConfig config;
+    const uint64_t now_ns = boottime_ns();
+    config.max_ns = record->until_ns > now_ns ? record->until_ns - now_ns : 0;
+    config.lost = record->lost;
+    config.board = board;
+    network.poll_core(0).request_reset_mode(config);
+    AgentThreadOptions thread_options;
+    thread_options.idle = IdleStrategy::sleep;
+    thread_options.enter = enter_dpdk_thread;
+    thread_options.leave = leave_dpdk_thread;
+    AgentThread thread({&network.poll_core(0)}, std::move(thread_options));
+    network.start();
+    thread.start();
+    uint64_t signalled_ns = 0;
+    while (!network.poll_core(0).reset_mode_over()) {
+      if (signals.wait(10'000) == 0) continue;
+      const uint64_t at_ns = monotonic_ns();
+      if (signalled_ns != 0 && at_ns - signalled_ns >= kSignalNs) break;
+      if (signalled_ns == 0) signalled_ns = at_ns;
+      ::syslog(LOG_NOTICE, "%zu sources are still to be told; a second signal ends this all the same",
+               doorkeeper.now().lost.size());
+    }
+    thread.stop();
+    network.stop();
+    const std::size_t left = doorkeeper.now().lost.size();
+    ::syslog(left == 0 ? LOG_INFO : LOG_WARNING, "over; %zu connections were not seen to be gone", left);
+    doorkeeper.withdraw();
+    return 0;
+  } catch (const std::exception& problem) {
+    // The record stays: the next receiver on this port takes the list from it.
+    ::syslog(LOG_ERR, "cannot reset the source's connections: %s", problem.what());
+    return 1;
+  }
+}
+
+// In the child: nothing but what execve() needs.
+[[noreturn]] void become_lingering(int record, int socket, int failure,
+                                   const std::vector<std::string>& words) {
+  std::vector<char*> argv;
+  for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (const int signal : {SIGINT, SIGHUP, SIGPIPE, SIGTTOU}) ::signal(signal, SIG_DFL);
+  ::setsid();
+  const int nothing = ::open("/dev/null", O_RDWR);
+  // Out of the way of the numbers they are going to have.
+  const int from = ::fcntl(record, F_DUPFD_CLOEXEC, 10);
+  const int door = socket < 0 ? -1 : ::fcntl(socket, F_DUPFD_CLOEXEC, 10);
+  const int told = ::fcntl(failure, F_DUPFD_CLOEXEC, 10);
+  ::dup2(from, STDIN_FILENO);
+  ::dup2(nothing, STDOUT_FILENO);
+  ::dup2(nothing, STDERR_FILENO);
+  if (door >= 0) ::dup2(door, kSocket);
+  ::close_range(door >= 0 ? 4 : 3, ~0U, CLOSE_RANGE_CLOEXEC);
+  if (::chdir("/") == 0) ::execv("/proc/self/exe", argv.data());
+  const int error = errno;
+  [[maybe_unused]] const ssize_t ignored = ::write(told, &error, sizeof error);
+  std::_Exit(127);
+}
+
+}  // namespace
+
+LostRecord record_of(const ReceiveOptions& options, std::vector<LostConnection> lost) {
+  LostRecord record;
+  record.host = this_host();
+  record.process = ::getpid();
+  record.until_ns = boottime_ns() + static_cast<uint64_t>(options.linger_s * 1e9);
+  record.ports = options.ports;
+  record.addresses = options.addresses;
+  record.gateway = options.gateway;
+  record.vlan = options.vlan;
+  record.mtu = options.mtu;
+  record.eal = options.eal;
+  record.lost = std::move(lost);
+  return record;
+}
+
+std::string start_lingering(const LostRecord& record, const std::string& folder) {
+  std::string problem;
+  const std::optional<RuntimeFolder> place = RuntimeFolder::open(folder, problem);
+  std::optional<RuntimeFolder::Announcement> announcement;
+  if (place) announcement = place->announce(record, problem);
+  const std::string sources =
+      fmt::format("{} connections of the source are not known to be gone", record.lost.size());
+  const auto failed = [&](int error) {
+    if (announcement) announcement->socket.reset();
+    return fmt::format(
+        "{}, and the process that would have reset them could not be started ({}): if its guest stands "
+        "still, "
+        "start another receive on the same port, or migrate_cancel there",
+        sources, std::strerror(error));
+  };
+  const std::string text = to_text(record);
+  const Descriptor memory(::memfd_create("migrx-lost", MFD_CLOEXEC));
+  std::array<int, 2> pipe{};
+  if (!memory || ::write(memory.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
+      ::lseek(memory.get(), 0, SEEK_SET) != 0 || ::pipe2(pipe.data(), O_CLOEXEC) != 0)
+    return failed(errno);
+  const Descriptor failure_read(pipe[0]);
+  Descriptor failure_write(pipe[1]);
+  std::vector<std::string> words{"migrx", "linger"};
+  if (announcement)
+    words.insert(words.end(), {"--announced", announcement->name, "--runtime-dir", place->path()});
+  const pid_t child = ::fork();
+  if (child < 0) return failed(errno);
+  if (child == 0)
+    become_lingering(memory.get(), announcement ? announcement->socket.get() : -1, failure_write.get(),
+                     words);
+  failure_write.reset();
+  int error = 0;
+  if (::read(failure_read.get(), &error, sizeof error) == static_cast<ssize_t>(sizeof error)) {
+    (void)::waitpid(child, nullptr, 0);
+    return failed(error);
+  }
+  std::string sentence = fmt::format(
+      "{}: process {} stays behind and resets them until they are, for {:.0f} s at most, and a new receive "
+      "takes "
+      "the port over from it",
+      sources, child, static_cast<double>(record.until_ns - boottime_ns()) * 1e-9);
+  if (!announcement) sentence += fmt::format(" once it has been ended ({})", problem);
+  return sentence;
+}
+
+void add_linger_command(CLI::App& app, int& exit_status) {
+  auto options = std::make_shared<LingerOptions>();
+  CLI::App* const command = app.add_subcommand(
+      "linger",
+      "resets what a receive that gave up has left; receive starts it itself, with a record on stdin");
+  command->add_option("--announced", options->announced,
+                      "name of its socket and record in the runtime folder");
+  command->add_option("--runtime-dir", options->runtime_dir, "that folder");
+  command->callback([options, &exit_status] { exit_status = linger(*options); });
+}
+
+}  // namespace migrx

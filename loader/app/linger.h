@@ -1,0 +1,32 @@
+// What stays behind when a receiver gives up: a small process of its own, without guest memory, that holds
+// the port and resets the source's connections (dataplane/reset_mode.h) until each peer has been told. The
+// receiver itself gives out verdict, report, memory and exit status at once.
+//
+// It is this program anew (`migrx linger`), in a session of its own, so that nothing of the receiver lives on
+// in it and no signal for the receiver's group reaches it. What it has to say goes to syslog.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "loader/app/lost_record.h"
+
+namespace CLI {
+class App;
+}
+
+namespace migrx {
+
+struct ReceiveOptions;
+
+// The ports of `options` and connections as Lifeline::connected() was told; nobody goes on for longer than
+// --linger.
+[[nodiscard]] LostRecord record_of(const ReceiveOptions& options, std::vector<LostConnection> lost);
+
+// Starts that process and announces it in `folder` (runtime_folder.h). The port must be free. Returns a
+// sentence for the operator, also when it could not be started.
+[[nodiscard]] std::string start_lingering(const LostRecord& record, const std::string& folder);
+
+void add_linger_command(CLI::App& app, int& exit_status);
+
+}  // namespace migrx

@@ -1,0 +1,57 @@
+#include "loader/app/signal_policy.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <cstring>
+
+namespace migrx {
+
+SignalAnswer SignalPolicy::on_signal(int number, uint64_t now_ns, Standing standing) noexcept {
+  if (number == SIGUSR1) return SignalAnswer::fail_over;
+  if (counted_ > 0 && now_ns - last_ns_ < kOneNs) return SignalAnswer::none;
+  last_ns_ = now_ns;
+  const bool first = counted_++ == 0;
+  switch (standing) {
+    case Standing::preparing:
+    case Standing::migrating:
+      return SignalAnswer::end;
+    case Standing::in_transit:
+      return first ? SignalAnswer::drain : SignalAnswer::cancel;
+    case Standing::one_way:
+      return first ? SignalAnswer::drain : SignalAnswer::refuse;
+    case Standing::verdict:
+      return first ? SignalAnswer::drain : SignalAnswer::give_up;
+    case Standing::ending:
+      return SignalAnswer::none;
+  }
+  return SignalAnswer::none;
+}
+
+std::string to_text(SignalAnswer answer, int number) {
+  const char* const name = ::sigabbrev_np(number);
+  const std::string signal = name == nullptr ? fmt::format("signal {}", number) : fmt::format("SIG{}", name);
+  switch (answer) {
+    case SignalAnswer::none:
+      return {};
+    case SignalAnswer::end:
+      return signal + ": ending; the guest stays at the source";
+    case SignalAnswer::drain:
+      return signal + ": the guest is in transit, so the migration is finished first; once more cancels it";
+    case SignalAnswer::cancel:
+      return signal + " once more: cancelling; the guest stays at the source";
+    case SignalAnswer::give_up:
+      return signal +
+             " once more: the source is not waited for any longer; ask it (query-migrate) who has the guest";
+    case SignalAnswer::refuse:
+      return signal +
+             " once more: the source has no return path and may believe that it is done, so the migration "
+             "goes "
+             "on: to cancel could lose the guest";
+    case SignalAnswer::fail_over:
+      return signal + ": failover to the last finished checkpoint";
+  }
+  return {};
+}
+
+}  // namespace migrx

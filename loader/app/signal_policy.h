@@ -1,0 +1,50 @@
+// What a signal does, by how far the migration has come: docs/signals.md is this table in words.
+//
+// The first one ends what has not begun or may end, and lets finish what is best finished: from the
+// switchover on the source's guest stands still. A second one, a second later, cancels what can be cancelled
+// without losing a guest. Signals within a second are one: a terminal, a service manager and a script may
+// each send theirs, and the supervisor passes them on.
+//
+// Sans-IO.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace migrx {
+
+enum class Standing : uint8_t {
+  preparing,   // nothing has begun; nobody may connect yet
+  migrating,   // listening, or the guest runs at the source
+  in_transit,  // the guest stands still, and the source can be told that it still has it
+  one_way,     // the guest stands still, and the source, without a return path, may believe that it is done
+  verdict,     // the destination has the guest, the source has not acknowledged that
+  ending,      // it is being ended, or is over
+};
+
+enum class SignalAnswer : uint8_t {
+  none,     // one of several, or nothing is left to be done
+  end,      // now: the source keeps its guest
+  drain,    // what is under way finishes first
+  cancel,   // now, although it was nearly done: the source keeps its guest
+  give_up,  // the source is not waited for any longer: it is reset, and must be asked who has the guest
+  refuse,   // whatever is done could lose the guest: it goes on
+  fail_over,
+};
+
+class SignalPolicy {
+ public:
+  static constexpr uint64_t kOneNs = 1'000'000'000;
+
+  // `number` as in signal(7); now_ns: monotonic.
+  [[nodiscard]] SignalAnswer on_signal(int number, uint64_t now_ns, Standing standing) noexcept;
+
+ private:
+  uint64_t last_ns_ = 0;  // of the last one that counted
+  uint32_t counted_ = 0;
+};
+
+// For the terminal, without a line end.
+[[nodiscard]] std::string to_text(SignalAnswer answer, int number);
+
+}  // namespace migrx
