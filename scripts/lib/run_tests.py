@@ -16,7 +16,7 @@ import xml.etree.ElementTree
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 # A handful of migrations that together touch every large part: main channel, multifd, compression, patches.
 QUICK_CASES = ("precopy-10", "multifd-4-dirty-7.2", "multifd-zlib-dirty-10", "xbzrle-10", "sigterm-10")
-QUICK_CAPTURES = ("xbzrle-7.2", "compress-7.2", "multifd-zlib-dirty-10")
+QUICK_CAPTURES = ("xbzrle-7.2", "compress-7.2", "multifd-zlib-dirty-10", "precopy-rp-dirty-newest", "multifd-none-dirty-newest")
 # The tests that run threads of their own; TSan has nothing to say about the others. DPDK itself is not built for it.
 THREADED = ("handoff", "dataplane", "loader_main", "loader/multifd", "loader/ram", "loader-destination", "loader-session",
             "loader-tls")

@@ -22,23 +22,24 @@ from rig.stream import Decoder
 
 SIZE = 24 * MIB
 
+_ALL = ("7.2", "10", "newest")
 _MODES = {
     # name: (capabilities, parameters, dirtying?, versions)
-    "precopy": ({}, {}, False, ("7.2", "10")),
-    "precopy-rp-dirty": ({"return_path": True}, {}, True, ("7.2", "10")),
-    "multifd-none": ({"multifd": True}, {"multifd_channels": 2}, False, ("7.2", "10")),
-    "multifd-none-dirty": ({"multifd": True, "return_path": True}, {"multifd_channels": 4}, True, ("7.2", "10")),
+    "precopy": ({}, {}, False, _ALL),
+    "precopy-rp-dirty": ({"return_path": True}, {}, True, _ALL),
+    "multifd-none": ({"multifd": True}, {"multifd_channels": 2}, False, _ALL),
+    "multifd-none-dirty": ({"multifd": True, "return_path": True}, {"multifd_channels": 4}, True, _ALL),
     "multifd-zlib-dirty": ({"multifd": True}, {"multifd_channels": 2, "multifd_compression": "zlib"}, True,
-                           ("7.2", "10")),
+                           _ALL),
     "multifd-zstd-dirty": ({"multifd": True}, {"multifd_channels": 2, "multifd_compression": "zstd"}, True,
-                           ("7.2", "10")),
+                           _ALL),
     "multifd-zstd20": ({"multifd": True}, {"multifd_channels": 1, "multifd_compression": "zstd",
-                                           "multifd_zstd_level": 20}, False, ("7.2", "10")),
+                                           "multifd_zstd_level": 20}, False, _ALL),
     "multifd-zeropage-legacy": ({"multifd": True}, {"multifd_channels": 2, "zero_page_detection": "legacy"}, True,
-                                ("10",)),
+                                ("10", "newest")),
     "multifd-zeropage-none": ({"multifd": True}, {"multifd_channels": 2, "zero_page_detection": "none"}, False,
-                              ("10",)),
-    "xbzrle": ({"xbzrle": True}, {"xbzrle_cache_size": 64 * MIB}, True, ("7.2", "10")),
+                              ("10", "newest")),
+    "xbzrle": ({"xbzrle": True}, {"xbzrle_cache_size": 64 * MIB}, True, _ALL),
     "compress": ({"compress": True}, {"compress_threads": 2, "compress_wait_thread": True}, False, ("7.2",)),
     "compress-nowait-dirty": ({"compress": True}, {"compress_threads": 2, "compress_wait_thread": False}, True,
                               ("7.2",)),
@@ -52,6 +53,7 @@ def captures():
     # Machine types decide where barriers lie: q35, and an old type on the new QEMU (sync per section).
     yield ("multifd-none-dirty-q35-7.2-on-10", "10", "pc-q35-7.2", {"multifd": True}, {"multifd_channels": 2}, True)
     yield ("multifd-none-dirty-q35-10", "10", "q35", {"multifd": True}, {"multifd_channels": 2}, True)
+    yield ("multifd-none-dirty-q35-8.0-on-newest", "newest", "pc-q35-8.0", {"multifd": True}, {"multifd_channels": 2}, True)
 
 
 def capture(folder, name, version, machine, capabilities, parameters, dirtying):

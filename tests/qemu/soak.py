@@ -390,7 +390,7 @@ def main():
     if options.count is None and options.hours is None:
         options.count = 1
     if not versions() or os.geteuid() != 0:
-        sys.exit("soak: needs root and a QEMU 7.2 or 10")
+        sys.exit("soak: needs root and a QEMU 7.2, 10 or newer")
     if options.job is None:
         sys.exit(conduct(options))
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))

@@ -267,7 +267,7 @@ def uuid_differs(version, uuid):
 
 
 def cases():
-    for version in ("7.2", "10"):
+    for version in ("7.2", "10", "newest"):
         newest = version == "10"
         yield _case("migrate-cancel-multifd-%s" % version, cancelled(version, 4))
         yield _case("migrate-cancel-precopy-%s" % version, cancelled(version, 0), False)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -16,6 +17,11 @@ from rig.runner import Case, expect
 from rig.transfer import FAST, Transfer, need
 
 from .snapshots import SIZE, Snapshot, run_load
+
+VERSIONS = ("7.2", "10", "newest")
+# A machine type that both QEMUs of a pair have: the newest of the older one.
+MACHINE_OF_BOTH = {frozenset(("7.2", "10")): "pc-i440fx-7.2", frozenset(("7.2", "newest")): "pc-i440fx-7.2",
+                   frozenset(("10", "newest")): "pc-i440fx-10.0"}
 
 
 def _idle_destination(folder, stack, version, machine, backends, namespace=None, vga=True):
@@ -292,15 +298,15 @@ def _hang(destination, _receiver, source):
 
 def cases():
     """All cases of handing a guest on."""
-    for version, destination in (("7.2", "7.2"), ("10", "10"), ("7.2", "10"), ("10", "7.2")):
-        machine = "pc-i440fx-7.2" if version != destination else "pc"
+    for version, destination in itertools.product(VERSIONS, VERSIONS):
+        machine = "pc" if version == destination else MACHINE_OF_BOTH[frozenset((version, destination))]
         yield Case("handoff-%s-to-%s" % (version, destination),
                    _runs_on(version, destination, machine, Transfer(version, machine, dirty_s=1.0)),
                    version == destination, 120)
         yield Case("handoff-multifd-%s-to-%s" % (version, destination),
                    _runs_on(version, destination, machine, Transfer(version, machine, channels=4, dirty_s=1.5)),
                    True, 120)
-    for version in ("7.2", "10"):
+    for version in VERSIONS:
         yield Case("handoff-q35-zstd-%s" % version,
                    _runs_on(version, version, "q35",
                             Transfer(version, "q35", channels=2, compression="zstd", dirty_s=1.0)), False, 120)
@@ -368,7 +374,7 @@ def cases():
     yield Case("handoff-load-mapped-ram-multifd-10",
                _from_snapshot("10", {"mapped_ram": True, "multifd": True}, False), False, 120)
     # A destination that is set up as for a migration without migrx.
-    for version in ("7.2", "10"):
+    for version in VERSIONS:
         yield Case("handoff-tcp-%s" % version,
                    _runs_on(version, version, "pc", Transfer(version, "pc", channels=2, dirty_s=1.0), tcp=True),
                    version == "10", 120)

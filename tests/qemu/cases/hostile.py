@@ -149,7 +149,7 @@ def crowded(version, channels):
 
 
 def cases():
-    for version in ("7.2", "10"):
+    for version in ("7.2", "10", "newest"):
         newest = version == "10"
         yield Case("hostile-multifd-%s" % version, under_attack(version, 4), newest, 90)
         yield Case("hostile-precopy-%s" % version, under_attack(version, 0), not newest, 90)

@@ -1,5 +1,6 @@
 """Every transport mode that a QEMU source has, into files that must then equal the source's memory."""
 
+import itertools
 import os
 import subprocess
 
@@ -10,7 +11,7 @@ from rig.machine import Backend
 from rig.runner import Case, expect
 from rig.transfer import Transfer, counter
 
-VERSIONS = ("7.2", "10")
+VERSIONS = ("7.2", "10", "newest")
 
 
 def _case(name, transfer, quick=True, seconds=120):
@@ -91,16 +92,17 @@ def page_encodings():
 
 
 def zero_pages():
-    for method in ("legacy", "multifd", "none"):
-        yield _case("zero-page-detection-%s-10" % method,
-                    Transfer("10", channels=4, dirty_s=1.5, fill="sparse",
+    for version, method in itertools.product(("10", "newest"), ("legacy", "multifd", "none")):
+        yield _case("zero-page-detection-%s-%s" % (method, version),
+                    Transfer(version, channels=4, dirty_s=1.5, fill="sparse",
                              parameters={"zero_page_detection": method}))
 
 
 def machine_types():
     types = (("7.2", "pc-i440fx-7.2", True), ("7.2", "pc-q35-7.2", True), ("7.2", "pc-i440fx-4.0", False),
              ("10", "pc-i440fx-7.2", True), ("10", "pc-q35-8.0", True), ("10", "pc-q35-8.1", True),
-             ("10", "pc-i440fx-8.2", False), ("10", "pc-q35-9.1", False), ("10", "pc-q35-10.0", True))
+             ("10", "pc-i440fx-8.2", False), ("10", "pc-q35-9.1", False), ("10", "pc-q35-10.0", True), ("newest", "pc-i440fx-7.2", False), ("newest", "pc-q35-8.0", False),
+             ("newest", "pc-q35-9.1", False), ("newest", "pc-q35-10.0", False), ("newest", "pc-i440fx-11.0", False))
     for version, machine, quick in types:
         yield _case("machine-%s-%s" % (machine, version),
                     Transfer(version, machine, channels=4, dirty_s=1.5), quick)

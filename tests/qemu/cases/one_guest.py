@@ -152,7 +152,7 @@ def _source_dies(version, times, seed=1):
 
 def cases():
     """Short in the default set, twelve moments each with --all."""
-    for version in ("7.2", "10"):
+    for version in ("7.2", "10", "newest"):
         for name, harm in (("sigkill", _kill_migrx), ("sigterm", _end_migrx), ("destination-dies", _kill_destination),
                            ("cancelled", _cancel)):
             yield Case("one-guest-%s-%s" % (name, version), _sweep(version, harm, 12), False, 400)

@@ -12,7 +12,7 @@ from rig.runner import Case, expect
 from rig.transfer import need
 
 SIZE = 64 * MIB
-VERSIONS = ("7.2", "10")
+VERSIONS = ("7.2", "10", "newest")
 
 
 def _guest(folder, version, stack, network, name="victim", path=None, extra=(), incoming=None):

@@ -108,7 +108,7 @@ def _case(name, body, quick=True):
 
 
 def cases():
-    for version in ("7.2", "10"):
+    for version in ("7.2", "10", "newest"):
         newest = version == "10"
         yield _case("second-vm-under-way-%s" % version, under_way(version, 4, 4), newest)
         yield _case("second-vm-under-way-more-channels-%s" % version, under_way(version, 2, 5), False)

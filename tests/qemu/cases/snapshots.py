@@ -178,5 +178,7 @@ def cases():
             ("plain-exec-7.2", Snapshot("7.2", "exec:cat > {}"), True),
             ("plain-exec-dirty-10", Snapshot(uri="exec:cat > {}", running=True), False)):
         yield Case("snapshot-" + name, snapshot.run, quick)
+        if snapshot.version == "10":
+            yield Case("snapshot-%snewest" % name[:-len("10")], dataclasses.replace(snapshot, version="newest").run, False)
     yield Case("snapshot-damaged-10", damaged)
     yield Case("snapshot-libvirt-and-pipes-7.2", libvirt_and_pipes, True)

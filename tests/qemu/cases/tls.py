@@ -7,7 +7,7 @@ from rig.network import Network
 from rig.runner import Case, expect
 from rig.transfer import Transfer, need
 
-VERSIONS = ("7.2", "10")
+VERSIONS = ("7.2", "10", "newest")
 PARAMETERS = {"tls_creds": "tls0"}
 
 

@@ -4,6 +4,7 @@ import ctypes
 import dataclasses
 import functools
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,21 +13,43 @@ from .guest import MIB, console_lines
 from .qmp import Qmp, QmpError
 
 _CACHE = os.environ.get("MIGRX_CACHE", "/var/cache/migrx")
-_PROGRAMS = {"7.2": "/usr/bin/qemu-system-x86_64", "10": os.path.join(_CACHE, "qemu10", "qemu-system-x86_64")}
+# The system's own, and what scripts/install unpacks beside it.
+_FOLDERS = ("/usr/bin", *(os.path.join(_CACHE, name) for name in ("qemu7", "qemu10", "qemu-newest")))
+# Which numbers a name stands for: from the first on, below the second.
+_RANGES = {"7.2": ((7, 2), (7, 3)), "10": ((10,), (11,)), "newest": ((11,), (10 ** 6,))}
 _libc = ctypes.CDLL(None, use_errno=True)
 # Nested hosts announce MSR 0x10a (IA32_ARCH_CAPABILITIES) and may refuse to set it, at which QEMU aborts.
 KVM_CPU = "host,arch-capabilities=off"
 
 
 @functools.lru_cache(maxsize=None)
-def qemu_program(version):
-    """Path of the QEMU whose version begins with `version`, or None when this machine has none."""
-    path = _PROGRAMS[version]
-    try:
-        text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return path if (" version %s." % version) in text else None
+def _programs(target):
+    """{path: (10, 0, 2)} of the QEMUs on this machine for `target`."""
+    found = {}
+    for folder in _FOLDERS:
+        path = os.path.join(folder, "qemu-system-" + target)
+        try:
+            text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        match = re.search(r" version (\d+)\.(\d+)(?:\.(\d+))?", text)
+        if match:
+            found[path] = tuple(int(word or 0) for word in match.groups())
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def qemu_program(version, target="x86_64"):
+    """Path of the QEMU that `version` stands for, or None when this machine has none: "7.2", "10" (any 10.x), or
+    "newest", which is whatever is newer than those. Of several it is the latest."""
+    least, beyond = _RANGES[version]
+    known = [(number, path) for path, number in _programs(target).items() if least <= number < beyond]
+    return max(known)[1] if known else None
+
+
+def qemu_number(version, target="x86_64"):
+    """(11, 1, 3) of that QEMU, which is there."""
+    return _programs(target)[qemu_program(version, target)]
 
 
 @functools.lru_cache(maxsize=None)
@@ -254,4 +277,4 @@ class Machine:
 
 
 __all__ = ["Backend", "Machine", "QmpError", "cpu_seconds", "die_with_parent", "in_namespace", "kvm_refusal",
-           "qemu_program"]
+           "qemu_number", "qemu_program"]

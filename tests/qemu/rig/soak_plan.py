@@ -7,11 +7,12 @@ import subprocess
 from .guest import MIB
 from .machine import Backend, qemu_program
 
-# Machine types that both versions have, and such as only one has.
-_OLD_MACHINES = ("pc-i440fx-7.2", "pc-q35-7.2", "pc-i440fx-6.2", "pc-i440fx-4.0")
-_MACHINES = {"7.2": (*_OLD_MACHINES, "pc", "q35"),
-             "10": (*_OLD_MACHINES, "pc", "q35", "pc-q35-8.0", "pc-q35-8.1", "pc-i440fx-8.2", "pc-q35-9.0", "pc-q35-9.1",
-                    "pc-i440fx-9.2", "pc-q35-10.0")}
+# Machine types that all versions have, and such as only some have.
+_OLD_MACHINES = ("pc-i440fx-7.2", "pc-q35-7.2", "pc-i440fx-6.2")
+_MACHINES = {"7.2": (*_OLD_MACHINES, "pc-i440fx-4.0", "pc", "q35"),
+             "10": (*_OLD_MACHINES, "pc-i440fx-4.0", "pc", "q35", "pc-q35-8.0", "pc-q35-8.1", "pc-i440fx-8.2", "pc-q35-9.0", "pc-q35-9.1",
+                    "pc-i440fx-9.2", "pc-q35-10.0"),
+             "newest": (*_OLD_MACHINES, "pc", "q35", "pc-q35-8.0", "pc-i440fx-8.2", "pc-q35-10.0", "pc-q35-11.0")}
 # How it goes: "complete" and "handoff" must succeed, the others are mishaps at a random moment.
 ENDS = ("complete", "handoff", "cancel", "source killed", "receiver SIGTERM", "worker killed", "destination killed")
 _WEIGHTS = (60, 16, 5, 5, 5, 5, 4)
@@ -79,7 +80,7 @@ class Plan:
 
 
 def versions():
-    return [version for version in ("7.2", "10") if qemu_program(version)]
+    return [version for version in ("7.2", "10", "newest") if qemu_program(version)]
 
 
 def _congestion_controls():
@@ -94,7 +95,7 @@ def _modes(dice, plan):
         plan.compression = dice.choice(("none", "none", "none", "zlib", "zstd"))
         if plan.compression != "none":
             plan.parameters["multifd_%s_level" % plan.compression] = dice.choice((0, 1, 3, 9))
-        if plan.version == "10":
+        if plan.version != "7.2":
             plan.parameters["zero_page_detection"] = dice.choice(("legacy", "multifd", "none"))
     elif dice.random() < 0.35:
         plan.capabilities["xbzrle"] = True

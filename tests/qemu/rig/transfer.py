@@ -15,7 +15,7 @@ from .runner import Skip, expect
 FAST, SLOW = 1 << 40, 40 * MIB
 
 
-def need(version=None):
+def need(version=None, target="x86_64"):
     """Skips the case where something it needs is missing on this machine."""
     if os.geteuid() != 0:
         raise Skip("needs root: network namespaces")
@@ -23,8 +23,10 @@ def need(version=None):
         raise Skip("needs /dev/net/tun")
     if migrx_program() is None:
         raise Skip("migrx is not built")
-    if version is not None and qemu_program(version) is None:
-        raise Skip("QEMU %s cannot be had here" % version)
+    if version is not None and qemu_program(version, target) is None:
+        raise Skip("no qemu-system-%s %s here%s" % (
+            target, "newer than 10" if version == "newest" else version,
+            ": scripts/install --newest unpacks one" if version == "newest" else ""))
 
 
 def counter(report, name):
