@@ -84,7 +84,7 @@ void repeat(const Options& options, Row& row) {
   std::vector<CpuId> cpus;
   for (uint32_t i = 0; i < row.threads; ++i) cpus.emplace_back(static_cast<int32_t>(i));
   const auto begin = std::chrono::steady_clock::now();
-  problem = memory->prefault(cpus, nullptr);
+  problem = memory->prefault(cpus, "", nullptr);
   const double took = seconds_since(begin);
   if (!problem.empty()) throw std::runtime_error(problem);
   const std::byte* const data = memory->data();

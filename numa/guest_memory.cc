@@ -3,8 +3,6 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/mempolicy.h>
-#include <pthread.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -12,15 +10,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
-#include <chrono>
-#include <condition_variable>
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
-#include <mutex>
-#include <thread>
+
+#include "numa/populate.h"
 
 namespace migrx {
 namespace {
@@ -31,32 +27,6 @@ constexpr int kClaimPatienceMs = 3000;
 
 std::string error_text() {
   return std::strerror(errno);
-}
-
-// "4G" -> bytes; false: not a size.
-bool parse_size(const std::string& text, uint64_t& bytes) {
-  std::size_t end = 0;
-  unsigned long long number = 0;
-  if (text.empty() || text[0] < '0' || text[0] > '9') return false;
-  try {
-    number = std::stoull(text, &end);
-  } catch (const std::exception&) {
-    return false;
-  }
-  std::string suffix = text.substr(end);
-  for (const char* const tail : {"iB", "B", "b"})
-    if (suffix.size() > std::strlen(tail) && suffix.ends_with(tail))
-      suffix.resize(suffix.size() - std::strlen(tail));
-  const std::string units = "KMGT";
-  unsigned shift = 0;
-  if (!suffix.empty()) {
-    const std::size_t unit = units.find(static_cast<char>(std::toupper(suffix[0])));
-    if (suffix.size() != 1 || unit == std::string::npos) return false;
-    shift = 10 * (static_cast<unsigned>(unit) + 1);
-  }
-  if (number > (UINT64_MAX >> shift)) return false;
-  bytes = uint64_t{number} << shift;
-  return true;
 }
 
 // The command that reserves what is missing, with the figures of this host.
@@ -85,42 +55,25 @@ bool bind_to_node(void* address, uint64_t bytes, NodeId wanted) {
   return ::syscall(SYS_mbind, address, bytes, MPOL_BIND, mask.data(), mask.size() * 64 + 1, 0) == 0;
 }
 
-}  // namespace
-
-std::string parse_ram_spec(const std::string& text, RamSpec& out) {
-  const std::size_t equals = text.find('=');
-  if (equals == std::string::npos || equals == 0)
-    return "--ram " + text + ": expected ID=PATH[,size=4G][,node=0][,addr=0]";
-  out = {};
-  out.id = text.substr(0, equals);
-  std::size_t at = text.find(',', equals);
-  out.path = text.substr(equals + 1, at == std::string::npos ? at : at - equals - 1);
-  if (out.path.empty() || out.path[0] != '/') return "--ram " + text + ": the path must begin with /";
-  while (at != std::string::npos) {
-    const std::size_t next = text.find(',', at + 1);
-    const std::string option = text.substr(at + 1, next == std::string::npos ? next : next - at - 1);
-    at = next;
-    if (option.starts_with("size=")) {
-      if (!parse_size(option.substr(5), out.size) || out.size == 0 || out.size % kSmallPage != 0)
-        return "--ram " + text + ": size must be a multiple of 4096 such as 4G or 512M";
-    } else if (option.starts_with("node=")) {
-      uint64_t node = 0;
-      if (!parse_size(option.substr(5), node) || node > 1023)
-        return "--ram " + text + ": node must be a number";
-      out.node = NodeId{static_cast<int32_t>(node)};
-    } else if (option.starts_with("addr=")) {
-      uint64_t addr = 0;
-      if (!parse_size(option.substr(5), addr))
-        return "--ram " + text + ": addr must be a number of bytes such as 4G";
-      out.addr = addr;
-    } else if (option == "in-use=allow") {
-      out.in_use_allowed = true;
-    } else {
-      return "--ram " + text + ": unknown option '" + option + "' (size=, node=, addr=, in-use=allow)";
-    }
-  }
-  return {};
+void count_what_is_there(const struct stat& st, MemoryNeed& need) {
+  need.bytes -= std::min(need.bytes, static_cast<uint64_t>(st.st_blocks) * 512);
+  need.file_system = std::to_string(st.st_dev);
 }
+
+// A tmpfs of size=0 has no limit, and says that it has no blocks. Hugepages are counted as pages.
+void count_room(const struct statfs& fs, MemoryNeed& need) {
+  if (need.page_bytes == kSmallPage && fs.f_blocks > 0)
+    need.file_system_free = static_cast<uint64_t>(fs.f_bavail) * static_cast<uint64_t>(fs.f_bsize);
+}
+
+// A QEMU that runs as another user has to be able to open the file. False: errno says why.
+bool give_to(int fd, const RamSpec& spec) {
+  if (spec.owner && ::fchown(fd, spec.owner->user, spec.owner->group) != 0) return false;
+  // Exactly so, whatever the umask is.
+  return ::fchmod(fd, spec.mode) == 0;
+}
+
+}  // namespace
 
 std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string& problem) {
   std::unique_ptr<GuestMemory> memory(new GuestMemory);
@@ -169,6 +122,10 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
         subject + "the file is new or empty: give its size (--ram " + spec.id + "=" + spec.path + ",size=4G)";
     return nullptr;
   }
+  if (memory->made_here_ && !give_to(memory->fd_, spec)) {
+    problem = subject + "cannot set mode= or owner=: " + error_text() + ": run as root";
+    return nullptr;
+  }
   memory->length_ = spec.size == 0 ? present : spec.size;
   memory->mapped_ = (memory->length_ + memory->page_bytes_ - 1) / memory->page_bytes_ * memory->page_bytes_;
   if (present != 0 && present != memory->mapped_) {
@@ -210,56 +167,35 @@ void GuestMemory::unlink() noexcept {
   made_here_ = false;
 }
 
-std::string GuestMemory::prefault(const std::vector<CpuId>& cpus,
-                                  const std::function<void(uint64_t)>& progress) {
-  // Chunks small enough for progress and balance, large enough that the call does not count.
-  const uint64_t chunk = std::max<uint64_t>(page_bytes_, 64 << 20);
-  std::atomic<uint64_t> next{0};
-  std::atomic<uint64_t> done{0};
-  std::atomic<int> failed{0};
-  std::mutex mutex;
-  std::condition_variable finished;
-  const auto work = [&](const CpuId* cpu) {
-    if (cpu != nullptr) {
-      cpu_set_t set;
-      CPU_ZERO(&set);
-      CPU_SET(static_cast<std::size_t>(cpu->value()), &set);
-      ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set);
-    }
-    for (;;) {
-      const uint64_t at = next.fetch_add(chunk);
-      if (at >= mapped_ || failed.load() != 0) return;
-      const uint64_t bytes = std::min(chunk, mapped_ - at);
-      // An error code where touching the page would be SIGBUS.
-      if (::madvise(data_ + at, bytes, MADV_POPULATE_WRITE) != 0) {
-        failed.store(errno);
-        return;
-      }
-      if (must_clear_) std::memset(data_ + at, 0, bytes);
-      if (done.fetch_add(bytes) + bytes == mapped_) {
-        const std::lock_guard lock(mutex);
-        finished.notify_one();
-      }
-    }
-  };
-  std::vector<std::thread> threads;
-  threads.reserve(std::max<std::size_t>(1, cpus.size()));
-  if (cpus.empty()) threads.emplace_back(work, nullptr);
-  for (const CpuId& cpu : cpus) threads.emplace_back(work, &cpu);
-  {
-    std::unique_lock lock(mutex);
-    while (done.load() < mapped_ && failed.load() == 0) {
-      finished.wait_for(lock, std::chrono::milliseconds(20));
-      if (progress) progress(done.load());
-    }
-  }
-  for (std::thread& thread : threads) thread.join();
-  if (failed.load() != 0) {
-    errno = failed.load();
-    if (page_bytes_ > kSmallPage)
-      return path_ + ": " + hugepage_advice(page_bytes_, mapped_ / page_bytes_, node_);
-    return path_ + ": no memory for " + std::to_string(mapped_) + " bytes (" + error_text() +
-           "): free memory, or mount -o remount,size=... the tmpfs";
+std::string GuestMemory::prefault(const std::vector<CpuId>& cpus, const std::string& charge_to,
+                                  const std::function<bool(uint64_t)>& go_on) {
+  PopulateRequest request;
+  request.data = data_;
+  request.bytes = mapped_;
+  request.page_bytes = page_bytes_;
+  request.clear = must_clear_;
+  request.cpus = cpus;
+  request.charge_to = charge_to;
+  // Once a guest runs on small pages it keeps them; a host without huge pages for shared memory does not
+  // mind.
+  if (page_bytes_ == kSmallPage) (void)::madvise(data_, mapped_, MADV_HUGEPAGE);
+  const PopulateOutcome outcome = populate(request, go_on);
+  charged_here_ = outcome.charged_here;
+  switch (outcome.end) {
+    case PopulateOutcome::End::done:
+      break;
+    case PopulateOutcome::End::cancelled:
+      return path_ + ": ended before all of its memory was there";
+    case PopulateOutcome::End::no_memory:
+      return path_ + ": the process that populates it was killed, most likely because the host or " +
+             (charge_to.empty() || charged_here_ ? "a control group of migrx" : charge_to) +
+             " ran out of memory (dmesg tells): free memory, or raise memory.max there";
+    case PopulateOutcome::End::failed:
+      errno = outcome.error;
+      if (page_bytes_ > kSmallPage)
+        return path_ + ": " + hugepage_advice(page_bytes_, mapped_ / page_bytes_, node_);
+      return path_ + ": no memory for " + std::to_string(mapped_) + " bytes (" + error_text() +
+             "): free memory, or mount -o remount,size=... the tmpfs";
   }
   if (node_ != kAnyNode) {
     // Where did the pages really go? One question per page of the file system, in batches.
@@ -275,8 +211,73 @@ std::string GuestMemory::prefault(const std::vector<CpuId>& cpus,
                  std::to_string(node_.value()) + ": remove the file and start again, or drop node=";
     }
   }
-  if (progress) progress(mapped_);
+  if (go_on) (void)go_on(mapped_);
   return {};
+}
+
+MemoryNeed GuestMemory::need() const {
+  MemoryNeed need;
+  need.path = path_;
+  need.page_bytes = page_bytes_;
+  need.node = node_;
+  need.reserved = page_bytes_ > kSmallPage;
+  need.bytes = mapped_;
+  struct stat st {};
+  if (::fstat(fd_, &st) == 0) count_what_is_there(st, need);
+  struct statfs fs {};
+  if (::fstatfs(fd_, &fs) == 0) count_room(fs, need);
+  return need;
+}
+
+std::optional<MemoryNeed> memory_need_of(const RamSpec& spec, std::string& problem) {
+  MemoryNeed need;
+  need.path = spec.path;
+  need.node = spec.node;
+  need.bytes = spec.size;
+  struct stat st {};
+  struct statfs fs {};
+  const bool exists = ::stat(spec.path.c_str(), &st) == 0;
+  const std::string folder = spec.path.substr(0, std::max<std::size_t>(1, spec.path.find_last_of('/')));
+  if ((!exists && ::stat(folder.c_str(), &st) != 0) ||
+      ::statfs(exists ? spec.path.c_str() : folder.c_str(), &fs) != 0) {
+    problem = spec.path + ": " + error_text();
+    return std::nullopt;
+  }
+  if (fs.f_type != HUGETLBFS_MAGIC && fs.f_type != TMPFS_MAGIC) {
+    problem = spec.path + ": guest RAM must lie on hugetlbfs or tmpfs";
+    return std::nullopt;
+  }
+  need.page_bytes = fs.f_type == HUGETLBFS_MAGIC ? static_cast<uint64_t>(fs.f_bsize) : kSmallPage;
+  if (need.bytes == 0 && exists) need.bytes = static_cast<uint64_t>(st.st_size);
+  if (need.bytes == 0) {
+    problem = spec.path + ": the file does not exist yet: give its size (size=4G)";
+    return std::nullopt;
+  }
+  need.bytes = (need.bytes + need.page_bytes - 1) / need.page_bytes * need.page_bytes;
+  if (exists) count_what_is_there(st, need);
+  need.file_system = std::to_string(st.st_dev);
+  count_room(fs, need);
+  return need;
+}
+
+uint64_t GuestMemory::huge_mapped_bytes() const {
+  if (page_bytes_ > kSmallPage) return mapped_;
+  std::ifstream smaps("/proc/self/smaps");
+  const auto begin = reinterpret_cast<uintptr_t>(data_);
+  uint64_t bytes = 0;
+  bool ours = false;
+  for (std::string line; std::getline(smaps, line);) {
+    uintptr_t first = 0;
+    uintptr_t last = 0;
+    unsigned long kib = 0;
+    // A mapping's first line; the kernel may have split ours.
+    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " ", &first, &last) == 2)
+      ours = first >= begin && first < begin + mapped_;
+    else if (ours && (std::sscanf(line.c_str(), "ShmemPmdMapped: %lu kB", &kib) == 1 ||
+                      std::sscanf(line.c_str(), "FilePmdMapped: %lu kB", &kib) == 1))
+      bytes += uint64_t{kib} << 10;
+  }
+  return bytes;
 }
 
 std::unique_ptr<PrivateMemory> PrivateMemory::allocate(uint64_t bytes, std::string& problem) {

@@ -24,22 +24,10 @@
 
 #include "numa/file_claim.h"
 #include "numa/ids.h"
+#include "numa/memory_budget.h"
+#include "numa/ram_spec.h"
 
 namespace migrx {
-
-// "ID=PATH[,size=4G][,node=0][,addr=0][,in-use=allow]" of --ram.
-struct RamSpec {
-  std::string id;
-  std::string path;
-  uint64_t size = 0;  // bytes; 0: that of the existing file
-  NodeId node = kAnyNode;
-  // QEMU's mr->addr of the block at the destination, where its order among the blocks does not tell.
-  std::optional<uint64_t> addr;
-  // in-use=allow: the operator knows that whoever else has the file runs no guest on it.
-  bool in_use_allowed = false;
-};
-// Empty: `out` is filled. Otherwise what is wrong with the text.
-[[nodiscard]] std::string parse_ram_spec(const std::string& text, RamSpec& out);
 
 class GuestMemory {
  public:
@@ -50,11 +38,18 @@ class GuestMemory {
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
 
-  // Faults in every page, clearing old bytes, with one thread per CPU of `cpus` (empty: one unpinned thread).
-  // `progress` is called from the calling thread with bytes done so far. Empty: done, and every page lies on
-  // the node that was asked for; otherwise what to do.
-  [[nodiscard]] std::string prefault(const std::vector<CpuId>& cpus,
-                                     const std::function<void(uint64_t)>& progress);
+  // Faults in every page, clearing old bytes (numa/populate.h), by one process for each of `cpus`; charge_to
+  // is the folder of the control group that pays, empty for ours. `go_on` is called from the calling thread
+  // with bytes done so far; false ends it. Empty: done, and every page lies on the node that was asked for;
+  // otherwise what to do.
+  [[nodiscard]] std::string prefault(const std::vector<CpuId>& cpus, const std::string& charge_to,
+                                     const std::function<bool(uint64_t)>& go_on);
+  // prefault() could not join the control group: its pages are charged to ours.
+  [[nodiscard]] bool charged_here() const noexcept { return charged_here_; }
+  // How much of the mapping the kernel holds by huge pages, of hugetlbfs or transparent ones.
+  [[nodiscard]] uint64_t huge_mapped_bytes() const;
+  // What of it has no memory yet, as the file system tells.
+  [[nodiscard]] MemoryNeed need() const;
 
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] uint64_t length() const noexcept { return length_; }          // of the block
@@ -87,7 +82,12 @@ class GuestMemory {
   bool made_here_ = false;
   bool must_clear_ = false;
   bool keep_ = false;
+  bool charged_here_ = false;
 };
+
+// What a file of --ram would need, found without making or opening it for writing; nothing is reserved.
+// Nothing: `problem` says what is wrong.
+[[nodiscard]] std::optional<MemoryNeed> memory_need_of(const RamSpec& spec, std::string& problem);
 
 // Memory of this process for a block without a file. Zero until written; faulted in page by page, by whoever
 // writes, unless populate() did it before.

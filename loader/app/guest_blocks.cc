@@ -50,7 +50,53 @@ GuestBlocks::~GuestBlocks() {
     if (memory->made_here()) lifeline_.keep(memory->path());  // the parent has nothing to do any more
 }
 
-void GuestBlocks::prefault(const Placement& placement, Terminal& terminal, const SignalWatch& signals) {
+std::string GuestBlocks::payer(const std::string& wanted, std::string& process) const {
+  const HostFiles files;
+  process = "self";
+  if (!wanted.empty()) return wanted;
+  std::set<pid_t> users;
+  for (const auto& memory : files_)
+    for (const FileUser& user : memory->users()) users.insert(user.pid);
+  // Pages stay charged to who touched them first, and this process is gone long before the guest is.
+  if (users.size() != 1) return {};
+  const std::string destination = std::to_string(*users.begin());
+  std::string group = memory_group_of(files, destination);
+  if (group.empty() || group == memory_group_of(files, "self")) return {};
+  process = destination;
+  return group;
+}
+
+std::vector<MemoryNeed> GuestBlocks::needs() const {
+  std::vector<MemoryNeed> needs;
+  for (const auto& memory : files_) needs.push_back(memory->need());
+  return needs;
+}
+
+uint64_t GuestBlocks::missing_bytes() const {
+  uint64_t sum = 0;
+  for (const MemoryNeed& need : needs())
+    if (need.page_bytes <= kPageBytes) sum += need.bytes;
+  return sum;
+}
+
+void GuestBlocks::prefault(const Placement& placement, const MemorySettings& settings, Terminal& terminal,
+                           const SignalWatch& signals) {
+  std::string process;
+  const std::string group = payer(settings.group, process);
+  std::string problem;
+  const auto judge = [&](const PromisedBytes& promised) {
+    const HostFiles files;
+    MemoryFacts facts = memory_facts(files, process);
+    if (!settings.group.empty()) facts.groups.memory = memory_limits_of(files, settings.group);
+    facts.promised = promised;
+    return settings.check ? memory_problem(needs(), kPreparedPrivateBytes, facts) : std::string{};
+  };
+  const std::unique_ptr<MemoryPromise> promise =
+      MemoryPromise::make(settings.runtime_folder, missing_bytes(), group, judge, problem);
+  if (!problem.empty())
+    throw SetupError(problem +
+                     " (--no-memory-check goes on all the same; the kernel may end a process then)");
+
   for (const auto& memory : files_) {
     std::vector<CpuId> cpus;
     for (const ThreadPlan& thread : placement.threads)
@@ -58,24 +104,39 @@ void GuestBlocks::prefault(const Placement& placement, Terminal& terminal, const
     const uint64_t started_ns = monotonic_ns();
     const auto seconds = [started_ns] { return static_cast<double>(monotonic_ns() - started_ns) * 1e-9; };
     const double gib = static_cast<double>(memory->length()) / (1U << 30);
-    const std::string problem = memory->prefault(cpus, [&](uint64_t done) {
-      if (terminal.due(seconds()) && terminal.width() > 0)
+    bool signalled = false;
+    problem = memory->prefault(cpus, group, [&](uint64_t done) {
+      promise->update(missing_bytes());
+      if (terminal.due(seconds()))
         terminal.progress(fmt::format("preparing {}: {:.1f} of {:.1f} GiB", memory->path(),
                                       static_cast<double>(done) / (1U << 30), gib),
                           seconds());
+      signalled = signals.wait(0) != 0;
+      return !signalled;
     });
+    if (signalled) throw SetupError("ended by a signal before the source could connect");
     if (!problem.empty()) throw SetupError(problem);
+    if (memory->charged_here())
+      terminal.warn(
+          fmt::format("warning: {}: {} cannot be joined, so its memory is charged to migrx's own "
+                      "control group for as long as the file lives (--memory-cgroup names another)",
+                      memory->path(), group));
     terminal.say(
         fmt::format("prepared {}: {:.2f} GiB in {:.2f} s, {:.1f} GiB/s, {} KiB pages{}{}", memory->path(),
                     gib, seconds(), gib / seconds(), memory->page_bytes() / 1024,
                     memory->node() == kAnyNode ? "" : ", node " + std::to_string(memory->node().value()),
                     memory->cleared() ? ", old bytes cleared" : ""));
-    if (signals.wait(0) != 0) throw SetupError("ended by a signal before the source could connect");
   }
-  const std::string problem = table_.prepare_private(kPreparedPrivateBytes);
+  problem = table_.prepare_private(kPreparedPrivateBytes);
   if (!problem.empty())
     throw SetupError(fmt::format("no memory for blocks without a file ({} MiB): {}",
                                  kPreparedPrivateBytes >> 20, problem));
+}
+
+void GuestBlocks::report(Report& report) const {
+  for (BlockReport& block : report.blocks)
+    for (const auto& memory : files_)
+      if (block.path == memory->path()) block.huge_mapped_bytes = memory->huge_mapped_bytes();
 }
 
 uint64_t GuestBlocks::bytes() const noexcept {

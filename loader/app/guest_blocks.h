@@ -2,16 +2,26 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "loader/app/report.h"
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
 #include "loader/session/block_table.h"
 #include "numa/guest_memory.h"
+#include "numa/memory_budget.h"
 #include "numa/placement.h"
 
 namespace migrx {
+
+// Who pays for the memory, and who is asked whether it is there.
+struct MemorySettings {
+  bool check = true;  // refuse what the host, or a control group, does not have
+  std::string group;  // folder of the control group that pays; empty: that of the destination QEMU, or ours
+  std::string runtime_folder;  // where receivers tell each other what they are about to take; empty: nowhere
+};
 
 class GuestBlocks {
  public:
@@ -25,9 +35,13 @@ class GuestBlocks {
   GuestBlocks(const GuestBlocks&) = delete;
   GuestBlocks& operator=(const GuestBlocks&) = delete;
 
-  // Faults everything in, with all planned CPUs of each file's node (all of them for files of no node), and
-  // shows progress; and some memory for blocks without a file. Throws SetupError, also when a signal came.
-  void prefault(const Placement& placement, Terminal& terminal, const SignalWatch& signals);
+  // Looks whether the memory is there, then faults everything in, with all planned CPUs of each file's node
+  // (all of them for files of no node), and shows progress; and some memory for blocks without a file. Throws
+  // SetupError, also within some milliseconds of a signal.
+  void prefault(const Placement& placement, const MemorySettings& settings, Terminal& terminal,
+                const SignalWatch& signals);
+  // Adds to the report's blocks how the kernel holds their memory.
+  void report(Report& report) const;
 
   [[nodiscard]] BlockTable& table() noexcept { return table_; }
   [[nodiscard]] uint64_t bytes() const noexcept;
@@ -35,6 +49,11 @@ class GuestBlocks {
   void keep(bool unlink);
 
  private:
+  // The folder of the group that pays; `process`: whose limits count.
+  [[nodiscard]] std::string payer(const std::string& wanted, std::string& process) const;
+  [[nodiscard]] std::vector<MemoryNeed> needs() const;
+  [[nodiscard]] uint64_t missing_bytes() const;  // without hugepages
+
   const Lifeline& lifeline_;
   std::vector<std::unique_ptr<GuestMemory>> files_;
   BlockTable table_;

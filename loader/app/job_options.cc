@@ -7,6 +7,7 @@
 #include "loader/app/dump.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/report.h"
+#include "loader/app/runtime_folder.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/terminal.h"
 
@@ -16,9 +17,9 @@ void add_job_options(CLI::App& command, JobOptions& o) {
   const char* const memory = "Memory";
   command
       .add_option("--ram", o.ram,
-                  "file of a RAM block: ID=PATH[,size=4G][,node=0][,addr=0][,in-use=allow]; may repeat. "
-                  "Blocks not named "
-                  "stay in private memory")
+                  "file of a RAM block: ID=PATH, then ,size=4G ,node=0 ,addr=0 ,mode=0600 "
+                  ",owner=USER:GROUP ,in-use=allow as needed; may repeat. Mode and owner are for files that "
+                  "migrx makes. Blocks not named stay in private memory")
       ->group(memory);
   command.add_flag("--unlink", o.unlink, "remove the files that migrx made after success, too")
       ->group(memory);
@@ -27,6 +28,17 @@ void add_job_options(CLI::App& command, JobOptions& o) {
                   "most memory for blocks without a file (32 MiB of it are prepared before loading)")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str()
+      ->group(memory);
+
+  command
+      .add_flag("--no-memory-check", o.no_memory_check,
+                "take memory that the host, or a control group, does not seem to have")
+      ->group(memory);
+  command
+      .add_option(
+          "--memory-cgroup", o.memory_group,
+          "folder below /sys/fs/cgroup of the control group that pays for the files (default: that of "
+          "the destination QEMU when it maps them, else migrx's own)")
       ->group(memory);
 
   const char* const destination = "Destination";
@@ -84,6 +96,24 @@ std::vector<RamSpec> prepare_job(const JobOptions& options) {
       throw SetupError(problem);
   }
   return ram;
+}
+
+MemorySettings memory_settings(const JobOptions& options) {
+  MemorySettings settings;
+  settings.check = !options.no_memory_check;
+  settings.group = options.memory_group;
+  while (settings.group.ends_with('/')) settings.group.pop_back();
+  const HostFiles files;
+  if (!settings.group.empty() &&
+      (!settings.group.starts_with("/sys/fs/cgroup/") || settings.group.find("/..") != std::string::npos ||
+       !files.exists(settings.group + "/cgroup.procs")))
+    throw SetupError("--memory-cgroup " + settings.group +
+                     ": this is no control group: name its folder below /sys/fs/cgroup");
+  const std::string folder = options.runtime_dir.empty() ? default_runtime_folder() : options.runtime_dir;
+  // Without such a folder receivers cannot tell each other, and each sees what is free now.
+  std::string problem;
+  if (!folder.empty() && RuntimeFolder::open(folder, problem)) settings.runtime_folder = folder;
+  return settings;
 }
 
 void keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report) {

@@ -16,14 +16,18 @@ class App;
 namespace migrx {
 
 class GuestBlocks;
+struct MemorySettings;
 class Terminal;
 struct Report;
 
 struct JobOptions {
   // Memory.
-  std::vector<std::string> ram;  // "ID=PATH[,size=4G][,node=0][,addr=0]"
+  std::vector<std::string> ram;  // as RamSpec says it
   bool unlink = false;
   uint64_t private_ram_max = 1ULL << 30;  // bytes of blocks without a file
+  bool no_memory_check = false;
+  std::string memory_group;  // folder of the control group that pays for the files
+  std::string runtime_dir;   // empty: default_runtime_folder()
 
   // The destination.
   std::optional<std::string> handoff;  // "unix:/run/vm0.sock"
@@ -43,6 +47,9 @@ void add_job_options(CLI::App& command, JobOptions& options);
 
 // Looks at --ram and makes the directory of --dump-blocks. Throws SetupError.
 [[nodiscard]] std::vector<RamSpec> prepare_job(const JobOptions& options);
+
+// For GuestBlocks::prefault(). Throws SetupError.
+[[nodiscard]] MemorySettings memory_settings(const JobOptions& options);
 
 // Success: settles what becomes of the files, and writes --dump-blocks; what that cannot write is a warning.
 void keep_blocks(const JobOptions& options, GuestBlocks& guest, Report& report);

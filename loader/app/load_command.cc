@@ -108,6 +108,7 @@ int load(const LoadOptions& options) {
     ReceiveOptions stream;
     stream.capabilities = options.capabilities;
     const std::vector<RamSpec> ram = prepare_job(options);
+    const MemorySettings memory = memory_settings(options);
     FileLoadSettings settings;
     settings.path = options.file;
     settings.offset = options.offset;
@@ -124,7 +125,7 @@ int load(const LoadOptions& options) {
     const Lifeline nobody;
     GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), nobody);
     const double prefault_started_s = now_s();
-    guest.prefault(placement, terminal, signals);
+    guest.prefault(placement, memory, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;
     std::string problem;
     const PageKernels* const kernels = select_page_kernels(problem);
@@ -150,6 +151,7 @@ int load(const LoadOptions& options) {
     if (destination->last_sent_ns() > 0)
       report.timeline.handed_on_s = static_cast<double>(destination->last_sent_ns() - start_ns) * 1e-9;
     fill_report(loader, guest.table(), start_ns, report);
+    guest.report(report);
     report.cpu_s = cpu_seconds();
     if (!report.error) {
       report.outcome = "complete";

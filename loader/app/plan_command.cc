@@ -1,5 +1,7 @@
 #include "loader/app/plan_command.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
@@ -7,6 +9,7 @@
 
 #include "numa/cpu_list.h"
 #include "numa/guest_memory.h"
+#include "numa/memory_budget.h"
 #include "numa/placement.h"
 
 namespace migrx {
@@ -40,6 +43,29 @@ nlohmann::ordered_json to_json(const Placement& placement) {
   out["reasons"] = placement.reasons;
   out["warnings"] = placement.warnings;
   return out;
+}
+
+struct MemoryPlan {
+  std::vector<std::string> lines;  // what each file would take
+  std::string problem;             // what this host lacks; empty: nothing
+};
+
+MemoryPlan plan_memory(const std::vector<std::string>& ram) {
+  MemoryPlan plan;
+  std::vector<MemoryNeed> needs;
+  for (const std::string& text : ram) {
+    RamSpec spec;
+    if (plan.problem = parse_ram_spec(text, spec); !plan.problem.empty()) return plan;
+    const std::optional<MemoryNeed> need = memory_need_of(spec, plan.problem);
+    if (!need) return plan;
+    plan.lines.push_back(
+        fmt::format("{}: {} in pages of {} KiB{}", need->path, size_text(need->bytes), need->page_bytes >> 10,
+                    need->node == kAnyNode ? "" : fmt::format(" on node {}", need->node.value())));
+    needs.push_back(*need);
+  }
+  const HostFiles files;
+  plan.problem = memory_problem(needs, 0, memory_facts(files, "self"));
+  return plan;
 }
 
 // Empty: the plan was printed.
@@ -86,11 +112,22 @@ std::string plan(const PlanOptions& options) {
   wish.idle = options.idle;
   const std::optional<Placement> placement = plan_placement(*topology, wish, problem);
   if (!placement) return problem;
-  if (options.json)
-    std::printf("%s\n", to_json(*placement).dump(2).c_str());
-  else
+  nlohmann::ordered_json out = to_json(*placement);
+  // What another host has of memory, a topology does not tell.
+  const bool here = options.topology == "this" && !options.ram.empty();
+  const MemoryPlan memory = here ? plan_memory(options.ram) : MemoryPlan{};
+  if (here) {
+    out["memory"] = {
+        {"needed", memory.lines}, {"there", memory.problem.empty()}, {"problem", memory.problem}};
+  }
+  if (options.json) {
+    std::printf("%s\n", out.dump(2).c_str());
+  } else {
     std::printf("%s", describe(*topology, *placement).c_str());
-  return {};
+    for (const std::string& line : memory.lines) std::printf("memory: %s\n", line.c_str());
+    if (here && memory.problem.empty()) std::printf("memory: it is there\n");
+  }
+  return memory.problem;
 }
 
 }  // namespace

@@ -129,6 +129,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     if (const std::string problem = check_receive_options(options); !problem.empty())
       throw SetupError(problem);
     const std::vector<RamSpec> ram = prepare_job(options);
+    const MemorySettings memory = memory_settings(options);
     const Placement placement = place(options, ram);
     report.placement = placement.reasons;
     report.warnings = placement.warnings;
@@ -140,7 +141,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
 
     GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline);
     const double prefault_started_s = now_s();
-    guest.prefault(placement, terminal, signals);
+    guest.prefault(placement, memory, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;
     if (report.timeline.prefault_s > 0)
       report.prefault_bytes_per_s = static_cast<double>(guest.bytes()) / report.timeline.prefault_s;
@@ -250,6 +251,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     if (destination->last_sent_ns() > 0)
       report.timeline.handed_on_s = static_cast<double>(destination->last_sent_ns() - start_ns) * 1e-9;
     report_session(session, control, guest.table(), start_ns, workers.cpus(placement), report);
+    guest.report(report);
     if (colo != nullptr) report.colo = colo_counters(*colo);
     report_threads(threads, placement, report);
     network.report(report);

@@ -49,7 +49,6 @@ struct ReceiveOptions : JobOptions {
   double destination_timeout_s = 300;
   double peer_timeout_s = 960;  // TcpConfig::give_up_ns says why
   double linger_s = 1200;       // 0: nobody stays behind
-  std::string runtime_dir;      // empty: default_runtime_folder()
 
   // Reporting.
   std::optional<std::string> metrics;  // "127.0.0.1:9464": where Prometheus may ask

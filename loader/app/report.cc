@@ -94,7 +94,8 @@ std::string to_json(const Report& r) {
                              {"zero_pages", b.length / 4096 - b.pages_written},
                              {"path", b.path},
                              {"node", b.node},
-                             {"fresh", b.fresh}});
+                             {"fresh", b.fresh},
+                             {"huge_mapped_bytes", b.huge_mapped_bytes}});
   out["channels"] = Json::array();
   for (const ChannelReport& c : r.channels) {
     Json channel = {{"name", c.name},

@@ -30,6 +30,7 @@ struct BlockReport {
   std::string path;            // empty: private memory
   int node = -1;
   bool fresh = false;
+  uint64_t huge_mapped_bytes = 0;  // mapped by huge pages, of hugetlbfs or transparent ones
 };
 
 // Named counters keep the order they were added in.

@@ -251,49 +251,12 @@ void add_limits(const HostFiles& files, HostFacts& out) {
   out.capabilities = hexadecimal(status_field(files, "CapEff"));
 }
 
-// Limits of each group from ours up to the root, in the unified hierarchy and in the older ones.
 void add_cgroups(const HostFiles& files, HostFacts& out) {
-  std::istringstream groups(files.read("/proc/self/cgroup").value_or(""));
-  constexpr uint64_t kNoLimit = uint64_t{1} << 62;  // the older hierarchies say "no limit" as a large number
-  const auto add = [&](std::vector<CgroupLimit>& list, const std::string& folder, const std::string& limit,
-                       const std::string& used) {
-    const auto bytes = files.number(folder + "/" + limit);
-    if (bytes && *bytes < kNoLimit)
-      list.push_back({folder + "/" + limit, *bytes, files.number(folder + "/" + used).value_or(0)});
-  };
   std::set<uint64_t> sizes;
   for (const HugepageFacts& pool : out.hugepages) sizes.insert(pool.page_bytes);
-  for (std::string line; std::getline(groups, line);) {
-    const std::size_t first = line.find(':');
-    const std::size_t second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    const bool unified = controllers == ",,";
-    for (std::string path = line.substr(second + 1); path.starts_with('/');
-         path.resize(path.find_last_of('/'))) {
-      const std::string below = path == "/" ? "" : path;
-      for (const uint64_t size : sizes) {
-        const std::string name =
-            size >= (1U << 30) ? std::to_string(size >> 30) + "GB" : std::to_string(size >> 20) + "MB";
-        if (unified) {
-          add(out.cgroup_hugepages[size], "/sys/fs/cgroup" + below, "hugetlb." + name + ".max",
-              "hugetlb." + name + ".current");
-          add(out.cgroup_hugepages[size], "/sys/fs/cgroup" + below, "hugetlb." + name + ".rsvd.max",
-              "hugetlb." + name + ".rsvd.current");
-        }
-        if (controllers.find(",hugetlb,") != std::string::npos)
-          add(out.cgroup_hugepages[size], "/sys/fs/cgroup/hugetlb" + below,
-              "hugetlb." + name + ".limit_in_bytes", "hugetlb." + name + ".usage_in_bytes");
-      }
-      if (unified) {
-        add(out.cgroup_memory, "/sys/fs/cgroup" + below, "memory.max", "memory.current");
-        add(out.cgroup_memory, "/sys/fs/cgroup" + below, "memory.high", "memory.current");
-      }
-      if (controllers.find(",memory,") != std::string::npos)
-        add(out.cgroup_memory, "/sys/fs/cgroup/memory" + below, "memory.limit_in_bytes",
-            "memory.usage_in_bytes");
-    }
-  }
+  ControlGroupLimits limits = control_group_limits(files, "self", sizes);
+  out.cgroup_memory = std::move(limits.memory);
+  out.cgroup_hugepages = std::move(limits.hugepages);
 }
 
 void add_network(const HostFiles& files, HostFacts& out) {

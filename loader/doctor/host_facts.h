@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "numa/control_group.h"
 #include "numa/host_files.h"
 #include "numa/ids.h"
 #include "numa/topology.h"
@@ -49,13 +50,6 @@ struct IrqFacts {
   uint32_t number = 0;
   std::string names;  // of its handlers
   std::vector<CpuId> cpus;
-};
-
-// A limit of a control group that this process is in, its own or one further up.
-struct CgroupLimit {
-  std::string file;
-  uint64_t limit = 0;  // bytes
-  uint64_t used = 0;
 };
 
 // A file of --ram, or the folder it would be made in.

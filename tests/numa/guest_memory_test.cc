@@ -35,7 +35,7 @@ TEST_F(GuestMemoryTest, a_new_file_is_made_and_goes_unless_kept) {
   auto memory = open(",size=8M");
   ASSERT_NE(memory, nullptr) << problem_;
   EXPECT_TRUE(memory->made_here());
-  EXPECT_EQ(memory->prefault({}, nullptr), "");
+  EXPECT_EQ(memory->prefault({}, "", nullptr), "");
   EXPECT_EQ(std::filesystem::file_size(path_), 8U << 20);
   memory.reset();
   EXPECT_FALSE(std::filesystem::exists(path_));
@@ -90,7 +90,7 @@ TEST_F(GuestMemoryTest, what_another_process_maps_is_not_cleared_and_not_taken_f
   EXPECT_EQ(memory->users()[0].pid, other.pid());
   EXPECT_FALSE(memory->fresh());
   EXPECT_FALSE(memory->cleared());
-  EXPECT_EQ(memory->prefault({}, nullptr), "");
+  EXPECT_EQ(memory->prefault({}, "", nullptr), "");
   for (uint64_t i = 0; i < memory->length(); ++i) ASSERT_EQ(memory->data()[i], std::byte{'x'});
 }
 
@@ -142,7 +142,7 @@ TEST_F(GuestMemoryTest, old_bytes_are_cleared_and_the_file_is_never_truncated) {
   ASSERT_NE(memory, nullptr) << problem_;
   EXPECT_FALSE(memory->made_here());
   EXPECT_TRUE(memory->cleared());
-  EXPECT_EQ(memory->prefault({CpuId{0}}, nullptr), "");
+  EXPECT_EQ(memory->prefault({CpuId{0}}, "", nullptr), "");
   for (uint64_t i = 0; i < memory->length(); ++i) ASSERT_EQ(memory->data()[i], std::byte{0});
   memory.reset();
   struct stat after {};
@@ -206,7 +206,7 @@ class HugepageMemoryTest : public GuestMemoryTest {
 
 TEST_F(HugepageMemoryTest, too_few_say_how_many_and_which_command) {
   auto memory = open(",size=4T");
-  const std::string problem = memory == nullptr ? problem_ : memory->prefault({}, nullptr);
+  const std::string problem = memory == nullptr ? problem_ : memory->prefault({}, "", nullptr);
   EXPECT_NE(problem.find("are missing"), std::string::npos) << problem;
   EXPECT_NE(problem.find("nr_hugepages"), std::string::npos) << problem;
   memory.reset();
@@ -216,21 +216,12 @@ TEST_F(HugepageMemoryTest, too_few_say_how_many_and_which_command) {
 TEST_F(HugepageMemoryTest, a_length_that_is_no_multiple_of_a_hugepage_is_rounded_up_in_the_file_alone) {
   auto memory = open(",size=1M");
   if (memory == nullptr) GTEST_SKIP() << problem_;
-  if (const std::string problem = memory->prefault({}, nullptr); !problem.empty()) GTEST_SKIP() << problem;
+  if (const std::string problem = memory->prefault({}, "", nullptr); !problem.empty())
+    GTEST_SKIP() << problem;
   EXPECT_EQ(std::filesystem::file_size(path_), 2U << 20);
   std::memset(memory->data(), 1, 1 << 20);
   memory.reset();
   EXPECT_FALSE(std::filesystem::exists(path_));
-}
-
-TEST(RamSpecTest, sizes_and_nodes) {
-  RamSpec spec;
-  EXPECT_EQ(parse_ram_spec("/objects/mem=/dev/hugepages/vm0,size=4G,node=1", spec), "");
-  EXPECT_EQ(spec.id, "/objects/mem");
-  EXPECT_EQ(spec.size, 4ULL << 30);
-  EXPECT_EQ(spec.node, NodeId{1});
-  EXPECT_NE(parse_ram_spec("mem", spec), "");
-  EXPECT_NE(parse_ram_spec("mem=relative/path", spec), "");
 }
 
 }  // namespace

@@ -10,8 +10,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import (benches, colo, faults, generate, handoff, hostile, libvirt, metrics, modes, one_guest, outages, pingpong,
-                   running_guest, second_vm, snapshots, tls)
+from cases import (benches, colo, faults, generate, handoff, hostile, libvirt, memory, metrics, modes, one_guest,
+                   outages, pingpong, running_guest, second_vm, snapshots, tls)
 from rig import runner
 from rig.network import remove_stale_namespaces
 
@@ -28,9 +28,9 @@ def every_case():
 
 
 def _cases():
-    return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(), *outages.cases(), *colo.cases(),
-            *pingpong.cases(), *benches.cases(), *generate.cases(), *hostile.cases(), *metrics.cases(),
-            *libvirt.cases(), *tls.cases(),
+    return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
+            *outages.cases(), *colo.cases(), *pingpong.cases(), *benches.cases(), *generate.cases(),
+            *hostile.cases(), *metrics.cases(), *libvirt.cases(), *tls.cases(), *memory.cases(),
             *running_guest.cases(), *second_vm.cases()]
 
 

@@ -1,0 +1,156 @@
+"""Memory that the host, a file system or a control group does not have, or gives slowly: refused with the figures
+before the first page, and a signal is heard while it is taken."""
+
+import contextlib
+import os
+import stat
+import subprocess
+import time
+
+from rig.guest import MIB
+from rig.machine import die_with_parent
+from rig.receiver import migrx_program
+from rig.runner import Case, Skip, expect
+
+
+def _command(folder, ram, extra=()):
+    return [migrx_program(), "receive", "--port", "net_null0", "--address", "192.0.2.2/24", "--no-handoff",
+            "--runtime-dir", os.path.join(folder, "run"), "--ram", "mem=" + ram, *extra]
+
+
+@contextlib.contextmanager
+def _tmpfs(folder, size):
+    mount = os.path.join(folder, "ram")
+    os.mkdir(mount)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=%d" % size, "none", mount], check=True)
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", mount], check=False)
+
+
+@contextlib.contextmanager
+def _memory_group(limit):
+    """A folder of a control group with a limit, below this process's own."""
+    for root, name in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = os.path.join(root, "migrx-test-%d" % os.getpid())
+        with contextlib.suppress(OSError):
+            os.mkdir(group)
+        if not os.path.exists(os.path.join(group, name)):
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+            continue
+        with open(os.path.join(group, name), "w", encoding="ascii") as file:
+            file.write(str(limit))
+        try:
+            yield group
+        finally:
+            for _ in range(50):
+                with contextlib.suppress(OSError):
+                    os.rmdir(group)
+                    break
+                time.sleep(0.1)
+        return
+    raise Skip("no memory control group can be made here")
+
+
+def _run(command, group=None):
+    if group:
+        command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', group, *command]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _expect_refused(done, path, *words):
+    expect(done.returncode == 2, "status %d: %s", done.returncode, done.stderr)
+    for word in words:
+        expect(word in done.stderr, "no %r in: %s", word, done.stderr)
+    expect(not os.path.exists(path), "the file stayed")
+
+
+def _file_system_full(folder):
+    with _tmpfs(folder, 64 * MIB) as mount:
+        path = os.path.join(mount, "vm0")
+        _expect_refused(_run(_command(folder, path + ",size=65M")), path, "64 MiB free, 65 MiB are needed")
+
+
+def _group_full(folder):
+    with _tmpfs(folder, 1024 * MIB) as mount, _memory_group(96 * MIB) as group:
+        path = os.path.join(mount, "vm0")
+        _expect_refused(_run(_command(folder, path + ",size=256M"), group), path, "are left below " + group,
+                        "--no-memory-check")
+
+
+def _group_full_unchecked(folder):
+    """The kernel's worst hits the child that takes the pages, and migrx says so."""
+    with _tmpfs(folder, 1024 * MIB) as mount, _memory_group(96 * MIB) as group:
+        path = os.path.join(mount, "vm0")
+        _expect_refused(_run(_command(folder, path + ",size=256M", ("--no-memory-check",)), group), path,
+                        "was killed", "out of memory")
+
+
+def _another_group_pays(folder):
+    with _tmpfs(folder, 1024 * MIB) as mount, _memory_group(96 * MIB) as group:
+        path = os.path.join(mount, "vm0")
+        _expect_refused(_run(_command(folder, path + ",size=256M", ("--memory-cgroup", group))), path,
+                        "are left below " + group)
+        _expect_refused(_run(_command(folder, path + ",size=256M", ("--memory-cgroup", "/tmp"))), path,
+                        "no control group")
+
+
+def _signal_while_taking(folder):
+    """Half of a gigabyte of old bytes is cleared meanwhile."""
+    size = 512 * MIB
+    with _tmpfs(folder, 600 * MIB) as mount:
+        path = os.path.join(mount, "vm0")
+        with open(path, "wb") as file:
+            for _ in range(size // MIB):
+                file.write(b"x" * MIB)
+        process = subprocess.Popen(_command(folder, path), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        # Until its first page is cleared.
+        deadline = time.monotonic() + 30
+        with open(path, "rb") as file:
+            while os.pread(file.fileno(), 1, 0) == b"x":
+                expect(time.monotonic() < deadline and process.poll() is None, "nothing was cleared")
+                time.sleep(0.001)
+            process.terminate()
+            begin = time.monotonic()
+            status = process.wait(30)
+            took = time.monotonic() - begin
+            rest = os.pread(file.fileno(), 1, size - 1)
+        words = process.stderr.read()
+        expect(status == 2 and "ended by a signal" in words, "status %d: %s", status, words)
+        expect(os.path.exists(path), "a file that is not migrx's was removed")
+        if rest != b"x":
+            raise Skip("it was done before the signal")
+        return "heard after %.0f ms" % (took * 1000)
+
+
+def _mode_and_owner(folder):
+    """The file is as it was asked for while migrx waits; unlike the umask would have it."""
+    with _tmpfs(folder, 64 * MIB) as mount:
+        path = os.path.join(mount, "vm0")
+        command = _command(folder, path + ",size=32M,mode=0660,owner=64055:36")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True, umask=0o077, preexec_fn=die_with_parent)
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                if os.path.exists(path):
+                    status = os.stat(path)
+                    if (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o660, 64055, 36):
+                        break
+                expect(time.monotonic() < deadline and process.poll() is None, "mode and owner were not set: %s",
+                       process.poll())
+                time.sleep(0.01)
+        finally:
+            process.terminate()
+            process.wait(30)
+        expect(not os.path.exists(path), "the file stayed")
+
+
+def cases():
+    for name, run in (("file-system-full", _file_system_full), ("group-full", _group_full),
+                      ("group-full-unchecked", _group_full_unchecked), ("another-group-pays", _another_group_pays),
+                      ("signal-while-taking", _signal_while_taking), ("mode-and-owner", _mode_and_owner)):
+        yield Case("memory-" + name, run, True, 90)
