@@ -11,22 +11,29 @@
 namespace migrx {
 
 struct PortWish {
-  std::string name;        // devargs, for the reasons
-  NodeId node = kAnyNode;  // where the device hangs; kAnyNode: nowhere in particular (virtual ports)
+  std::string name;              // devargs, for the reasons
+  NodeId node = kAnyNode;        // where the device hangs; kAnyNode: nowhere in particular (virtual ports)
+  uint64_t link_bits_per_s = 0;  // 0: not known, kLinkAssumed
 };
+
+// What a port is taken for whose speed nobody knows.
+constexpr uint64_t kLinkAssumed = 100'000'000'000;
 
 struct RamWish {
   std::string id;
   NodeId node = kAnyNode;
-  uint64_t bytes = 0;
 };
 
 struct PlacementWish {
   std::vector<PortWish> ports;
   std::vector<RamWish> ram;
-  // Both empty: chosen. A CPU that is in both lists runs both kinds in turn.
+  uint32_t mtu = 1500;
+  // Empty: chosen. A CPU that is in both lists runs both kinds in turn.
   std::vector<CpuId> poll_cpus;
   std::vector<CpuId> loader_cpus;
+  // How many are chosen; 0: as many as the links need.
+  uint32_t poll_count = 0;
+  uint32_t loader_count = 0;
   std::string idle;  // "spin", "yield", "sleep"; empty: chosen
 };
 
@@ -54,6 +61,17 @@ struct Placement {
   std::vector<std::string> reasons;
   std::vector<std::string> warnings;
 };
+
+// What one core does, in bytes of guest RAM per second, by the measurements in docs/performance.md (8
+// channels), with a fifth left for machines and hours that are worse.
+[[nodiscard]] double poll_core_bytes_per_s(uint32_t mtu) noexcept;
+[[nodiscard]] double loader_core_bytes_per_s(uint32_t mtu) noexcept;
+
+// "2,4-7": these CPUs; "count=3": so many. Empty: one of `cpus` and `count` is set; else what is wrong with
+// the text.
+[[nodiscard]] std::string parse_cores(const std::string& text, std::vector<CpuId>& cpus, uint32_t& count);
+// "100G", "25G", "400M": bits per second. Empty: `bits` is set; else what is wrong with the text.
+[[nodiscard]] std::string parse_link(const std::string& text, uint64_t& bits);
 
 // nullopt: the wish cannot be met on this host; `problem` says why and what to change.
 [[nodiscard]] std::optional<Placement> plan_placement(const Topology& topology, const PlacementWish& wish,

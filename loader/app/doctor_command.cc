@@ -39,14 +39,12 @@ std::string parse(const DoctorOptions& options, DoctorWish& wish) {
     if (problem = parse_ram_spec(text, spec); !problem.empty()) return problem;
     wish.ram.push_back(std::move(spec));
   }
-  if (options.poll_cores.empty() != options.loader_cores.empty())
-    return "--poll-cores and --loader-cores go together (or leave both to the planner)";
-  if (!options.poll_cores.empty()) {
-    if (problem = parse_cpu_list(options.poll_cores, wish.poll_cpus); !problem.empty())
+  if (!options.poll_cores.empty())
+    if (problem = parse_cores(options.poll_cores, wish.poll_cpus, wish.poll_count); !problem.empty())
       return "--poll-cores: " + problem;
-    if (problem = parse_cpu_list(options.loader_cores, wish.loader_cpus); !problem.empty())
+  if (!options.loader_cores.empty())
+    if (problem = parse_cores(options.loader_cores, wish.loader_cpus, wish.loader_count); !problem.empty())
       return "--loader-cores: " + problem;
-  }
   if (!options.root.empty() && !std::filesystem::is_directory(options.root + "/proc"))
     return "--root " + options.root +
            ": there is no folder proc in it; it must hold another host's /proc and /sys";

@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "loader/app/core_options.h"
 #include "numa/cpu_list.h"
 #include "numa/guest_memory.h"
 #include "numa/memory_budget.h"
@@ -15,14 +16,12 @@
 namespace migrx {
 namespace {
 
-struct PlanOptions {
+struct PlanOptions : CoreOptions {
   std::string topology = "this";
   std::vector<std::string> ports;
   std::vector<std::string> ram;
-  std::string poll_cores;
-  std::string loader_cores;
   std::string isolated;
-  std::string idle;
+  uint32_t mtu = 1500;
   bool json = false;
 };
 
@@ -101,15 +100,10 @@ std::string plan(const PlanOptions& options) {
   for (const std::string& text : options.ram) {
     RamSpec spec;
     if (problem = parse_ram_spec(text, spec); !problem.empty()) return problem;
-    wish.ram.push_back({spec.id, spec.node, spec.size});
+    wish.ram.push_back({spec.id, spec.node});
   }
-  if (!options.poll_cores.empty())
-    if (problem = parse_cpu_list(options.poll_cores, wish.poll_cpus); !problem.empty())
-      return "--poll-cores: " + problem;
-  if (!options.loader_cores.empty())
-    if (problem = parse_cpu_list(options.loader_cores, wish.loader_cpus); !problem.empty())
-      return "--loader-cores: " + problem;
-  wish.idle = options.idle;
+  if (problem = ask_for_cores(options, wish); !problem.empty()) return problem;
+  wish.mtu = options.mtu;
   const std::optional<Placement> placement = plan_placement(*topology, wish, problem);
   if (!placement) return problem;
   nlohmann::ordered_json out = to_json(*placement);
@@ -140,12 +134,12 @@ void add_plan_command(CLI::App& app, int& exit_status) {
       "another host: an hwloc XML file, or synthetic:\"pack:2 numa:1 core:16 pu:2\" (default: this host)");
   command->add_option("--port", options->ports, "DEVARGS[@NODE] of a port; may repeat");
   command->add_option("--ram", options->ram, "ID=PATH[,size=4G][,node=0]; may repeat");
-  command->add_option("--poll-cores", options->poll_cores, "CPUs that poll ports, e.g. 2,3");
-  command->add_option("--loader-cores", options->loader_cores, "CPUs that write guest RAM, e.g. 4-7");
+  command->add_option("--mtu", options->mtu, "MTU of the link")
+      ->check(CLI::Range(576, 65535))
+      ->capture_default_str();
   command->add_option("--isolated", options->isolated,
                       "CPUs to be taken as isolated, for topologies from files");
-  command->add_option("--idle", options->idle, "spin, yield or sleep")
-      ->check(CLI::IsMember({"spin", "yield", "sleep"}));
+  add_core_options(*command, *options, "Options");
   command->add_flag("--json", options->json, "for machines");
   command->callback([options, &exit_status] {
     const std::string problem = plan(*options);

@@ -14,6 +14,7 @@
 #include "dataplane/dpdk/eal.h"
 #include "loader/app/colo_watch.h"
 #include "loader/app/control_pace.h"
+#include "loader/app/core_options.h"
 #include "loader/app/destinations.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/live_connections.h"
@@ -30,7 +31,6 @@
 #include "loader/app/tls_setup.h"
 #include "loader/app/watch/watch.h"
 #include "loader/app/workers.h"
-#include "numa/cpu_list.h"
 
 namespace migrx {
 namespace {
@@ -46,28 +46,6 @@ SessionLimits limits_of(const ReceiveOptions& options) {
   limits.stall_ns = ns(options.stall_timeout_s);
   limits.destination_ns = ns(options.destination_timeout_s);
   return limits;
-}
-
-Placement place(const ReceiveOptions& options, const std::vector<RamSpec>& ram) {
-  std::string problem;
-  const std::optional<Topology> topology = load_topology("this", problem);
-  if (!topology) throw SetupError(problem);
-  PlacementWish wish;
-  for (const std::string& devargs : options.ports) {
-    const auto known = topology->pci.find(devargs.substr(0, devargs.find(',')));
-    wish.ports.push_back({devargs, known == topology->pci.end() ? kAnyNode : known->second});
-  }
-  for (const RamSpec& spec : ram) wish.ram.push_back({spec.id, spec.node, spec.size});
-  if (!options.poll_cores.empty()) {
-    if (problem = parse_cpu_list(options.poll_cores, wish.poll_cpus); !problem.empty())
-      throw SetupError("--poll-cores: " + problem);
-    if (problem = parse_cpu_list(options.loader_cores, wish.loader_cpus); !problem.empty())
-      throw SetupError("--loader-cores: " + problem);
-  }
-  wish.idle = options.idle;
-  std::optional<Placement> placement = plan_placement(*topology, wish, problem);
-  if (!placement) throw SetupError(problem);
-  return std::move(*placement);
 }
 
 void tell_ready(const ReceiveOptions& options, Terminal& terminal) {
@@ -130,7 +108,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       throw SetupError(problem);
     const std::vector<RamSpec> ram = prepare_job(options);
     const MemorySettings memory = memory_settings(options);
-    const Placement placement = place(options, ram);
+    const Placement placement = place_here(options, options.ports, ram, options.mtu);
     report.placement = placement.reasons;
     report.warnings = placement.warnings;
     std::unique_ptr<TlsSetup> tls;

@@ -66,8 +66,6 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
                   "network that may connect, in CIDR form; may repeat (default: the port's "
                   "own subnet; anyone when --gateway is given)")
       ->group(network);
-  command.add_option("--rx-queues", o.rx_queues, "queues per port (default: one per poll core)")
-      ->group(network);
   command
       .add_option("--pool-mbufs", o.pool_mbufs,
                   "packet buffers per poll core (default: chosen; less than the "
@@ -118,18 +116,7 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
 
   add_job_options(command, o);
 
-  const char* const placement = "Placement";
-  command.add_option("--cores", o.cores, "auto")
-      ->check(CLI::IsMember({"auto"}))
-      ->capture_default_str()
-      ->group(placement);
-  command.add_option("--poll-cores", o.poll_cores, "CPUs that poll ports, e.g. 2,3")->group(placement);
-  command.add_option("--loader-cores", o.loader_cores, "CPUs that write guest RAM, e.g. 4-7")
-      ->group(placement);
-  command
-      .add_option("--idle", o.idle, "what an idle core does: spin, yield or sleep (default: by placement)")
-      ->check(CLI::IsMember({"spin", "yield", "sleep"}))
-      ->group(placement);
+  add_core_options(command, o, "Placement");
 
   const char* const limits = "Limits";
   const CLI::Range seconds(0.0, 1e6);
@@ -209,8 +196,6 @@ std::string check_receive_options(const ReceiveOptions& o) {
     return "--multifd-compression needs --multifd-channels";
   if (o.multifd_compression == "qatzip")
     return "--multifd-compression qatzip is not supported: set another method at the source";
-  if (o.poll_cores.empty() != o.loader_cores.empty())
-    return "--poll-cores and --loader-cores go together (or leave both to --cores auto)";
   if (o.uuid && o.multifd_channels == 0 && !contains(o.capabilities, "validate-uuid"))
     return "--uuid: without multifd and validate-uuid the stream bears none: turn that capability on at the "
            "source and here";

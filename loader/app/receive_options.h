@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "loader/app/core_options.h"
 #include "loader/app/job_options.h"
 
 namespace migrx {
 
 // Names are QEMU's where QEMU has one: capabilities and parameters as in `migrate_set_capability`.
-struct ReceiveOptions : JobOptions {
+struct ReceiveOptions : JobOptions, CoreOptions {
   // Ports: DPDK devargs, each with the address it answers to.
   std::vector<std::string> ports;
   std::vector<std::string> addresses;  // "10.77.0.2/24", one per port
@@ -20,7 +21,6 @@ struct ReceiveOptions : JobOptions {
   std::optional<std::string> gateway;
   std::optional<uint16_t> vlan;
   std::vector<std::string> allow;  // CIDR; empty: the port's own subnet, or anyone when a gateway is given
-  uint32_t rx_queues = 0;          // per port; 0: one per poll core
   uint32_t pool_mbufs = 0;         // per poll core; 0: chosen
   uint64_t window_bytes = 0;       // per connection; 0: chosen
   std::string eal;                 // extra EAL arguments
@@ -35,12 +35,6 @@ struct ReceiveOptions : JobOptions {
   // Encryption: "x509:dir=…" or "psk:dir=…" (loader/tls/credentials.h), and who of those may connect.
   std::optional<std::string> tls_creds;
   std::vector<std::string> tls_authz;
-
-  // Placement.
-  std::string cores = "auto";
-  std::string poll_cores;
-  std::string loader_cores;
-  std::string idle;  // empty: by placement
 
   // Limits in seconds; 0: none.
   double identify_timeout_s = 30;

@@ -21,6 +21,8 @@ struct DoctorWish {
   std::vector<RamSpec> ram;
   std::vector<CpuId> poll_cpus;
   std::vector<CpuId> loader_cpus;
+  uint32_t poll_count = 0;  // how many, where no CPUs are named; 0: chosen
+  uint32_t loader_count = 0;
   uint64_t mtu = 1500;
   std::string certificate;  // PEM file of the receiver's certificate; empty: no TLS
 };

@@ -40,6 +40,9 @@ std::vector<Finding> examine(const HostFacts& host, const DoctorWish& wish, int6
   }
   placement.poll_cpus = wish.poll_cpus;
   placement.loader_cpus = wish.loader_cpus;
+  placement.poll_count = wish.poll_count;
+  placement.loader_count = wish.loader_count;
+  placement.mtu = static_cast<uint32_t>(wish.mtu);
   std::string problem;
   std::optional<Placement> plan;
   if (host.topology.cpus.empty())

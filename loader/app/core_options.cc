@@ -1,0 +1,74 @@
+#include "loader/app/core_options.h"
+
+#include <CLI/CLI.hpp>
+
+#include "loader/app/setup_error.h"
+#include "numa/host_files.h"
+
+namespace migrx {
+
+void add_core_options(CLI::App& command, CoreOptions& o, const std::string& group) {
+  command.add_option("--poll-cores", o.poll_cores, "CPUs that poll ports, e.g. 2,3, or how many: count=2")
+      ->group(group);
+  command
+      .add_option("--loader-cores", o.loader_cores,
+                  "CPUs that write guest RAM, e.g. 4-7, or how many: count=4")
+      ->group(group);
+  command
+      .add_option(
+          "--link", o.link,
+          "speed of each port's link, e.g. 100G, for which cores are chosen (default: what the kernel says "
+          "of an interface of its own, else 100G)")
+      ->group(group);
+  command
+      .add_option("--idle", o.idle, "what an idle core does: spin, yield or sleep (default: by placement)")
+      ->check(CLI::IsMember({"spin", "yield", "sleep"}))
+      ->group(group);
+}
+
+std::string ask_for_cores(const CoreOptions& options, PlacementWish& wish) {
+  std::string problem;
+  if (!options.poll_cores.empty())
+    if (problem = parse_cores(options.poll_cores, wish.poll_cpus, wish.poll_count); !problem.empty())
+      return "--poll-cores: " + problem;
+  if (!options.loader_cores.empty())
+    if (problem = parse_cores(options.loader_cores, wish.loader_cpus, wish.loader_count); !problem.empty())
+      return "--loader-cores: " + problem;
+  wish.idle = options.idle;
+  uint64_t bits = 0;
+  if (!options.link.empty())
+    if (problem = parse_link(options.link, bits); !problem.empty()) return "--link " + problem;
+  for (PortWish& port : wish.ports) port.link_bits_per_s = bits > 0 ? bits : interface_link(port.name);
+  if (wish.ports.empty() && bits > 0) wish.ports.push_back({"(any)", kAnyNode, bits});
+  return {};
+}
+
+uint64_t interface_link(const std::string& devargs) {
+  if (!devargs.starts_with("net_af_")) return 0;
+  const std::size_t at = devargs.find("iface=");
+  if (at == std::string::npos) return 0;
+  const std::string name = devargs.substr(at + 6, devargs.find(',', at) - at - 6);
+  if (name.empty() || name.find('/') != std::string::npos || name.front() == '.') return 0;
+  // Millions of bits per second; -1 where the link is down, and nothing where the driver does not say.
+  return HostFiles().number("/sys/class/net/" + name + "/speed").value_or(0) * 1'000'000;
+}
+
+Placement place_here(const CoreOptions& options, const std::vector<std::string>& ports,
+                     const std::vector<RamSpec>& ram, uint32_t mtu) {
+  std::string problem;
+  const std::optional<Topology> topology = load_topology("this", problem);
+  if (!topology) throw SetupError(problem);
+  PlacementWish wish;
+  wish.mtu = mtu;
+  for (const std::string& devargs : ports) {
+    const auto known = topology->pci.find(devargs.substr(0, devargs.find(',')));
+    wish.ports.push_back({devargs, known == topology->pci.end() ? kAnyNode : known->second});
+  }
+  for (const RamSpec& spec : ram) wish.ram.push_back({spec.id, spec.node});
+  if (problem = ask_for_cores(options, wish); !problem.empty()) throw SetupError(problem);
+  std::optional<Placement> placement = plan_placement(*topology, wish, problem);
+  if (!placement) throw SetupError(problem);
+  return std::move(*placement);
+}
+
+}  // namespace migrx
