@@ -124,7 +124,8 @@ FileClaim::Before FileClaim::look(const std::string& path) {
   return before;
 }
 
-FileClaim::Outcome FileClaim::take(int fd, const std::string& path, Before before, int patience_ms) {
+FileClaim::Outcome FileClaim::take(int fd, const std::string& path, Before before, int patience_ms,
+                                   const std::function<bool()>& go_on) {
   struct stat status {};
   if (::fstat(fd, &status) != 0) {
     problem_ = path + ": " + std::strerror(errno);
@@ -134,7 +135,7 @@ FileClaim::Outcome FileClaim::take(int fd, const std::string& path, Before befor
   const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
   while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
-    if (errno != EWOULDBLOCK || std::chrono::steady_clock::now() >= until) {
+    if (errno != EWOULDBLOCK || std::chrono::steady_clock::now() >= until || (go_on && !go_on())) {
       const pid_t holder = lock_holder(file);
       problem_ = path + ": another process has locked it" +
                  (holder > 0 ? " (PID " + std::to_string(holder) + ")" : "") +

@@ -11,6 +11,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -50,9 +51,10 @@ class FileClaim {
   FileClaim& operator=(const FileClaim&) = delete;
 
   // fd: the file, open for reading and writing, which must outlive the claim; path: the name it was opened
-  // by; before: what look() said. Waits up to `patience_ms` for another migrx that is ending. refused:
-  // problem() says who has it and what to do.
-  [[nodiscard]] Outcome take(int fd, const std::string& path, Before before, int patience_ms);
+  // by; before: what look() said. Waits up to `patience_ms` for another migrx that is ending, and no longer
+  // than `go_on` (nullptr: always) is true. refused: problem() says who has it and what to do.
+  [[nodiscard]] Outcome take(int fd, const std::string& path, Before before, int patience_ms,
+                             const std::function<bool()>& go_on = nullptr);
   // To be asked before this process opens the file for writing.
   [[nodiscard]] static Before look(const std::string& path);
 

@@ -75,7 +75,8 @@ bool give_to(int fd, const RamSpec& spec) {
 
 }  // namespace
 
-std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string& problem) {
+std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string& problem,
+                                               const std::function<bool()>& go_on) {
   std::unique_ptr<GuestMemory> memory(new GuestMemory);
   memory->path_ = spec.path;
   memory->node_ = spec.node;
@@ -105,7 +106,8 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
     return nullptr;
   }
   if (memory->made_here_) before = FileClaim::Before::missing;
-  if (memory->claim_.take(memory->fd_, spec.path, before, kClaimPatienceMs) == FileClaim::Outcome::refused &&
+  if (memory->claim_.take(memory->fd_, spec.path, before, kClaimPatienceMs, go_on) ==
+          FileClaim::Outcome::refused &&
       !spec.in_use_allowed) {
     problem = "block " + spec.id + ": " + memory->claim_.problem();
     return nullptr;

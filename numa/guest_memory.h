@@ -32,8 +32,10 @@ namespace migrx {
 class GuestMemory {
  public:
   // Opens or makes the file, claims it (numa/file_claim.h), maps it shared, binds it to its node. nullptr:
-  // `problem` says what to do, and no byte of the file was changed.
-  [[nodiscard]] static std::unique_ptr<GuestMemory> open(const RamSpec& spec, std::string& problem);
+  // `problem` says what to do, and no byte of the file was changed. Waits some seconds for another migrx that
+  // is ending, and no longer than `go_on` (nullptr: always) is true.
+  [[nodiscard]] static std::unique_ptr<GuestMemory> open(const RamSpec& spec, std::string& problem,
+                                                         const std::function<bool()>& go_on = nullptr);
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;

@@ -39,7 +39,8 @@ std::map<std::string, uint64_t> prepare_destination(const std::optional<std::str
                                                     const std::optional<std::string>& handoff,
                                                     const std::vector<RamSpec>& ram,
                                                     const RamBlockList& blocks, bool switchover_ack,
-                                                    HandoffForm form, Report& report) {
+                                                    HandoffForm form, Report& report,
+                                                    const SignalWatch& signals) {
   if (!qmp) {
     std::map<std::string, uint64_t> addresses;
     for (const RamSpec& spec : ram)
@@ -49,7 +50,7 @@ std::map<std::string, uint64_t> prepare_destination(const std::optional<std::str
   std::string path;
   (void)parse_unix_address(*qmp, path);
   std::string problem;
-  const std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem);
+  const std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem, signals.fd());
   if (client == nullptr) throw SetupError(problem);
   std::vector<SetupBlock> wanted;
   for (const RamSpec& spec : ram)

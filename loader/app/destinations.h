@@ -9,6 +9,7 @@
 
 #include "loader/app/job_options.h"
 #include "loader/app/report.h"
+#include "loader/app/signals.h"
 #include "loader/destination/handoff_form.h"
 #include "loader/ram/ram_block.h"
 #include "loader/session/destination.h"
@@ -42,7 +43,7 @@ struct HandoffChoice {
                                                                   const std::vector<RamSpec>& ram,
                                                                   const RamBlockList& blocks,
                                                                   bool switchover_ack, HandoffForm form,
-                                                                  Report& report);
+                                                                  Report& report, const SignalWatch& signals);
 
 // What is wrong with --handoff, --no-handoff and --qmp together. Empty: nothing.
 [[nodiscard]] std::string check_destination_options(const std::optional<std::string>& handoff,

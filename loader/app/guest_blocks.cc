@@ -12,19 +12,21 @@ namespace {
 
 // Video memory (16 MiB by default) and the firmware of a usual guest.
 constexpr uint64_t kPreparedPrivateBytes = 32ULL << 20;
+constexpr const char* kSignalled = "ended by a signal before the source could connect";
 
 }  // namespace
 
 GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max, bool handed_on,
-                         const Lifeline& lifeline)
+                         const Lifeline& lifeline, const SignalWatch& signals)
     : lifeline_(lifeline), table_(private_bytes_max) {
   std::set<std::string> ids;
   std::set<pid_t> users;
   for (const RamSpec& spec : ram) {
     if (!ids.insert(spec.id).second) throw SetupError("--ram " + spec.id + " is given twice");
     std::string problem;
-    std::unique_ptr<GuestMemory> memory = GuestMemory::open(spec, problem);
-    if (memory == nullptr) throw SetupError(problem);
+    std::unique_ptr<GuestMemory> memory =
+        GuestMemory::open(spec, problem, [&] { return !signals.pending(); });
+    if (memory == nullptr) throw SetupError(signals.pending() ? kSignalled : problem);
     if (!spec.in_use_allowed) {
       for (const FileUser& user : memory->users()) users.insert(user.pid);
       const std::string subject =
@@ -114,7 +116,7 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
       signalled = signals.wait(0) != 0;
       return !signalled;
     });
-    if (signalled) throw SetupError("ended by a signal before the source could connect");
+    if (signalled) throw SetupError(kSignalled);
     if (!problem.empty()) throw SetupError(problem);
     if (memory->charged_here())
       terminal.warn(

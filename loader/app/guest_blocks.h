@@ -30,7 +30,7 @@ class GuestBlocks {
   // written. Throws SetupError; whatever was made is gone then, as it is when this object goes without
   // keep().
   GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max, bool handed_on,
-              const Lifeline& lifeline);
+              const Lifeline& lifeline, const SignalWatch& signals);
   ~GuestBlocks();
   GuestBlocks(const GuestBlocks&) = delete;
   GuestBlocks& operator=(const GuestBlocks&) = delete;

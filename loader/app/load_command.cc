@@ -123,7 +123,7 @@ int load(const LoadOptions& options) {
     Placement placement;
     for (const CpuId cpu : settings.cpus) placement.threads.push_back({cpu, kAnyNode, {}});
     const Lifeline nobody;
-    GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), nobody);
+    GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), nobody, signals);
     const double prefault_started_s = now_s();
     guest.prefault(placement, memory, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;
@@ -133,7 +133,7 @@ int load(const LoadOptions& options) {
     CompressJobs compress(0, 1, *kernels);
     std::map<std::string, uint64_t> addresses =
         prepare_destination(options.qmp, options.handoff, ram, guest.table().list(), /*switchover_ack=*/false,
-                            handoff_choice(options, 0).form, report);
+                            handoff_choice(options, 0).form, report, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
     const std::unique_ptr<Destination> destination = make_destination(
         options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses),

@@ -117,7 +117,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
                                        session_settings(options).connections_max, options.identify_timeout_s,
                                        report);
 
-    GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline);
+    GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline, signals);
     const double prefault_started_s = now_s();
     guest.prefault(placement, memory, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;
@@ -133,7 +133,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     // Late: from here on the destination waits for this migration and no other.
     std::map<std::string, uint64_t> addresses =
         prepare_destination(options.qmp, options.handoff, ram, guest.table().list(),
-                            settings.main.switchover_ack, handoff_choice(options, 0).form, report);
+                            settings.main.switchover_ack, handoff_choice(options, 0).form, report, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
 
     const std::unique_ptr<Destination> destination = make_destination(

@@ -43,4 +43,9 @@ int SignalWatch::wait(int timeout_us, int other_fd) const {
   return static_cast<int>(info.ssi_signo);
 }
 
+bool SignalWatch::pending() const {
+  pollfd descriptor{fd_, POLLIN, 0};
+  return ::poll(&descriptor, 1, 0) > 0;
+}
+
 }  // namespace migrx

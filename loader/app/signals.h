@@ -20,6 +20,8 @@ class SignalWatch {
   // Waits at most timeout_us microseconds, and no longer than until other_fd (-1: none) is readable; returns
   // the signal's number, or 0.
   [[nodiscard]] int wait(int timeout_us, int other_fd = -1) const;
+  // One has come and was not taken yet.
+  [[nodiscard]] bool pending() const;
   [[nodiscard]] int fd() const noexcept { return fd_; }
 
  private:

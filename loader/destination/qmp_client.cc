@@ -24,7 +24,7 @@ int64_t now_ms() {
 
 }  // namespace
 
-std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::string& problem) {
+std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::string& problem, int wake_fd) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
@@ -41,15 +41,16 @@ std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::stri
     if (fd >= 0) ::close(fd);
     return nullptr;
   }
-  std::unique_ptr<QmpClient> client(new QmpClient(fd));
+  std::unique_ptr<QmpClient> client(new QmpClient(fd, wake_fd));
   QmpMessage greeting;
   std::string error = client->read_message(now_ms() + kTimeoutMs, greeting);
   if (error.empty() && greeting.kind != QmpKind::greeting) error = "does not greet as a QMP server does";
   std::string ignored;
   if (error.empty()) error = client->command("qmp_capabilities", "", ignored);
   if (!error.empty()) {
-    problem = "--qmp: " + path + ": " + error +
-              " (a QMP socket serves one client at a time: is another one connected?)";
+    problem = "--qmp: " + path + ": " + error;
+    if (error.find("did not answer") != std::string::npos)
+      problem += " (a QMP socket serves one client at a time: is another one connected?)";
     return nullptr;
   }
   return client;
@@ -113,11 +114,22 @@ std::string QmpClient::send(const std::string& line) {
     }
     if (errno == EINTR) continue;
     if (errno != EAGAIN && errno != EWOULDBLOCK) return std::strerror(errno);
-    pollfd wait{fd_, POLLOUT, 0};
-    const int64_t left = deadline - now_ms();
-    if (left <= 0 || ::poll(&wait, 1, static_cast<int>(left)) == 0) return "QEMU does not read";
+    if (std::string error = wait_for(POLLOUT, deadline, "QEMU does not read"); !error.empty()) return error;
   }
   return {};
+}
+
+std::string QmpClient::wait_for(short events, int64_t deadline_ms, const char* late) const {
+  for (;;) {
+    std::array<pollfd, 2> descriptors{
+        {{fd_, events, 0}, {wake_fd_, POLLIN, 0}}};  // poll() skips negative ones
+    const int64_t left = deadline_ms - now_ms();
+    const int ready = left <= 0 ? 0 : ::poll(descriptors.data(), descriptors.size(), static_cast<int>(left));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) return std::string(late) + " within " + std::to_string(kTimeoutMs / 1000) + " s";
+    if (descriptors[1].revents != 0) return "ended by a signal before QEMU had answered";
+    return {};
+  }
 }
 
 std::string QmpClient::read_answer(QmpMessage& out) {
@@ -140,10 +152,8 @@ std::string QmpClient::read_message(int64_t deadline_ms, QmpMessage& out) {
       }
       return {};
     }
-    const int64_t left = deadline_ms - now_ms();
-    pollfd wait{fd_, POLLIN, 0};
-    const int ready = left <= 0 ? 0 : ::poll(&wait, 1, static_cast<int>(left));
-    if (ready == 0) return "QEMU did not answer within " + std::to_string(kTimeoutMs / 1000) + " s";
+    if (std::string error = wait_for(POLLIN, deadline_ms, "QEMU did not answer"); !error.empty())
+      return error;
     std::array<char, 16384> bytes;
     const ssize_t n = ::recv(fd_, bytes.data(), bytes.size(), 0);
     if (n == 0) return "QEMU closed the connection";

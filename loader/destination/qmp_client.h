@@ -24,14 +24,17 @@ class QmpCommands {
   [[nodiscard]] virtual std::optional<bool> started_stopped() const { return std::nullopt; }
 };
 
-// Control thread, before the migration: its calls block, each for at most kTimeoutMs.
 // command_line: of a process as /proc/PID/cmdline has it, words ended by zeros. nullopt: it is no QEMU's.
 [[nodiscard]] std::optional<bool> qemu_starts_stopped(std::string_view command_line);
 
+// Control thread, before the migration: its calls block, each for at most kTimeoutMs, and no longer than
+// until the wake descriptor is readable.
 class QmpClient final : public QmpCommands {
  public:
-  // Connects to the UNIX socket and negotiates. nullptr: `problem` says what to do.
-  [[nodiscard]] static std::unique_ptr<QmpClient> connect(const std::string& path, std::string& problem);
+  // Connects to the UNIX socket and negotiates. nullptr: `problem` says what to do. wake_fd outlives the
+  // client and is not read from; -1: nobody wakes it.
+  [[nodiscard]] static std::unique_ptr<QmpClient> connect(const std::string& path, std::string& problem,
+                                                          int wake_fd = -1);
   ~QmpClient() override;
   QmpClient(const QmpClient&) = delete;
   QmpClient& operator=(const QmpClient&) = delete;
@@ -46,13 +49,16 @@ class QmpClient final : public QmpCommands {
   // QEMU answers when its main loop comes round; a machine that is just starting takes some time.
   static constexpr int kTimeoutMs = 10'000;
 
-  explicit QmpClient(int fd) : fd_(fd) {}
+  QmpClient(int fd, int wake_fd) : fd_(fd), wake_fd_(wake_fd) {}
+  // Empty: one of `events` is there.
+  [[nodiscard]] std::string wait_for(short events, int64_t deadline_ms, const char* late) const;
   // Greetings are counted, events dropped. Empty: `out` is an answer.
   std::string read_answer(QmpMessage& out);
   std::string read_message(int64_t deadline_ms, QmpMessage& out);
   std::string send(const std::string& line);
 
   const int fd_;
+  const int wake_fd_;
   QmpLines lines_;
   std::string version_;
   uint32_t greetings_ = 0;

@@ -115,6 +115,16 @@ TEST_F(GuestMemoryTest, a_second_receiver_is_refused_and_told_by_whom) {
   EXPECT_NE(open(",size=8M"), nullptr) << problem_;
 }
 
+TEST_F(GuestMemoryTest, who_has_had_enough_waits_for_no_other_receiver) {
+  auto first = open(",size=8M");
+  ASSERT_NE(first, nullptr) << problem_;
+  RamSpec spec;
+  ASSERT_EQ(parse_ram_spec("mem=" + path_, spec), "");
+  int asked = 0;
+  EXPECT_EQ(GuestMemory::open(spec, problem_, [&asked] { return ++asked < 2; }), nullptr);
+  EXPECT_EQ(asked, 2);
+}
+
 TEST_F(GuestMemoryTest, a_writer_that_cannot_be_seen_is_refused_unless_allowed) {
   std::ofstream(path_) << std::string(1 << 20, 'x');
   const int fd = ::open(path_.c_str(), O_RDWR);  // it maps nothing, so no search finds it

@@ -128,6 +128,28 @@ TEST_F(QmpClientTest, greeting_after_every_command_ends_too) {
   EXPECT_EQ(client->command("query-x", "", result), "query-x: QEMU begins its negotiation again and again");
 }
 
+// A QEMU that does not answer keeps nobody from being ended.
+TEST_F(QmpClientTest, a_signal_is_heard_while_qemu_says_nothing) {
+  int wake[2];
+  ASSERT_EQ(::pipe(wake), 0);
+  const int listener = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
+  ASSERT_EQ(::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::listen(listener, 1), 0);
+  std::thread signal([&wake] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    (void)!::write(wake[1], "x", 1);
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(QmpClient::connect(path_, problem_, wake[0]), nullptr);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));  // of ten
+  EXPECT_NE(problem_.find("ended by a signal"), std::string::npos) << problem_;
+  signal.join();
+  for (const int fd : {wake[0], wake[1], listener}) ::close(fd);
+}
+
 // This very process listens, and it is no QEMU.
 TEST_F(QmpClientTest, the_command_line_is_that_of_the_listener) {
   play(kGreeting, {"{\"return\": {}}\r\n"});
