@@ -14,7 +14,8 @@ ConnectionPool::ConnectionPool(uint32_t connections_max, uint32_t handoff_slots,
   }
 }
 
-uint32_t ConnectionPool::open(const TcpHandshake& handshake, uint32_t port, uint64_t now_ns) noexcept {
+uint32_t ConnectionPool::open(const TcpHandshake& handshake, uint32_t port, Ipv4Address next_hop,
+                              uint64_t now_ns) noexcept {
   if (used_ == size() || flows_.find(handshake.tuple) != kNone) return kNone;
   const uint32_t index = order_[used_++];
   Slot& slot = *slots_[index];
@@ -27,10 +28,20 @@ uint32_t ConnectionPool::open(const TcpHandshake& handshake, uint32_t port, uint
                 ip >> 16 & 0xff, ip >> 8 & 0xff, ip & 0xff, handshake.tuple.remote_port);
   slot.handoff.peer_address = ip;
   slot.handoff.connection = index;
-  slot.whereabouts = {handshake.tuple, handshake.link, handshake.tuple.remote_ip};
+  slot.whereabouts = {handshake.tuple, handshake.link, next_hop};
   open_count_.add();
   used_count_.set(used_);
   return index;
+}
+
+uint32_t ConnectionPool::move(uint32_t port, Ipv4Address ip, const EthernetAddress& mac) noexcept {
+  uint32_t moved = 0;
+  for (uint32_t i = 0; i < used_; ++i) {
+    Slot& slot = *slots_[order_[i]];
+    if (!slot.open || slot.port != port || slot.whereabouts.next_hop != ip) continue;
+    if (slot.tcp.move_link(mac)) ++moved;
+  }
+  return moved;
 }
 
 void ConnectionPool::close(uint32_t index) noexcept {

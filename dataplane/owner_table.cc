@@ -72,9 +72,12 @@ uint32_t OwnerTable::find(const FourTuple& tuple) const noexcept {
 PollMesh::PollMesh(uint32_t cores, uint32_t connections_max, uint64_t seed)
     : cores_(cores), owners_(connections_max, seed) {
   rings_.reserve(std::size_t{cores} * cores);
+  neighbours_.reserve(std::size_t{cores} * cores);
   for (uint32_t from = 0; from < cores; ++from)
-    for (uint32_t to = 0; to < cores; ++to)
+    for (uint32_t to = 0; to < cores; ++to) {
       rings_.push_back(from == to ? nullptr : std::make_unique<SpscRing<Forwarded>>(kRingFrames));
+      neighbours_.push_back(from == to ? nullptr : std::make_unique<SpscRing<Neighbour>>(kRingNeighbours));
+    }
 }
 
 }  // namespace migrx

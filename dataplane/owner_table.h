@@ -68,6 +68,13 @@ class PollMesh {
     Frame frame;
     uint32_t port = 0;
   };
+  // What one core heard by ARP and every core has to know.
+  struct Neighbour {
+    Ipv4Address ip;
+    EthernetAddress mac;
+    uint32_t port = 0;
+  };
+  static constexpr uint32_t kRingNeighbours = 64;
   // Frames that may wait in each ring; more are dropped and counted, and TCP repairs it. Part of the minimum
   // pool.
   static constexpr uint32_t kRingFrames = 128;
@@ -88,12 +95,17 @@ class PollMesh {
   [[nodiscard]] SpscRing<Forwarded>& ring(uint32_t from, uint32_t to) noexcept {
     return *rings_[from * cores_ + to];
   }
+  // Likewise. What finds no room is lost: the peer's next segment says the same.
+  [[nodiscard]] SpscRing<Neighbour>& neighbours(uint32_t from, uint32_t to) noexcept {
+    return *neighbours_[from * cores_ + to];
+  }
 
  private:
   const uint32_t cores_;
   OwnerTable owners_;
   std::atomic<uint64_t> doubtful_until_ns_{0};
   std::vector<std::unique_ptr<SpscRing<Forwarded>>> rings_;
+  std::vector<std::unique_ptr<SpscRing<Neighbour>>> neighbours_;
 };
 
 }  // namespace migrx

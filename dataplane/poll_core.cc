@@ -1,6 +1,7 @@
 #include "dataplane/poll_core.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -24,16 +25,14 @@ constexpr uint32_t kVisitsPerBusyTurn = 2;
 constexpr uint32_t kAdoptMax = 32;
 constexpr uint32_t kConnectionsMax = 4096;
 constexpr uint32_t kProbesPerTurn = 16;
+// ANNOUNCE_NUM and ANNOUNCE_INTERVAL of RFC 5227.
+constexpr uint32_t kAnnouncements = 2;
+constexpr uint64_t kAnnounceNs = 2 * kNsPerSecond;
+// How long the last RSTs may take to leave while the port takes none.
+constexpr auto kLastWords = std::chrono::milliseconds(20);
 // The largest payload we send, whatever the peer takes: return-path messages are small, and some virtual
 // ports receive jumbo frames but send none.
 constexpr uint16_t kSendMssMax = 1460 - 12;
-
-uint64_t table_seed(const ListenerConfig& listener) noexcept {
-  uint64_t seed;
-  static_assert(sizeof seed <= sizeof listener.secret);
-  std::memcpy(&seed, listener.secret.data(), sizeof seed);
-  return seed;
-}
 
 // Ethernet, IPv4, TCP and timestamps are 66 bytes, but HeaderMatch reads one line of them; a tag makes it
 // two.
@@ -74,9 +73,9 @@ PollCore::PollCore(const PollCoreConfig& config)
     : config_(checked(config)),
       name_("poll " + std::to_string(config.index)),
       listener_(config_.listener, config_.tcp, tcp_counters_),
-      pool_(config_.connections_max, config_.handoff_slots, config_.tcp, tcp_counters_,
-            table_seed(config.listener)),
-      accepted_(config.connections_max) {
+      pool_(config_.connections_max, config_.handoff_slots, config_.tcp, tcp_counters_, config_.flow_seed),
+      accepted_(config.connections_max),
+      reset_limit_(config_.resets_per_second) {
   links_.reserve(config_.ports.size());
   for (const PollPort& port : config_.ports) links_.emplace_back(port, counters_, wire_counters_);
 }
@@ -87,10 +86,25 @@ PollCore::~PollCore() = default;
 
 void PollCore::on_start() {
   if (!config_.announce) return;
-  for (Link& link : links_) {
-    link.announce();
-    link.flush();
+  for (Link& link : links_) link.announce();
+  for (Link& link : links_) link.flush(0);
+  announcements_left_ = kAnnouncements - 1;
+  announce_ns_ = 0;  // the clock is not known yet: the first turn sets it
+}
+
+void PollCore::announce(uint64_t now_ns) noexcept {
+  if (announce_requested_.load(std::memory_order_relaxed)) {
+    announce_requested_.store(false, std::memory_order_relaxed);
+    announcements_left_ = kAnnouncements;
+    announce_ns_ = now_ns;
   }
+  if (now_ns < announce_ns_) return;
+  if (announce_ns_ == 0) {
+    announce_ns_ = now_ns + kAnnounceNs;
+    return;
+  }
+  for (Link& link : links_) link.announce();
+  announce_ns_ = --announcements_left_ > 0 ? now_ns + kAnnounceNs : kNever;
 }
 
 void PollCore::on_stop() noexcept {
@@ -98,14 +112,27 @@ void PollCore::on_stop() noexcept {
   abort_all(0);
   // The workers have stopped: what they did not release is released now.
   for (uint32_t i = 0; i < pool_.used(); ++i) pool_[pool_.at(i)].handoff.detach();
-  for (uint32_t i = pool_.used(); i-- > 0;) serve(pool_.at(i), 0);
+  // Each is told, also when they are more than the port takes at once.
+  auto until = std::chrono::steady_clock::now() + kLastWords;
+  for (uint32_t open = pool_.open_count();; open = pool_.open_count()) {
+    for (uint32_t i = pool_.used(); i-- > 0;) serve(pool_.at(i), 0);
+    bool flushed = true;
+    for (Link& link : links_) {
+      link.flush(0);
+      flushed = flushed && link.flushed();
+    }
+    if (pool_.open_count() == 0 && flushed) break;
+    const auto now = std::chrono::steady_clock::now();
+    if (pool_.open_count() < open) until = now + kLastWords;
+    if (now >= until) break;
+  }
   if (config_.mesh != nullptr) {
     PollMesh::Forwarded item;
     for (uint32_t from = 0; from < config_.mesh->cores(); ++from)
       while (from != config_.index && config_.mesh->ring(from, config_.index).pop(item))
         drop(item.frame.buffer);
   }
-  for (Link& link : links_) link.flush();
+  for (Link& link : links_) link.drop_output();
   free_dropped();
 }
 
@@ -121,12 +148,14 @@ uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
   work += serve_touched(now_ns);
   if (now_ns >= next_deadline_ns_) expire_timers(now_ns);
   if (now_ns >= listener_.next_deadline_ns())
-    while (listener_.poll_output(now_ns, out_)) link_of(out_.tuple.local_ip).transmit(out_);
+    while (can_send() && listener_.poll_output(now_ns, out_)) link_of(out_.tuple.local_ip).transmit(out_);
   if (!listening_.load(std::memory_order_relaxed)) [[unlikely]]
-    while (listener_.reset_one(out_)) link_of(out_.tuple.local_ip).transmit(out_);
+    while (can_send() && listener_.reset_one(out_)) link_of(out_.tuple.local_ip).transmit(out_);
+  if (announce_ns_ <= now_ns || announce_requested_.load(std::memory_order_relaxed)) [[unlikely]]
+    announce(now_ns);
   if (reset_requests_.load(std::memory_order_acquire) > 0)  // pairs with request_reset_mode()
     step_reset_mode(now_ns);
-  for (Link& link : links_) link.flush();
+  for (Link& link : links_) link.flush(now_ns);
   free_dropped();
   return work;
 }
@@ -167,6 +196,10 @@ uint32_t PollCore::adopt_forwarded(uint64_t now_ns) noexcept {
       counters_.add(PollCounter::frames_adopted);
       on_frame(own, item.port, true, now_ns);
     }
+    PollMesh::Neighbour neighbour;
+    SpscRing<PollMesh::Neighbour>& heard = config_.mesh->neighbours(from, config_.index);
+    for (uint32_t i = 0; i < kAdoptMax && heard.pop(neighbour); ++i)
+      counters_.add(PollCounter::neighbours_moved, pool_.move(neighbour.port, neighbour.ip, neighbour.mac));
   }
   return adopted;
 }
@@ -193,8 +226,8 @@ void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, u
   if (fate == WireCounter::segment_ok) [[likely]]
     return on_tcp(frame, port_index, adopted, now_ns);
   wire_counters_.add(fate);
-  if (fate == WireCounter::arp) on_arp(frame, port_index);
-  if (fate == WireCounter::icmp) links_[port_index].on_icmp(frame);
+  if (fate == WireCounter::arp) on_arp(frame, port_index, now_ns);
+  if (fate == WireCounter::icmp) links_[port_index].on_icmp(frame, now_ns);
   drop(frame.buffer);
 }
 
@@ -233,7 +266,7 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
     reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst) || anew, now_ns);
     if (lost) {
       counters_.add(PollCounter::resets_in_reset_mode);
-      answer_with_reset(port_index);
+      answer_with_reset(port_index, now_ns);
       return drop_all(payload);
     }
   }
@@ -256,7 +289,7 @@ void PollCore::on_lost(const Frame& frame, uint32_t port_index, uint64_t now_ns)
   if (!damaged && reset_mode_->is_lost(segment_.tuple)) {
     reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst), now_ns);
     counters_.add(PollCounter::resets_in_reset_mode);
-    answer_with_reset(port_index);
+    answer_with_reset(port_index, now_ns);
   }
   drop(frame.buffer);
 }
@@ -328,7 +361,7 @@ void PollCore::deliver(uint32_t index, uint32_t port_index, std::span<Slice> pay
   for (const Slice& slice : payload)
     if (slice.buffer != nullptr) drop(slice.buffer);
   pool_.touch(index);
-  if (fate == TcpCounter::connection_closed) answer_with_reset(port_index);
+  if (fate == TcpCounter::connection_closed) answer_with_reset(port_index, now_ns);
   if (fate == TcpCounter::time_wait_reuse) {
     close_connection(index);
     on_unknown(port_index, {}, now_ns);
@@ -362,7 +395,7 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
     tcp_counters_.add(segment_.has(tcp_flag::rst) ? TcpCounter::no_connection_rst
                                                   : TcpCounter::no_connection);
     if (refusing_) counters_.add(PollCounter::resets_in_reset_mode);
-    answer_with_reset(port_index);
+    answer_with_reset(port_index, now_ns);
     return drop_all(payload);
   }
   TcpHandshake handshake;
@@ -372,7 +405,7 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
     case TcpListener::Action::none:
       break;
     case TcpListener::Action::reply:
-      links_[port_index].transmit(out_);
+      answer(port_index, now_ns);
       if (config_.mesh != nullptr && result.fate == TcpCounter::syn)
         config_.mesh->owners().offer(segment_.tuple, config_.index);
       if (config_.mesh != nullptr && result.fate == TcpCounter::syn_cookie_sent)
@@ -384,14 +417,28 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
   drop_all(payload);
 }
 
-void PollCore::answer_with_reset(uint32_t port_index) noexcept {
-  if (reset_for(segment_, out_)) links_[port_index].transmit(out_);
+void PollCore::answer_with_reset(uint32_t port_index, uint64_t now_ns) noexcept {
+  if (reset_for(segment_, out_)) answer(port_index, now_ns);
 }
 
-void PollCore::on_arp(const Frame& frame, uint32_t port_index) noexcept {
+void PollCore::answer(uint32_t port_index, uint64_t now_ns) noexcept {
+  // In reset mode each source is to hear of it.
+  if ((out_.flags & tcp_flag::rst) != 0 && !resetting_ && !reset_limit_.take(now_ns))
+    return counters_.add(PollCounter::resets_limited);
+  links_[port_index].transmit(out_);
+}
+
+void PollCore::on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
   Link& link = links_[port_index];
   ArpPacket heard;
-  if (!link.on_arp(frame, heard)) return;
+  if (!link.on_arp(frame, heard, now_ns)) return;
+  counters_.add(PollCounter::neighbours_moved, pool_.move(port_index, heard.sender_ip, heard.sender_mac));
+  if (config_.mesh != nullptr) {
+    for (uint32_t to = 0; to < config_.mesh->cores(); ++to)
+      if (to != config_.index)
+        static_cast<void>(config_.mesh->neighbours(config_.index, to)
+                              .push({heard.sender_ip, heard.sender_mac, port_index}));
+  }
   if (!resetting_) return;
   reset_mode_->on_arp(link.address(), heard.sender_ip, heard.sender_mac);
   if (heard.target_ip == link.address()) return;
@@ -400,8 +447,7 @@ void PollCore::on_arp(const Frame& frame, uint32_t port_index) noexcept {
   ArpPacket reply;
   if (!reset_mode_->answers_for(heard.target_ip) || !arp_reply_for(heard, link.mac(), heard.target_ip, reply))
     return;
-  link.send(reply);
-  counters_.add(PollCounter::arp_replies);
+  if (link.send(reply)) counters_.add(PollCounter::arp_replies);
 }
 
 // ---- Connections
@@ -410,10 +456,11 @@ void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_inde
                                uint64_t now_ns) noexcept {
   TcpHandshake agreed = handshake;
   agreed.send_mss = std::min(agreed.send_mss, kSendMssMax);
-  const uint32_t index = pool_.open(agreed, port_index, now_ns);
+  const uint32_t index =
+      pool_.open(agreed, port_index, links_[port_index].next_hop(handshake.tuple.remote_ip), now_ns);
   // The listener was told how many are free, so it cannot fail; a bug there must not become one here.
   if (index == ConnectionPool::kNone) {
-    answer_with_reset(port_index);
+    answer_with_reset(port_index, now_ns);
     return drop_all(payload);
   }
   if (config_.mesh != nullptr && !config_.mesh->owners().claim(handshake.tuple, config_.index))
@@ -463,10 +510,21 @@ uint32_t PollCore::serve(uint32_t index, uint64_t now_ns) noexcept {
     work += freed;
     more = freed == room.size();
   }
-  while (slot.tcp.poll_output(now_ns, out_)) {
-    links_[slot.port].transmit(out_);
+  Link& link = links_[slot.port];
+  // What the connection gives it counts as sent. Without room it keeps it, and is asked again in the next
+  // turn.
+  bool room = link.ready_or_hopeless();
+  bool spoke = false;
+  while (room && slot.tcp.poll_output(now_ns, out_)) {
+    link.transmit(out_);
     ++work;
+    spoke = true;
+    room = link.ready_or_hopeless();
   }
+  if (spoke && slot.tcp.unanswered(now_ns)) [[unlikely]]
+    ask_for_silent_peer(slot, now_ns);
+  if (!room) [[unlikely]]
+    slot.tcp.publish();
   if (slot.tcp.finished()) {
     close_connection(index);
     pool_.recycle(index);
@@ -489,6 +547,11 @@ void PollCore::expire_timers(uint64_t now_ns) noexcept {
     else
       next_deadline_ns_ = std::min(next_deadline_ns_, deadline_ns);
   }
+}
+
+// Before it is given up: its address, or the gateway's, may be another one now.
+void PollCore::ask_for_silent_peer(const Slot& slot, uint64_t now_ns) noexcept {
+  links_[slot.port].ask(slot.whereabouts.next_hop, slot.tcp.link(), now_ns);
 }
 
 // ---- Ending
@@ -552,7 +615,8 @@ void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexce
     ArpPacket question = arp_request_for(port.mac(), to.tuple.local_ip, to.next_hop);
     link.remote_mac = kEthernetBroadcast;
     question.link = link;
-    return port.send(question);
+    static_cast<void>(port.send(question));
+    return;
   }
   // Any numbers will do: RFC 5961 section 4.2 has a SYN answered wherever it stands.
   out_ = {};
@@ -565,6 +629,10 @@ void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexce
 }
 
 // ---- Links and buffers
+
+bool PollCore::can_send() noexcept {
+  return std::all_of(links_.begin(), links_.end(), [](Link& link) { return link.ready_or_hopeless(); });
+}
 
 Link& PollCore::link_of(Ipv4Address local_ip) noexcept {
   for (Link& link : links_)

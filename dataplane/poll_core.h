@@ -45,8 +45,14 @@ struct PollCoreConfig {
   TcpConfig tcp;
   ListenerConfig listener;
   PollMesh* mesh = nullptr;  // not owned; nullptr: the only core
-  // Announces its addresses by ARP when it starts (RFC 5227 section 3): one core per port should.
+  // Announces its addresses by ARP when it starts and 2 s later (RFC 5227 section 3), and when it is asked
+  // to: one core per port should.
   bool announce = true;
+  // Random; of the tables. Never bytes of the listener's secret: who finds out the one must not have the
+  // other.
+  uint64_t flow_seed = 0;
+  // RSTs to segments that belong to no connection.
+  uint32_t resets_per_second = 1000;
 };
 
 class PollCore final : public Agent {
@@ -69,7 +75,7 @@ class PollCore final : public Agent {
   // A new connection, once each: its Handoff, now ready for a worker. nullptr: none. The Handoff stays valid
   // until both detach() and retire() have been called on it; it belongs to this core all the while.
   [[nodiscard]] Handoff* take_accepted() noexcept;
-  // Where the peer of such a connection is; next_hop is its own address. Until it is retired.
+  // Where the peer of such a connection is. Until it is retired.
   [[nodiscard]] const LostConnection& whereabouts(const Handoff& connection) const noexcept;
   // Tells the connections of a predecessor, and those of this core when all are refused
   // (dataplane/reset_mode.h): then every connection is reset, nobody is listened to and everything is
@@ -82,6 +88,8 @@ class PollCore final : public Agent {
   }
   // false: SYNs and half-open handshakes get RST from now on; connections that exist live on. Initially true.
   void set_listening(bool listening) noexcept { listening_.store(listening, std::memory_order_relaxed); }
+  // Announces its addresses anew: a link has come up, and switches beyond it may think otherwise.
+  void request_announcement() noexcept { announce_requested_.store(true, std::memory_order_relaxed); }
 
   // ---- Any thread
   // Connections that TCP has not finished with.
@@ -105,7 +113,9 @@ class PollCore final : public Agent {
   void on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
-  void on_arp(const Frame& frame, uint32_t port_index) noexcept;
+  void on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
+  void announce(uint64_t now_ns) noexcept;
+  void ask_for_silent_peer(const Slot& slot, uint64_t now_ns) noexcept;
   [[nodiscard]] bool forwarded(const Frame& frame, uint32_t port_index) noexcept;
   // The buffers of the frame, taken apart; empty: the frame was dropped.
   [[nodiscard]] std::span<Slice> take_apart(const Frame& frame) noexcept;
@@ -124,7 +134,10 @@ class PollCore final : public Agent {
   void step_reset_mode(uint64_t now_ns) noexcept;
   void on_lost(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
   void send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexcept;
-  void answer_with_reset(uint32_t port_index) noexcept;
+  void answer_with_reset(uint32_t port_index, uint64_t now_ns) noexcept;
+  // Sends out_, unless it is a RST too many.
+  void answer(uint32_t port_index, uint64_t now_ns) noexcept;
+  [[nodiscard]] bool can_send() noexcept;  // by every port
   [[nodiscard]] Link& link_of(Ipv4Address local_ip) noexcept;
   void drop(void* buffer) noexcept;
   void drop_all(std::span<const Slice> slices) noexcept;
@@ -156,6 +169,10 @@ class PollCore final : public Agent {
   std::atomic<uint32_t> reset_requests_{0};
   std::atomic<bool> reset_over_{false};
   std::atomic<bool> listening_{true};
+  std::atomic<bool> announce_requested_{false};
+  uint64_t announce_ns_ = kNever;  // of the next announcement
+  uint32_t announcements_left_ = 0;
+  RateLimit reset_limit_;
 
   // Scratch of one turn.
   uint64_t segments_ok_ = 0;  // counted once per turn

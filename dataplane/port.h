@@ -69,16 +69,16 @@ class PortQueue {
   // channel parked at a barrier could drain that pool and starve the very channel it waits for.
   virtual bool adopt(const Frame& foreign, Frame& own) noexcept = 0;
 
-  // A frame to fill; must be followed by tx_commit() before the next tx_alloc(). False: no buffer or no room
-  // in the queue now; TCP repairs what is not sent.
+  // A frame to fill, however long it takes; must be followed by tx_commit() before the next tx_alloc(). Its
+  // capacity is no more than the link may carry. False: no buffer or no room in the queue now.
   virtual bool tx_alloc(TxFrame& out) noexcept = 0;
   // Queues the frame that tx_alloc() gave: `length` bytes (padded by the port where the link wants it); 0:
   // gives the buffer back unsent.
   virtual void tx_commit(uint32_t length) noexcept = 0;
-  // Sends what is queued; once per burst. Returns how many frames were sent; the others are dropped and
-  // counted.
+  // Sends what is queued; once per burst. Returns how many frames were sent; the others are dropped.
   virtual uint32_t tx_flush() noexcept = 0;
-  // For senders of bulk data: as tx_flush(), but what the device does not take now stays queued, in order.
+  // As tx_flush(), but what the device does not take now stays queued, in order. As it is here only for ports
+  // that take everything.
   virtual uint32_t tx_push() noexcept { return tx_flush(); }
 
   // Constant after start; any thread.

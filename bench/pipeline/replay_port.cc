@@ -442,18 +442,19 @@ bool ReplayPort::adopt(const Frame& foreign, Frame& own) noexcept {
 
 bool ReplayPort::tx_alloc(TxFrame& out) noexcept {
   if (tx_count_ == kTxFrames) return false;
-  out = {nullptr, tx_[tx_count_].data(), kTxBytes};
+  out = {nullptr, tx_[(tx_first_ + tx_count_) % kTxFrames].data(), kTxBytes};
   return true;
 }
 
 void ReplayPort::tx_commit(uint32_t length) noexcept {
-  if (length > 0) tx_length_[tx_count_++] = length;
+  if (length > 0) tx_length_[(tx_first_ + tx_count_++) % kTxFrames] = length;
 }
 
 uint32_t ReplayPort::tx_flush() noexcept {
   const uint64_t start = __rdtsc();
   const uint32_t sent = tx_count_;
-  for (uint32_t i = 0; i < sent; ++i) on_answer(tx_[i].data(), tx_length_[i]);
+  for (uint32_t i = 0; i < sent; ++i, tx_first_ = (tx_first_ + 1) % kTxFrames)
+    on_answer(tx_[tx_first_].data(), tx_length_[tx_first_]);
   tx_count_ = 0;
   const uint64_t spent = __rdtsc() - start;
   counters_.source_cycles += spent;

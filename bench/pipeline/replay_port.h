@@ -247,6 +247,7 @@ class ReplayPort final : public PortQueue {
   static constexpr uint32_t kTxBytes = 256;
   std::vector<std::array<std::byte, kTxBytes>> tx_;
   std::array<uint32_t, kTxFrames> tx_length_{};
+  uint32_t tx_first_ = 0;  // a ring: a frame may be filled for longer than until the next flush
   uint32_t tx_count_ = 0;
   Counters counters_;
 };

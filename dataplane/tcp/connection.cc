@@ -171,6 +171,10 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
     }
   }
 
+  // Where the peer is now, also when the segment itself is of no use: a peer whose address changed while it
+  // repeats itself, or only probes, is found by that alone.
+  if (credible(segment)) link_ = segment.link;
+
   // First, check sequence number; before it the timestamp (RFC 7323 section 5.3, R1).
   if (!check_timestamp(segment, now_ns, fate)) return fate;
   if (!check_sequence(segment, now_ns, fate)) return fate;
@@ -196,7 +200,6 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
   }
   heard_ns_ = now_ns;
   handoff_.heard_ns.set(now_ns);
-  link_ = segment.link;
   take_ack(segment, now_ns);
   if (state_ == TcpState::closed) return fate;  // LAST-ACK: our FIN is acknowledged
 
@@ -219,6 +222,14 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
     return TcpCounter::out_of_order;
   }
   return fate;
+}
+
+// Nobody who sees neither side's numbers can say it: acknowledgment and sequence number are near enough to be
+// the peer's, as RFC 5961 section 5.2 has it for the one.
+bool TcpConnection::credible(const TcpSegment& segment) const noexcept {
+  return (segment.flags & (tcp_flag::ack | tcp_flag::syn | tcp_flag::rst)) == tcp_flag::ack &&
+         segment.ack <= snd_max_ && segment.ack >= snd_una_ - std::max(snd_wnd_max_, 65535U) &&
+         segment.seq <= rcv_adv_ && segment.seq >= rcv_nxt_ - std::max(window_max_, 65535U);
 }
 
 bool TcpConnection::check_timestamp(const TcpSegment& segment, uint64_t now_ns, TcpCounter& fate) noexcept {
@@ -261,6 +272,8 @@ bool TcpConnection::check_sequence(const TcpSegment& segment, uint64_t now_ns, T
       // RFC 9293 section 3.8.4: a keepalive, or a probe of a closed window as Linux sends it.
       fate = rcv_adv_ == rcv_nxt_ ? TcpCounter::zero_window_probe : TcpCounter::keepalive_probe;
       ack_now();
+      // It may as well be a write of one byte that is repeated.
+      if (segment.payload_length > 0) report_duplicate({segment.seq, rcv_nxt_});
     } else if (segment.payload_length > 0 || segment.has(tcp_flag::fin)) {
       fate = TcpCounter::duplicate;
       handoff_.duplicate_segments.add();

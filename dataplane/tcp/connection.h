@@ -97,6 +97,22 @@ class TcpConnection {
   // so.
   [[nodiscard]] uint32_t reclaim(std::span<void*> freed) noexcept;
 
+  // Makes what has come visible to the loader. poll_output() does that first; it is for when nothing can be
+  // sent.
+  void publish() noexcept;
+  // The peer is at that MAC address now. False: it was there.
+  bool move_link(const EthernetAddress& remote_mac) noexcept {
+    if (link_.remote_mac == remote_mac) return false;
+    link_.remote_mac = remote_mac;
+    return true;
+  }
+  [[nodiscard]] const FrameAddress& link() const noexcept { return link_; }
+  // What was sent to the peer should have been answered long ago: it may have moved.
+  [[nodiscard]] bool unanswered(uint64_t now_ns) const noexcept {
+    return (probes_sent_ > 0 && heard_ns_ < probe_ns_) ||
+           (snd_una_ != snd_max_ && now_ns - unacked_since_ns_ >= kNsPerSecond);
+  }
+
   // Takes what the control thread has asked for through the Handoff.
   void take_commands(uint64_t now_ns) noexcept;
   // False: no room, or the sending direction is closed.
@@ -172,8 +188,9 @@ class TcpConnection {
            state_ == TcpState::fin_wait_2;
   }
 
+  [[nodiscard]] bool credible(const TcpSegment& segment) const noexcept;
+
   // connection_output.cc
-  void publish() noexcept;
   [[nodiscard]] SeqNum right_edge_wanted() const noexcept;
   [[nodiscard]] bool window_update_due() const noexcept;
   [[nodiscard]] bool sending() const noexcept;

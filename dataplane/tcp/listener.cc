@@ -257,6 +257,22 @@ void TcpListener::fill_syn_ack(const Entry& entry, uint64_t now_ns, OutSegment& 
   }
 }
 
+void TcpListener::fill_ack(const Entry& entry, uint64_t now_ns, OutSegment& out) const noexcept {
+  out = OutSegment{};
+  out.tuple = entry.tuple;
+  out.link = entry.link;
+  out.seq = entry.iss + 1;
+  out.ack = entry.irs + 1;
+  out.flags = tcp_flag::ack;
+  out.window =
+      static_cast<uint16_t>(initial_window_bytes_ >> (entry.window_scaling ? receive_shift_ : uint8_t{0}));
+  if (entry.timestamps) {
+    out.options = tcp_option::timestamps;
+    out.ts_val = timestamp_at(now_ns, entry.ts_offset);
+    out.ts_ecr = entry.ts_recent;
+  }
+}
+
 // RFC 9293 section 3.10.7.4 for SYN-RECEIVED, entered from LISTEN.
 TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& segment,
                                               uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
@@ -273,6 +289,15 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
     if (entry.timestamps && segment.has_option(tcp_option::timestamps)) entry.ts_recent = segment.ts_val;
     fill_syn_ack(entry, now_ns, reply);
     return count(Action::reply, TcpCounter::syn_repeated);
+  }
+
+  // A peer whose handshake is done and who has said nothing asks whether we are there (RFC 9293
+  // section 3.8.4).
+  if (entry.done && segment.seq + 1 == rcv_nxt && segment.payload_length <= 1 &&
+      (segment.flags & ~tcp_flag::psh) == tcp_flag::ack && segment.ack == entry.iss + 1) {
+    entry.link = segment.link;
+    fill_ack(entry, now_ns, reply);
+    return count(Action::reply, TcpCounter::keepalive_probe);
   }
 
   // First, check sequence number.

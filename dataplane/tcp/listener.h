@@ -106,6 +106,7 @@ class TcpListener {
   Result on_half_open(Entry& entry, const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
                       OutSegment& reply, TcpHandshake& handshake) noexcept;
   void offer(const TcpSegment& segment, Entry& entry) const noexcept;
+  void fill_ack(const Entry& entry, uint64_t now_ns, OutSegment& out) const noexcept;
   void fill_syn_ack(const Entry& entry, uint64_t now_ns, OutSegment& out) const noexcept;
   void make_cookie(const TcpSegment& segment, Entry& entry, uint64_t now_ns) const noexcept;
   [[nodiscard]] bool open_cookie(const TcpSegment& segment, uint64_t now_ns, Entry& entry) const noexcept;

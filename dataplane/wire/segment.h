@@ -73,7 +73,7 @@ struct TcpSegment {
 
 // `head`: the first packet buffer of the frame, which must hold all headers. frame_length: bytes of the whole
 // frame. segment_ok: `out` is filled. Any other value is the frame's fate; `arp` and `icmp` ask for
-// parse_arp() and build_icmp_echo_reply(). Malformed TCP options end the parsing of options, not of the
+// parse_arp() and IcmpEchoReply. Malformed TCP options end the parsing of options, not of the
 // segment: those before count. Neither checksum is looked at.
 [[nodiscard]] WireCounter parse_segment(Bytes head, uint32_t frame_length, TcpSegment& out) noexcept;
 

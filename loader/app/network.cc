@@ -70,11 +70,12 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
     subnets_.push_back(network);
     if (options.allow.empty() && !options.gateway) listener.allow.push_back(network);
   }
+  std::optional<Ipv4Address> gateway;
   if (options.gateway) {
-    Ipv4Network gateway;
-    if (!parse_network(*options.gateway + "/32", gateway))
+    Ipv4Network parsed;
+    if (!parse_network(*options.gateway + "/32", parsed))
       throw SetupError("--gateway " + *options.gateway + ": expected an IPv4 address, such as 10.77.0.1");
-    gateway_ = gateway.address;
+    gateway = parsed.address;
   }
   for (const std::string& text : options.allow) {
     Ipv4Network network;
@@ -159,21 +160,25 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   }
 
   // 4. Poll cores.
+  // Not of the secret: whoever could find out how the tables hash must not learn anything about cookies.
   uint64_t seed = 0;
-  std::copy_n(listener.secret.begin(), sizeof seed, reinterpret_cast<uint8_t*>(&seed));
+  if (::getrandom(&seed, sizeof seed, 0) != static_cast<ssize_t>(sizeof seed))
+    throw SetupError("the kernel gives no random numbers");
   if (cores > 1) mesh_ = std::make_unique<PollMesh>(cores, connections * cores, seed);
   for (uint32_t i = 0; i < cores; ++i) {
     PollCoreConfig config;
     config.index = i;
     for (std::size_t p = 0; p < ports_.size(); ++p)
       config.ports.push_back({&ports_[p]->queue(i), subnets_[p].address,
-                              options.vlan ? static_cast<int32_t>(*options.vlan) : PollPort::kAnyVlan});
+                              options.vlan ? static_cast<int32_t>(*options.vlan) : PollPort::kAnyVlan,
+                              subnets_[p].prefix_length, gateway});
     config.connections_max = connections;
     config.handoff_slots = slots;
     config.tcp = tcp;
     config.listener = listener;
     config.mesh = mesh_.get();
     config.announce = i == 0;
+    config.flow_seed = seed;
     poll_cores_.push_back(std::make_unique<PollCore>(config));
   }
 }
@@ -202,10 +207,7 @@ Handoff* Network::take_accepted() noexcept {
 }
 
 LostConnection Network::whereabouts(const Handoff& connection) const noexcept {
-  LostConnection lost = poll_cores_[connection.poll_core]->whereabouts(connection);
-  const auto holds = [&](const Ipv4Network& subnet) { return subnet.contains(lost.tuple.remote_ip); };
-  if (gateway_ && std::none_of(subnets_.begin(), subnets_.end(), holds)) lost.next_hop = *gateway_;
-  return lost;
+  return poll_cores_[connection.poll_core]->whereabouts(connection);
 }
 
 uint32_t Network::place(const Handoff& connection) const noexcept {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,7 +49,6 @@ class Network {
   [[nodiscard]] uint32_t connections_max(const ReceiveOptions& options) const;
 
   std::vector<Ipv4Network> subnets_;  // of the ports
-  std::optional<Ipv4Address> gateway_;
   std::unique_ptr<Eal> eal_;
   std::vector<std::unique_ptr<BufferPool>> rx_pools_;
   std::vector<std::unique_ptr<BufferPool>> tx_pools_;

@@ -89,6 +89,7 @@ class MemoryQueue final : public PortQueue {
  public:
   MemoryQueue(MemoryPool& pool, EthernetAddress mac) : pool_(pool), mac_(mac) {}
 
+  void set_tx_bytes(uint32_t bytes) { tx_.resize(bytes); }
   // The test's side of the wire.
   using Packet = std::vector<std::byte>;
   void arrive(Packet packet, ChecksumState ip = ChecksumState::unknown,
@@ -98,7 +99,8 @@ class MemoryQueue final : public PortQueue {
   [[nodiscard]] std::size_t waiting() const { return incoming_.size(); }
   std::vector<Packet> sent;
   uint32_t dropped_no_buffer = 0;
-  uint32_t tx_room = UINT32_MAX;  // frames the link takes per flush
+  uint32_t tx_room = UINT32_MAX;        // frames the link takes per flush
+  uint32_t tx_frames_max = UINT32_MAX;  // frames between two flushes
 
   uint32_t rx_burst(std::span<Frame> out) noexcept override {
     uint32_t count = 0;
@@ -144,11 +146,18 @@ class MemoryQueue final : public PortQueue {
     return true;
   }
   bool tx_alloc(TxFrame& out) noexcept override {
+    if (queued_.size() >= tx_frames_max) return false;
     out = {nullptr, tx_.data(), static_cast<uint32_t>(tx_.size())};
     return true;
   }
   void tx_commit(uint32_t length) noexcept override {
     if (length > 0) queued_.emplace_back(tx_.begin(), tx_.begin() + length);
+  }
+  uint32_t tx_push() noexcept override {
+    const auto count = std::min<std::size_t>(queued_.size(), tx_room);
+    for (std::size_t i = 0; i < count; ++i) sent.push_back(std::move(queued_[i]));
+    queued_.erase(queued_.begin(), queued_.begin() + static_cast<std::ptrdiff_t>(count));
+    return static_cast<uint32_t>(count);
   }
   uint32_t tx_flush() noexcept override {
     const auto count = std::min<std::size_t>(queued_.size(), tx_room);
@@ -181,7 +190,7 @@ class MemoryQueue final : public PortQueue {
   MemoryPool& pool_;
   EthernetAddress mac_;
   std::deque<Arrival> incoming_;
-  std::array<std::byte, 2048> tx_{};
+  std::vector<std::byte> tx_ = std::vector<std::byte>(2048);
   std::vector<Packet> queued_;
 };
 

@@ -32,6 +32,8 @@ struct RigOptions {
   uint16_t mss = 1460;
   int32_t vlan = PollPort::kAnyVlan;
   bool announce = false;
+  uint8_t prefix_length = 0;
+  std::optional<Ipv4Address> gateway{};
 };
 
 class Rig {
@@ -44,7 +46,7 @@ class Rig {
       queues.push_back(std::make_unique<MemoryQueue>(*pools[i], mac_of(2)));
       PollCoreConfig config;
       config.index = i;
-      config.ports = {{queues[i].get(), kOurs, options.vlan}};
+      config.ports = {{queues[i].get(), kOurs, options.vlan, options.prefix_length, options.gateway}};
       config.connections_max = options.connections_max;
       config.handoff_slots = options.handoff_slots;
       config.tcp.mss = options.mss;

@@ -474,6 +474,7 @@ TEST(PollCore, a_full_transmit_queue_loses_frames_not_connections) {
   rig.queues[0]->tx_room = 0;
   peer.data("one");
   rig.run();
+  rig.pass(2 * Link::kStuckNs);
   EXPECT_TRUE(peer.hears().empty());
   EXPECT_GT(rig.count(PollCounter::tx_dropped), 0U);
   rig.queues[0]->tx_room = UINT32_MAX;

@@ -64,6 +64,9 @@ TEST(TapQueues, flows_over_several_queues_and_cores_arrive_whole) {
                      .handoff_slots = 255});
   ASSERT_EQ(bring_up("mtap3", 3), "");
   receiver.receive(8, bytes_or(10));
+  // As people find out whether jumbo frames get here.
+  EXPECT_EQ(
+      ::system("ping -c 1 -W 5 -M do -s 8972 10.77.3.2 >/dev/null 2>&1 || ! command -v ping >/dev/null"), 0);
   expect_clean(receiver);
   EXPECT_LE(receiver.buffers_missing(), 3 * (receiver.port().rx_descriptors() + 1));
 }

@@ -70,7 +70,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
     ArpPacket again;
     if (!parse_arp(Bytes{out}.first(n), again) || again.sender_ip != arp.sender_ip) std::abort();
   }
-  const auto echo = std::make_unique<std::byte[]>(length);
-  if (build_icmp_echo_reply(pieces[0], {0x0a4d0002}, {echo.get(), length}) > length) std::abort();
+  const auto reply = std::make_unique<std::byte[]>(length);
+  IcmpEchoReply echo;
+  if (echo.take(pieces[0], {0x0a4d0002})) {
+    uint64_t bytes = 0;
+    for (uint32_t n = 0; (n = echo.next(68, 1, {reply.get(), length})) != 0; bytes += n)
+      if (n > length || n > 14 + 4 + 68) std::abort();
+    if (bytes == 0 && length >= 14 + 4 + 68) std::abort();
+  }
   return 0;
 }

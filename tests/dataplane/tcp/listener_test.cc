@@ -418,6 +418,25 @@ TEST_F(TcpListenerPlaces, a_silent_peer_takes_none_until_it_speaks) {
   EXPECT_EQ(listener->half_open(), 0U);
 }
 
+// RFC 9293 section 3.8.4, with a byte and without.
+TEST_F(TcpListenerPlaces, the_keepalive_of_a_silent_peer_is_answered) {
+  give(syn());
+  TcpSegment probe = ack_of(syn());
+  const SeqNum next = probe.seq;
+  expect(give(probe, 6), Action::none, TcpCounter::first_bytes_awaited);
+  probe.seq = next - 1U;
+  for (const uint16_t bytes : {uint16_t{0}, uint16_t{1}}) {
+    probe.payload_length = bytes;
+    expect(give(probe, 6), Action::reply, TcpCounter::keepalive_probe);
+    EXPECT_EQ(reply.flags, tcp_flag::ack);
+    EXPECT_EQ(reply.ack, next);
+    EXPECT_EQ(reply.seq, probe.ack);
+  }
+  // Not with numbers that a stranger might guess.
+  probe.ack += 1U;
+  EXPECT_NE(give(probe, 6).fate, TcpCounter::keepalive_probe);
+}
+
 TEST_F(TcpListenerPlaces, any_byte_does_while_there_are_plenty) {
   give(syn());
   expect(give(data_of(syn(), 1), 6), Action::accept, TcpCounter::handshake_done);

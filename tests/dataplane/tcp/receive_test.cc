@@ -67,6 +67,15 @@ TEST(TcpEstablished, duplicate_is_answered_with_dsack) {
   peer.counted({{TcpCounter::duplicate, 1}, {TcpCounter::dsacks_sent, 1}});
 }
 
+// It looks as a keepalive does that carries a byte (RFC 9293 section 3.8.4).
+TEST(TcpEstablished, a_repeated_byte_is_answered_with_dsack) {
+  Script peer{established()};
+  peer.sends(data(1, "a").push());
+  peer.hears(ack(2));
+  EXPECT_EQ(peer.sends(data(1, "a")), TcpCounter::keepalive_probe);
+  peer.hears(ack(2).sack(1, 2));
+}
+
 // RFC 2883 section 4.1.2: the duplicate first, then the block that holds data above the hole.
 TEST(TcpEstablished, dsack_of_a_held_block_stands_before_that_block) {
   Script peer{established()};

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <vector>
 
 #include "dataplane/wire/arp.h"
@@ -74,16 +76,16 @@ TEST(Arp, malformed_packets_are_refused) {
   EXPECT_EQ(build_arp(out, small), 0U);
 }
 
-// An echo request of 5 data bytes, padded to 60 bytes.
-std::vector<std::byte> echo_request() {
-  std::vector<std::byte> f(60, std::byte{0});
+// An echo request of `data` bytes, padded to 60 bytes.
+std::vector<std::byte> echo_request(std::size_t data = 5) {
+  std::vector<std::byte> f(std::max<std::size_t>(60, 42 + data), std::byte{0});
   for (int i = 0; i < 6; ++i) {
     f[static_cast<std::size_t>(i)] = mac(9).bytes[static_cast<std::size_t>(i)];
     f[static_cast<std::size_t>(i) + 6] = mac(1).bytes[static_cast<std::size_t>(i)];
   }
   store_be16(&f[12], 0x0800);
   store_be16(&f[14], 0x4500);
-  store_be16(&f[16], 20 + 8 + 5);
+  store_be16(&f[16], static_cast<uint16_t>(20 + 8 + data));
   f[22] = std::byte{64};
   f[23] = std::byte{1};
   store_be32(&f[26], kPeers.value);
@@ -93,20 +95,29 @@ std::vector<std::byte> echo_request() {
   store_be16(&f[24], ip.checksum());
   f[34] = std::byte{8};
   store_be32(&f[38], 0x12340001);
-  for (std::size_t i = 42; i < 47; ++i) f[i] = static_cast<std::byte>(i);
+  for (std::size_t i = 42; i < 42 + data; ++i) f[i] = static_cast<std::byte>(i);
   ChecksumSum icmp;
-  icmp.add(Bytes{f}.subspan(34, 13));
+  icmp.add(Bytes{f}.subspan(34, 8 + data));
   store_be16(&f[36], icmp.checksum());
   return f;
 }
 
+// The reply's frame to `request`; empty: there is none.
+std::vector<std::byte> echo_reply(Bytes request, Ipv4Address local_ip, std::size_t room = 128) {
+  IcmpEchoReply echo;
+  std::vector<std::byte> reply(room);
+  reply.resize(echo.take(request, local_ip) ? echo.next(1500, 7, reply) : 0);
+  return reply;
+}
+
 TEST(Icmp, echo_request_is_answered) {
   const auto request = echo_request();
-  std::vector<std::byte> reply(128);
-  const uint32_t length = build_icmp_echo_reply(request, kOurs, reply);
-  ASSERT_EQ(length, 14U + 20 + 8 + 5);
+  const auto reply = echo_reply(request, kOurs);
+  ASSERT_EQ(reply.size(), 14U + 20 + 8 + 5);
   EXPECT_EQ(load_be32(&reply[26]), kOurs.value);
   EXPECT_EQ(load_be32(&reply[30]), kPeers.value);
+  EXPECT_EQ(load_be16(&reply[18]), 0U);
+  EXPECT_EQ(load_be16(&reply[20]), 0x4000U);
   EXPECT_EQ(reply[34], std::byte{0});
   EXPECT_TRUE(std::equal(reply.begin() + 38, reply.begin() + 47, request.begin() + 38));
   ChecksumSum ip;
@@ -118,18 +129,54 @@ TEST(Icmp, echo_request_is_answered) {
 }
 
 TEST(Icmp, nothing_else_is_answered) {
-  std::vector<std::byte> reply(128);
   const auto good = echo_request();
-  EXPECT_EQ(build_icmp_echo_reply(good, {0x0a4d0003}, reply), 0U);
-  EXPECT_EQ(build_icmp_echo_reply(good, kOurs, MutableBytes{reply}.first(46)), 0U);
+  EXPECT_TRUE(echo_reply(good, {0x0a4d0003}).empty());
+  EXPECT_TRUE(echo_reply(good, kOurs, 46).empty());
   for (const std::size_t at : {12U, 14U, 20U, 23U, 26U, 34U, 35U, 36U, 44U}) {
     auto bad = good;
     bad[at] ^= std::byte{0x21};
-    EXPECT_EQ(build_icmp_echo_reply(bad, kOurs, reply), 0U) << at;
+    EXPECT_TRUE(echo_reply(bad, kOurs).empty()) << at;
   }
   for (std::size_t n = 0; n < 47; ++n) {
     const std::vector<std::byte> cut(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(n));
-    EXPECT_EQ(build_icmp_echo_reply(cut, kOurs, reply), 0U) << n;
+    EXPECT_TRUE(echo_reply(cut, kOurs).empty()) << n;
+  }
+}
+
+TEST(Icmp, a_jumbo_ping_is_answered_in_fragments_that_make_up_its_bytes) {
+  for (const std::size_t data : {1472U, 1473U, 1480U, 2960U, 8972U}) {
+    const auto request = echo_request(data);
+    IcmpEchoReply echo;
+    ASSERT_TRUE(echo.take(request, kOurs));
+    std::vector<std::byte> whole;
+    std::array<std::byte, 1514> frame;
+    uint32_t frames = 0;
+    bool more = true;
+    for (uint32_t length = 0; (length = echo.next(1500, 7, frame)) != 0; ++frames) {
+      ASSERT_TRUE(more);
+      ASSERT_LE(length, 1514U);
+      ASSERT_EQ(load_be16(&frame[16]), length - 14);
+      const uint32_t flags = load_be16(&frame[20]);
+      if (data > 1472) {
+        ASSERT_EQ(load_be16(&frame[18]), 7U);
+        ASSERT_EQ((flags & 0x1fffU) * 8, whole.size());
+      } else {
+        ASSERT_EQ(flags, 0x4000U);
+      }
+      more = (flags & 0x2000U) != 0;
+      ChecksumSum ip;
+      ip.add(Bytes{frame}.subspan(14, 20));
+      EXPECT_EQ(ip.folded(), 0xffff);
+      whole.insert(whole.end(), frame.begin() + 34, frame.begin() + length);
+    }
+    EXPECT_FALSE(more);
+    EXPECT_EQ(frames, (data + 8 + 1479) / 1480);
+    ASSERT_EQ(whole.size(), data + 8);
+    EXPECT_EQ(whole[0], std::byte{0});
+    EXPECT_TRUE(std::equal(whole.begin() + 4, whole.end(), request.begin() + 38));
+    ChecksumSum icmp;
+    icmp.add(whole);
+    EXPECT_EQ(icmp.folded(), 0xffff);
   }
 }
 

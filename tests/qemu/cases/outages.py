@@ -121,8 +121,10 @@ def _attached(network):
         thread.join()
 
 
-def while_loading(version, seconds):
-    """All has been sent, the destination loads, and the link is away when its verdict comes."""
+def while_loading(version, seconds, moves=False):
+    """All has been sent, the destination loads, and the link is away when its verdict comes. `moves`: when it is
+    back, the gateway has another MAC address (as with VRRP), and nothing but migrx's own question can find that out.
+    """
     def body(folder, stack):
         outage = _Outage(folder, version, stack, destination=True)
         os.kill(outage.destination.process.pid, signal.SIGSTOP)
@@ -136,6 +138,8 @@ def while_loading(version, seconds):
         time.sleep(seconds)
         expect(outage.receiver.alive(), "migrx gave up: %s", outage.receiver.log()[-2000:])
         expect(outage.source.migration()["status"] == "device", "the source is %s", outage.source.migration()["status"])
+        if moves:
+            outage.network.move_gateway()
         outage.network.set_away(False)
         taken = outage.expect_completed(SOON_S)
         outage.expect_runs_at_destination()
@@ -251,6 +255,7 @@ def cases():
     """One outage of more than a minute in the default set; the others give up by themselves."""
     yield _case("outage-verdict-65s-10", while_loading("10", 65), True, 240)
     yield _case("outage-verdict-120s-7.2", while_loading("7.2", 120), False, 300)
+    yield _case("outage-gateway-moves-10", while_loading("10", 5, moves=True), True, 120)
     for seconds in (65, 120):
         yield _case("outage-precopy-%ds-10" % seconds, mid_stream("10", seconds, False), False, 600)
         yield _case("outage-switchover-%ds-10" % seconds, mid_stream("10", seconds, True), False, 600)

@@ -119,6 +119,10 @@ class Network:
         _in = ["nsenter", "--net=%s/%s" % (_RUN, self.receiver), "iptables", "-w"]
         subprocess.run([*_in, "-I" if away else "-D", "FORWARD", "-j", "DROP"], check=True, capture_output=True)
 
+    def move_gateway(self):
+        """The source, or its router, has another MAC address from now on and says nothing of it."""
+        _ip("-n", self.receiver, "link", "set", INTERFACE, "address", "02:00:00:77:77:77")
+
     def unacknowledged(self):
         """Bytes that TCP connections of the source's side have not been acknowledged, sent or not."""
         lines = subprocess.run(["nsenter", "--net=%s/%s" % (_RUN, self.source), "ss", "-Htn"], check=True,
