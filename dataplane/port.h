@@ -35,6 +35,8 @@ struct TxFrame {
 
 // Most packet buffers in one chain: 64 KiB in buffers of 1 KiB. Longer chains are dropped by their poll core.
 inline constexpr uint32_t kFrameSegmentsMax = 64;
+// Most frames that wait between two flushes of a tx queue.
+inline constexpr uint32_t kTxFramesMax = 128;
 // Frames asked for by one rx_burst. MIGRX_BENCH_BURST is defined where bench/ compiles the data path once
 // more, to measure another burst.
 #ifdef MIGRX_BENCH_BURST

@@ -48,10 +48,7 @@ bool find_port(const std::string& devargs, uint16_t& port_id) {
 }  // namespace
 
 DpdkPort::DpdkPort(DpdkPortOptions options) : options_(std::move(options)) {
-  if (options_.rx_pools.empty() || options_.rx_pools.size() != options_.tx_pools.size())
-    throw DpdkError("port " + options_.devargs + ": needs one rx and one tx pool per queue");
-  options_.devargs = complete_devargs(bare_devargs(options_.devargs), options_.mtu,
-                                      static_cast<uint32_t>(options_.rx_pools.size()));
+  options_.devargs = complete_devargs(bare_devargs(options_.devargs), options_.mtu, options_.queues);
   try {
     attach();
     configure();
@@ -93,9 +90,9 @@ void DpdkPort::configure() {
   const int socket = rte_eth_dev_socket_id(port_id_);
   node_ = socket >= 0 && !is_virtual ? NodeId{socket} : kAnyNode;
 
-  const uint16_t queues = static_cast<uint16_t>(options_.rx_pools.size());
+  const uint16_t queues = static_cast<uint16_t>(options_.queues);
   const uint32_t queues_max = std::min(info.max_rx_queues, info.max_tx_queues);
-  if (queues > queues_max)
+  if (options_.queues == 0 || options_.queues > queues_max)
     throw DpdkError("port " + options_.devargs + ": has " + std::to_string(queues_max) +
                     " queue pairs, and there are " + std::to_string(queues) + " poll cores: give fewer");
 
@@ -116,7 +113,7 @@ void DpdkPort::configure() {
     throw DpdkError("port " + options_.devargs + ": its largest MTU is " + std::to_string(mtu_max) +
                     ", --mtu " + std::to_string(options_.mtu) + " is too much");
   conf.rxmode.mtu = std::min(options_.mtu, mtu_max);
-  const uint32_t buffer_bytes = options_.rx_pools.front()->buffer_bytes();
+  const uint32_t buffer_bytes = options_.buffer_bytes;
   if ((conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) == 0) {
     if (options_.mtu + kLinkOverheadBytes > buffer_bytes)
       throw DpdkError(
@@ -143,36 +140,15 @@ void DpdkPort::configure() {
   uint16_t tx_descriptors = static_cast<uint16_t>(std::min<uint32_t>(options_.tx_descriptors, UINT16_MAX));
   result = rte_eth_dev_adjust_nb_rx_tx_desc(port_id_, &rx_descriptors, &tx_descriptors);
   if (result != 0) fail("descriptors", result);
-  rx_descriptors_ = rx_descriptors;
+  descriptors_ = {rx_descriptors, tx_descriptors};
+  rx_offloads_ = conf.rxmode.offloads;
+  tx_offloads_ = conf.txmode.offloads;
 
-  const unsigned device_socket = socket >= 0 ? static_cast<unsigned>(socket) : 0;
-  rte_eth_rxconf rx_conf = info.default_rxconf;
-  rx_conf.offloads = conf.rxmode.offloads;
-  rte_eth_txconf tx_conf = info.default_txconf;
-  tx_conf.offloads = conf.txmode.offloads;
   rte_ether_addr mac{};
   result = rte_eth_macaddr_get(port_id_, &mac);
   if (result != 0) fail("no MAC address", result);
   std::memcpy(mac_.bytes.data(), mac.addr_bytes, mac_.bytes.size());
-  // tx first: net_tap opens a queue's descriptor at its first set-up, and both directions share it.
-  for (uint16_t i = 0; i < queues; ++i) {
-    result = rte_eth_tx_queue_setup(port_id_, i, tx_descriptors, device_socket, &tx_conf);
-    if (result != 0) fail("tx queue " + std::to_string(i), result);
-    result = rte_eth_rx_queue_setup(port_id_, i, rx_descriptors, device_socket, &rx_conf,
-                                    options_.rx_pools[i]->raw());
-    if (result != 0) fail("rx queue " + std::to_string(i), result);
-    queues_.push_back(
-        std::make_unique<DpdkQueue>(port_id_, i, mac_, *options_.rx_pools[i], *options_.tx_pools[i]));
-  }
-  for (const BufferPool* const pool : options_.rx_pools) {
-    if (node_ == kAnyNode || pool->node() == kAnyNode || pool->node() == node_) continue;
-    warnings_.push_back("port " + options_.devargs + " is on node " + std::to_string(node_.value()) +
-                        " and receives into buffers of node " + std::to_string(pool->node().value()) +
-                        ": every frame crosses the interconnect");
-    break;
-  }
   if (driver_ == "net_tap") {
-    silence_tap_signals();
     std::array<char, IF_NAMESIZE> name{};
     if (info.if_index != 0 && if_indextoname(info.if_index, name.data()) != nullptr) {
       const std::string problem = set_interface_mtu(name.data(), options_.mtu);
@@ -180,6 +156,39 @@ void DpdkPort::configure() {
         warnings_.push_back("port " + options_.devargs + ": interface " + name.data() +
                             " does not take MTU " + std::to_string(options_.mtu) + ": " + problem);
     }
+  }
+}
+
+void DpdkPort::set_up_queues(const std::vector<BufferPool*>& rx_pools,
+                             const std::vector<BufferPool*>& tx_pools) {
+  if (rx_pools.size() != options_.queues || tx_pools.size() != options_.queues)
+    throw DpdkError("port " + options_.devargs + ": needs one rx and one tx pool per queue");
+  rte_eth_dev_info info{};
+  int result = rte_eth_dev_info_get(port_id_, &info);
+  if (result != 0) fail("no information about the device", result);
+  const int socket = rte_eth_dev_socket_id(port_id_);
+  const unsigned device_socket = socket >= 0 ? static_cast<unsigned>(socket) : 0;
+  rte_eth_rxconf rx_conf = info.default_rxconf;
+  rx_conf.offloads = rx_offloads_;
+  rte_eth_txconf tx_conf = info.default_txconf;
+  tx_conf.offloads = tx_offloads_;
+  // tx first: net_tap opens a queue's descriptor at its first set-up, and both directions share it.
+  for (uint16_t i = 0; i < options_.queues; ++i) {
+    result =
+        rte_eth_tx_queue_setup(port_id_, i, static_cast<uint16_t>(descriptors_.tx), device_socket, &tx_conf);
+    if (result != 0) fail("tx queue " + std::to_string(i), result);
+    result = rte_eth_rx_queue_setup(port_id_, i, static_cast<uint16_t>(descriptors_.rx), device_socket,
+                                    &rx_conf, rx_pools[i]->raw());
+    if (result != 0) fail("rx queue " + std::to_string(i), result);
+    queues_.push_back(std::make_unique<DpdkQueue>(port_id_, i, mac_, *rx_pools[i], *tx_pools[i]));
+  }
+  if (driver_ == "net_tap") silence_tap_signals();
+  for (const BufferPool* const pool : rx_pools) {
+    if (node_ == kAnyNode || pool->node() == kAnyNode || pool->node() == node_) continue;
+    warnings_.push_back("port " + options_.devargs + " is on node " + std::to_string(node_.value()) +
+                        " and receives into buffers of node " + std::to_string(pool->node().value()) +
+                        ": every frame crosses the interconnect");
+    break;
   }
 }
 

@@ -21,9 +21,8 @@ struct DpdkPortOptions {
   std::string devargs;
   // The link's; what the peer's MSS is derived from. A tap interface is set to it.
   uint32_t mtu = 1500;
-  // One per queue pair, each the pool of the poll core that will serve the queue.
-  std::vector<BufferPool*> rx_pools;
-  std::vector<BufferPool*> tx_pools;
+  uint32_t queues = 1;             // pairs, one per poll core
+  uint32_t buffer_bytes = 2048;    // of the packet buffers it will receive into
   uint32_t rx_descriptors = 1024;  // per queue; adjusted to what the device can
   uint32_t tx_descriptors = 512;
   bool promiscuous = false;
@@ -48,13 +47,16 @@ struct DpdkPortOptions {
 // All calls from the control thread; the queues belong to their poll cores between start() and stop().
 class DpdkPort {
  public:
-  // Finds or makes the device, configures it, stops short of starting it. Throws DpdkError.
+  // Finds or makes the device and configures it. Throws DpdkError.
   explicit DpdkPort(DpdkPortOptions options);
   // Stops and closes it; a virtual device is removed. The queues must not be in use any more.
   ~DpdkPort();
   DpdkPort(const DpdkPort&) = delete;
   DpdkPort& operator=(const DpdkPort&) = delete;
 
+  // Gives each queue pair its pools: rx_pools[i] and tx_pools[i] are those of the poll core that will serve
+  // queue i. They outlive the port. Once, before start(). Throws DpdkError.
+  void set_up_queues(const std::vector<BufferPool*>& rx_pools, const std::vector<BufferPool*>& tx_pools);
   void start();  // throws DpdkError
   void stop() noexcept;
 
@@ -65,8 +67,8 @@ class DpdkPort {
   [[nodiscard]] const std::string& devargs() const noexcept { return options_.devargs; }
   // Where the device hangs; kAnyNode: it does not say (virtual devices).
   [[nodiscard]] NodeId node() const noexcept { return node_; }
-  // Packet buffers the device keeps per queue, in frames.
-  [[nodiscard]] uint32_t rx_descriptors() const noexcept { return rx_descriptors_; }
+  // What the device has of what it was asked for, per queue: frames in packet buffers that it keeps.
+  [[nodiscard]] QueueDescriptors descriptors() const noexcept { return descriptors_; }
   [[nodiscard]] bool checksum_offload() const noexcept { return checksum_offload_; }
   [[nodiscard]] bool spreads_flows() const noexcept { return rss_; }
 
@@ -101,7 +103,9 @@ class DpdkPort {
   std::string driver_;
   EthernetAddress mac_;
   NodeId node_ = kAnyNode;
-  uint32_t rx_descriptors_ = 0;
+  QueueDescriptors descriptors_;
+  uint64_t rx_offloads_ = 0;
+  uint64_t tx_offloads_ = 0;
   bool checksum_offload_ = false;
   bool rss_ = false;
   std::vector<std::string> warnings_;

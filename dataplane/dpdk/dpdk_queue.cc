@@ -91,7 +91,7 @@ bool DpdkQueue::adopt(const Frame& foreign, Frame& own) noexcept {
 }
 
 bool DpdkQueue::tx_alloc(TxFrame& out) noexcept {
-  if (tx_count_ == kTxMax) return false;
+  if (tx_count_ == kTxFramesMax) return false;
   filling_ = rte_pktmbuf_alloc(tx_pool_.raw());
   if (filling_ == nullptr) return false;
   out = {filling_, rte_pktmbuf_mtod(filling_, std::byte*), tx_pool_.buffer_bytes()};

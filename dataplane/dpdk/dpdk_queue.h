@@ -33,7 +33,6 @@ class DpdkQueue final : public PortQueue {
   [[nodiscard]] uint32_t buffers_available() const noexcept override { return rx_pool_.available(); }
 
  private:
-  static constexpr uint32_t kTxMax = 128;  // frames between two flushes
   const uint16_t port_id_;
   const uint16_t queue_id_;
   const EthernetAddress mac_;
@@ -41,7 +40,7 @@ class DpdkQueue final : public PortQueue {
   BufferPool& tx_pool_;
   rte_mbuf* filling_ = nullptr;
   uint16_t tx_count_ = 0;
-  std::array<rte_mbuf*, kTxMax> tx_{};
+  std::array<rte_mbuf*, kTxFramesMax> tx_{};
 };
 
 }  // namespace migrx

@@ -7,43 +7,17 @@
 #include <algorithm>
 
 #include "dataplane/dpdk/eal.h"
-#include "dataplane/owner_table.h"
-#include "dataplane/port.h"
 
 namespace migrx {
 namespace {
 
-// Buffers a thread keeps at hand without asking the ring shared by all.
-constexpr uint32_t kCacheBuffers = 256;
 // rte_mempool_create(): a cache may hold 1.5 times its size before it is flushed, and it must fit into the
 // pool so.
 uint32_t cache_for(uint32_t buffers) noexcept {
-  return std::min(kCacheBuffers, buffers * 2 / 3);
+  return std::min(kPoolCacheBuffers, buffers * 2 / 3);
 }
 
 }  // namespace
-
-uint32_t buffer_bytes_for_mtu(uint32_t mtu) noexcept {
-  constexpr uint32_t kStep = 1024;
-  const uint32_t frame = mtu + kLinkOverheadBytes;
-  return std::clamp((frame + kStep - 1) / kStep * kStep, 2 * kStep, 16 * kStep);
-}
-
-uint32_t buffers_per_frame(uint32_t mtu, uint32_t buffer_bytes) noexcept {
-  return (mtu + kLinkOverheadBytes + buffer_bytes - 1) / buffer_bytes;
-}
-
-uint32_t pool_buffers_min(const PoolNeeds& needs) noexcept {
-  const uint32_t per_frame = buffers_per_frame(needs.mtu, needs.buffer_bytes);
-  // A burst being looked at, and what the core has gathered to free in bulk.
-  const uint32_t in_hand = kBurst * per_frame + 256;
-  // Buffers in the caches of threads are free but not at hand for the one that needs them: 1.5 times the
-  // cache.
-  const uint32_t in_caches = kCacheBuffers * 3 / 2 * (needs.several_cores ? needs.cores : 1);
-  const uint32_t in_rings = needs.several_cores ? (needs.cores - 1) * PollMesh::kRingFrames * per_frame : 0;
-  return needs.rx_descriptors * per_frame + in_hand + in_caches + in_rings +
-         needs.connections_max * needs.buffers_per_connection;
-}
 
 uint32_t room_behind(const void* buffer, const std::byte* end) noexcept {
   const auto* const mbuf = static_cast<const rte_mbuf*>(buffer);

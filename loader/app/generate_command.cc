@@ -57,9 +57,9 @@ Link open_link(const GenerateOptions& options, uint32_t buffer_bytes) {
   port.mtu = options.mtu;
   port.rx_descriptors = rx_descriptors_for(options.port, options.mtu, buffer_bytes, 512);
   port.tx_descriptors = 512;
-  port.rx_pools = {link.rx_pool.get()};
-  port.tx_pools = {link.tx_pool.get()};
+  port.buffer_bytes = buffer_bytes;
   link.port = std::make_unique<DpdkPort>(std::move(port));
+  link.port->set_up_queues({link.rx_pool.get()}, {link.tx_pool.get()});
   return link;
 }
 

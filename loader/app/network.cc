@@ -20,7 +20,6 @@ constexpr uint64_t kPathBytesPerSecond = 12'500'000'000;
 // This process serves one migration and ends when its connections have: TIME-WAIT lasts as long as a source
 // needs to send its last FIN once more (200 ms in common kernels), and no 4-tuple is used again.
 constexpr uint64_t kTimeWaitNs = 250 * kNsPerMs;
-constexpr uint32_t kTxBuffers = 1023;  // ACKs of some bursts of every connection
 
 NodeId node_of(const Placement& placement, AgentRole role, uint32_t index) {
   for (const ThreadPlan& thread : placement.threads)
@@ -99,14 +98,23 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   tcp.room_behind = room_behind;
   tcp.time_wait_ns = kTimeWaitNs;
   bound_silence(tcp, static_cast<uint64_t>(options.peer_timeout_s * 1e9));
-  PoolNeeds needs;
+  SizingNeeds needs;
   needs.mtu = options.mtu;
   needs.buffer_bytes = buffer_bytes;
   needs.connections_max = connections;
-  needs.several_cores = cores > 1;
   needs.cores = cores;
-  for (const std::string& devargs : options.ports)
-    needs.rx_descriptors += rx_descriptors_for(devargs, options.mtu, buffer_bytes, 1024);
+  std::vector<DpdkPortOptions> ports;
+  for (const std::string& devargs : options.ports) {
+    DpdkPortOptions port;
+    port.devargs = complete_devargs(devargs, options.mtu, cores);
+    port.mtu = options.mtu;
+    port.queues = cores;
+    port.buffer_bytes = buffer_bytes;
+    port.rx_descriptors = rx_descriptors_for(devargs, options.mtu, buffer_bytes, 1024);
+    // As asked for; the devices, once they are there, say what they have.
+    needs.ports.push_back({port.rx_descriptors, port.tx_descriptors});
+    ports.push_back(std::move(port));
+  }
   uint32_t slots = kHandoffSlots;
   if (options.window_bytes == 0) {
     tcp.path_bytes_per_s = kPathBytesPerSecond;
@@ -117,7 +125,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   }
   if (options.pool_mbufs > 0) {
     needs.buffers_per_connection = buffer_quota_min(tcp);
-    const uint32_t least = pool_buffers_min(needs);
+    const uint32_t least = size_dataplane(needs).rx_buffers;
     if (options.pool_mbufs < least)
       throw SetupError("--pool-mbufs " + std::to_string(options.pool_mbufs) +
                        " is too few: " + std::to_string(least) + " at least for " +
@@ -132,32 +140,39 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   slots = std::max(slots, buffer_quota_min(tcp));
   tcp.buffer_quota = slots;
   needs.buffers_per_connection = slots;
-  const uint32_t buffers = std::max(options.pool_mbufs, pool_buffers_min(needs));
+  DataplaneSizing sizing = size_dataplane(needs);
 
   // 3. EAL, pools, ports.
   EalOptions eal;
   eal.memory_bytes =
-      cores * (BufferPool::memory_bytes(buffers, buffer_bytes) + BufferPool::memory_bytes(kTxBuffers, 2048)) +
+      cores * (BufferPool::memory_bytes(std::max(options.pool_mbufs, sizing.rx_buffers), buffer_bytes) +
+               BufferPool::memory_bytes(sizing.tx_buffers, kTxBufferBytes)) +
       (32U << 20);
   eal.port_devargs = options.ports;
   eal.extra_args = options.eal;
   eal_ = std::make_unique<Eal>(eal);
+  for (std::size_t p = 0; p < ports.size(); ++p) {
+    ports_.push_back(std::make_unique<DpdkPort>(std::move(ports[p])));
+    needs.ports[p] = ports_[p]->descriptors();
+  }
+  sizing = size_dataplane(needs);
+  if (options.pool_mbufs > 0 && options.pool_mbufs < sizing.rx_buffers)
+    throw SetupError("--pool-mbufs " + std::to_string(options.pool_mbufs) +
+                     " is too few: " + std::to_string(sizing.rx_buffers) +
+                     " at least, since the ports keep more packet buffers than they were asked to");
+  std::vector<BufferPool*> rx_pools;
+  std::vector<BufferPool*> tx_pools;
+  const uint32_t rx_buffers = std::max(options.pool_mbufs, sizing.rx_buffers);
   for (uint32_t i = 0; i < cores; ++i) {
     const NodeId node = node_of(placement, AgentRole::poll, i);
-    rx_pools_.push_back(std::make_unique<BufferPool>("rx" + std::to_string(i), buffers, buffer_bytes, node));
-    tx_pools_.push_back(std::make_unique<BufferPool>("tx" + std::to_string(i), kTxBuffers, 2048, node));
+    rx_pools_.push_back(
+        std::make_unique<BufferPool>("rx" + std::to_string(i), rx_buffers, buffer_bytes, node));
+    tx_pools_.push_back(
+        std::make_unique<BufferPool>("tx" + std::to_string(i), sizing.tx_buffers, kTxBufferBytes, node));
+    rx_pools.push_back(rx_pools_.back().get());
+    tx_pools.push_back(tx_pools_.back().get());
   }
-  for (const std::string& devargs : options.ports) {
-    DpdkPortOptions port;
-    port.devargs = complete_devargs(devargs, options.mtu, cores);
-    port.mtu = options.mtu;
-    port.rx_descriptors = rx_descriptors_for(devargs, options.mtu, buffer_bytes, 1024);
-    for (uint32_t i = 0; i < cores; ++i) {
-      port.rx_pools.push_back(rx_pools_[i].get());
-      port.tx_pools.push_back(tx_pools_[i].get());
-    }
-    ports_.push_back(std::make_unique<DpdkPort>(std::move(port)));
-  }
+  for (const auto& port : ports_) port->set_up_queues(rx_pools, tx_pools);
 
   // 4. Poll cores.
   // Not of the secret: whoever could find out how the tables hash must not learn anything about cookies.

@@ -85,7 +85,7 @@ class MemoryPool {
   std::vector<Buffer*> free_;
 };
 
-class MemoryQueue final : public PortQueue {
+class MemoryQueue : public PortQueue {
  public:
   MemoryQueue(MemoryPool& pool, EthernetAddress mac) : pool_(pool), mac_(mac) {}
 

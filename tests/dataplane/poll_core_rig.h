@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,10 +22,15 @@ inline constexpr EthernetAddress mac_of(uint8_t last) {
 }
 inline constexpr Ipv4Address kOurs{0x0a4d0002};    // 10.77.0.2
 inline constexpr Ipv4Address kTheirs{0x0a4d0001};  // 10.77.0.1
+// Of the core's port `p`.
+inline constexpr Ipv4Address address_of(uint32_t p) {
+  return {kOurs.value + (p << 8)};
+}
 inline constexpr uint16_t kPort = 4444;
 
 struct RigOptions {
   uint32_t cores = 1;
+  uint32_t ports = 1;
   uint32_t buffers = 512;
   uint32_t buffer_bytes = 2048;
   uint32_t connections_max = 4;
@@ -34,6 +40,8 @@ struct RigOptions {
   bool announce = false;
   uint8_t prefix_length = 0;
   std::optional<Ipv4Address> gateway{};
+  // Makes a queue pair; empty: a MemoryQueue.
+  std::function<std::unique_ptr<MemoryQueue>(MemoryPool&, EthernetAddress)> make_queue{};
 };
 
 class Rig {
@@ -43,10 +51,14 @@ class Rig {
       mesh = std::make_unique<PollMesh>(options.cores, options.connections_max * options.cores, 42);
     for (uint32_t i = 0; i < options.cores; ++i) {
       pools.push_back(std::make_unique<MemoryPool>(options.buffers, options.buffer_bytes));
-      queues.push_back(std::make_unique<MemoryQueue>(*pools[i], mac_of(2)));
       PollCoreConfig config;
       config.index = i;
-      config.ports = {{queues[i].get(), kOurs, options.vlan, options.prefix_length, options.gateway}};
+      for (uint32_t p = 0; p < options.ports; ++p) {
+        queues.push_back(options.make_queue ? options.make_queue(*pools[i], mac_of(2))
+                                            : std::make_unique<MemoryQueue>(*pools[i], mac_of(2)));
+        config.ports.push_back(
+            {queues.back().get(), address_of(p), options.vlan, options.prefix_length, options.gateway});
+      }
       config.connections_max = options.connections_max;
       config.handoff_slots = options.handoff_slots;
       config.tcp.mss = options.mss;
@@ -86,7 +98,7 @@ class Rig {
 
   std::unique_ptr<PollMesh> mesh;
   std::vector<std::unique_ptr<MemoryPool>> pools;
-  std::vector<std::unique_ptr<MemoryQueue>> queues;
+  std::vector<std::unique_ptr<MemoryQueue>> queues;  // those of core 0 first
   std::vector<std::unique_ptr<PollCore>> cores;
   uint64_t now_ns = kNsPerSecond;
 

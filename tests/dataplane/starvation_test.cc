@@ -35,7 +35,7 @@ constexpr uint32_t kHostileFrames = 24;  // all, per round
 constexpr uint32_t kRounds = 3000;
 constexpr uint32_t kRoundsPerMeasurement = 50;
 constexpr uint32_t kSegment = 1448;
-// What dataplane/dpdk/pool.h asks for, without what only a device keeps: nobody can take the rest.
+// What dataplane/sizing.h asks for, without what only a device keeps: nobody can take the rest.
 constexpr uint32_t kBuffers = (kHonest + kHostile) * kSlots + kBurst;
 constexpr uint16_t kFirstHostilePort = 2000;
 

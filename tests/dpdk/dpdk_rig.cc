@@ -220,28 +220,34 @@ class Receiver::Loader final : public Agent {
 Receiver::Receiver(const ReceiverOptions& options) : options_(options) {
   const uint32_t buffer_bytes =
       options.buffer_bytes != 0 ? options.buffer_bytes : buffer_bytes_for(options.devargs, options.mtu);
-  PoolNeeds needs;
-  needs.rx_descriptors = rx_descriptors_for(options.devargs, options.mtu, buffer_bytes, 256);
+  DpdkPortOptions port;
+  port.devargs = options.devargs;
+  port.mtu = options.mtu;
+  port.queues = options.cores;
+  port.buffer_bytes = buffer_bytes;
+  port.rx_descriptors = 256;
+  port.tx_descriptors = 256;
+  port_ = std::make_unique<DpdkPort>(port);
+  SizingNeeds needs;
+  needs.ports = {port_->descriptors()};
   needs.mtu = options.mtu;
   needs.buffer_bytes = buffer_bytes;
   needs.connections_max = options.flows_max;
   needs.buffers_per_connection = options.handoff_slots;
-  needs.several_cores = options.cores > 1;
   needs.cores = options.cores;
-  DpdkPortOptions port;
-  port.devargs = options.devargs;
-  port.mtu = options.mtu;
-  port.rx_descriptors = 256;
-  port.tx_descriptors = 256;
+  const DataplaneSizing sizing = size_dataplane(needs);
   const std::string name = "t" + std::to_string(options.network) + "-";
+  std::vector<BufferPool*> rx_pools;
+  std::vector<BufferPool*> tx_pools;
   for (uint32_t i = 0; i < options.cores; ++i) {
-    pools_.push_back(std::make_unique<BufferPool>(name + "rx" + std::to_string(i), pool_buffers_min(needs),
+    pools_.push_back(std::make_unique<BufferPool>(name + "rx" + std::to_string(i), sizing.rx_buffers,
                                                   buffer_bytes, kAnyNode));
-    tx_pools_.push_back(std::make_unique<BufferPool>(name + "tx" + std::to_string(i), 1023, 2048, kAnyNode));
-    port.rx_pools.push_back(pools_[i].get());
-    port.tx_pools.push_back(tx_pools_[i].get());
+    tx_pools_.push_back(std::make_unique<BufferPool>(name + "tx" + std::to_string(i), sizing.tx_buffers,
+                                                     kTxBufferBytes, kAnyNode));
+    rx_pools.push_back(pools_[i].get());
+    tx_pools.push_back(tx_pools_[i].get());
   }
-  port_ = std::make_unique<DpdkPort>(port);
+  port_->set_up_queues(rx_pools, tx_pools);
   if (options.cores > 1)
     mesh_ = std::make_unique<PollMesh>(options.cores, options.flows_max * options.cores, 1);
   std::vector<Agent*> agents;

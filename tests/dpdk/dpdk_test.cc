@@ -54,25 +54,6 @@ TEST(Devargs, af_packet_gets_a_ring_that_fits_unless_it_has_one) {
   EXPECT_EQ(buffer_bytes_for("net_tap0", 9000), 9216U);
 }
 
-TEST(PoolNeeds, buffers_hold_whole_frames_and_the_minimum_grows_with_every_need) {
-  EXPECT_EQ(buffer_bytes_for_mtu(576), 2048U);
-  EXPECT_EQ(buffer_bytes_for_mtu(1500), 2048U);
-  EXPECT_EQ(buffer_bytes_for_mtu(9000), 9216U);
-  EXPECT_EQ(buffer_bytes_for_mtu(65521), 16384U);
-  EXPECT_EQ(buffers_per_frame(9000, 2048), 5U);
-  PoolNeeds needs{.rx_descriptors = 512, .connections_max = 5, .buffers_per_connection = 100};
-  const uint32_t small = pool_buffers_min(needs);
-  EXPECT_GT(small, 512U + 500U);
-  needs.mtu = 9000;
-  EXPECT_GE(pool_buffers_min(needs), small + 4 * 512);
-  needs.mtu = 1500;
-  needs.connections_max = 6;
-  EXPECT_EQ(pool_buffers_min(needs), small + 100);
-  needs.several_cores = true;
-  needs.cores = 3;
-  EXPECT_GE(pool_buffers_min(needs), small + 100 + 2 * PollMesh::kRingFrames);
-}
-
 TEST(Mss, follows_the_mtu_within_what_16_bits_hold) {
   EXPECT_EQ(mss_for_mtu(1500), 1460);
   EXPECT_EQ(mss_for_mtu(9000), 8960);
@@ -87,9 +68,8 @@ class LoopedQueue : public ::testing::Test {
     enter_dpdk_thread();
     DpdkPortOptions options;
     options.devargs = "net_ring0";
-    options.rx_pools = {&rx_pool};
-    options.tx_pools = {&tx_pool};
     port = std::make_unique<DpdkPort>(options);
+    port->set_up_queues({&rx_pool}, {&tx_pool});
     port->start();
     queue = &port->queue(0);
   }
@@ -157,14 +137,15 @@ TEST_F(LoopedQueue, an_adopted_frame_lives_in_this_cores_pool) {
 TEST(DpdkPort, what_does_not_exist_is_refused_with_the_devargs_in_the_message) {
   enter_dpdk_thread();
   BufferPool pool("refused", 255, 2048, kAnyNode);
-  const auto message_of = [&pool](const std::string& devargs, std::size_t queues, uint32_t mtu) {
+  const auto message_of = [&pool](const std::string& devargs, uint32_t queues, uint32_t mtu,
+                                  std::size_t pools = 1) {
     DpdkPortOptions options;
     options.devargs = devargs;
     options.mtu = mtu;
-    options.rx_pools.assign(queues, &pool);
-    options.tx_pools.assign(queues, &pool);
+    options.queues = queues;
     try {
       DpdkPort port(options);
+      port.set_up_queues(std::vector<BufferPool*>(pools, &pool), std::vector<BufferPool*>(pools, &pool));
     } catch (const DpdkError& error) {
       return std::string(error.what());
     }
@@ -173,7 +154,7 @@ TEST(DpdkPort, what_does_not_exist_is_refused_with_the_devargs_in_the_message) {
   EXPECT_NE(message_of("net_nonsense0", 1, 1500).find("net_nonsense0"), std::string::npos);
   EXPECT_NE(message_of("net_ring7", 100, 1500).find("give fewer"), std::string::npos);
   EXPECT_NE(message_of("net_null7", 1, 9000).find("too few for MTU 9000"), std::string::npos);
-  EXPECT_NE(message_of("net_null7", 0, 1500).find("one rx and one tx pool"), std::string::npos);
+  EXPECT_NE(message_of("net_null7", 1, 1500, 2).find("one rx and one tx pool"), std::string::npos);
 }
 
 TEST(DpdkPort, a_port_that_is_gone_can_be_made_again) {
@@ -182,9 +163,9 @@ TEST(DpdkPort, a_port_that_is_gone_can_be_made_again) {
   for (uint32_t round = 0; round < 3; ++round) {
     DpdkPortOptions options;
     options.devargs = "net_null3";
-    options.rx_pools = {&pool, &pool};
-    options.tx_pools = {&pool, &pool};
+    options.queues = 2;
     DpdkPort port(options);
+    port.set_up_queues({&pool, &pool}, {&pool, &pool});
     port.start();
     EXPECT_EQ(port.queues(), 2U);
     EXPECT_EQ(port.driver(), "net_null");

@@ -40,7 +40,7 @@ TEST_P(Tap, the_kernel_sends_through_a_tap_and_every_byte_arrives) {
   EXPECT_TRUE(receiver.port().link_up());
   EXPECT_EQ(receiver.port().warnings().size(), 0U);
   expect_clean(receiver);
-  EXPECT_LE(receiver.buffers_missing(), receiver.port().rx_descriptors() + 1);
+  EXPECT_LE(receiver.buffers_missing(), receiver.port().descriptors().rx + 1);
 }
 INSTANTIATE_TEST_SUITE_P(Mtu, Tap, ::testing::Values(1500U, 9000U, 65521U));
 
@@ -51,7 +51,7 @@ TEST(TapChains, jumbo_frames_in_small_buffers_arrive_whole) {
   receiver.receive(2, bytes_or(50));
   EXPECT_GT(receiver.count(PollCounter::frames_chained), 100U);
   expect_clean(receiver);
-  EXPECT_LE(receiver.buffers_missing(), receiver.port().rx_descriptors() + 1);
+  EXPECT_LE(receiver.buffers_missing(), receiver.port().descriptors().rx + 1);
 }
 
 TEST(TapQueues, flows_over_several_queues_and_cores_arrive_whole) {
@@ -68,7 +68,7 @@ TEST(TapQueues, flows_over_several_queues_and_cores_arrive_whole) {
   EXPECT_EQ(
       ::system("ping -c 1 -W 5 -M do -s 8972 10.77.3.2 >/dev/null 2>&1 || ! command -v ping >/dev/null"), 0);
   expect_clean(receiver);
-  EXPECT_LE(receiver.buffers_missing(), 3 * (receiver.port().rx_descriptors() + 1));
+  EXPECT_LE(receiver.buffers_missing(), 3 * (receiver.port().descriptors().rx + 1));
 }
 
 TEST(TapReset, closed_ports_and_reset_mode_refuse_the_kernel_at_once) {

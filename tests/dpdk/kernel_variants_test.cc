@@ -46,7 +46,7 @@ class KernelSender : public ::testing::Test {
     receiver_->stop();
     EXPECT_EQ(receiver_->core(0).wire_counters().read(WireCounter::tcp_checksum_bad), 0U);
     EXPECT_EQ(receiver_->core(0).tcp_counters().read(TcpCounter::overlap_differs), 0U);
-    EXPECT_LE(receiver_->buffers_missing(), receiver_->port().rx_descriptors() + 1);
+    EXPECT_LE(receiver_->buffers_missing(), receiver_->port().descriptors().rx + 1);
   }
   void listen(uint32_t handoff_slots = 1023, uint32_t flows_max = 2, std::chrono::milliseconds pause = {}) {
     receiver_ = std::make_unique<Receiver>(ReceiverOptions{.devargs = "net_tap8,iface=mtap8",
