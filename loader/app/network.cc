@@ -174,6 +174,8 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
   }
   for (const auto& port : ports_) port->set_up_queues(rx_pools, tx_pools);
 
+  links_ = std::make_unique<LinkWatch>(options.ports);
+
   // 4. Poll cores.
   // Not of the secret: whoever could find out how the tables hash must not learn anything about cookies.
   uint64_t seed = 0;
@@ -229,6 +231,35 @@ uint32_t Network::place(const Handoff& connection) const noexcept {
   return connection.poll_core * poll_cores_[0]->config().connections_max + connection.connection;
 }
 
+std::string Network::first_link_down() const {
+  for (const auto& port : ports_)
+    if (!port->link_up()) return port->devargs();
+  return {};
+}
+
+std::vector<std::string> Network::look_at_links(double now_s) {
+  std::vector<std::string> lines;
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    const bool up = ports_[i]->link_up();
+    std::string line = links_->look(i, up, up ? ports_[i]->link() : "down", now_s);
+    if (line.empty()) continue;
+    lines.push_back(std::move(line));
+    // The switch, or another one, may have forgotten where the address is.
+    if (up) poll_cores_[0]->request_announcement();
+  }
+  return lines;
+}
+
+std::string Network::take_conflict() {
+  if (conflict_told_) return {};
+  for (const auto& core : poll_cores_)
+    conflict_told_ = conflict_told_ || core->counters().read(PollCounter::address_conflicts) > 0;
+  return conflict_told_
+             ? "another host says by ARP that it has an address of migrx's ports: take the address "
+               "from it (arping -D finds it), or the source may talk to it instead"
+             : std::string{};
+}
+
 uint32_t Network::connections() const noexcept {
   uint32_t sum = 0;
   for (const auto& core : poll_cores_) sum += core->connections();
@@ -265,6 +296,8 @@ void Network::report(Report& report) const {
     sums["port.tx_packets"] += stats.tx_packets;
     sums["port.tx_errors"] += stats.tx_errors;
   }
+  sums["port.link_changes"] = links_->changes();
+  report.links = links_->events();
   for (const auto& [name, value] : sums)
     if (value > 0) report.dataplane.emplace_back(name, value);
   uint64_t total = 0;

@@ -10,6 +10,7 @@
 #include "dataplane/dpdk/pool.h"
 #include "dataplane/owner_table.h"
 #include "dataplane/poll_core.h"
+#include "loader/app/link_watch.h"
 #include "loader/app/receive_options.h"
 #include "loader/app/report.h"
 #include "loader/app/setup_error.h"
@@ -25,7 +26,7 @@ class Network {
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
 
-  // Behind start() frames arrive in the queues; the poll cores' threads may run.
+  // After start() frames arrive in the queues; the poll cores' threads may run.
   void start();
   // Nobody new: whoever is about to connect, or has and said nothing, is reset. Control thread.
   void stop_listening() noexcept;
@@ -39,6 +40,19 @@ class Network {
   // How reset mode would find the peer of such a connection; and a number that no other open connection has.
   [[nodiscard]] LostConnection whereabouts(const Handoff& connection) const noexcept;
   [[nodiscard]] uint32_t place(const Handoff& connection) const noexcept;
+  [[nodiscard]] uint32_t ports() const noexcept { return static_cast<uint32_t>(ports_.size()); }
+  // A port as poll core `core` has it, and its devargs.
+  [[nodiscard]] const PollPort& poll_port(uint32_t port, uint32_t core) const noexcept {
+    return poll_cores_[core]->config().ports[port];
+  }
+  [[nodiscard]] const std::string& port_name(uint32_t port) const noexcept { return ports_[port]->devargs(); }
+  // Devargs of a port whose link is down; empty: all are up. One thread at a time.
+  [[nodiscard]] std::string first_link_down() const;
+  // Links that came or went since the last call, a line for each; those that came are announced anew. Control
+  // thread.
+  [[nodiscard]] std::vector<std::string> look_at_links(double now_s);
+  // Another host says that it has one of the addresses: once. Empty: none does, or that has been said.
+  [[nodiscard]] std::string take_conflict();
   // TCP connections that are not finished.
   [[nodiscard]] uint32_t connections() const noexcept;
   [[nodiscard]] std::vector<std::string> warnings() const;
@@ -53,6 +67,8 @@ class Network {
   std::vector<std::unique_ptr<BufferPool>> rx_pools_;
   std::vector<std::unique_ptr<BufferPool>> tx_pools_;
   std::vector<std::unique_ptr<DpdkPort>> ports_;
+  std::unique_ptr<LinkWatch> links_;
+  bool conflict_told_ = false;
   std::unique_ptr<PollMesh> mesh_;
   std::vector<std::unique_ptr<PollCore>> poll_cores_;
 };

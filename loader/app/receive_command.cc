@@ -12,6 +12,7 @@
 
 #include "dataplane/agent_thread.h"
 #include "dataplane/dpdk/eal.h"
+#include "loader/app/address_claim.h"
 #include "loader/app/colo_watch.h"
 #include "loader/app/control_pace.h"
 #include "loader/app/core_options.h"
@@ -129,6 +130,10 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     inherit_from_predecessors(options, live_connections, terminal);
     Network network(options, placement);
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
+    network.start();
+    // What a predecessor answered for until now is ours already.
+    AddressClaim claim(
+        network, {options.link_timeout_s, options.probe && live_connections.inherited().connections.empty()});
     SessionSettings settings = session_settings(options);
     // Late: from here on the destination waits for this migration and no other.
     std::map<std::string, uint64_t> addresses =
@@ -176,7 +181,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       thread.leave = leave_dpdk_thread;
       threads.push_back(std::make_unique<AgentThread>(std::move(agents), std::move(thread)));
     }
-    network.start();
+    claim.finish(signals, terminal);
     for (const auto& thread : threads) thread->start();
     if (placement.control_cpu) pin_current_thread(*placement.control_cpu);
     lifeline.listening();
@@ -218,6 +223,11 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       if (now_s() - looked_s >= 0.1) {
         looked_s = now_s();
         reset_duty.look();
+        for (const std::string& line : network.look_at_links(now_s())) terminal.say(line);
+        if (const std::string conflict = network.take_conflict(); !conflict.empty()) {
+          report.warnings.push_back(conflict);
+          terminal.warn("warning: " + conflict);
+        }
       }
     }
     reset_duty.finish(session, session.state() == SessionState::done && !control.source_unsure(), signals);

@@ -60,6 +60,16 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
                   "gateway for sources outside the subnet (default: answer to the MAC a "
                   "segment came from)")
       ->group(network);
+  command
+      .add_flag("!--no-probe", o.probe,
+                "use --address without asking first, by ARP, whether another host has it (RFC 5227)")
+      ->group(network);
+  command
+      .add_option("--link-timeout", o.link_timeout_s,
+                  "seconds to wait at the start for a port's link (0: start without one)")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str()
+      ->group(network);
   command.add_option("--vlan", o.vlan, "VLAN tag to send with")->check(CLI::Range(1, 4094))->group(network);
   command
       .add_option("--allow", o.allow,

@@ -113,6 +113,9 @@ std::string to_json(const Report& r) {
     for (const auto& [name, value] : c.counters) core[name] = value;
     out["cores"].push_back(core);
   }
+  if (!r.links.empty()) out["links"] = Json::array();
+  for (const LinkEvent& e : r.links)
+    out["links"].push_back({{"at_s", e.at_s}, {"port", e.port}, {"up", e.up}});
   out["placement"] = r.placement;
   out["dataplane"] = to_json(r.dataplane);
   if (!r.colo.empty()) out["colo"] = to_json(r.colo);

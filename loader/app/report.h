@@ -45,6 +45,13 @@ struct ChannelReport {
   CounterList counters;
 };
 
+// A port's link came or went.
+struct LinkEvent {
+  double at_s = 0;
+  std::string port;
+  bool up = false;
+};
+
 struct CoreReport {
   std::string role;  // "poll", "loader", "poll+loader"
   int cpu = -1;
@@ -81,6 +88,7 @@ struct Report {
   std::vector<BlockReport> blocks;
   std::vector<ChannelReport> channels;
   std::vector<CoreReport> cores;
+  std::vector<LinkEvent> links;        // how the ports' links changed while the session ran
   std::vector<std::string> placement;  // reasons, in words
   CounterList dataplane;               // per fate of a frame or segment, all poll cores together
   CounterList colo;                    // checkpoints kept; empty without x-colo

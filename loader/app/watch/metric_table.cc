@@ -84,6 +84,8 @@ constexpr Row kRows[] = {
     {kData, "port.rx_no_buffer", "migrx_port_rx_no_buffer_total", kCounter,
      "Times the ports found no packet buffer."},
     {kData, "port.tx_packets", "migrx_port_tx_packets_total", kCounter, "Frames that the ports sent."},
+    {kData, "port.link_changes", "migrx_port_link_changes_total", kCounter,
+     "Times that a port's link came or went."},
     {kData, "port.tx_errors", "migrx_port_tx_errors_total", kCounter,
      "Frames that the ports could not send."},
     {kMemory, "rx_buffers", "migrx_rx_buffers", kGauge, "Packet buffers of all poll cores."},

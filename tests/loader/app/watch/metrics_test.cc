@@ -55,8 +55,8 @@ TEST(MetricTable, has_every_counter_of_the_dataplane) {
   for (const CounterInfo& info : kPollCounterInfo) known.insert("poll." + std::string(info.name));
   for (const CounterInfo& info : kWireCounterInfo) known.insert("wire." + std::string(info.name));
   for (const CounterInfo& info : kTcpCounterInfo) known.insert("tcp." + std::string(info.name));
-  for (const char* const name :
-       {"rx_packets", "rx_bytes", "rx_missed", "rx_errors", "rx_no_buffer", "tx_packets", "tx_errors"})
+  for (const char* const name : {"link_changes", "rx_packets", "rx_bytes", "rx_missed", "rx_errors",
+                                 "rx_no_buffer", "tx_packets", "tx_errors"})
     known.insert(std::string("port.") + name);
   EXPECT_EQ(known, names(MetricScope::dataplane));
 }

@@ -1,0 +1,155 @@
+#include "loader/app/address_claim.h"
+
+#include <fmt/format.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+
+#include <array>
+#include <chrono>
+#include <vector>
+
+#include "dataplane/address_probe.h"
+#include "dataplane/agent_thread.h"
+#include "loader/app/signals.h"
+#include "loader/app/terminal.h"
+
+namespace migrx {
+namespace {
+
+constexpr auto kLookAtLinks = std::chrono::milliseconds(10);
+constexpr auto kListen = std::chrono::microseconds(500);
+constexpr int kLookUs = 5000;
+// A link that comes up within this is not worth a line.
+constexpr uint64_t kPatienceNs = 500 * kNsPerMs;
+
+std::string text_of(Ipv4Address ip) {
+  return fmt::format("{}.{}.{}.{}", ip.value >> 24, ip.value >> 16 & 0xff, ip.value >> 8 & 0xff,
+                     ip.value & 0xff);
+}
+std::string text_of(const EthernetAddress& mac) {
+  return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", std::to_integer<int>(mac.bytes[0]),
+                     std::to_integer<int>(mac.bytes[1]), std::to_integer<int>(mac.bytes[2]),
+                     std::to_integer<int>(mac.bytes[3]), std::to_integer<int>(mac.bytes[4]),
+                     std::to_integer<int>(mac.bytes[5]));
+}
+
+void say(PortQueue& queue, const ArpPacket& packet) {
+  TxFrame frame;
+  if (!queue.tx_alloc(frame)) return;
+  queue.tx_commit(build_arp(packet, {frame.data, frame.capacity}));
+  static_cast<void>(queue.tx_flush());
+}
+
+void listen(PortQueue& queue, AddressProbe& probe) {
+  std::array<Frame, kBurst> frames;
+  std::array<void*, kBurst> buffers;
+  for (uint32_t count; (count = queue.rx_burst(frames)) > 0;) {
+    for (uint32_t i = 0; i < count; ++i) {
+      ArpPacket heard;
+      if (parse_arp({frames[i].data, frames[i].data_len}, heard)) probe.on_arp(heard);
+      buffers[i] = frames[i].buffer;
+    }
+    queue.free_bulk({buffers.data(), count});
+    if (count < kBurst) return;
+  }
+}
+
+}  // namespace
+
+std::string kernel_interface_with(Ipv4Address address) {
+  ifaddrs* all = nullptr;
+  if (::getifaddrs(&all) != 0) return {};
+  std::string name;
+  for (const ifaddrs* i = all; i != nullptr && name.empty(); i = i->ifa_next) {
+    if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != AF_INET) continue;
+    const auto* const has = reinterpret_cast<const sockaddr_in*>(i->ifa_addr);
+    if (ntohl(has->sin_addr.s_addr) == address.value) name = i->ifa_name;
+  }
+  ::freeifaddrs(all);
+  return name;
+}
+
+AddressClaim::AddressClaim(Network& network, const AddressClaimOptions& options)
+    : network_(network), options_(options), thread_([this] { run(); }) {}
+
+AddressClaim::~AddressClaim() {
+  stop_.store(true, std::memory_order_relaxed);
+  if (thread_.joinable()) thread_.join();
+}
+
+void AddressClaim::run() {
+  if (wait_for_links() && options_.probe) probe();
+  over_.store(true, std::memory_order_release);  // pairs with finish()
+}
+
+bool AddressClaim::wait_for_links() {
+  if (options_.link_timeout_s <= 0) return true;
+  const uint64_t until_ns = monotonic_ns() + static_cast<uint64_t>(options_.link_timeout_s * 1e9);
+  for (;;) {
+    const std::string down = network_.first_link_down();
+    if (down.empty()) return true;
+    if (stop_.load(std::memory_order_relaxed)) return false;
+    if (monotonic_ns() >= until_ns) {
+      problem_ = fmt::format(
+          "port {}: no link for {} s: look at the cable, the switch's port and the other end of a virtual "
+          "device, or start without waiting (--link-timeout 0)",
+          down, options_.link_timeout_s);
+      return false;
+    }
+    std::this_thread::sleep_for(kLookAtLinks);
+  }
+}
+
+// Not a thread of DPDK's: buffers go back to the pools themselves, and to no cache that nobody empties.
+void AddressClaim::probe() {
+  std::vector<AddressProbe> probes;
+  for (uint32_t p = 0; p < network_.ports(); ++p) {
+    const PollPort& port = network_.poll_port(p, 0);
+    if (const std::string name = kernel_interface_with(port.address); !name.empty()) {
+      problem_ = fmt::format(
+          "address {} is this host's own, on {}: its kernel would reset the source's connections. Give "
+          "--address another one, or take it from {} (--no-probe goes on all the same)",
+          text_of(port.address), name, name);
+      return;
+    }
+    probes.emplace_back(port.queue->mac(), port.address,
+                        port.vlan == PollPort::kAnyVlan
+                            ? std::nullopt
+                            : std::optional<uint16_t>(static_cast<uint16_t>(port.vlan)));
+  }
+  for (bool over = false; !over && !stop_.load(std::memory_order_relaxed);) {
+    over = true;
+    for (uint32_t p = 0; p < probes.size(); ++p) {
+      if (const auto question = probes[p].poll_output(monotonic_ns()))
+        say(*network_.poll_port(p, 0).queue, *question);
+      for (uint32_t core = 0; core < network_.poll_cores(); ++core)
+        listen(*network_.poll_port(p, core).queue, probes[p]);
+      over = over && probes[p].over(monotonic_ns());
+      if (!probes[p].other()) continue;
+      problem_ = fmt::format(
+          "address {} of port {} is in use by {}: give --address another one, or end whoever has it there. "
+          "If "
+          "that is a router that answers for everybody (proxy ARP), --no-probe does not ask",
+          text_of(network_.poll_port(p, 0).address), network_.port_name(p), text_of(*probes[p].other()));
+      return;
+    }
+    if (!over) std::this_thread::sleep_for(kListen);
+  }
+}
+
+void AddressClaim::finish(const SignalWatch& signals, Terminal& terminal) {
+  const uint64_t begun_ns = monotonic_ns();
+  bool said = false;
+  while (!over_.load(std::memory_order_acquire)) {  // pairs with run()
+    if (signals.wait(kLookUs) != 0) throw SetupError("ended by a signal before the source could connect");
+    if (said || options_.link_timeout_s <= 0 || monotonic_ns() < begun_ns + kPatienceNs) continue;
+    said = true;
+    if (const std::string down = network_.first_link_down(); !down.empty())
+      terminal.say(
+          fmt::format("waiting for the link of {}, for {} s at most", down, options_.link_timeout_s));
+  }
+  thread_.join();
+  if (!problem_.empty()) throw SetupError(problem_);
+}
+
+}  // namespace migrx

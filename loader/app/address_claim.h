@@ -1,0 +1,52 @@
+// Before the source may connect: the links are up, and nobody else has the ports' addresses.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <thread>
+
+#include "loader/app/network.h"
+
+namespace migrx {
+
+class SignalWatch;
+class Terminal;
+
+struct AddressClaimOptions {
+  double link_timeout_s = 60;  // 0: links are not waited for
+  bool probe = true;           // RFC 5227: false when the addresses are ours already
+};
+
+// Works on a thread of its own from its construction on, so that it costs nobody time who has other things to
+// do before. It is the only user of the ports' queues until finish() has returned: poll cores start
+// afterwards.
+class AddressClaim {
+ public:
+  // The network outlives it and has been started.
+  AddressClaim(Network& network, const AddressClaimOptions& options);
+  ~AddressClaim();  // gives up
+  AddressClaim(const AddressClaim&) = delete;
+  AddressClaim& operator=(const AddressClaim&) = delete;
+
+  // Waits for the end. Throws SetupError: a link stayed down, somebody has an address, or a signal came.
+  void finish(const SignalWatch& signals, Terminal& terminal);
+
+ private:
+  void run();
+  [[nodiscard]] bool wait_for_links();
+  void probe();
+
+  Network& network_;
+  const AddressClaimOptions options_;
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> over_{false};
+  std::string problem_;  // written before over_
+  std::thread thread_;
+};
+
+// Whether this host's kernel has that address: it would answer for it, and reset what it does not know. The
+// interface's name, or nothing.
+[[nodiscard]] std::string kernel_interface_with(Ipv4Address address);
+
+}  // namespace migrx

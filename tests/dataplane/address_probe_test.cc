@@ -1,0 +1,75 @@
+#include "dataplane/address_probe.h"
+
+#include <gtest/gtest.h>
+
+namespace migrx {
+namespace {
+
+constexpr EthernetAddress mac(uint8_t last) {
+  return {{std::byte{2}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{last}}};
+}
+constexpr Ipv4Address kOurs{0x0a4d0002};
+constexpr Ipv4Address kTheirs{0x0a4d0001};
+constexpr uint64_t kStart = 5'000'000'000;
+
+TEST(AddressProbe, three_questions_that_claim_nothing_then_the_address_is_ours) {
+  AddressProbe probe(mac(1), kOurs, std::nullopt);
+  uint64_t now = kStart;
+  for (uint32_t i = 0; i < AddressProbe::kProbes; ++i, now += AddressProbe::kIntervalNs) {
+    EXPECT_FALSE(probe.over(now));
+    const std::optional<ArpPacket> question = probe.poll_output(now);
+    ASSERT_TRUE(question);
+    EXPECT_EQ(question->operation, ArpPacket::Operation::request);
+    EXPECT_EQ(question->sender_ip, Ipv4Address{0});
+    EXPECT_EQ(question->sender_mac, mac(1));
+    EXPECT_EQ(question->target_ip, kOurs);
+    EXPECT_EQ(question->link.remote_mac, kEthernetBroadcast);
+    EXPECT_EQ(question->link.tagged, 0U);
+    EXPECT_FALSE(probe.poll_output(now + AddressProbe::kIntervalNs - 1));
+  }
+  EXPECT_FALSE(probe.over(now - 1));
+  EXPECT_TRUE(probe.over(now));
+  EXPECT_FALSE(probe.other());
+  EXPECT_FALSE(probe.poll_output(now));
+}
+
+TEST(AddressProbe, who_has_it_or_wants_it_too_is_named) {
+  ArpPacket reply = arp_request_for(mac(9), kOurs, kTheirs);
+  reply.operation = ArpPacket::Operation::reply;
+  const ArpPacket announcement = arp_request_for(mac(9), kOurs, kOurs);
+  const ArpPacket other_probe = arp_request_for(mac(9), Ipv4Address{0}, kOurs);
+  for (const ArpPacket& word : {reply, announcement, other_probe}) {
+    AddressProbe probe(mac(1), kOurs, std::nullopt);
+    ASSERT_TRUE(probe.poll_output(kStart));
+    probe.on_arp(word);
+    EXPECT_TRUE(probe.over(kStart));
+    ASSERT_TRUE(probe.other());
+    EXPECT_EQ(*probe.other(), mac(9));
+    EXPECT_FALSE(probe.poll_output(kStart + AddressProbe::kIntervalNs));
+  }
+}
+
+TEST(AddressProbe, our_own_words_other_addresses_and_other_vlans_are_no_conflict) {
+  AddressProbe probe(mac(1), kOurs, uint16_t{7});
+  const std::optional<ArpPacket> question = probe.poll_output(kStart);
+  ASSERT_TRUE(question);
+  EXPECT_EQ(question->link.tagged, 1U);
+  EXPECT_EQ(question->link.vlan_tci, 7U);
+  probe.on_arp(*question);  // a port that hears what it says
+  ArpPacket word = arp_request_for(mac(9), kTheirs, kOurs);
+  word.link.tagged = 1;
+  word.link.vlan_tci = 7;
+  probe.on_arp(word);  // a question for us from who has another address
+  word = arp_request_for(mac(9), kOurs, kOurs);
+  probe.on_arp(word);
+  word.link.tagged = 1;
+  word.link.vlan_tci = 8;
+  probe.on_arp(word);
+  EXPECT_FALSE(probe.other());
+  word.link.vlan_tci = 0x2007;  // priority bits are no part of the VLAN
+  probe.on_arp(word);
+  EXPECT_TRUE(probe.other());
+}
+
+}  // namespace
+}  // namespace migrx

@@ -1,0 +1,156 @@
+"""Links that are not there at the start or go in between, and addresses that somebody else has."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import time
+
+from rig.compare import expect_same_files
+from rig.guest import MIB
+from rig.machine import in_namespace
+from rig.network import INTERFACE, RECEIVER, Network, Veth
+from rig.receiver import Receiver
+from rig.runner import Case, expect
+from rig.transfer import FAST, Transfer, need
+
+FLAP_S = 10.0
+
+
+def _ip(namespace, *words):
+    return subprocess.run(["ip", "-n", namespace, *words], check=True, capture_output=True, text=True).stdout
+
+
+def _mac(namespace, interface):
+    return json.loads(_ip(namespace, "-j", "link", "show", interface))[0]["address"]
+
+
+def _receiver(folder, stack, network, name="receiver", extra=()):
+    ram = {"mem": "%s,size=%d" % (os.path.join(folder, name + ".mem"), 16 * MIB)}
+    return stack.enter_context(Receiver(folder, network, ram, extra=extra, name=name))
+
+
+def _expect_refused(receiver, *words):
+    expect(not receiver.wait_ready(), "it became ready")
+    status = receiver.wait(20)
+    expect(status == 2, "exit status %s", status)
+    for word in words:
+        expect(word in receiver.log(), "no %r in: %s", word, receiver.log()[-1000:])
+
+
+def address_of_another_host(folder, stack):
+    """Somebody on the link has migrx's address: refused with that host's MAC; --no-probe does not ask."""
+    need()
+    network = stack.enter_context(Veth(1500))
+    _ip(network.source, "addr", "add", RECEIVER + "/24", "dev", "near0")
+    _expect_refused(_receiver(folder, stack, network), _mac(network.source, "near0"), "--no-probe")
+    receiver = _receiver(folder, stack, network, "unasked", ("--no-probe",))
+    expect(receiver.wait_ready(), "--no-probe: %s", receiver.log()[-1000:])
+    receiver.signal()
+    receiver.wait(20)
+    return ""
+
+
+def address_of_our_kernel(folder, stack):
+    """The kernel beneath an af_packet port has the address, too: it would reset every connection."""
+    need()
+    network = stack.enter_context(Veth(1500))
+    network.set_kernel_listens(True)
+    _expect_refused(_receiver(folder, stack, network), "this host's own, on " + INTERFACE)
+    return ""
+
+
+def address_claimed_later(folder, stack):
+    """Another host takes the address while migrx has it: said once, and contradicted by ARP."""
+    need()
+    network = stack.enter_context(Veth(1500))
+    receiver = _receiver(folder, stack, network)
+    expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
+    other = _mac(network.source, "near0")
+    announce = ("import socket\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\ns.bind(('near0', 0x806))\n"
+                "m = bytes.fromhex('%s')\na = socket.inet_aton('%s')\n"
+                "f = b'\\xff' * 6 + m + bytes.fromhex('08060001080006040001') + m + a + bytes(6) + a\n"
+                "s.settimeout(5)\ns.send(f)\n"
+                "while True:\n    g = s.recv(2000)\n    if g[6:12] != m and g[28:32] == a and g[38:42] == a: break\n"
+                % (other.replace(":", ""), RECEIVER))
+    subprocess.run(in_namespace(network.source, ["/usr/bin/python3", "-c", announce]), check=True, timeout=20)
+    deadline = time.monotonic() + 5
+    while "another host says" not in receiver.log():
+        expect(time.monotonic() < deadline, "nothing is said: %s", receiver.log()[-1000:])
+        time.sleep(0.1)
+    receiver.signal()
+    receiver.wait(20)
+    report = receiver.report()
+    expect(report["dataplane"]["poll.address_conflicts"] == 1, "counted: %s", report["dataplane"])
+    expect(any("another host says" in warning for warning in report["warnings"]), "warnings: %s", report["warnings"])
+    return ""
+
+
+def no_link(folder, stack):
+    """No link at the start: waited for, said, refused; without waiting migrx is ready and says that it is down."""
+    need()
+    network = stack.enter_context(Network(1500))
+    # The one virtual device whose link is down until its other end comes.
+    network.port = "net_memif0,role=server,socket=%s,socket-abstract=no" % os.path.join(folder, "memif.sock")
+    network.attach = lambda alive, timeout: alive()
+    begun = time.monotonic()
+    _expect_refused(_receiver(folder, stack, network, extra=("--link-timeout", "2")), "waiting for the link",
+                    "no link for 2 s", "--link-timeout 0")
+    taken = time.monotonic() - begun
+    expect(taken < 15, "it took %.1f s", taken)
+    receiver = _receiver(folder, stack, network, "unwaiting", ("--link-timeout", "0"))
+    expect(receiver.wait_ready(), "--link-timeout 0: %s", receiver.log()[-1000:])
+    time.sleep(0.5)
+    receiver.signal()
+    receiver.wait(20)
+    expect(re.search("link of net_memif0.* is down", receiver.log()), "not said: %s", receiver.log()[-1000:])
+    return ""
+
+
+def flap(version):
+    """The link is down for some seconds in precopy: said, in the report, and survived."""
+    def body(folder, stack):
+        need(version)
+        transfer = Transfer(version, channels=2, dirty_s=1.0, mtu=1500)
+        network = stack.enter_context(Network(transfer.mtu))
+        source = transfer.start_source(folder, stack, network)
+        path = os.path.join(folder, "received.mem")
+        receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, transfer.size)},
+                                                transfer.channels))
+        expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
+        source.migrate(receiver.uri)
+        deadline = time.monotonic() + 30
+        while source.migration().get("ram", {}).get("transferred", 0) < MIB:
+            expect(time.monotonic() < deadline, "the migration never got going: %s", source.migration())
+            time.sleep(0.05)
+        _ip(network.receiver, "link", "set", INTERFACE, "down")
+        time.sleep(FLAP_S)
+        _ip(network.receiver, "link", "set", INTERFACE, "up")
+        back = time.monotonic()
+        source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        source.wait_migration(timeout=60)
+        taken = time.monotonic() - back
+        expect(receiver.wait(15) == 0, "migrx ended with %s: %s", receiver.process.returncode, receiver.log()[-2000:])
+        expect_same_files("mem", path, source.backends[0].path)
+        report = receiver.report()
+        expect([event["up"] for event in report["links"]] == [False, True], "links: %s", report.get("links"))
+        expect(report["dataplane"]["port.link_changes"] == 2, "counted: %s", report["dataplane"])
+        expect("is down: what is under way waits" in receiver.log(), "not said: %s", receiver.log()[-1000:])
+        return "completed %.1f s after the link was back" % taken
+    return body
+
+
+def _case(name, body, quick, timeout=120):
+    def run(folder):
+        with contextlib.ExitStack() as stack:
+            return body(folder, stack)
+    return Case(name, run, quick, timeout)
+
+
+def cases():
+    yield _case("link-address-of-another-host", address_of_another_host, True)
+    yield _case("link-address-of-our-kernel", address_of_our_kernel, True)
+    yield _case("link-address-claimed-later", address_claimed_later, True)
+    yield _case("link-missing", no_link, True)
+    yield _case("link-flap-10", flap("10"), True)
