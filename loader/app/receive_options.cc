@@ -77,6 +77,11 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
                   "own subnet; anyone when --gateway is given)")
       ->group(network);
   command
+      .add_option("--source-nat", o.source_nat,
+                  "network, in CIDR form, of whose addresses a NAT may give the source any for each of its "
+                  "connections; may repeat (default: a source has one address)")
+      ->group(network);
+  command
       .add_option("--pool-mbufs", o.pool_mbufs,
                   "packet buffers per poll core (default: chosen; less than the "
                   "minimum is refused)")

@@ -23,9 +23,10 @@ struct ReceiveOptions : JobOptions, CoreOptions {
   bool probe = true;               // ask whether somebody has the addresses already
   double link_timeout_s = 60;      // 0: links are not waited for
   std::vector<std::string> allow;  // CIDR; empty: the port's own subnet, or anyone when a gateway is given
-  uint32_t pool_mbufs = 0;         // per poll core; 0: chosen
-  uint64_t window_bytes = 0;       // per connection; 0: chosen
-  std::string eal;                 // extra EAL arguments
+  std::vector<std::string> source_nat;  // CIDR; addresses that may be one source's
+  uint32_t pool_mbufs = 0;              // per poll core; 0: chosen
+  uint64_t window_bytes = 0;            // per connection; 0: chosen
+  std::string eal;                      // extra EAL arguments
 
   // The stream.
   uint32_t multifd_channels = 0;  // 0: multifd off

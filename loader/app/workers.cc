@@ -4,6 +4,7 @@
 #include <map>
 
 #include "dataplane/agent_thread.h"
+#include "loader/app/network.h"
 #include "loader/app/setup_error.h"
 
 namespace migrx {
@@ -47,6 +48,12 @@ SessionSettings session_settings(const ReceiveOptions& options) {
   if (options.uuid) settings.main.uuid = parse_uuid(*options.uuid);
   if (!parse_multifd_compression(options.multifd_compression, settings.multifd_compression))
     throw SetupError("--multifd-compression " + options.multifd_compression + " is unknown");
+  for (const std::string& text : options.source_nat) {
+    Ipv4Network network;
+    if (!parse_network(text, network))
+      throw SetupError("--source-nat " + text + ": expected a network such as 192.0.2.0/28");
+    settings.source_nat.add(network.address.value, network.prefix_length);
+  }
   settings.connections_max = options.multifd_channels + 1 + 16;
   settings.now_ns = monotonic_ns;
   return settings;

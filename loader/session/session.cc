@@ -21,10 +21,6 @@ uint64_t address_of(const Handoff& connection) noexcept {
   return kKnown | connection.peer_address;
 }
 
-Applicant applicant(const Handoff& connection) noexcept {
-  return {&connection, connection.peer_address, connection.opened_ns};
-}
-
 }  // namespace
 
 const char* to_string(SessionState state) noexcept {
@@ -98,6 +94,18 @@ void Session::fail(const StreamError& error) noexcept {
                   "--multifd-channels its parameter multifd-channels (0: multifd off)",
                   used > 0 ? "; " : "", admission_.surplus_id());
   }
+  const uint64_t elsewhere = elsewhere_.load(std::memory_order_relaxed);
+  const bool somebody_is_missing = error.error_class == ErrorClass::truncated ||
+                                   error.error_class == ErrorClass::mismatch ||
+                                   error.error_class == ErrorClass::timed_out;
+  if (somebody_is_missing && elsewhere != 0 && !admission_.complete()) {
+    const auto ip = static_cast<uint32_t>(elsewhere);
+    const std::size_t used = std::strlen(told.text.data());
+    std::snprintf(told.text.data() + used, told.text.size() - used,
+                  "%sa channel from another address, %u.%u.%u.%u, was refused: if a NAT gives this source "
+                  "several addresses, name their network with --source-nat",
+                  used > 0 ? "; " : "", ip >> 24, ip >> 16 & 0xff, ip >> 8 & 0xff, ip & 0xff);
+  }
   error_.set(told);
 }
 
@@ -136,7 +144,19 @@ Introduction Session::identify_main(Bytes greeting, Handoff& connection, uint32_
   if (matters && read_main_uuid(greeting, uuid) == PreambleStatus::need_more &&
       greeting.size() < kGreetingMax)
     return Introduction::needs(std::min(greeting.size() + kPreambleStep, kGreetingMax));
-  return introduce_main(admission_.main(applicant(connection), uuid, settings_.now_ns()), connection, worker);
+  const AdmissionAnswer answer = admission_.main(applicant(connection), uuid, settings_.now_ns());
+  if (answer.verdict == AdmissionVerdict::stranger) note_elsewhere(connection);
+  return introduce_main(answer, connection, worker);
+}
+
+Applicant Session::applicant(const Handoff& connection) const noexcept {
+  return {&connection, settings_.source_nat.source_of(connection.peer_address), connection.opened_ns};
+}
+
+// Refused only for where it comes from, while somebody is missing: what it says of itself would do.
+void Session::note_elsewhere(const Handoff& connection) noexcept {
+  if (admission_.complete() || !is_stranger(connection)) return;
+  elsewhere_.store(address_of(connection), std::memory_order_relaxed);
 }
 
 Introduction Session::ask_again(Handoff& connection, uint32_t worker) noexcept {
@@ -181,6 +201,7 @@ Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint
   }
   const AdmissionAnswer answer = admission_.channel(applicant(connection), init, settings_.now_ns());
   if (answer.verdict == AdmissionVerdict::conflict) fail(answer.error);
+  if (answer.verdict == AdmissionVerdict::stranger) note_elsewhere(connection);
   if (answer.verdict != AdmissionVerdict::admitted) return {};
   stamp(moments_.first_channel);
   MultifdSession shared;

@@ -29,6 +29,7 @@
 #include "loader/session/channel.h"
 #include "loader/session/channel_security.h"
 #include "loader/session/first_error.h"
+#include "loader/session/source_nat.h"
 #include "loader/stream/flush_barrier.h"
 
 namespace migrx {
@@ -58,6 +59,7 @@ struct SessionSettings {
   MultifdCompression multifd_compression = MultifdCompression::none;
   // main.uuid: the guest's, where it is known (--uuid, or the destination's). Whoever bears another one is a
   // stranger; without it, two guests that come at the same time end each other's migration.
+  SourceNat source_nat;  // which addresses are one source's
   // Connections that may be open at a time, strangers included: bounds memory.
   uint32_t connections_max = 64;
   // A clock; called on worker threads, but only at the moments above.
@@ -133,7 +135,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] const SessionMoments& moments() const noexcept { return moments_; }
   // It comes from another address than the source's channels; false while nobody knows the source.
   [[nodiscard]] bool is_stranger(const Handoff& connection) const noexcept {
-    return admission_.is_stranger(connection.peer_address);
+    return admission_.is_stranger(settings_.source_nat.source_of(connection.peer_address));
   }
   [[nodiscard]] const Admission& admission() const noexcept { return admission_; }
   // Set with the first configuration section; constant when blocks_known is set.
@@ -196,6 +198,9 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] Introduction introduce_main(const AdmissionAnswer& answer, Handoff& connection,
                                             uint32_t worker);
 
+  [[nodiscard]] Applicant applicant(const Handoff& connection) const noexcept;
+  void note_elsewhere(const Handoff& connection) noexcept;
+
   const SessionSettings settings_;
   BlockTable& blocks_;
   const PageKernels& kernels_;
@@ -215,6 +220,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
 
   Inside inside_{*this};
   std::atomic<uint64_t> misled_peer_{0};  // address_of(); 0: none
+  std::atomic<uint64_t> elsewhere_{0};    // likewise, of who was refused only for its address
   FirstError error_;
   FirstError late_error_;
   std::atomic<bool> done_{false};

@@ -68,6 +68,7 @@ class SessionFixture : public ::testing::Test {
     settings.main.multifd_channels = channels;
     settings.now_ns = [this] { return now_; };
     settings.connections_max = 8;
+    settings.source_nat = source_nat_;
     std::string problem;
     const PageKernels* const kernels = select_page_kernels(problem);
     ASSERT_NE(kernels, nullptr) << problem;
@@ -103,6 +104,7 @@ class SessionFixture : public ::testing::Test {
   }
 
   MainSettings settings_;
+  SourceNat source_nat_;
   uint64_t now_ = 1'000'000'000;
   BlockTable blocks_{1 << 20};
   DeviceStateFile state_file_{""};

@@ -395,6 +395,51 @@ TEST_F(SessionTest, another_hosts_channel_is_refused_and_disturbs_nobody) {
   EXPECT_NE(session_->state(), SessionState::failed) << session_->error().message();
 }
 
+// A NAT with a pool gives each connection an address of its own.
+TEST_F(SessionTest, channels_from_the_addresses_of_a_nat_are_one_sources_when_it_is_named) {
+  source_nat_.add(0x0a4d0000, 28);
+  start(2);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.handoff.peer_address = 0x0a4d0001;
+  main.give(b.bytes(), 1448);
+  run();
+  for (uint32_t i = 0; i < 2; ++i) {
+    MultifdStreamBuilder c;
+    c.init(static_cast<uint8_t>(i));
+    Wire& channel = connect();
+    channel.handoff.peer_address = 0x0a4d0008 + i;
+    channel.give(c.bytes, 64);
+    run();
+    EXPECT_FALSE(channel.reset);
+  }
+  EXPECT_EQ(session_->multifd_identified(), 2U);
+  EXPECT_TRUE(session_->admission().complete());
+}
+
+TEST_F(SessionTest, a_source_that_gives_up_because_of_its_other_address_hears_of_source_nat) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.handoff.peer_address = 0x0a4d0001;
+  main.give(b.bytes(), 1448);
+  run();
+  MultifdStreamBuilder c;
+  c.init(0);
+  Wire& channel = connect();
+  channel.handoff.peer_address = 0x0a4d0009;
+  channel.give(c.bytes, 64);
+  run();
+  EXPECT_TRUE(channel.reset);
+  main.end(StreamEnd::reset);
+  run();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_NE(session_->error().message().find("10.77.0.9"), std::string::npos) << session_->error().message();
+  EXPECT_NE(session_->error().message().find("--source-nat"), std::string::npos);
+}
+
 TEST_F(SessionTest, a_silent_connection_is_given_up_in_time) {
   SessionLimits limits;
   limits.identify_ns = 50 * kMs;

@@ -12,7 +12,7 @@ from rig.guest import MIB
 from rig.machine import in_namespace
 from rig.network import INTERFACE, RECEIVER, Network, Veth
 from rig.receiver import Receiver
-from rig.runner import Case, expect
+from rig.runner import Case, Skip, expect
 from rig.transfer import FAST, Transfer, need
 
 FLAP_S = 10.0
@@ -108,6 +108,41 @@ def no_link(folder, stack):
     return ""
 
 
+def nat_pool(version):
+    """A NAT with two addresses between source and migrx: refused with the option's name, received with it."""
+    def body(folder, stack):
+        need(version)
+        transfer = Transfer(version, channels=2, mtu=1500)
+        network = stack.enter_context(Network(transfer.mtu, impair={}))
+        inside = ["nsenter", "--net=/run/netns/" + network.receiver, "iptables", "-w", "-t", "nat", "-A", "POSTROUTING",
+                  "-o", INTERFACE, "-p", "tcp"]
+        try:
+            subprocess.run([*inside, "-m", "statistic", "--mode", "nth", "--every", "2", "--packet", "0",
+                            "-j", "SNAT", "--to-source", "10.77.0.16"], check=True, capture_output=True)
+            subprocess.run([*inside, "-j", "SNAT", "--to-source", "10.77.0.17"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Skip("needs the kernel's NAT: %s" % error) from None
+        source = transfer.start_source(folder, stack, network)
+        path = os.path.join(folder, "received.mem")
+        for extra in ((), ("--source-nat", "10.77.0.16/30")):
+            receiver = stack.enter_context(Receiver(
+                folder, network, {"mem": "%s,size=%d" % (path, transfer.size)}, transfer.channels, extra=extra,
+                name="named" if extra else "receiver"))
+            expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
+            source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+            source.migrate(receiver.uri)
+            source.wait_migration(("completed",) if extra else ("failed",), timeout=60)
+            status = receiver.wait(30)
+            expect(status == (0 if extra else 1), "status %s: %s", status, receiver.log()[-1000:])
+            if not extra:
+                expect("--source-nat" in receiver.report()["error"]["message"], "error: %s", receiver.report()["error"])
+        expect_same_files("mem", path, source.backends[0].path)
+        peers = {channel["peer"].split(":")[0] for channel in receiver.report()["channels"]}
+        expect(peers == {"10.77.0.16", "10.77.0.17"}, "channels came from %s", peers)
+        return ""
+    return body
+
+
 def flap(version):
     """The link is down for some seconds in precopy: said, in the report, and survived."""
     def body(folder, stack):
@@ -153,4 +188,5 @@ def cases():
     yield _case("link-address-of-our-kernel", address_of_our_kernel, True)
     yield _case("link-address-claimed-later", address_claimed_later, True)
     yield _case("link-missing", no_link, True)
+    yield _case("nat-pool-10", nat_pool("10"), True)
     yield _case("link-flap-10", flap("10"), True)
