@@ -11,24 +11,40 @@
 
 #include "dataplane/dpdk/eal.h"
 #include "dataplane/dpdk/tap.h"
+#include "dataplane/port_plan.h"
 
 namespace migrx {
 namespace {
 
-// Checksums in hardware, and chains for frames larger than a buffer.
-constexpr uint64_t kRxOffloadsWanted =
-    RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_SCATTER;
-// Allowed because each tx queue has one pool, and no buffer is sent twice.
-constexpr uint64_t kTxOffloadsWanted = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 constexpr uint64_t kRssWanted = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP;
-// Frame overhead DPDK assumes where a device names none: header and frame check sequence.
-constexpr uint32_t kDpdkOverheadBytes = 14 + 4;
-
 std::string bare_devargs(const std::string& devargs) {
   return devargs.starts_with("pci:") ? devargs.substr(4) : devargs;
 }
 std::string bare_name(const std::string& devargs) {
   return devargs.substr(0, devargs.find(','));
+}
+
+DeviceInfo device_info(const rte_eth_dev_info& info, bool is_virtual) {
+  DeviceInfo device;
+  device.driver = info.driver_name;
+  device.is_virtual = is_virtual;
+  device.max_rx_queues = info.max_rx_queues;
+  device.max_tx_queues = info.max_tx_queues;
+  device.max_mtu = info.max_mtu;
+  device.max_rx_pktlen = info.max_rx_pktlen;
+  const auto limits = [](const rte_eth_desc_lim& l) {
+    return DescriptorLimits{l.nb_min, l.nb_max, l.nb_align};
+  };
+  device.rx_descriptors = limits(info.rx_desc_lim);
+  device.tx_descriptors = limits(info.tx_desc_lim);
+  device.ipv4_checksum = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM) != 0;
+  device.tcp_checksum = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_TCP_CKSUM) != 0;
+  device.scatter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
+  device.vlan_filter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_VLAN_FILTER) != 0;
+  device.fast_free = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE) != 0;
+  device.rss_ipv4 = (info.flow_type_rss_offloads & RTE_ETH_RSS_IPV4) != 0;
+  device.rss_tcp = (info.flow_type_rss_offloads & RTE_ETH_RSS_NONFRAG_IPV4_TCP) != 0;
+  return device;
 }
 
 bool find_port(const std::string& devargs, uint16_t& port_id) {
@@ -90,59 +106,46 @@ void DpdkPort::configure() {
   const int socket = rte_eth_dev_socket_id(port_id_);
   node_ = socket >= 0 && !is_virtual ? NodeId{socket} : kAnyNode;
 
-  const uint16_t queues = static_cast<uint16_t>(options_.queues);
-  const uint32_t queues_max = std::min(info.max_rx_queues, info.max_tx_queues);
-  if (options_.queues == 0 || options_.queues > queues_max)
-    throw DpdkError("port " + options_.devargs + ": has " + std::to_string(queues_max) +
-                    " queue pairs, and there are " + std::to_string(queues) + " poll cores: give fewer");
+  PortWish wish;
+  wish.name = options_.devargs;
+  wish.mtu = options_.mtu;
+  wish.queues = options_.queues;
+  wish.buffer_bytes = options_.buffer_bytes;
+  wish.descriptors = {
+      rx_descriptors_for(options_.devargs, options_.mtu, options_.buffer_bytes, options_.rx_descriptors),
+      options_.tx_descriptors};
+  wish.vlan = options_.vlan;
+  PortPlan plan;
+  if (const std::string problem = plan_port(device_info(info, is_virtual), wish, plan); !problem.empty())
+    throw DpdkError(problem);
+  warnings_ = plan.warnings;
 
   rte_eth_conf conf{};
-  conf.rxmode.offloads = kRxOffloadsWanted & info.rx_offload_capa;
-  // net_tap's checksum "offload" is a loop in the driver that adds 16 bits at a time and took half of the
-  // poll core's time at MTU 9000; ours is several times faster.
-  if (driver_ == "net_tap") conf.rxmode.offloads &= uint64_t{RTE_ETH_RX_OFFLOAD_SCATTER};
-  conf.txmode.offloads = kTxOffloadsWanted & info.tx_offload_capa;
-  checksum_offload_ = (conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_TCP_CKSUM) != 0;
-
-  // Virtual devices deliver whatever the kernel's interface does and refuse an MTU of their own above 1500.
-  const uint32_t overhead = info.max_mtu != UINT16_MAX && info.max_rx_pktlen > info.max_mtu
-                                ? info.max_rx_pktlen - info.max_mtu
-                                : kDpdkOverheadBytes;
-  const uint32_t mtu_max = std::min<uint32_t>(info.max_mtu, info.max_rx_pktlen - overhead);
-  if (options_.mtu > mtu_max && !is_virtual)
-    throw DpdkError("port " + options_.devargs + ": its largest MTU is " + std::to_string(mtu_max) +
-                    ", --mtu " + std::to_string(options_.mtu) + " is too much");
-  conf.rxmode.mtu = std::min(options_.mtu, mtu_max);
-  const uint32_t buffer_bytes = options_.buffer_bytes;
-  if ((conf.rxmode.offloads & RTE_ETH_RX_OFFLOAD_SCATTER) == 0) {
-    if (options_.mtu + kLinkOverheadBytes > buffer_bytes)
-      throw DpdkError(
-          "port " + options_.devargs + ": cannot spread a frame over several packet buffers, and " +
-          std::to_string(buffer_bytes) + " bytes are too few for MTU " + std::to_string(options_.mtu));
-  } else if (options_.mtu + kLinkOverheadBytes <= buffer_bytes && !is_virtual) {
-    // Every frame fits into one buffer: without scatter, drivers can use their fastest receive functions.
-    conf.rxmode.offloads &= ~uint64_t{RTE_ETH_RX_OFFLOAD_SCATTER};
-  }
-
-  if (queues > 1 && (info.flow_type_rss_offloads & kRssWanted) != 0) {
+  if (plan.ipv4_checksum) conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
+  if (plan.tcp_checksum) conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
+  if (plan.scatter) conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
+  if (plan.vlan_filter) conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_VLAN_FILTER;
+  // Each tx queue has one pool, and no buffer is sent twice.
+  if (plan.fast_free) conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+  conf.rxmode.mtu = plan.mtu;
+  if (plan.rss) {
     conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
     conf.rx_adv_conf.rss_conf.rss_hf = kRssWanted & info.flow_type_rss_offloads;
-    rss_ = true;
-  } else if (queues > 1 && !is_virtual) {
-    warnings_.push_back("port " + options_.devargs + " cannot spread connections over its queues (no RSS)");
   }
-
+  checksum_offload_ = plan.tcp_checksum;
+  rss_ = plan.rss;
+  const uint16_t queues = static_cast<uint16_t>(options_.queues);
   result = rte_eth_dev_configure(port_id_, queues, queues, &conf);
   if (result != 0) fail("cannot be configured", result);
-
-  uint16_t rx_descriptors = static_cast<uint16_t>(std::min<uint32_t>(
-      rx_descriptors_for(options_.devargs, options_.mtu, buffer_bytes, options_.rx_descriptors), UINT16_MAX));
-  uint16_t tx_descriptors = static_cast<uint16_t>(std::min<uint32_t>(options_.tx_descriptors, UINT16_MAX));
+  if (plan.set_mtu) set_mtu(plan.mtu);
+  uint16_t rx_descriptors = static_cast<uint16_t>(plan.descriptors.rx);
+  uint16_t tx_descriptors = static_cast<uint16_t>(plan.descriptors.tx);
   result = rte_eth_dev_adjust_nb_rx_tx_desc(port_id_, &rx_descriptors, &tx_descriptors);
   if (result != 0) fail("descriptors", result);
   descriptors_ = {rx_descriptors, tx_descriptors};
   rx_offloads_ = conf.rxmode.offloads;
   tx_offloads_ = conf.txmode.offloads;
+  vlan_filter_ = plan.vlan_filter;
 
   rte_ether_addr mac{};
   result = rte_eth_macaddr_get(port_id_, &mac);
@@ -157,6 +160,18 @@ void DpdkPort::configure() {
                             " does not take MTU " + std::to_string(options_.mtu) + ": " + problem);
     }
   }
+}
+
+// rte_eth_dev_configure() writes down what was asked for; a device that shares its port with the kernel or
+// with other functions is only told by this.
+void DpdkPort::set_mtu(uint32_t mtu) {
+  const int result = rte_eth_dev_set_mtu(port_id_, static_cast<uint16_t>(mtu));
+  if (result != 0 && result != -ENOTSUP)
+    fail("does not take MTU " + std::to_string(mtu) + " (lower --mtu, or raise the host's)", result);
+  uint16_t now = 0;
+  if (rte_eth_dev_get_mtu(port_id_, &now) != 0 || now == mtu) return;
+  warnings_.push_back("port " + options_.devargs + " has MTU " + std::to_string(now) +
+                      " although it was given " + std::to_string(mtu) + ": larger frames may be lost");
 }
 
 void DpdkPort::set_up_queues(const std::vector<BufferPool*>& rx_pools,
@@ -197,6 +212,12 @@ void DpdkPort::start() {
   int result = rte_eth_dev_start(port_id_);
   if (result != 0) fail("does not start", result);
   started_ = true;
+  if (vlan_filter_) {
+    result = rte_eth_dev_vlan_filter(port_id_, *options_.vlan, 1);
+    if (result != 0)
+      warnings_.push_back("port " + options_.devargs + " does not let VLAN " +
+                          std::to_string(*options_.vlan) + " through: " + rte_strerror(std::abs(result)));
+  }
   if (options_.promiscuous) {
     result = rte_eth_promiscuous_enable(port_id_);
     if (result != 0) warnings_.push_back("port " + options_.devargs + " cannot be promiscuous");

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,6 +27,7 @@ struct DpdkPortOptions {
   uint32_t rx_descriptors = 1024;  // per queue; adjusted to what the device can
   uint32_t tx_descriptors = 512;
   bool promiscuous = false;
+  std::optional<uint16_t> vlan;  // frames bear this tag: a device that filters tags lets it through
 };
 
 // The largest MSS to announce for a link (RFC 6691): MTU less the fixed headers of IPv4 and TCP.
@@ -93,6 +95,7 @@ class DpdkPort {
  private:
   void attach();
   void configure();
+  void set_mtu(uint32_t mtu);
   void close() noexcept;
   [[noreturn]] void fail(std::string_view what, int error) const;
 
@@ -108,6 +111,7 @@ class DpdkPort {
   uint64_t tx_offloads_ = 0;
   bool checksum_offload_ = false;
   bool rss_ = false;
+  bool vlan_filter_ = false;
   std::vector<std::string> warnings_;
   std::vector<std::unique_ptr<DpdkQueue>> queues_;
 };

@@ -123,8 +123,22 @@ bool wants_hugepages(const EalOptions& options) {
       return true;
     case EalMemory::ordinary:
       return false;
-    case EalMemory::automatic:
-      return free_hugepage_bytes() >= options.memory_bytes + kEalBytes;
+    case EalMemory::automatic: {
+      const uint64_t wanted = options.memory_bytes + kEalBytes;
+      const uint64_t free = free_hugepage_bytes();
+      const bool pci =
+          std::any_of(options.port_devargs.begin(), options.port_devargs.end(), is_pci_devargs) &&
+          options.extra_args.find("--no-huge") == std::string::npos;
+      // Ordinary pages would work for a while, at a fraction of the speed, and a device without an IOMMU
+      // would write to pages that the kernel has moved.
+      if (pci && free < wanted)
+        throw DpdkError(
+            "packets of a PCI port need hugepages: " + std::to_string(free >> 20) + " MiB are free, " +
+            std::to_string((wanted >> 20) + 1) +
+            " are needed; migrx doctor says how many of them on which node, and --eal --no-huge does "
+            "without all the same");
+      return free >= wanted;
+    }
   }
   return false;
 }

@@ -110,6 +110,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement) {
     port.mtu = options.mtu;
     port.queues = cores;
     port.buffer_bytes = buffer_bytes;
+    port.vlan = options.vlan;
     port.rx_descriptors = rx_descriptors_for(devargs, options.mtu, buffer_bytes, 1024);
     // As asked for; the devices, once they are there, say what they have.
     needs.ports.push_back({port.rx_descriptors, port.tx_descriptors});

@@ -36,6 +36,23 @@ TEST(EalArguments, pci_is_left_alone_unless_a_port_is_there) {
   EXPECT_EQ(arguments.back(), "-v");
 }
 
+TEST(EalArguments, a_pci_port_does_without_hugepages_only_when_told_to) {
+  EalOptions options;
+  options.port_devargs = {"net_tap0", "0000:3b:00.0"};
+  options.memory_bytes = uint64_t{1} << 50;
+  try {
+    static_cast<void>(eal_arguments(options));
+    FAIL() << "no error";
+  } catch (const DpdkError& error) {
+    EXPECT_NE(std::string(error.what()).find("hugepages"), std::string::npos) << error.what();
+  }
+  options.extra_args = "--no-huge";
+  EXPECT_TRUE(has(eal_arguments(options), "--no-huge"));
+  options.extra_args.clear();
+  options.port_devargs = {"net_tap0"};
+  EXPECT_TRUE(has(eal_arguments(options), "--no-huge"));
+}
+
 TEST(Devargs, pci_addresses_are_told_from_virtual_devices) {
   for (const char* pci : {"0000:3b:00.0", "3b:00.0", "3b:00.0,rx=2", "pci:0000:3b:00.0"})
     EXPECT_TRUE(is_pci_devargs(pci)) << pci;
