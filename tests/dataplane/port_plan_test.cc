@@ -164,9 +164,18 @@ TEST(PortPlan, virtual_devices_keep_their_own_mtu_and_chains) {
   EXPECT_TRUE(plan.scatter);
   EXPECT_FALSE(plan.ipv4_checksum || plan.tcp_checksum);
   EXPECT_TRUE(plan.warnings.empty());
+  DeviceInfo without_chains = tap;
+  without_chains.scatter = false;
   PortWish small = wish(9000);
   small.buffer_bytes = 2048;
-  EXPECT_NE(plan_port(af_xdp(), small, plan).find("too few for MTU 9000"), std::string::npos);
+  EXPECT_NE(plan_port(without_chains, small, plan).find("too few for MTU 9000"), std::string::npos);
+}
+
+TEST(PortPlan, af_xdp_is_refused_above_1500_where_it_loses_frames_in_silence) {
+  PortPlan plan;
+  EXPECT_EQ(plan_port(af_xdp(), wish(1500), plan), "");
+  EXPECT_NE(plan_port(af_xdp(), wish(1501), plan).find("MTU 1500"), std::string::npos);
+  EXPECT_NE(plan_port(af_xdp(), wish(9000), plan).find("MTU 1500"), std::string::npos);
 }
 
 TEST(PortPlan, descriptors_are_what_the_device_can) {

@@ -176,6 +176,30 @@ def flap(version):
     return body
 
 
+def af_xdp(version):
+    """A migration by DPDK's net_af_xdp on a veth; a larger MTU, at which frames would be lost, is refused."""
+    def body(folder, stack):
+        need(version)
+        transfer = Transfer(version, channels=2, mtu=1500)
+        network = stack.enter_context(Veth(transfer.mtu))
+        network.port = "net_af_xdp0,iface=" + INTERFACE
+        source = transfer.start_source(folder, stack, network)
+        network.mtu = 3000
+        _expect_refused(_receiver(folder, stack, network, "jumbo"), "MTU 1500")
+        network.mtu = transfer.mtu
+        path = os.path.join(folder, "received.mem")
+        receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, transfer.size)},
+                                                transfer.channels))
+        expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
+        source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        source.migrate(receiver.uri)
+        source.wait_migration(timeout=60)
+        expect(receiver.wait(15) == 0, "migrx ended with %s: %s", receiver.process.returncode, receiver.log()[-2000:])
+        expect_same_files("mem", path, source.backends[0].path)
+        return ""
+    return body
+
+
 def _case(name, body, quick, timeout=120):
     def run(folder):
         with contextlib.ExitStack() as stack:
@@ -189,4 +213,5 @@ def cases():
     yield _case("link-address-claimed-later", address_claimed_later, True)
     yield _case("link-missing", no_link, True)
     yield _case("nat-pool-10", nat_pool("10"), True)
+    yield _case("af-xdp-10", af_xdp("10"), False)
     yield _case("link-flap-10", flap("10"), True)
