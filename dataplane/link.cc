@@ -22,8 +22,10 @@ bool Link::on_arp(const Frame& frame, ArpPacket& heard, uint64_t now_ns) noexcep
   if (arp_reply_for(heard, mac_, port_.address, reply) && send(reply))
     counters_.add(PollCounter::arp_replies);
   const bool group = (heard.sender_mac.bytes[0] & std::byte{1}) != std::byte{0};
-  if (group || heard.sender_mac == EthernetAddress{} || heard.sender_mac == mac_) return false;
+  if (group || heard.sender_mac == EthernetAddress{}) return false;
+  // A peer may have our MAC address: the kernel's end of a net_tap interface has its port's.
   if (heard.sender_ip == port_.address) {
+    if (heard.sender_mac == mac_) return false;
     counters_.add(PollCounter::address_conflicts);
     if (defended_ns_ == 0 || now_ns - defended_ns_ >= kDefendNs) {
       defended_ns_ = now_ns;

@@ -100,6 +100,20 @@ TEST(LinkTest, a_gratuitous_arp_moves_the_connections_of_that_host_and_no_group_
   EXPECT_EQ(last_destination(rig), mac_of(9));
 }
 
+// The kernel's end of a net_tap interface has its port's.
+TEST(LinkTest, a_peer_may_have_our_own_mac_address_but_not_our_ip_address) {
+  Rig rig;
+  Peer peer(rig, 1000);
+  ASSERT_NE(peer.connect(), nullptr);
+  arp_arrives(rig, mac_of(2), kOurs);
+  rig.run();
+  EXPECT_EQ(rig.count(PollCounter::address_conflicts), 0U);
+  EXPECT_EQ(rig.count(PollCounter::neighbours_moved), 0U);
+  arp_arrives(rig, mac_of(2), kTheirs);
+  rig.run();
+  EXPECT_EQ(rig.count(PollCounter::neighbours_moved), 1U);
+}
+
 TEST(LinkTest, behind_a_gateway_its_arp_moves_the_connections) {
   const Ipv4Address gateway{(kOurs.value & 0xffff'ff00U) | 0xfe};
   // kTheirs is not in 10.77.0.2/32, so it is reached through the gateway.
