@@ -40,6 +40,7 @@ double unix_time_s() {
 std::string to_json(const Report& r) {
   Json out;
   out["program"] = "migrx";
+  out["format"] = kReportFormat;
   out["version"] = r.version;
   out["command"] = r.command;
   out["outcome"] = r.outcome;

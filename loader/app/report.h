@@ -62,10 +62,14 @@ struct CoreReport {
   CounterList counters;
 };
 
+// Of the JSON, docs/report.schema.json. A field that is added leaves it as it is; one that goes or changes
+// its meaning raises it.
+constexpr int kReportFormat = 1;
+
 struct Report {
   std::string command;
   std::string version;
-  std::string outcome;  // "complete", "failed", "cancelled"
+  std::string outcome;  // "complete", "failed", "cancelled", "unsure"
   StreamError error;    // when failed
   std::vector<std::string> warnings;
   std::string destination_version;  // QEMU's, where --qmp asked

@@ -9,6 +9,8 @@ import subprocess
 import time
 import urllib.parse
 
+import jsonschema
+
 from .machine import cpu_seconds, die_with_parent, in_namespace
 from .network import NEAR, RECEIVER, SECOND_INTERFACE, SECOND_NEAR, SECOND_RECEIVER
 
@@ -97,8 +99,12 @@ class Receiver:
             raise TimeoutError("migrx did not end within %d s: %s" % (timeout, self.log()[-2000:])) from None
 
     def report(self):
+        """The JSON report, which has the form that docs/report.schema.json says."""
         with open(self.report_path, encoding="utf-8") as file:
-            return json.load(file)
+            report = json.load(file)
+        with open(os.path.join(_ROOT, "docs", "report.schema.json"), encoding="utf-8") as file:
+            jsonschema.Draft202012Validator(json.load(file)).validate(report)
+        return report
 
     def children(self):
         """Process ids of the program's children: the worker that the supervising parent watches."""
