@@ -82,6 +82,11 @@ void add_job_options(CLI::App& command, JobOptions& o) {
   command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(reporting);
 }
 
+void one_word_each(CLI::App& command) {
+  for (CLI::Option* const option : command.get_options())
+    if (option->get_expected_max() > 1) option->allow_extra_args(false);
+}
+
 std::vector<RamSpec> prepare_job(const JobOptions& options) {
   if (options.report)
     if (const std::string problem = check_report_path(*options.report); !problem.empty())

@@ -45,6 +45,9 @@ struct JobOptions {
 // Adds the options to a subcommand; values appear in `options` when the command line has been parsed.
 void add_job_options(CLI::App& command, JobOptions& options);
 
+// An option that may repeat takes one word each time, and leaves the next one to whoever it is for.
+void one_word_each(CLI::App& command);
+
 // Looks at --ram and makes the directory of --dump-blocks. Throws SetupError.
 [[nodiscard]] std::vector<RamSpec> prepare_job(const JobOptions& options);
 

@@ -197,6 +197,7 @@ void add_load_command(CLI::App& app, int& exit_status) {
                    "seconds for the destination to say that it has the guest (0: for ever)")
       ->check(seconds)
       ->capture_default_str();
+  one_word_each(*command);
   command->callback([options, &exit_status] { exit_status = load(*options); });
 }
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "loader/app/core_options.h"
+#include "loader/app/job_options.h"
 #include "numa/cpu_list.h"
 #include "numa/guest_memory.h"
 #include "numa/memory_budget.h"
@@ -141,6 +142,7 @@ void add_plan_command(CLI::App& app, int& exit_status) {
                       "CPUs to be taken as isolated, for topologies from files");
   add_core_options(*command, *options, "Options");
   command->add_flag("--json", options->json, "for machines");
+  one_word_each(*command);
   command->callback([options, &exit_status] {
     const std::string problem = plan(*options);
     if (problem.empty()) return;

@@ -5,6 +5,7 @@
 #include <array>
 #include <string_view>
 
+#include "loader/app/address_check.h"
 #include "loader/app/destinations.h"
 #include "loader/app/tls_setup.h"
 
@@ -198,12 +199,14 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
                 "run without the parent process that frees the source when this "
                 "process is killed")
       ->group(reporting);
+  one_word_each(command);
 }
 
 std::string check_receive_options(const ReceiveOptions& o) {
   if (o.addresses.size() != o.ports.size())
     return "every --port needs its --address: " + std::to_string(o.ports.size()) + " ports, " +
            std::to_string(o.addresses.size()) + " addresses";
+  if (std::string problem = check_addresses(o); !problem.empty()) return problem;
   if (std::string problem = check_destination_options(o.handoff, o.no_handoff, o.qmp); !problem.empty())
     return problem;
   if (std::string problem = check_tls_options(o.tls_creds, o.tls_authz); !problem.empty()) return problem;

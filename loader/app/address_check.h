@@ -1,0 +1,13 @@
+// The addresses that the command line gives to ports, looked at before anything of the host is touched.
+#pragma once
+
+#include <string>
+
+#include "loader/app/receive_options.h"
+
+namespace migrx {
+
+// Of --address, --gateway, --allow and --listen. Empty: they make sense; otherwise what to change.
+[[nodiscard]] std::string check_addresses(const ReceiveOptions& options);
+
+}  // namespace migrx
