@@ -65,6 +65,7 @@ class GuestMemory {
   [[nodiscard]] bool made_here() const noexcept { return made_here_; }
   [[nodiscard]] NodeId node() const noexcept { return node_; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  [[nodiscard]] const FileId& id() const noexcept { return id_; }
   // The file stays when this object goes.
   void keep() noexcept { keep_ = true; }
   // Removes the file if it was made here.

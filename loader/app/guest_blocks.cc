@@ -41,7 +41,7 @@ GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes
             ", and only the destination QEMU of --handoff may use the RAM of this guest: end the "
             "others or name other files (in-use=allow in --ram, when they run none)");
     }
-    if (memory->made_here()) lifeline_.made(memory->path());
+    if (memory->made_here()) lifeline_.made(memory->path(), memory->id());
     files_.push_back(std::move(memory));
     table_.add_file_backed(spec.id, *files_.back());
   }

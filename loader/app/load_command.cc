@@ -15,6 +15,7 @@
 #include "loader/app/session_report.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/signals.h"
+#include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
 #include "loader/app/workers.h"
 #include "loader/destination/destination_qemu.h"
@@ -89,7 +90,7 @@ void fill_report(const FileLoader& loader, const BlockTable& blocks, uint64_t st
   report_blocks(blocks, report);
 }
 
-int load(const LoadOptions& options) {
+int load(const LoadOptions& options, const Lifeline& lifeline) {
   const uint64_t start_ns = monotonic_ns();
   const auto now_s = [start_ns] { return static_cast<double>(monotonic_ns() - start_ns) * 1e-9; };
   const SignalWatch signals;
@@ -122,8 +123,7 @@ int load(const LoadOptions& options) {
     // Prefault needs to know on which CPUs; loading from a file needs no poll cores.
     Placement placement;
     for (const CpuId cpu : settings.cpus) placement.threads.push_back({cpu, kAnyNode, {}});
-    const Lifeline nobody;
-    GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), nobody, signals);
+    GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline, signals);
     const double prefault_started_s = now_s();
     guest.prefault(placement, memory, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;
@@ -198,7 +198,11 @@ void add_load_command(CLI::App& app, int& exit_status) {
       ->check(seconds)
       ->capture_default_str();
   one_word_each(*command);
-  command->callback([options, &exit_status] { exit_status = load(*options); });
+  command->callback([options, &exit_status] {
+    Supervision supervision;
+    supervision.receive = [&](const Lifeline& lifeline) { return load(*options, lifeline); };
+    exit_status = supervise(supervision);
+  });
 }
 
 }  // namespace migrx

@@ -8,16 +8,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <map>
-#include <system_error>
 
 #include "loader/app/signal_policy.h"
 #include "loader/app/signals.h"
@@ -27,11 +25,20 @@ namespace {
 
 // Messages are one byte, a text and a NUL; a path is at most PATH_MAX, so a write to the pipe is atomic.
 struct Left {
-  std::vector<std::string> paths;
+  std::map<std::string, FileId> files;             // by path
   std::map<std::string, std::string> connections;  // by place: bounded, however often a stranger connects
   bool listening = false;
   int status_if_killed = 1;
   std::string partial;
+
+  // "24 131431 /dev/shm/vm0"
+  void made(const std::string& text) {
+    FileId file;
+    int path = 0;
+    if (std::sscanf(text.c_str(), "%" SCNu64 " %" SCNu64 " %n", &file.device, &file.inode, &path) == 2 &&
+        path > 0)
+      files[text.substr(static_cast<std::size_t>(path))] = file;
+  }
 
   void take(std::string_view bytes) {
     for (const char c : bytes) {
@@ -41,8 +48,8 @@ struct Left {
       }
       if (partial.empty()) continue;
       const std::string text = partial.substr(1);
-      if (partial[0] == '+') paths.push_back(text);
-      if (partial[0] == '-') paths.erase(std::remove(paths.begin(), paths.end(), text), paths.end());
+      if (partial[0] == '+') made(text);
+      if (partial[0] == '-') files.erase(text);
       if (const std::size_t place = text.find(' '); partial[0] == 'C' && place != std::string::npos)
         connections[text.substr(0, place)] = text.substr(place + 1);
       if (partial[0] == 'E') connections.erase(text);
@@ -131,6 +138,10 @@ void Lifeline::tell(char what, std::string_view path) const {
   [[maybe_unused]] const ssize_t ignored = ::write(fd_, message.data(), message.size());
 }
 
+void Lifeline::made(std::string_view path, const FileId& file) const {
+  tell('+', std::to_string(file.device) + " " + std::to_string(file.inode) + " " + std::string(path));
+}
+
 void Lifeline::connected(uint32_t place, std::string_view connection) const {
   tell('C', std::to_string(place) + " " + std::string(connection));
 }
@@ -176,10 +187,8 @@ int supervise(const Supervision& supervision) {
   if (WIFSIGNALED(status)) {
     std::fprintf(stderr, "migrx: the receiver was killed by signal %d (%s)\n", WTERMSIG(status),
                  ::strsignal(WTERMSIG(status)));
-    for (const std::string& path : left.paths) {
-      std::error_code ignored;
-      std::filesystem::remove_all(path, ignored);
-    }
+    for (const auto& [path, file] : left.files)
+      if (file.known() && file_id_at(path) == file) ::unlink(path.c_str());
   }
   if (left.listening && !left.connections.empty()) {
     std::vector<std::string> lost;

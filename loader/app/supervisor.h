@@ -15,14 +15,17 @@
 #include <string_view>
 #include <vector>
 
+#include "numa/file_id.h"
+
 namespace migrx {
 
-// The child's line to its parent. Paths told here are unlinked by the parent when the child dies by a signal.
+// The child's line to its parent. Files told here are unlinked by the parent when the child dies by a signal.
 class Lifeline {
  public:
   explicit Lifeline(int fd = -1) noexcept : fd_(fd) {}
-  // A file or directory that exists from now on and must not outlive a failure.
-  void made(std::string_view path) const { tell('+', path); }
+  // A file that exists from now on and must not outlive a failure. Its path may lead elsewhere by then: a
+  // file that took its place is somebody else's, and stays.
+  void made(std::string_view path, const FileId& file) const;
   // It is gone, or shall stay after all.
   void keep(std::string_view path) const { tell('-', path); }
   // The source may be connected from now on: reset mode is needed if this process dies.

@@ -41,6 +41,21 @@ TEST(Supervisor, passes_the_exit_status_on) {
   EXPECT_EQ(run([](const Lifeline&) { return 2; }), 2);
 }
 
+TEST(Supervisor, a_file_that_took_the_place_of_a_killed_receivers_stays) {
+  const std::string path = scratch("replaced");
+  EXPECT_EQ(run([&](const Lifeline& lifeline) -> int {
+              std::ofstream(path) << "x";
+              lifeline.made(path, file_id_at(path));
+              std::ofstream(path + ".new") << "somebody else's";
+              std::filesystem::rename(path + ".new", path);
+              ::kill(::getpid(), SIGKILL);
+              return 0;
+            }),
+            1);
+  EXPECT_TRUE(std::filesystem::exists(path));
+  std::filesystem::remove(path);
+}
+
 TEST(Supervisor, a_killed_receiver_leaves_no_file_and_somebody_stays_behind_for_its_connections) {
   const std::string made = scratch("made");
   const std::string kept = scratch("kept");
@@ -49,8 +64,8 @@ TEST(Supervisor, a_killed_receiver_leaves_no_file_and_somebody_stays_behind_for_
       [&](const Lifeline& lifeline) -> int {
         std::ofstream(made) << "x";
         std::ofstream(kept) << "x";
-        lifeline.made(made);
-        lifeline.made(kept);
+        lifeline.made(made, file_id_at(made));
+        lifeline.made(kept, file_id_at(kept));
         lifeline.keep(kept);
         lifeline.listening();
         lifeline.connected(0, "main");

@@ -3,6 +3,7 @@ before the first page, and a signal is heard while it is taken."""
 
 import contextlib
 import os
+import signal
 import stat
 import subprocess
 import time
@@ -149,8 +150,28 @@ def _mode_and_owner(folder):
         expect(not os.path.exists(path), "the file stayed")
 
 
+def _load_killed(folder):
+    """A load that waits for its pipe is killed; its file goes with it."""
+    with _tmpfs(folder, 64 * MIB) as mount:
+        path = os.path.join(mount, "vm0")
+        process = subprocess.Popen([migrx_program(), "load", "-", "--no-handoff", "--ram", "mem=" + path + ",size=32M"],
+                                   stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                   preexec_fn=die_with_parent)
+        deadline = time.monotonic() + 30
+        while not os.path.exists(path) or os.stat(path).st_blocks * 512 < 32 * MIB:
+            expect(time.monotonic() < deadline and process.poll() is None, "no memory was taken")
+            time.sleep(0.01)
+        with open("/proc/%d/task/%d/children" % (process.pid, process.pid), encoding="ascii") as file:
+            workers = [int(word) for word in file.read().split()]
+        expect(len(workers) == 1, "workers: %r", workers)
+        os.kill(workers[0], signal.SIGKILL)
+        expect(process.wait(30) == 1 and "was killed" in process.stderr.read(), "status %d", process.returncode)
+        expect(not os.path.exists(path), "the file stayed")
+
+
 def cases():
     for name, run in (("file-system-full", _file_system_full), ("group-full", _group_full),
                       ("group-full-unchecked", _group_full_unchecked), ("another-group-pays", _another_group_pays),
-                      ("signal-while-taking", _signal_while_taking), ("mode-and-owner", _mode_and_owner)):
+                      ("signal-while-taking", _signal_while_taking), ("mode-and-owner", _mode_and_owner),
+                      ("load-killed", _load_killed)):
         yield Case("memory-" + name, run, True, 90)
