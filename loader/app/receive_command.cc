@@ -163,7 +163,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
             live_connections.opened(network.place(*connection), network.whereabouts(*connection));
           return connection;
         },
-        workers.pointers(), limits_of(options), settings.main.switchover_ack);
+        workers.pointers(), limits_of(options));
 
     control.on_ended([&](const Handoff& connection) { live_connections.ended(network.place(connection)); });
     ResetDuty reset_duty(options, network, live_connections);
@@ -205,6 +205,10 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       if (const std::optional<uint32_t> peer = session.take_misled_peer())
         warn_of_misled_peer(*peer, tls != nullptr, terminal, report);
       if (tls != nullptr) tls->tell_refusals(terminal, report);
+      while (std::optional<std::string> warning = control.take_warning()) {
+        terminal.warn("warning: " + *warning);
+        report.warnings.push_back(std::move(*warning));
+      }
       if (colo != nullptr) colo_watch.look(*colo, terminal);
       if (watch.due(now_s())) {
         Report live;

@@ -112,6 +112,12 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
                   "on or off; found out from the stream when not given")
       ->group(stream);
   command
+      .add_option(
+          "--switchover-ack-legacy", o.switchover_ack_legacy,
+          "on or off; with the capability switchover-ack and --no-handoff: whether the source waits for one "
+          "SWITCHOVER_ACK (machine types up to 11.0); told by the machine type when not given")
+      ->group(stream);
+  command
       .add_option("--uuid", o.uuid,
                   "the guest's -uuid: every multifd channel must carry it, and main with validate-uuid")
       ->group(stream);

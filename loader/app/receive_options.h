@@ -33,6 +33,7 @@ struct ReceiveOptions : JobOptions, CoreOptions {
   std::string multifd_compression = "none";
   std::vector<std::string> capabilities;
   std::optional<bool> multifd_flush_after_each_section;
+  std::optional<bool> switchover_ack_legacy;
   std::optional<std::string> uuid;
 
   // Encryption: "x509:dir=…" or "psk:dir=…" (loader/tls/credentials.h), and who of those may connect.

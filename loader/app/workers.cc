@@ -45,6 +45,7 @@ SessionSettings session_settings(const ReceiveOptions& options) {
   if (options.multifd_flush_after_each_section)
     settings.main.multifd_flush_after_each_section =
         *options.multifd_flush_after_each_section ? FlushMode::section : FlushMode::round;
+  settings.main.switchover_ack_legacy = options.switchover_ack_legacy;
   if (options.uuid) settings.main.uuid = parse_uuid(*options.uuid);
   if (!parse_multifd_compression(options.multifd_compression, settings.multifd_compression))
     throw SetupError("--multifd-compression " + options.multifd_compression + " is unknown");

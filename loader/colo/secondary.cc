@@ -78,8 +78,15 @@ StreamError ColoSecondary::on_command(MigCommand command, Bytes payload) {
 
 StreamError ColoSecondary::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) {
   ram_started_ = true;
+  // QEMU since 11.1 announces COLO no more and keeps the return path for it. Taken for an ordinary migration,
+  // it would stop its guest for checkpoints that nobody answers.
+  if (!enabled())
+    return make_error(
+        ErrorClass::unsupported, 0, "RAM section: START",
+        "no ENABLE_COLO came, but the capability x-colo is on here: turn it off here if it is off at the "
+        "source; COLO "
+        "of QEMU 11.1 and newer, which sends no ENABLE_COLO, is not supported: turn x-colo off at both");
   if (StreamError error = next().on_ram_start(section, blocks)) return error;
-  if (!enabled()) return {};
   uint64_t bytes = 0;
   for (std::size_t i = 0; i < blocks_.size(); ++i) bytes += blocks_[i].used_length();
   if (const std::string problem = room_for(bytes - cache_.bytes()); !problem.empty())

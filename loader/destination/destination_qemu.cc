@@ -266,7 +266,7 @@ uint32_t DestinationQemu::receive_some() {
 void DestinationQemu::take(const ReturnPathMessage& message) {
   switch (message.type) {
     case ReturnPathType::switchover_ack:
-      switchover_acked_ = true;
+      ++switchover_acks_;
       break;
     case ReturnPathType::pong:
       if (message.value != StreamRewriter::kProofPing || proved_) break;

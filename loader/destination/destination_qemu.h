@@ -60,8 +60,7 @@ class DestinationQemu final : public Destination {
   void abandon() override;
   // A destination with the capability on says so at once when no device of its own has a say, later
   // otherwise.
-  [[nodiscard]] bool switchover_acked() const noexcept override { return switchover_acked_; }
-  [[nodiscard]] bool switchover_acks_itself() const noexcept override { return switchover_acked_; }
+  [[nodiscard]] std::optional<uint32_t> switchover_acks() const noexcept override { return switchover_acks_; }
   // Only while do_work() would read it: otherwise whoever polls it would be woken again and again.
   [[nodiscard]] int wake_fd() const noexcept override {
     return connected_ && verdict_ == Verdict::pending && !abandoned_ ? fd_.get() : -1;
@@ -117,7 +116,7 @@ class DestinationQemu final : public Destination {
   uint64_t looked_ns_ = 0;
   uint64_t sent_ = 0;
   uint64_t last_sent_ns_ = 0;
-  bool switchover_acked_ = false;
+  uint32_t switchover_acks_ = 0;
   Verdict verdict_ = Verdict::pending;
   StreamError error_;
   std::string warning_;

@@ -28,10 +28,14 @@ struct MainSettings {
   bool x_colo = false;
   bool mapped_ram = false;           // files only: MainChannel reports the blocks, pages are read elsewhere
   bool x_ignore_shared = false;      // the source keeps shared RAM to itself: it is in place here already
-  bool switchover_ack = false;       // not visible on the wire: the session answers OPEN_RETURN_PATH with it
+  bool switchover_ack = false;       // not visible on the wire
   bool background_snapshot = false;  // RAM ends without an END section
 
   FlushMode multifd_flush_after_each_section = FlushMode::automatic;
+
+  // With switchover_ack and no destination QEMU that says it: whether the source waits for one SWITCHOVER_ACK
+  // (loader/main/machine_type.h). Empty: as its machine type tells.
+  std::optional<bool> switchover_ack_legacy{};
 
   // Refuse what QEMU lets pass although it shows that source and receiver are configured differently.
   bool strict = false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -35,10 +36,10 @@ class Destination {
   virtual void source_ended() = 0;
   // The migration failed elsewhere: let the destination give up.
   virtual void abandon() = 0;
-  // May the source stop its guest? Only asked for with the capability switchover-ack.
-  [[nodiscard]] virtual bool switchover_acked() const noexcept { return true; }
-  // A destination has said it in its own words, whatever we were told of the source.
-  [[nodiscard]] virtual bool switchover_acks_itself() const noexcept { return false; }
+  // SWITCHOVER_ACKs that a destination QEMU has sent so far, whatever we were told of the source: one when
+  // all of it is ready, or one for each device that the source waits for. Nothing: no QEMU is there to say
+  // it.
+  [[nodiscard]] virtual std::optional<uint32_t> switchover_acks() const noexcept { return std::nullopt; }
   // Readable when the destination said something that do_work() will take; -1: nothing to wait for.
   [[nodiscard]] virtual int wake_fd() const noexcept { return -1; }
   // When the last byte so far left this process, on the clock of do_work(); 0: none did, or nobody knows.

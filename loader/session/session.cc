@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "loader/main/machine_type.h"
 #include "loader/main/main_preamble.h"
 
 namespace migrx {
@@ -256,6 +257,15 @@ StreamError Session::on_configuration(const Configuration& configuration) {
   return next().on_configuration(configuration);
 }
 
+OwedAck Session::owed_ack() const noexcept {
+  if (!settings_.main.switchover_ack) return OwedAck::none;
+  const std::optional<bool> legacy = settings_.main.switchover_ack_legacy
+                                         ? settings_.main.switchover_ack_legacy
+                                         : switchover_ack_is_legacy(source_machine_);
+  if (!legacy) return OwedAck::one_perhaps;
+  return *legacy ? OwedAck::one : OwedAck::none;
+}
+
 StreamError Session::on_command(MigCommand command, Bytes payload) {
   // Taken for an ordinary migration, a COLO source would wait for ever for the answer to its first
   // checkpoint.
@@ -263,7 +273,8 @@ StreamError Session::on_command(MigCommand command, Bytes payload) {
     return make_error(
         ErrorClass::unsupported, 0, "command",
         "ENABLE_COLO: nobody here keeps checkpoints; turn the capability x-colo off at the source");
-  if (command == MigCommand::open_return_path) tell({SessionEvent::Kind::return_path_opened, 0});
+  if (command == MigCommand::open_return_path)
+    tell({SessionEvent::Kind::return_path_opened, static_cast<uint32_t>(owed_ack())});
   if (command == MigCommand::ping) tell({SessionEvent::Kind::ping, load_be32(payload.data())});
   if (command == MigCommand::switchover_start) stamp(moments_.switchover);
   return next().on_command(command, payload);

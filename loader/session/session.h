@@ -38,10 +38,18 @@ enum class SessionState : uint8_t { listening, setup, precopy, switchover, devic
 [[nodiscard]] const char* to_string(SessionState state) noexcept;
 
 // What the main channel's worker tells the control thread.
+// Whether a source with the capability switchover-ack waits for a SWITCHOVER_ACK that is in nobody's power
+// but the receiver's, when no destination QEMU says it.
+enum class OwedAck : uint32_t {
+  none,
+  one,
+  one_perhaps,  // its machine type does not tell; sent, as older sources need it
+};
+
 struct SessionEvent {
   enum class Kind : uint8_t { return_path_opened, ping, ram_complete };
   Kind kind = Kind::ping;
-  uint32_t value = 0;  // of a PING
+  uint32_t value = 0;  // of a PING; of return_path_opened: an OwedAck
 };
 
 // Moments in nanoseconds of the clock given; 0: not yet. Written once each by a worker.
@@ -167,6 +175,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   void on_ram_complete() noexcept override;
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
+  [[nodiscard]] OwedAck owed_ack() const noexcept;
   void stamp(std::atomic<uint64_t>& moment) const;
   void tell(const SessionEvent& event) noexcept;
   [[nodiscard]] const NodeRouter* router_of(uint32_t worker) const noexcept {

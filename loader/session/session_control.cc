@@ -11,13 +11,12 @@ namespace migrx {
 
 SessionControl::SessionControl(Session& session, Destination& destination,
                                std::function<Handoff*()> take_accepted, std::vector<LoaderWorker*> workers,
-                               SessionLimits limits, bool switchover_ack)
+                               SessionLimits limits)
     : session_(session),
       destination_(destination),
       take_accepted_(std::move(take_accepted)),
       workers_(std::move(workers)),
-      limits_(limits),
-      switchover_ack_due_(switchover_ack) {}
+      limits_(limits) {}
 
 uint32_t SessionControl::do_work(uint64_t now_ns) {
   const std::size_t before = served_.size();
@@ -57,6 +56,13 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       const bool late = deadline_ns_ != 0 && now_ns >= deadline_ns_;
       if (gone || (told && !return_path_open_) || late || verdict_given_up_) {
         source_unsure_ = return_path_open_ && !told;
+        if (late && told && return_path_open_ && !gone)
+          warnings_.push_back(
+              "the source was told that its guest is here, and it keeps its connection: ask it "
+              "(query-migrate). If that says colo, x-colo is on there, and its guest stands still and waits "
+              "for "
+              "checkpoints: end that QEMU (quit), and never give it x-colo-lost-heartbeat, or the guest runs "
+              "twice");
         session_.finish();
         // A source that may still wait for SHUT 0 must not wait for ever.
         if (source_unsure_) reset_all();
@@ -215,7 +221,7 @@ bool SessionControl::answer_source() {
   while (to_source_.has_room() && session_.next_event(event)) {
     switch (event.kind) {
       case SessionEvent::Kind::return_path_opened:
-        return_path_open_ = true;
+        open_return_path(static_cast<OwedAck>(event.value));
         break;
       case SessionEvent::Kind::ping:
         to_source_.put(make_pong(event.value));
@@ -225,15 +231,34 @@ bool SessionControl::answer_source() {
     }
     (void)to_source_.flush(main, session_.security());
   }
-  // A destination that has the capability on says so although nobody told migrx: the source, whose
-  // capabilities are the same, waits for it.
-  if (destination_.switchover_acks_itself()) switchover_ack_due_ = switchover_ack_due_ || !switchover_acked_;
-  if (switchover_ack_due_ && return_path_open_ && destination_.switchover_acked()) {
-    switchover_acked_ = true;
-    switchover_ack_due_ = false;
+  // What a destination QEMU says is passed on, also when nobody told migrx of the capability: the source,
+  // whose capabilities are the same, waits for it. The first has a place of its own in the queue.
+  const uint32_t due = destination_.switchover_acks().value_or(own_switchover_acks_);
+  while (return_path_open_ && switchover_acks_ < due && (switchover_acks_ == 0 || to_source_.has_room())) {
+    ++switchover_acks_;
     to_source_.put(make_switchover_ack());
   }
   return to_source_.flush(main, session_.security());
+}
+
+void SessionControl::open_return_path(OwedAck owed) {
+  return_path_open_ = true;
+  if (destination_.switchover_acks()) return;
+  own_switchover_acks_ = owed == OwedAck::none ? 0 : 1;
+  if (owed == OwedAck::one_perhaps)
+    warnings_.push_back(
+        "the machine type does not tell whether the source waits for a SWITCHOVER_ACK: it was sent one, as "
+        "QEMU "
+        "before 11.1 needs it; a newer source does not finish then, and its guest runs on: migrate again "
+        "with "
+        "--switchover-ack-legacy off");
+}
+
+std::optional<std::string> SessionControl::take_warning() {
+  if (warnings_.empty()) return std::nullopt;
+  std::string first = std::move(warnings_.front());
+  warnings_.erase(warnings_.begin());
+  return first;
 }
 
 bool SessionControl::close_all() {

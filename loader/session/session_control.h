@@ -10,6 +10,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "loader/session/destination.h"
@@ -26,7 +28,7 @@ class SessionControl {
   // take_accepted: the next new connection of any poll core, nullptr when there is none. workers: who serves
   // channels. All must outlive this object.
   SessionControl(Session& session, Destination& destination, std::function<Handoff*()> take_accepted,
-                 std::vector<LoaderWorker*> workers, SessionLimits limits, bool switchover_ack);
+                 std::vector<LoaderWorker*> workers, SessionLimits limits);
 
   // `tell` is called with each connection that has ended, before it is given back.
   void on_ended(std::function<void(const Handoff&)> tell) { ended_ = std::move(tell); }
@@ -52,6 +54,8 @@ class SessionControl {
   // The destination has the guest, the source is being told; and its TCP has acknowledged that.
   [[nodiscard]] bool telling() const noexcept { return phase_ == Phase::telling; }
   [[nodiscard]] bool told() const noexcept { return told_; }
+  // Something the operator should know now, each once; it ends nothing.
+  [[nodiscard]] std::optional<std::string> take_warning();
   // It is being ended without success.
   [[nodiscard]] bool aborting() const noexcept {
     return phase_ == Phase::aborting || phase_ == Phase::resetting;
@@ -80,6 +84,7 @@ class SessionControl {
   void refuse_strangers(uint64_t now_ns);
   // True: nothing that the source was owed is left here.
   bool answer_source();
+  void open_return_path(OwedAck owed);
   // False: some connection could not be told yet.
   bool close_all();
   // The watchdogs (watchdogs.h): each gathers its facts and ends the session when it must; true: it did.
@@ -107,8 +112,9 @@ class SessionControl {
   std::function<void(const Handoff&)> ended_ = [](const Handoff&) {};
   const std::vector<LoaderWorker*> workers_;
   const SessionLimits limits_;
-  bool switchover_ack_due_;  // the source waits for it
-  bool switchover_acked_ = false;
+  uint32_t own_switchover_acks_ = 0;  // that the source waits for when no destination QEMU says it
+  uint32_t switchover_acks_ = 0;      // sent so far
+  std::vector<std::string> warnings_;
 
   Phase phase_ = Phase::running;
   std::vector<Served> served_;

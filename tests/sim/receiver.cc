@@ -164,7 +164,7 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
           if (Handoff* const connection = core->take_accepted()) return connection;
         return nullptr;
       },
-      pointers, options.limits, /*switchover_ack=*/false);
+      pointers, options.limits);
 }
 
 Receiver::~Receiver() {

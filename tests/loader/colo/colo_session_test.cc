@@ -41,7 +41,7 @@ class ColoSessionTest : public ::testing::Test {
     session_ = std::make_unique<Session>(settings, blocks_, *colo_, *kernels, *compress_);
     control_ = std::make_unique<SessionControl>(
         *session_, state_file_, [this]() -> Handoff* { return std::exchange(accepted_, nullptr); },
-        std::vector<LoaderWorker*>{&worker_}, SessionLimits{}, /*switchover_ack=*/false);
+        std::vector<LoaderWorker*>{&worker_}, SessionLimits{});
   }
   void give(MainStreamBuilder& b) {
     buffers_.push_back(b.take());

@@ -88,7 +88,7 @@ class World {
     session = std::make_unique<Session>(settings, blocks, state_file_.events(), *kernels, *compress_);
     control_ = std::make_unique<SessionControl>(
         *session, state_file_, [this] { return core_->take_accepted(); },
-        std::vector<LoaderWorker*>{&worker_}, SessionLimits{}, /*switchover_ack=*/false);
+        std::vector<LoaderWorker*>{&worker_}, SessionLimits{});
   }
   ~World() { core_->on_stop(); }
 

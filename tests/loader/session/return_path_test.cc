@@ -97,6 +97,125 @@ TEST_F(ReturnPathFlood, shut_1_of_a_failed_session_is_not_lost_behind_them) {
   EXPECT_TRUE(main.reset);
 }
 
+// Takes everything, and says SWITCHOVER_ACK as often as the test lets it.
+class AckingDestination final : public Destination, private MainEvents {
+ public:
+  uint32_t acks = 0;
+
+  MainEvents& events() noexcept override { return *this; }
+  uint32_t do_work(uint64_t) override { return 0; }
+  [[nodiscard]] Verdict verdict() const noexcept override { return Verdict::pending; }
+  [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
+  void source_ended() override {}
+  void abandon() override {}
+  [[nodiscard]] std::optional<uint32_t> switchover_acks() const noexcept override { return acks; }
+
+ private:
+  [[nodiscard]] bool writable() noexcept override { return true; }
+  StreamError on_header(uint32_t) override { return {}; }
+  StreamError on_configuration(const Configuration&) override { return {}; }
+  StreamError on_command(MigCommand, Bytes) override { return {}; }
+  StreamError on_ram_start(const SectionHeader&, std::span<const BlockEntry>) override { return {}; }
+  void on_ram_section_begin(SectionType, uint32_t) noexcept override {}
+  void on_ram_section_end(SectionType, uint32_t, bool) noexcept override {}
+  void on_epoch_closed(uint64_t) noexcept override {}
+  void on_ram_complete() noexcept override {}
+  void on_other_section_begin(const SectionHeader&) noexcept override {}
+  [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override { return bytes.size(); }
+  void on_other_section_end(const SectionHeader&) noexcept override {}
+  [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override { return bytes.size(); }
+  StreamError error_;
+};
+
+class SwitchoverAck : public test::SessionFixture {
+ protected:
+  // What a source of this machine type hears behind its OPEN_RETURN_PATH.
+  std::vector<std::byte> heard_by(const char* machine) {
+    start(0);
+    MainStreamBuilder b;
+    b.header().configuration(machine).open_return_path().ram_start({{"ram", kRam, {}}}).ram_close();
+    main_ = &connect();
+    main_->give(b.bytes(), 1448);
+    run();
+    return main_->sent;
+  }
+  static std::vector<std::byte> acks(uint32_t count) {
+    std::vector<std::byte> out;
+    for (uint32_t i = 0; i < count; ++i)
+      for (const std::byte byte : make_switchover_ack()) out.push_back(byte);
+    return out;
+  }
+  Wire* main_ = nullptr;
+};
+
+TEST_F(SwitchoverAck, a_source_up_to_11_0_waits_for_one) {
+  settings_.switchover_ack = true;
+  EXPECT_EQ(heard_by("pc-q35-11.0"), acks(1));
+  EXPECT_FALSE(control_->take_warning().has_value());
+}
+
+// One too many ends the return path of QEMU 11.1 ("pending num underflowed"), and nothing ever finishes.
+TEST_F(SwitchoverAck, a_source_since_11_1_is_sent_none_that_no_device_asked_for) {
+  settings_.switchover_ack = true;
+  EXPECT_EQ(heard_by("pc-i440fx-11.1"), acks(0));
+}
+
+TEST_F(SwitchoverAck, none_goes_out_without_the_capability) {
+  EXPECT_EQ(heard_by("pc-q35-11.0"), acks(0));
+}
+
+TEST_F(SwitchoverAck, a_machine_type_without_a_release_gets_one_and_the_operator_a_warning) {
+  settings_.switchover_ack = true;
+  EXPECT_EQ(heard_by("microvm"), acks(1));
+  const std::optional<std::string> warning = control_->take_warning();
+  ASSERT_TRUE(warning.has_value());
+  EXPECT_NE(warning->find("--switchover-ack-legacy off"), std::string::npos) << *warning;
+  EXPECT_FALSE(control_->take_warning().has_value()) << "once";
+}
+
+TEST_F(SwitchoverAck, the_option_overrides_what_the_machine_type_tells) {
+  settings_.switchover_ack = true;
+  settings_.switchover_ack_legacy = false;
+  EXPECT_EQ(heard_by("microvm"), acks(0));
+  EXPECT_FALSE(control_->take_warning().has_value());
+}
+
+TEST_F(SwitchoverAck, the_option_turns_it_on_for_a_new_machine_type) {
+  settings_.switchover_ack = true;
+  settings_.switchover_ack_legacy = true;
+  EXPECT_EQ(heard_by("pc-i440fx-11.1"), acks(1));
+}
+
+TEST_F(SwitchoverAck, with_a_destination_its_word_alone_is_passed_on_as_often_as_it_comes) {
+  AckingDestination qemu;
+  destination_ = &qemu;
+  settings_.switchover_ack = true;
+  EXPECT_EQ(heard_by("pc-q35-10.0"), acks(0)) << "it has not said it";
+  qemu.acks = 1;
+  run();
+  EXPECT_EQ(main_->sent, acks(1));
+  qemu.acks = 40;  // more than the queue has places
+  run(100);
+  EXPECT_EQ(main_->sent, acks(40));
+}
+
+// QEMU closes its connection as soon as it has read SHUT 0; with x-colo on it waits for checkpoints instead.
+TEST_F(SwitchoverAck, a_source_that_stays_although_it_was_told_is_named) {
+  SessionLimits limits;
+  limits.farewell_ns = 50 * kMs;
+  start(0, limits);
+  MainStreamBuilder b;
+  b.header().configuration("pc-i440fx-11.1").open_return_path().ram_start({{"ram", kRam, {}}}).ram_close();
+  b.ram_end().ram_close().device_tail();
+  connect().give(b.bytes(), 1448);
+  run(40);
+  EXPECT_FALSE(control_->take_warning().has_value());
+  run(60);
+  const std::optional<std::string> warning = control_->take_warning();
+  ASSERT_TRUE(warning.has_value());
+  EXPECT_NE(warning->find("x-colo-lost-heartbeat"), std::string::npos) << *warning;
+}
+
 TEST(ReturnPathQueue, keeps_order_and_two_places) {
   Handoff connection(16);
   ReturnPathQueue queue;

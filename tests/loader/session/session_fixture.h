@@ -82,7 +82,7 @@ class SessionFixture : public ::testing::Test {
           accepted_.pop_front();
           return next;
         },
-        std::vector<LoaderWorker*>{&worker_}, limits, /*switchover_ack=*/false);
+        std::vector<LoaderWorker*>{&worker_}, limits);
   }
   Wire& connect() {
     wires_.push_back(std::make_unique<Wire>());

@@ -256,15 +256,14 @@ TEST_F(SessionTest, multifd_channels_in_any_order_torn_anywhere_with_rounds) {
     LoaderWorker worker_a(8);
     LoaderWorker worker_b(8);
     std::deque<Handoff*> accepted;
-    SessionControl control(
-        session, state,
-        [&]() -> Handoff* {
-          if (accepted.empty()) return nullptr;
-          Handoff* const next = accepted.front();
-          accepted.pop_front();
-          return next;
-        },
-        {&worker_a, &worker_b}, {}, false);
+    SessionControl control(session, state,
+                           [&]() -> Handoff* {
+                             if (accepted.empty()) return nullptr;
+                             Handoff* const next = accepted.front();
+                             accepted.pop_front();
+                             return next;
+                           },
+                           {&worker_a, &worker_b}, {});
     struct Flow {
       Wire* wire;
       std::vector<std::byte> bytes;

@@ -8,7 +8,7 @@ import time
 
 from rig.colo import LOADED, NAMES, READY, RECEIVED, ColoGuest, Link, need_kvm
 from rig.compare import expect_same, expect_same_files
-from rig.guest import MIB
+from rig.guest import MIB, BusyGuest
 from rig.machine import Backend, Machine
 from rig.network import RECEIVER, Network
 from rig.receiver import PORT, Receiver
@@ -184,6 +184,52 @@ def newer_source(folder):
         expect_same_files("mem", path, backend.path)
 
 
+def refused(folder):
+    """From 11.1 on nothing in the stream announces COLO: with the capability here it is refused, and the guest goes on."""
+    need("newest")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        backend = Backend("mem", SIZE)
+        source = stack.enter_context(Machine(folder, "newest", "pc", [backend], BusyGuest(fill_end=SIZE - 2 * MIB),
+                                             network.source, vga=False))
+        receiver = stack.enter_context(Receiver(
+            folder, network, {"mem": "%s,size=%d" % (os.path.join(folder, "received.mem"), SIZE)},
+            capabilities=("x-colo",)))
+        expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+        source.wait_console(b"count 00000002")
+        source.set_capabilities(return_path=True, x_colo=True)
+        source.migrate(receiver.uri)
+        source.wait_migration(states=("failed",), timeout=30)
+        expect(receiver.wait(30) == 1, "migrx ended with %d", receiver.process.returncode)
+        message = receiver.report()["error"]["message"]
+        expect("x-colo off" in message, "migrx does not say what to do: %s", message)
+        expect(not source.event_times("STOP"), "the source stopped its guest")
+        expect(source.goes_on(), "the source's guest does not go on")
+        return message
+
+
+def untold(folder):
+    """The same source, and nobody told migrx: the source stands still in colo, and the operator hears of it."""
+    need("newest")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        backend = Backend("mem", SIZE)
+        source = stack.enter_context(Machine(folder, "newest", "pc", [backend], BusyGuest(fill_end=SIZE - 2 * MIB),
+                                             network.source, vga=False))
+        path = os.path.join(folder, "received.mem")
+        receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, SIZE)}))
+        expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+        source.wait_console(b"filled")
+        source.set_capabilities(return_path=True, x_colo=True)
+        source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        source.migrate(receiver.uri)
+        source.wait_migration(states=("colo",), timeout=30)
+        expect(receiver.wait(60) == 0, "migrx: %s", receiver.log()[-2000:])
+        expect("x-colo-lost-heartbeat" in " ".join(receiver.report()["warnings"]), "no warning: %s", receiver.log())
+        expect(not source.running(), "the source's guest runs")
+        expect_same_files("mem", path, backend.path)
+
+
 @dataclasses.dataclass
 class _Run:
     function: object
@@ -196,7 +242,8 @@ class _Run:
 def cases():
     out = [Case("colo-checkpoints", checkpoints), Case("colo-handoff", handed_on),
            Case("colo-xbzrle", _Run(checkpoints, (6, True)), quick=False),
-           Case("colo-source-10", newer_source, quick=False)]
+           Case("colo-source-10", newer_source, quick=False), Case("colo-refused-newest", refused),
+           Case("colo-untold-newest", untold, quick=False)]
     for message, name in enumerate(NAMES):
         word = name.lower().replace("_", "-")
         out.append(Case("colo-failover-at-" + word, _Run(stopped_at, (message, False)), quick=False))

@@ -389,13 +389,13 @@ def cases():
     yield Case("handoff-multifd-there-7.2-to-10",
                _runs_on("7.2", "10", "pc-i440fx-7.2", Transfer("7.2", "pc-i440fx-7.2", channels=2, dirty_s=1.0), tcp=True,
                         multifd_there=True), True, 120)
-    # The destination says it, and migrx was not told.
-    yield Case("handoff-switchover-ack-untold-10",
-               _runs_on("10", "10", "pc",
-                        Transfer("10", "pc", channels=2, dirty_s=1.0, capabilities={"switchover_ack": True}), tcp=True),
-               True, 120)
-    # Without the destination's word the source would go on precopying for ever.
-    yield Case("handoff-switchover-ack-10",
-               _runs_on("10", "10", "pc",
-                        Transfer("10", "pc", channels=2, dirty_s=1.0, capabilities={"switchover_ack": True},
-                                 receiver_capabilities=("switchover-ack",)), by_qmp=True), True, 120)
+    for version in ("10", "newest"):
+        # The destination says it, and migrx was not told.
+        yield Case("handoff-switchover-ack-untold-%s" % version,
+                   _runs_on(version, version, "pc", Transfer(version, "pc", channels=2, dirty_s=1.0,
+                                                             capabilities={"switchover_ack": True}), tcp=True), True, 120)
+        # Without the destination's word the source would go on precopying for ever.
+        yield Case("handoff-switchover-ack-%s" % version,
+                   _runs_on(version, version, "pc",
+                            Transfer(version, "pc", channels=2, dirty_s=1.0, capabilities={"switchover_ack": True},
+                                     receiver_capabilities=("switchover-ack",)), by_qmp=True), True, 120)

@@ -98,6 +98,16 @@ def zero_pages():
                              parameters={"zero_page_detection": method}))
 
 
+def switchover_ack():
+    """Without a destination QEMU it is migrx that must know how many acknowledgements a source waits for."""
+    for name, version, machine, extra in (("10", "10", "pc", ()), ("newest", "newest", "pc", ()),
+                                          ("pc-i440fx-10.0-newest", "newest", "pc-i440fx-10.0", ()),
+                                          ("microvm-newest", "newest", "microvm", ("--switchover-ack-legacy", "off"))):
+        yield _case("switchover-ack-" + name,
+                    Transfer(version, machine, channels=2, dirty_s=2.0, capabilities={"switchover_ack": True},
+                             receiver_capabilities=("switchover-ack",), receiver_extra=extra), name == "10")
+
+
 def machine_types():
     types = (("7.2", "pc-i440fx-7.2", True), ("7.2", "pc-q35-7.2", True), ("7.2", "pc-i440fx-4.0", False),
              ("10", "pc-i440fx-7.2", True), ("10", "pc-q35-8.0", True), ("10", "pc-q35-8.1", True),
@@ -192,6 +202,6 @@ def linux():
 
 
 def cases():
-    for group in (precopy, multifd, compressed_multifd, page_encodings, zero_pages, machine_types, memory, impaired,
+    for group in (precopy, multifd, compressed_multifd, page_encodings, zero_pages, switchover_ack, machine_types, memory, impaired,
                   linux):
         yield from group()
