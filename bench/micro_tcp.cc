@@ -1,6 +1,5 @@
 // TCP input in order and under loss, and the hand-off ring beside DPDK's.
 #include <benchmark/benchmark.h>
-#include <rte_ring.h>
 #include <x86intrin.h>
 
 #include <array>
@@ -9,6 +8,11 @@
 #include <random>
 #include <string>
 #include <vector>
+
+// DPDK since 24.11 leaves the functions of rte_ring_elem.h out of its extern "C".
+extern "C" {
+#include <rte_ring.h>
+}
 
 #include "bench/micro.h"
 #include "dataplane/tcp/connection.h"

@@ -57,7 +57,7 @@ Receiver::Receiver(uint32_t mtu, const GuestPlan& plan, ReplayPort& port, const 
         if (connection != nullptr) connections.push_back(connection);
         return connection;
       },
-      all, SessionLimits{}, /*switchover_ack=*/false);
+      all, SessionLimits{});
 }
 
 void Receiver::turn() {

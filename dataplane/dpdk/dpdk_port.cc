@@ -86,6 +86,14 @@ void DpdkPort::fail(std::string_view what, int error) const {
 void DpdkPort::attach() {
   if (find_port(options_.devargs, port_id_)) return;
   const int result = rte_dev_probe(options_.devargs.c_str());
+  // DPDK since 24.11 takes no more (lib/eal/common/hotplug_mp.h); older ones cut it off for secondary
+  // processes alone.
+  constexpr std::size_t kDevargsMax = 127;
+  if (result != 0 && options_.devargs.size() > kDevargsMax)
+    fail("the device's arguments are " + std::to_string(options_.devargs.size()) +
+             " bytes long, and DPDK since 24.11 takes at most " + std::to_string(kDevargsMax) +
+             ": give it shorter names or paths",
+         result);
   if (result != 0)
     fail(is_pci_devargs(options_.devargs) ? "DPDK cannot use the device; is it bound to vfio-pci "
                                             "(dpdk-devbind.py --status), and is the IOMMU on?"

@@ -87,8 +87,10 @@ class Setup {
 
   bool check_memory() {
     if (!ask("query-memdev")) return false;
-    const auto memdevs = parse_memdevs(result_);
+    auto memdevs = parse_memdevs(result_);
     if (!memdevs) return unexpected("query-memdev");
+    for (Memdev& memdev : *memdevs)
+      if (!ask_share(memdev)) return false;
     for (const SetupBlock& block : blocks_)
       if (!check_block(block, *memdevs)) return false;
     if (form_ == HandoffForm::plain) return true;  // pages of other blocks are sent
@@ -96,12 +98,25 @@ class Setup {
       const bool ours = std::any_of(blocks_.begin(), blocks_.end(), [&](const SetupBlock& block) {
         return object_id(block.idstr) == memdev.id;
       });
-      if (memdev.share && !ours && !memdev.id.empty() && ignored(memdev.id))
+      if (memdev.share.value_or(false) && !ours && !memdev.id.empty() && ignored(memdev.id))
         return refuse("memory backend " + memdev.id +
                       " is share=on, so it would expect no pages for it: name its file with --ram " +
                       memdev.id + "=PATH, or give it share=off");
     }
     return true;
+  }
+
+  // query-memdev says it since 6.1; the backend itself knows it since 2.1. One without an id is none of ours.
+  bool ask_share(Memdev& memdev) {
+    if (memdev.share || memdev.id.empty()) return true;
+    if (!ask_property(memdev.id, "share")) return false;
+    memdev.share = parse_qmp_bool(result_);
+    return memdev.share ? true : unexpected("qom-get");
+  }
+
+  bool ask_property(const std::string& id, const char* property) {
+    return ask("qom-get",
+               "{\"path\": " + qmp_quote("/objects/" + id) + ", \"property\": " + qmp_quote(property) + "}");
   }
 
   // Whether QEMU would expect no pages for this shared backend.
@@ -121,7 +136,7 @@ class Setup {
     if (memdev == memdevs.end())
       return refuse("it has no memory backend " + block.idstr + ": give it -object memory-backend-file,id=" +
                     block.idstr + ",share=on,mem-path=" + block.path + " as at the source");
-    if (!memdev->share) return refuse("memory backend " + block.idstr + " lacks share=on");
+    if (!memdev->share.value_or(false)) return refuse("memory backend " + block.idstr + " lacks share=on");
     if (memdev->size != block.bytes)
       return refuse("memory backend " + block.idstr + " has " + std::to_string(memdev->size) +
                     " bytes, --ram says " + std::to_string(block.bytes));
@@ -130,7 +145,7 @@ class Setup {
             memdev->host_nodes.end())
       return refuse("memory backend " + block.idstr + " is bound to other host nodes than node=" +
                     std::to_string(block.node) + " of --ram: make host-nodes= and node= agree");
-    if (!ask("qom-get", "{\"path\": " + qmp_quote("/objects/" + id) + ", \"property\": \"mem-path\"}"))
+    if (!ask_property(id, "mem-path"))
       return refuse("memory backend " + block.idstr + " is no memory-backend-file");
     const auto mem_path = parse_qmp_string(result_);
     if (!mem_path) return unexpected("qom-get");

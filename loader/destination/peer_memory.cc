@@ -3,12 +3,16 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <fstream>
 #include <iterator>
 #include <optional>
+
+#include "loader/stream/printable.h"
 
 namespace migrx {
 namespace {
@@ -41,6 +45,16 @@ struct Mapping {
   uint64_t offset;
   uint64_t end;  // in the file
 };
+
+// " (/usr/bin/qemu-system-x86_64)": the file that the process was started from, for messages only; a process
+// chooses its name (/proc/PID/comm) itself.
+std::string program_of(pid_t process) {
+  std::array<char, 4096> path;
+  const ssize_t bytes =
+      ::readlink(("/proc/" + std::to_string(process) + "/exe").c_str(), path.data(), path.size());
+  if (bytes <= 0) return "";
+  return " (" + printable({path.data(), static_cast<std::size_t>(bytes)}) + ")";
+}
 
 }  // namespace
 
@@ -92,7 +106,7 @@ PeerMemory check_peer_memory(int socket, const std::vector<SharedFile>& files) {
 PeerMemory check_process_memory(pid_t process, const std::vector<SharedFile>& files) {
   PeerMemory result;
   if (files.empty()) return result;
-  const std::string who = "process " + std::to_string(process);
+  const std::string who = "process " + std::to_string(process) + program_of(process);
   const std::optional<std::string> maps = read_proc(process, "maps");
   if (!maps || maps->empty()) {
     result.warning = "the memory map of " + who +
@@ -100,10 +114,6 @@ PeerMemory check_process_memory(pid_t process, const std::vector<SharedFile>& fi
                      "and the files of --ram";
     return result;
   }
-  std::string name = read_proc(process, "comm").value_or("");
-  while (!name.empty() && name.back() == '\n') name.pop_back();
-  const bool looks_like_qemu =
-      name.find("qemu") != std::string::npos || name.find("kvm") != std::string::npos;
   for (const SharedFile& file : files) {
     struct stat status {};
     if (::stat(file.path.c_str(), &status) != 0) {
@@ -115,16 +125,17 @@ PeerMemory check_process_memory(pid_t process, const std::vector<SharedFile>& fi
       case MappingFault::none:
         break;
       case MappingFault::absent:
-        (looks_like_qemu ? result.problem : result.warning) =
-            who + " (" + name + "), the destination, does not map " + file.path + ": block " + file.idstr +
-            " needs memory-backend-file,share=on with that mem-path";
+        result.problem =
+            who + ", the destination, does not map " + file.path + ": block " + file.idstr +
+            " needs memory-backend-file,share=on with that mem-path; when that process only passes "
+            "bytes on, name the QEMU with --destination-pid";
         break;
       case MappingFault::private_copy:
-        result.problem = who + " (" + name + "), the destination, maps " + file.path +
+        result.problem = who + ", the destination, maps " + file.path +
                          " privately: give the memory backend of block " + file.idstr + " share=on";
         break;
       case MappingFault::too_short:
-        result.problem = who + " (" + name + "), the destination, does not map all of " + file.path +
+        result.problem = who + ", the destination, does not map all of " + file.path +
                          ": the memory backend of block " + file.idstr +
                          " needs size=" + std::to_string(file.bytes) + " and no offset";
         break;

@@ -41,8 +41,8 @@ struct PeerMemory {
 };
 // socket: connected to a UNIX listener on this host. Reads /proc/PID/maps of the process that called listen()
 // (SO_PEERCRED, unix(7)); control thread, a few file reads. Processes of other PID namespaces cannot be seen,
-// and those of other users only by root: a warning. A process that maps none of the files and does not look
-// like a QEMU may be a relay: a warning, too.
+// and those of other users only by root: a warning. Whatever the process is called, one that does not map a
+// file is a problem: a relay has to be told from the destination by --destination-pid.
 [[nodiscard]] PeerMemory check_peer_memory(int socket, const std::vector<SharedFile>& files);
 // The same of a process that is known.
 [[nodiscard]] PeerMemory check_process_memory(pid_t process, const std::vector<SharedFile>& files);

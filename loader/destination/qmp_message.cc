@@ -90,10 +90,12 @@ std::optional<std::vector<Memdev>> parse_memdevs(std::string_view json) {
     memdev.id = string_in(entry, "id").value_or("");  // backends of -mem-path have none
     const auto size = entry.find("size");
     const auto share = entry.find("share");
-    if (size == entry.end() || !size->is_number_unsigned() || share == entry.end() || !share->is_boolean())
-      return std::nullopt;
+    if (size == entry.end() || !size->is_number_unsigned()) return std::nullopt;
     memdev.size = size->get<uint64_t>();
-    memdev.share = share->get<bool>();
+    if (share != entry.end()) {
+      if (!share->is_boolean()) return std::nullopt;
+      memdev.share = share->get<bool>();
+    }
     if (const auto nodes = entry.find("host-nodes"); nodes != entry.end() && nodes->is_array())
       for (const Json& node : *nodes)
         if (node.is_number_integer()) memdev.host_nodes.push_back(node.get<int64_t>());
@@ -114,6 +116,12 @@ std::optional<std::vector<std::pair<std::string, bool>>> parse_capability_states
     out.emplace_back(std::move(*name), state->get<bool>());
   }
   return out;
+}
+
+std::optional<bool> parse_qmp_bool(std::string_view json) {
+  const Json value = parse_json(json);
+  if (!value.is_boolean()) return std::nullopt;
+  return value.get<bool>();
 }
 
 std::optional<std::string> parse_qmp_string(std::string_view json) {

@@ -50,7 +50,7 @@ class QmpLines {
 struct Memdev {
   std::string id;
   uint64_t size = 0;
-  bool share = false;
+  std::optional<bool> share;        // QEMU before 6.1 does not say it
   std::vector<int64_t> host_nodes;  // empty: no binding
 };
 // query-memdev. nullopt: not its form; so with the others.
@@ -58,6 +58,8 @@ struct Memdev {
 // query-migrate-capabilities: name and state.
 [[nodiscard]] std::optional<std::vector<std::pair<std::string, bool>>> parse_capability_states(
     std::string_view json);
+// A value that is true or false: qom-get of such a property.
+[[nodiscard]] std::optional<bool> parse_qmp_bool(std::string_view json);
 // A value that is a string: qom-get, human-monitor-command.
 [[nodiscard]] std::optional<std::string> parse_qmp_string(std::string_view json);
 // The string `member` of an object: query-status, query-migrate.

@@ -14,6 +14,10 @@ constexpr uint64_t kRecords = kPageRecords | kMemSize | kEos | kHook | kMultifdF
 // What a mapped-ram file cannot hold (QEMU 9.0, ram_load_precopy).
 constexpr uint64_t kNotInMappedRam = kPage | kZero | kXbzrle | kHook | kMultifdFlush | kCompressPage;
 
+// Where pages have 1 KiB, these two bits of a word belong to the page's offset.
+constexpr uint64_t kSmallPageBits = 0xc00;
+constexpr uint64_t kSmallPageBytes = 1024;
+
 constexpr const char* kFlagsField = "RAM section: flags";
 constexpr const char* kBlockField = "RAM section: idstr";
 
@@ -169,7 +173,10 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
 
 std::optional<RamSection::Event> RamSection::begin_record(uint64_t flags, StreamError& error) noexcept {
   set_marks();
-  if (!check_flags(flags, error)) return Event::failed;
+  if (!check_flags(flags, error)) {
+    blame_small_pages(flags, error);
+    return Event::failed;
+  }
   record_flag_ = flags & ~kContinue;
   if (record_flag_ == kMemSize) {
     list_expected_ = false;
@@ -191,6 +198,27 @@ std::optional<RamSection::Event> RamSection::begin_record(uint64_t flags, Stream
   if (!check_offset(error)) return Event::failed;
   payload_follows();
   return std::nullopt;
+}
+
+// What came is no record. Where pages have 1 KiB it may be the next one's, whose offset has bits among the
+// flags; or bytes from the midst of a page, when the last PAGE was taken for 4 KiB and had three records more
+// inside: then the word of the very next page stands 1 KiB into it.
+void RamSection::blame_small_pages(uint64_t flags, StreamError& error) const noexcept {
+  if (current_ == nullptr) return;
+  const uint64_t record = flags & ~(kContinue | kSmallPageBits);
+  bool small = (flags & kSmallPageBits) != 0 && (flags & kContinue) != 0 && (record & kPageRecords) != 0 &&
+               (record & (record - 1)) == 0 && current_->block->contains_page(page_offset_);
+  if (!small && record_flag_ == kPage && current_->lane == nullptr) {
+    const uint64_t word = load_be64(current_->block->target().base + data_offset_ + kSmallPageBytes);
+    small = (word & ~(kSmallPageBytes - 1)) == data_offset_ + kSmallPageBytes && (word & kContinue) != 0 &&
+            (word & kPageRecords) != 0;
+  }
+  if (small)
+    error =
+        make_error(ErrorClass::unsupported, at_, kFlagsField,
+                   "0x%llx: the source's machine has pages of 1 KiB (Arm boards such as vexpress-a9); only "
+                   "guests with pages of 4 KiB can be received",
+                   static_cast<unsigned long long>(flags));
 }
 
 // The order of QEMU's checks: first what the capabilities forbid, then what is no record at all.
@@ -219,8 +247,11 @@ bool RamSection::check_flags(uint64_t flags, StreamError& error) const noexcept 
     return false;
   }
   if ((record & (record - 1)) != 0 || (record & kRecords) == 0) {
-    error = make_error(ErrorClass::bad_stream, at_, kFlagsField, "unknown combination of flags 0x%llx",
-                       static_cast<unsigned long long>(flags));
+    error =
+        make_error(ErrorClass::bad_stream, at_, kFlagsField,
+                   "unknown combination of flags 0x%llx: the stream is damaged, or the source's machine has "
+                   "other pages than 4 KiB (as SPARC64 and Alpha have)",
+                   static_cast<unsigned long long>(flags));
     return false;
   }
   if (record == kHook) {
@@ -267,6 +298,7 @@ void RamSection::payload_follows() noexcept {
   switch (record_flag_) {
     case kPage:
       page_left_ = kPageBytes;
+      data_offset_ = page_offset_;
       state_ = State::page_data;
       if (current_->lane == nullptr) writer_.seek(page());
       return;

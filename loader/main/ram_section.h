@@ -131,6 +131,7 @@ class RamSection {
 
   // What the word asks for; nullopt: state_ says what comes next.
   std::optional<Event> begin_record(uint64_t flags, StreamError& error) noexcept;
+  void blame_small_pages(uint64_t flags, StreamError& error) const noexcept;
   bool check_flags(uint64_t flags, StreamError& error) const noexcept;
   bool check_offset(StreamError& error) const noexcept;
   bool find_block(std::string_view idstr, StreamError& error) noexcept;
@@ -162,6 +163,7 @@ class RamSection {
   const Listed* current_ = nullptr;  // block of the last page record: what CONTINUE means
   uint64_t record_flag_ = 0;         // of the page record being read, without CONTINUE
   uint64_t page_offset_ = 0;         // in the block
+  uint64_t data_offset_ = 0;         // of the last PAGE record
   uint64_t piece_at_ = 0;
   uint64_t at_ = 0;             // stream offset of the record
   uint32_t name_bytes_ = 0;     // of the block's name to come

@@ -110,6 +110,13 @@ StreamError parse_multifd_init(const std::byte* bytes, uint64_t offset, MultifdI
 }
 
 StreamError parse_multifd_prefix(const std::byte* bytes, uint64_t offset, uint32_t& flags) noexcept {
+  // A packet has a place for each page of 512 KiB, so with smaller pages its end, zeros after a packet
+  // without pages, stands where the next one was expected.
+  if (load_be32(bytes + at::kMagic) == 0)
+    return make_error_values(
+        ErrorClass::unsupported, offset, "multifd packet: magic", 0, kMultifdMagic,
+        "the source's machine has smaller pages than 4 KiB (Arm boards such as vexpress-a9), or "
+        "the stream is corrupt");
   if (const StreamError error =
           check_magic_version(bytes, offset, "multifd packet: magic", "multifd packet: version"))
     return error;

@@ -12,7 +12,12 @@ class PlayedQemu final : public QmpCommands {
  public:
   std::string command(const std::string& name, const std::string& arguments, std::string& result) override {
     said.push_back(name + (arguments.empty() ? "" : " " + arguments));
-    const auto found = answers.find(name);
+    // qom-get of one property may have an answer of its own: "qom-get share".
+    const std::size_t property = arguments.rfind(": \"");
+    const std::string last =
+        property == std::string::npos ? "" : arguments.substr(property + 3, arguments.size() - property - 5);
+    auto found = answers.find(name + " " + last);
+    if (found == answers.end()) found = answers.find(name);
     if (found == answers.end()) return name + ": refused";
     result = found->second;
     return {};
@@ -121,6 +126,26 @@ TEST_F(DestinationSetupTest, the_operators_address_wins_and_a_contradiction_is_t
   const DestinationSetup setup = set_up();
   EXPECT_EQ(setup.addresses.at("mem"), 0x1000U);
   EXPECT_NE(setup.warnings.at(0).find("addr=4096"), std::string::npos) << setup.warnings[0];
+}
+
+// The form of QEMU before 6.1 (qapi/machine.json, Memdev): no `share`.
+TEST_F(DestinationSetupTest, a_qemu_that_lists_no_share_is_asked_for_each_backend) {
+  qemu_.version_ = "5.2.0";
+  qemu_.answers["query-memdev"] =
+      R"([{"prealloc": false, "host-nodes": [], "size": 4096, "merge": true, "dump": true, "policy": "default", "id": "mem"}])";
+  qemu_.answers["qom-get share"] = "true";
+  EXPECT_EQ(set_up().problem, "");
+  EXPECT_TRUE(qemu_.was_told(R"(qom-get {"path": "/objects/mem", "property": "share"})"));
+  EXPECT_EQ(qemu_.said.back(), R"(migrate-incoming {"uri": "unix:/run/vm0.sock"})");
+}
+TEST_F(DestinationSetupTest, and_one_that_says_it_is_private_is_refused) {
+  qemu_.answers["query-memdev"] = R"([{"prealloc": false, "host-nodes": [], "size": 4096, "id": "mem"}])";
+  qemu_.answers["qom-get share"] = "false";
+  expect_refused("share=on");
+  qemu_.answers["qom-get share"] = "4096";
+  expect_refused("not of the form");
+  qemu_.answers["query-memdev"] = R"([{"size": 4096, "share": 1, "id": "mem"}])";
+  expect_refused("not of the form");
 }
 
 TEST_F(DestinationSetupTest, a_machine_that_does_not_wait_is_refused) {

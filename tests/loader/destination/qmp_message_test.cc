@@ -86,7 +86,7 @@ TEST(QmpReplies, memdevs) {
   ASSERT_EQ(list->size(), 2U);
   EXPECT_EQ((*list)[0].id, "mem");
   EXPECT_EQ((*list)[0].size, 67108864U);
-  EXPECT_TRUE((*list)[0].share);
+  EXPECT_EQ((*list)[0].share, true);
   EXPECT_EQ((*list)[0].host_nodes, (std::vector<int64_t>{0, 2}));
   EXPECT_EQ((*list)[1].id, "");
   for (const char* const bad : {"", "{}", "[3]", R"([{"id": "a"}])", R"([{"size": -1, "share": true}])",

@@ -261,6 +261,18 @@ TEST(Refusal, ram_records) {
        {.compress = true}},
       {"zero page with 5", ErrorClass::bad_stream, "found 5, allowed 0",
        [](B& b) { more(part(b).zero("ram", 0, 5)); }},
+      {"zero pages of 1 KiB", ErrorClass::unsupported, "pages of 1 KiB",
+       [](B& b) { more(part(b).zero("ram", 0).be64(0x400 | B::kZero | B::kContinue).u8(0)); }},
+      {"pages of 1 KiB", ErrorClass::unsupported, "pages of 1 KiB",
+       [](B& b) {
+         const auto content = make_page(1);
+         const auto small = std::span(content).first(1024);
+         part(b).be64(4096 | B::kPage).str8("ram").raw(small);
+         for (uint64_t at = 4096 + 1024; at < 4 * 4096; at += 1024)
+           b.be64(at | B::kPage | B::kContinue).raw(small);
+       }},
+      {"pages of 8 KiB", ErrorClass::bad_stream, "other pages than 4 KiB",
+       [](B& b) { part(b).be64(0 | B::kPage).str8("ram").raw(make_page(1)).raw(make_page(0xeee)); }},
       {"hook", ErrorClass::unsupported, "RDMA", [](B& b) { more(part(b).be64(B::kHook)); }},
       {"compress off", ErrorClass::mismatch, "capability compress",
        [](B& b) { more(part(b).compressed("ram", 0, make_page(1))); }},

@@ -10,8 +10,9 @@ import time
 
 from rig.compare import expect_same_files
 from rig.guest import MIB
+from rig.machine import Backend, Machine
 from rig.network import INTERFACE, NEAR, RECEIVER, Network
-from rig.receiver import PORT
+from rig.receiver import PORT, Receiver
 from rig.runner import Case, expect
 from rig.transfer import SLOW, Transfer, need
 
@@ -218,6 +219,31 @@ def misconfigured(version, settings, receiver, words, error_class="mismatch", ra
     return body
 
 
+def small_pages(channels):
+    """Arm boards whose CPUs may have pages of 1 KiB: refused by that name, and their guest was never stopped."""
+    def run(folder):
+        need("newest", "aarch64")
+        with contextlib.ExitStack() as stack:
+            network = stack.enter_context(Network())
+            source = stack.enter_context(Machine(
+                folder, "newest", "vexpress-a9,audiodev=none", [Backend("mem", 32 * MIB)], None, network.source,
+                vga=False, target="aarch64", extra=("-audiodev", "none,id=none")))
+            receiver = stack.enter_context(Receiver(
+                folder, network, {"mem": "%s,size=%d" % (os.path.join(folder, "received"), 32 * MIB)}, channels))
+            expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+            source.set_capabilities(return_path=True, multifd=channels > 0)
+            if channels:
+                source.set_parameters(multifd_channels=channels)
+            source.migrate(receiver.uri)
+            expect(receiver.wait(60) == 1, "migrx ended with %d", receiver.process.returncode)
+            source.wait_migration(states=("failed",), timeout=30)
+            message = receiver.report()["error"]["message"]
+            expect("1 KiB" in message or "4 KiB" in message, "migrx does not name the pages: %s", message)
+            expect(not source.event_times("STOP") and source.running(), "the source stopped its guest")
+            return message
+    return run
+
+
 def postcopy(version):
     def body(folder, stack):
         transfer = _busy(version, channels=0, capabilities={"postcopy_ram": True})
@@ -304,3 +330,5 @@ def cases():
     yield _case("compress-not-told-7.2",
                 misconfigured("7.2", {"channels": 0, "capabilities": {"compress": True}}, {}, ["compress"],
                               "mismatch|bad-stream"))
+    for channels in (0, 2):
+        yield Case("pages-of-1k-%s-newest" % ("multifd" if channels else "precopy"), small_pages(channels), False)

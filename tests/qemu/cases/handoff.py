@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from rig.guest import MIB, console_lines, expect_unbroken
+from rig.guest import MIB, BareGuest, console_lines, expect_unbroken
 from rig.machine import Backend, Machine
 from rig.network import Network
 from rig.receiver import Receiver
@@ -43,7 +43,8 @@ def _destination(folder, stack, version, machine, source, path, change=lambda ba
     backends = [change(Backend(backend.id, backend.size, path=os.path.join(path, "received." + backend.id)))
                 for backend in source.backends]
     destination = stack.enter_context(Machine(folder, version, machine, backends, namespace=source.namespace,
-                                              incoming="defer", name="destination", extra=extra))
+                                              incoming="defer", name="destination", extra=extra,
+                                              target=source.target, vga=source.target == "x86_64"))
     if capabilities:
         destination.set_capabilities(**capabilities)
     if parameters:
@@ -78,8 +79,8 @@ def _runs_on(version, destination_version, machine, transfer, by_qmp=False, tcp=
     are named in an order that does not tell their addresses. multifd_there: the destination waits for as many
     channels as the source has, as orchestration that knows nothing of migrx sets it up."""
     def run(folder):
-        need(version)
-        need(destination_version)
+        need(version, transfer.target)
+        need(destination_version, transfer.target)
         with contextlib.ExitStack() as stack:
             network = stack.enter_context(Network(transfer.mtu))
             source = transfer.start_source(folder, stack, network)
@@ -100,8 +101,10 @@ def _runs_on(version, destination_version, machine, transfer, by_qmp=False, tcp=
                     extra = ("--handoff-form", form)
                 if transfer.capabilities.get("switchover_ack"):
                     capabilities.update(return_path=True, switchover_ack=True)
+                extra_there = transfer.guest.destination_arguments() if isinstance(transfer.guest, BareGuest) else ()
                 destination, address = _destination(folder, stack, destination_version, machine, source, folder,
-                                                    capabilities=capabilities, parameters=parameters, tcp=tcp)
+                                                    extra=extra_there, capabilities=capabilities,
+                                                    parameters=parameters, tcp=tcp)
             options = {backend.id: "%s,size=%d" % (backend.path, backend.size)
                        for backend in reversed(destination.backends)} if by_qmp else {
                            backend.id: "%s,size=%d" % (backend.path, backend.size) for backend in destination.backends}
@@ -229,12 +232,12 @@ def _untouched(*_unused):
     pass
 
 
-def _with_backends(change):
+def _with_backends(change, extra=()):
     def start(folder, stack, version, machine, source, path):
         for backend in source.backends:  # The size that migrx needs, whatever the destination asks for.
             with open(os.path.join(path, "received." + backend.id), "wb") as file:
                 file.truncate(backend.size)
-        return _destination(folder, stack, version, machine, source, path, change)
+        return _destination(folder, stack, version, machine, source, path, change, extra=extra)
     return start
 
 
@@ -356,6 +359,12 @@ def cases():
                    _guest_stays(version, _untouched, "does not map",
                                 _with_backends(lambda backend: dataclasses.replace(backend, path=backend.path + "2"))),
                    version == "10", 120)
+        # A process chooses its name itself: it must not matter.
+        yield Case("handoff-memory-elsewhere-named-%s" % version,
+                   _guest_stays(version, _untouched, "does not map",
+                                _with_backends(lambda backend: dataclasses.replace(backend, path=backend.path + "2"),
+                                               ("-name", "destination,process=vm0"))),
+                   version == "10", 120)
         yield Case("handoff-other-machine-%s" % version,
                    _guest_stays(version, _untouched, "destination QEMU", _with_machine("q35")), version == "7.2", 120)
         yield Case("handoff-socket-missing-%s" % version,
@@ -399,3 +408,6 @@ def cases():
                    _runs_on(version, version, "pc",
                             Transfer(version, "pc", channels=2, dirty_s=1.0, capabilities={"switchover_ack": True},
                                      receiver_capabilities=("switchover-ack",)), by_qmp=True), True, 120)
+    for target in ("aarch64", "riscv64"):
+        transfer = Transfer("newest", "virt", target, channels=2, dirty_s=1.0, guest=BareGuest(target, 64 * MIB))
+        yield Case("handoff-%s-newest" % target, _runs_on("newest", "newest", "virt", transfer, tcp=True), False, 120)

@@ -4,7 +4,7 @@ import itertools
 import os
 import subprocess
 
-from rig.guest import MIB
+from rig.guest import MIB, BareGuest
 from rig.hugepages import hugetlb_folder
 from rig.linux_guest import LinuxGuest, virtio_devices
 from rig.machine import Backend
@@ -122,6 +122,18 @@ def machine_types():
     yield _case("machine-pc-i440fx-2.3-7.2", Transfer("7.2", "pc-i440fx-2.3", prefix="/objects/"))
 
 
+def targets():
+    """Little-endian machines with pages of 4 KiB are all alike to migrx."""
+    for target in ("aarch64", "riscv64"):
+        guest = BareGuest(target, 64 * MIB)
+        settings = {"version": "newest", "machine": guest.machine(), "target": target, "guest": guest, "dirty_s": 2.0,
+                    "small_blocks": False}
+        yield _case("%s-precopy-dirty-newest" % target, Transfer(**settings))
+        yield _case("%s-multifd-4-dirty-newest" % target, Transfer(channels=4, **settings))
+        yield _case("%s-xbzrle-newest" % target, Transfer(capabilities={"xbzrle": True}, receiver_capabilities=("xbzrle",),
+                                                         parameters={"xbzrle_cache_size": 64 * MIB}, **settings))
+
+
 def _two_nodes(folder):
     return [Backend("near", 48 * MIB, path=os.path.join(folder, "near.source")),
             Backend("far", 32 * MIB, path=os.path.join(folder, "far.source"))]
@@ -202,6 +214,6 @@ def linux():
 
 
 def cases():
-    for group in (precopy, multifd, compressed_multifd, page_encodings, zero_pages, switchover_ack, machine_types, memory, impaired,
+    for group in (precopy, multifd, compressed_multifd, page_encodings, zero_pages, switchover_ack, machine_types, targets, memory, impaired,
                   linux):
         yield from group()

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import struct
 import subprocess
 
 from .runner import expect
@@ -63,3 +64,63 @@ def expect_unbroken(consoles):
     expect(counts == list(range(1, len(counts) + 1)), "the console has a gap or a repeat: %r", counts)
     expect(all(bad == 0 for _count, _pass, bad in lines), "the guest found wrong memory: %r", lines[-3:])
     return lines
+
+
+_BARE = {
+    # target: (machine, address of RAM, of the UART, options of clang)
+    "aarch64": ("virt", 0x40000000, 0x09000000, ("--target=aarch64-none-elf", "-mgeneral-regs-only", "-mstrict-align")),
+    "riscv64": ("virt", 0x80000000, 0x10000000, ("--target=riscv64-none-elf", "-march=rv64im", "-mabi=lp64",
+                                                 "-mcmodel=medany", "-mno-relax")),
+}
+
+
+@dataclasses.dataclass
+class BareGuest:
+    """tests/qemu/guests/busy_bare.c on the `virt` machine of another target; `size` is its RAM in bytes."""
+
+    target: str
+    size: int
+    dirty: bool = True
+
+    def machine(self):
+        return _BARE[self.target][0]
+
+    def arguments(self, folder):
+        ram = _BARE[self.target][1]
+        options = ["-device", "loader,file=%s,addr=%#x,cpu-num=0,force-raw=on" % (self.build(folder), ram + MIB)]
+        return options + self.destination_arguments()
+
+    def destination_arguments(self):
+        """The same machine without the guest's code, which is in its RAM already."""
+        return ["-cpu", "cortex-a57"] if self.target == "aarch64" else ["-bios", "none"]
+
+    def build(self, folder):
+        """Returns the path of the code alone, to be put 1 MiB into RAM."""
+        _machine, ram, uart, options = _BARE[self.target]
+        defines = {"UART": uart, "FILL_START": ram + 2 * MIB, "FILL_END": ram + self.size - 2 * MIB,
+                   "DIRTY_START": ram + 8 * MIB, "DIRTY_END": ram + 16 * MIB,
+                   "PAGES_PER_TICK": 100 if self.dirty else 0, "TICKS_PER_LINE": 5}
+        target = os.path.join(folder, "busy-%s" % self.target)
+        subprocess.run(["clang", *options, "-O2", "-ffreestanding", "-fno-builtin", "-fno-unwind-tables",
+                        "-fno-asynchronous-unwind-tables", "-fno-jump-tables", "-fno-vectorize", "-fomit-frame-pointer",
+                        *("-D%s=%dUL" % item for item in defines.items()),
+                        "-c", os.path.join(_GUESTS, "busy_bare.c"), "-o", target + ".o"], check=True)
+        with open(target + ".o", "rb") as file:
+            code = only_code(file.read())
+        with open(target, "wb") as file:
+            file.write(code)
+        return target
+
+
+def only_code(elf):
+    """The .text of a 64-bit little-endian object file that needs nothing else: no data, no relocation."""
+    headers, size, count, names = struct.unpack_from("<Q", elf, 40)[0], *struct.unpack_from("<HHH", elf, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", elf, headers + i * size) for i in range(count)]
+    table = sections[names][4]
+    found = {}
+    for name, kind, _flags, _address, offset, length, *_rest in sections:
+        word = elf[table + name:elf.index(b"\0", table + name)].decode()
+        if kind == 4 or word.startswith((".data", ".rodata", ".bss")) and length:
+            expect(word in (".rela.eh_frame",), "the guest is not code alone: it has %s", word)
+        found[word] = elf[offset:offset + length]
+    return found[".text"]

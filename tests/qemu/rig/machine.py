@@ -107,10 +107,13 @@ class Machine:
     """One QEMU process with its QMP connection, console file and memory files, all inside `folder`."""
 
     def __init__(self, folder, version="10", machine="pc", backends=None, guest=None, namespace=None,
-                 accel=None, incoming=None, vga=True, extra=(), name="source", cpus=1, prefix=()):
+                 accel=None, incoming=None, vga=True, extra=(), name="source", cpus=1, prefix=(),
+                 target="x86_64"):
         self.folder, self.version, self.name, self.namespace = folder, version, name, namespace
         self._migrate_mark = 0  # of the events, those before the migration begun last
-        self._twin = {"machine": machine, "accel": accel, "vga": vga, "extra": extra, "cpus": cpus}
+        self._twin = {"machine": machine, "accel": accel, "vga": vga, "extra": extra, "cpus": cpus,
+                      "target": target}
+        self.target = target
         self.backends = backends or [Backend("mem", 64 * MIB)]
         for backend in self.backends:
             if backend.kind == "file" and not backend.path:
@@ -121,7 +124,7 @@ class Machine:
         # TCG by default: it is there on every machine, and some hosts' KVM runs nothing but 64-bit Linux well.
         self.accel = accel or os.environ.get("MIGRX_ACCEL", "tcg")
         size = sum(backend.size for backend in self.backends)
-        command = [qemu_program(version), "-nodefaults", "-display", "none", "-no-user-config", "-name", name,
+        command = [qemu_program(version, target), "-nodefaults", "-display", "none", "-no-user-config", "-name", name,
                    "-accel", self.accel, "-smp", str(cpus), "-m", "%dk" % (size // 1024),
                    "-qmp", "unix:%s,server=on,wait=off" % self._qmp_path,
                    "-chardev", "file,id=console,path=%s,append=on" % self.console_path,

@@ -43,6 +43,7 @@ class Transfer:
 
     version: str = "10"
     machine: str = "pc"
+    target: str = "x86_64"
     size: int = 64 * MIB
     fill: str = "mixed"
     dirty_s: float = 0.0
@@ -68,7 +69,7 @@ class Transfer:
     timeout: int = 90
 
     def run(self, folder):
-        need(self.version)
+        need(self.version, self.target)
         with contextlib.ExitStack() as stack:
             return self._run(folder, stack)
 
@@ -80,7 +81,7 @@ class Transfer:
                           dirty_end=24 * MIB if self.dirty_s else 0, pages_per_tick=16 if self.dirty_s else 0)
         source = stack.enter_context(Machine(folder, self.version, self.machine, backends, self.guest or guest,
                                              network.source, vga=self.guest is None,
-                                             extra=self.extra(folder) if self.extra else ()))
+                                             extra=self.extra(folder) if self.extra else (), target=self.target))
         source.wait_console(b"count 00000002" if self.guest else b"filled")
         capabilities = dict(self.capabilities, return_path=self.return_path)
         parameters = dict(self.parameters)
