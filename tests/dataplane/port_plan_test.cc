@@ -1,5 +1,5 @@
-// Devices as their drivers describe them. None of these was at hand: the values are written from the
-// dev_infos_get functions of DPDK 22.11's drivers.
+// Devices as DPDK's drivers are known to describe them. None of these was at hand, and the values were not
+// recorded: they stand for the kinds of limits that devices have.
 #include "dataplane/port_plan.h"
 
 #include <gtest/gtest.h>
