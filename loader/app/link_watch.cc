@@ -20,4 +20,8 @@ std::string LinkWatch::look(std::size_t port, bool up, const std::string& words,
   return fmt::format("link of {} is {} again after {:.1f} s", state.port, words, lasted_s);
 }
 
+bool link_comes_with_peer(const std::string& devargs) {
+  return devargs.starts_with("net_memif") || devargs.starts_with("net_vhost");
+}
+
 }  // namespace migrx

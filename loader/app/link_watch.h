@@ -35,4 +35,8 @@ class LinkWatch {
   uint64_t changes_ = 0;
 };
 
+// Such a port has no link before the other process attaches, which is the source itself as a rule: waiting
+// for the link would be waiting for what waits for us.
+[[nodiscard]] bool link_comes_with_peer(const std::string& devargs);
+
 }  // namespace migrx

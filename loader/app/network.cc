@@ -234,7 +234,7 @@ uint32_t Network::place(const Handoff& connection) const noexcept {
 
 std::string Network::first_link_down() const {
   for (const auto& port : ports_)
-    if (!port->link_up()) return port->devargs();
+    if (!link_comes_with_peer(port->devargs()) && !port->link_up()) return port->devargs();
   return {};
 }
 

@@ -47,6 +47,7 @@ class Network {
   }
   [[nodiscard]] const std::string& port_name(uint32_t port) const noexcept { return ports_[port]->devargs(); }
   // Devargs of a port whose link is down; empty: all are up. One thread at a time.
+  // Not one that only comes with the peer (link_watch.h).
   [[nodiscard]] std::string first_link_down() const;
   // Links that came or went since the last call, a line for each; those that came are announced anew. Control
   // thread.

@@ -26,5 +26,12 @@ TEST(LinkWatch, one_that_flaps_for_ever_fills_no_memory) {
   EXPECT_EQ(watch.events().size(), LinkWatch::kEventsMax);
 }
 
+TEST(LinkComesWithPeer, shared_memory_waits_for_the_other_process) {
+  EXPECT_TRUE(link_comes_with_peer("net_memif0,role=server,id=0"));
+  EXPECT_TRUE(link_comes_with_peer("net_vhost0,iface=/run/vhost.sock"));
+  EXPECT_FALSE(link_comes_with_peer("net_tap0,iface=mig0"));
+  EXPECT_FALSE(link_comes_with_peer("0000:41:00.0"));
+}
+
 }  // namespace
 }  // namespace migrx
