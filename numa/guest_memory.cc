@@ -31,19 +31,7 @@ std::string error_text() {
 
 // The command that reserves what is missing, with the figures of this host.
 std::string hugepage_advice(uint64_t page_bytes, uint64_t pages_needed, NodeId node) {
-  const std::string size = "hugepages-" + std::to_string(page_bytes / 1024) + "kB";
-  const std::string folder = node == kAnyNode ? "/sys/kernel/mm/hugepages/" + size
-                                              : "/sys/devices/system/node/node" +
-                                                    std::to_string(node.value()) + "/hugepages/" + size;
-  uint64_t free = 0;
-  uint64_t total = 0;
-  std::ifstream(folder + "/free_hugepages") >> free;
-  std::ifstream(folder + "/nr_hugepages") >> total;
-  const uint64_t missing = pages_needed > free ? pages_needed - free : 0;
-  return std::to_string(missing) + " of " + std::to_string(pages_needed) + " pages of " +
-         std::to_string(page_bytes / 1024) + " KiB are missing" +
-         (node == kAnyNode ? "" : " on node " + std::to_string(node.value())) + ": echo " +
-         std::to_string(total + missing) + " > " + folder + "/nr_hugepages";
+  return hugepages_missing(memory_facts(HostFiles(), "self"), page_bytes, pages_needed, node);
 }
 
 // kAnyNode: nothing to do. False: errno says why.

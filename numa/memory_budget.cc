@@ -67,6 +67,9 @@ std::string hugepages_problem(const std::vector<MemoryNeed>& needs, const Memory
     // A reservation is the host's; which nodes may serve it is the cpuset's affair, and SIGBUS where none
     // can.
     uint64_t free = 0;
+    const HugepagePool* const first =
+        facts.allowed.empty() ? nullptr : facts.pool(*facts.allowed.begin(), size);
+    const uint64_t total_of_first = first == nullptr ? 0 : first->total;
     bool known = false;
     for (const HugepagePool& pool : facts.pools)
       if (pool.page_bytes == size && pool.node != kAnyNode &&
@@ -75,7 +78,8 @@ std::string hugepages_problem(const std::vector<MemoryNeed>& needs, const Memory
         known = true;
       }
     if (known && free < wanted && !facts.allowed.empty())
-      return pages_missing(*facts.allowed.begin(), size, wanted, free, free);
+      // The new number is for one node, and must not be less than what that node has.
+      return pages_missing(*facts.allowed.begin(), size, wanted, free, total_of_first);
   }
   for (const auto& [size, wanted] : unreserved) {
     const HugepagePool* const all = facts.pool(kAnyNode, size);
@@ -157,6 +161,12 @@ MemoryFacts memory_facts(const HostFiles& files, const std::string& process) {
   }
   out.groups = control_group_limits(files, process, sizes);
   return out;
+}
+
+std::string hugepages_missing(const MemoryFacts& facts, uint64_t page_bytes, uint64_t wanted, NodeId node) {
+  const HugepagePool* const pool = facts.pool(node, page_bytes);
+  const uint64_t free = pool == nullptr ? 0 : std::min(pool->free, wanted);
+  return pages_missing(node, page_bytes, wanted, free, pool == nullptr ? 0 : pool->total);
 }
 
 std::string memory_problem(const std::vector<MemoryNeed>& needs, uint64_t private_bytes,

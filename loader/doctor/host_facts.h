@@ -11,6 +11,7 @@
 #include "numa/control_group.h"
 #include "numa/host_files.h"
 #include "numa/ids.h"
+#include "numa/memory_budget.h"
 #include "numa/topology.h"
 
 namespace migrx {
@@ -32,13 +33,7 @@ struct PciFacts {
   uint64_t pcie_width = 0, pcie_width_max = 0;
 };
 
-struct HugepageFacts {
-  NodeId node = kAnyNode;  // kAnyNode: the whole host
-  uint64_t page_bytes = 0;
-  uint64_t total = 0;
-  uint64_t free = 0;
-  uint64_t reserved = 0;  // promised to mappings and not yet touched; the kernel tells it for the host only
-};
+using HugepageFacts = HugepagePool;
 
 struct MountFacts {
   std::string point;

@@ -108,7 +108,10 @@ TEST(MemoryBudgetTest, a_node_has_to_have_its_own) {
       {kAnyNode, kHuge, 1000, 1000, 0}, {NodeId{0}, kHuge, 900, 900, 0}, {NodeId{1}, kHuge, 100, 100, 0}};
   EXPECT_EQ(memory_problem({huge(100 * kHuge, NodeId{1})}, 0, facts), "");
   EXPECT_TRUE(says(memory_problem({huge(101 * kHuge, NodeId{1})}, 0, facts), "missing on node 1"));
+  facts.pools[2].total = 300;  // 200 of them are somebody's
   facts.allowed = {NodeId{1}};
+  EXPECT_TRUE(says(memory_problem({huge(101 * kHuge)}, 0, facts),
+                   "echo 301 > /sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"));
   EXPECT_TRUE(says(memory_problem({huge(101 * kHuge)}, 0, facts), "missing on node 1"));
   EXPECT_TRUE(says(memory_problem({huge(1 * kHuge, NodeId{0})}, 0, facts), "cpuset"));
 }
