@@ -70,7 +70,10 @@ std::string kernel_interface_with(Ipv4Address address) {
 }
 
 AddressClaim::AddressClaim(Network& network, const AddressClaimOptions& options)
-    : network_(network), options_(options), thread_([this] { run(); }) {}
+    : network_(network),
+      options_(options),
+      link_timeout_s_(options.link_timeout_s.value_or(AddressClaimOptions::kLinkTimeout_s)),
+      thread_([this] { run(); }) {}
 
 AddressClaim::~AddressClaim() {
   stop_.store(true, std::memory_order_relaxed);
@@ -82,18 +85,23 @@ void AddressClaim::run() {
   over_.store(true, std::memory_order_release);  // pairs with finish()
 }
 
+std::string AddressClaim::link_missing() const {
+  return network_.first_link_down(options_.link_timeout_s ? Network::Links::all
+                                                          : Network::Links::without_peer);
+}
+
 bool AddressClaim::wait_for_links() {
-  if (options_.link_timeout_s <= 0) return true;
-  const uint64_t until_ns = monotonic_ns() + static_cast<uint64_t>(options_.link_timeout_s * 1e9);
+  if (link_timeout_s_ <= 0) return true;
+  const uint64_t until_ns = monotonic_ns() + static_cast<uint64_t>(link_timeout_s_ * 1e9);
   for (;;) {
-    const std::string down = network_.first_link_down();
+    const std::string down = link_missing();
     if (down.empty()) return true;
     if (stop_.load(std::memory_order_relaxed)) return false;
     if (monotonic_ns() >= until_ns) {
       problem_ = fmt::format(
           "port {}: no link for {} s: look at the cable, the switch's port and the other end of a virtual "
           "device, or start without waiting (--link-timeout 0)",
-          down, options_.link_timeout_s);
+          down, link_timeout_s_);
       return false;
     }
     std::this_thread::sleep_for(kLookAtLinks);
@@ -142,11 +150,10 @@ void AddressClaim::finish(const SignalWatch& signals, Terminal& terminal) {
   bool said = false;
   while (!over_.load(std::memory_order_acquire)) {  // pairs with run()
     if (signals.wait(kLookUs) != 0) throw SetupError("ended by a signal before the source could connect");
-    if (said || options_.link_timeout_s <= 0 || monotonic_ns() < begun_ns + kPatienceNs) continue;
+    if (said || link_timeout_s_ <= 0 || monotonic_ns() < begun_ns + kPatienceNs) continue;
     said = true;
-    if (const std::string down = network_.first_link_down(); !down.empty())
-      terminal.say(
-          fmt::format("waiting for the link of {}, for {} s at most", down, options_.link_timeout_s));
+    if (const std::string down = link_missing(); !down.empty())
+      terminal.say(fmt::format("waiting for the link of {}, for {} s at most", down, link_timeout_s_));
   }
   thread_.join();
   if (!problem_.empty()) throw SetupError(problem_);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -14,8 +15,11 @@ class SignalWatch;
 class Terminal;
 
 struct AddressClaimOptions {
-  double link_timeout_s = 60;  // 0: links are not waited for
-  bool probe = true;           // RFC 5227: false when the addresses are ours already
+  static constexpr double kLinkTimeout_s = 60;
+  // Seconds; 0: links are not waited for. Not given: kLinkTimeout_s, and no link that comes with its peer
+  // (link_comes_with_peer()) is waited for.
+  std::optional<double> link_timeout_s;
+  bool probe = true;  // RFC 5227: false when the addresses are ours already
 };
 
 // Works on a thread of its own from its construction on, so that it costs nobody time who has other things to
@@ -35,10 +39,12 @@ class AddressClaim {
  private:
   void run();
   [[nodiscard]] bool wait_for_links();
+  [[nodiscard]] std::string link_missing() const;
   void probe();
 
   Network& network_;
   const AddressClaimOptions options_;
+  const double link_timeout_s_;
   std::atomic<bool> stop_{false};
   std::atomic<bool> over_{false};
   std::string problem_;  // written before over_

@@ -232,9 +232,11 @@ uint32_t Network::place(const Handoff& connection) const noexcept {
   return connection.poll_core * poll_cores_[0]->config().connections_max + connection.connection;
 }
 
-std::string Network::first_link_down() const {
-  for (const auto& port : ports_)
-    if (!link_comes_with_peer(port->devargs()) && !port->link_up()) return port->devargs();
+std::string Network::first_link_down(Links which) const {
+  for (const auto& port : ports_) {
+    const bool asked = which == Links::all || !link_comes_with_peer(port->devargs());
+    if (asked && !port->link_up()) return port->devargs();
+  }
   return {};
 }
 

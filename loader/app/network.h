@@ -46,9 +46,9 @@ class Network {
     return poll_cores_[core]->config().ports[port];
   }
   [[nodiscard]] const std::string& port_name(uint32_t port) const noexcept { return ports_[port]->devargs(); }
+  enum class Links : uint8_t { all, without_peer };  // the latter: not those that come with it (link_watch.h)
   // Devargs of a port whose link is down; empty: all are up. One thread at a time.
-  // Not one that only comes with the peer (link_watch.h).
-  [[nodiscard]] std::string first_link_down() const;
+  [[nodiscard]] std::string first_link_down(Links which) const;
   // Links that came or went since the last call, a line for each; those that came are announced anew. Control
   // thread.
   [[nodiscard]] std::vector<std::string> look_at_links(double now_s);

@@ -67,9 +67,9 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(network);
   command
       .add_option("--link-timeout", o.link_timeout_s,
-                  "seconds to wait at the start for a port's link (0: start without one)")
+                  "seconds to wait at the start for each port's link (0: start without one; default: 60, and "
+                  "a port of memif or vhost, whose link comes with its peer, is not waited for)")
       ->check(CLI::Range(0.0, 1e6))
-      ->capture_default_str()
       ->group(network);
   command.add_option("--vlan", o.vlan, "VLAN tag to send with")->check(CLI::Range(1, 4094))->group(network);
   command

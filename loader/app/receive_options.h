@@ -20,8 +20,8 @@ struct ReceiveOptions : JobOptions, CoreOptions {
   uint32_t mtu = 1500;
   std::optional<std::string> gateway;
   std::optional<uint16_t> vlan;
-  bool probe = true;               // ask whether somebody has the addresses already
-  double link_timeout_s = 60;      // 0: links are not waited for
+  bool probe = true;                     // ask whether somebody has the addresses already
+  std::optional<double> link_timeout_s;  // AddressClaimOptions
   std::vector<std::string> allow;  // CIDR; empty: the port's own subnet, or anyone when a gateway is given
   std::vector<std::string> source_nat;  // CIDR; addresses that may be one source's
   uint32_t pool_mbufs = 0;              // per poll core; 0: chosen

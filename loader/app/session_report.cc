@@ -1,5 +1,6 @@
 #include "loader/app/session_report.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -133,8 +134,14 @@ void report_session(const Session& session, const SessionControl& control, const
     report.error = session.error();
     if (report.error.error_class == ErrorClass::cancelled) report.outcome = "cancelled";
   }
-  if (control.refused() > 0)
-    report.warnings.push_back(std::to_string(control.refused()) +
+  if (const uint32_t surplus = session.admission().surplus(); surplus > 0)
+    report.warnings.push_back(fmt::format(
+        "{} multifd channel{} came from the source's address when all of --multifd-channels were here, and "
+        "{} refused: another source used this port by mistake, or this one opens more channels (parameter "
+        "multifd-channels there)",
+        surplus, surplus == 1 ? "" : "s", surplus == 1 ? "was" : "were"));
+  if (control.refused() > session.admission().surplus())
+    report.warnings.push_back(std::to_string(control.refused() - session.admission().surplus()) +
                               " connections were refused: they were none of the source's channels, or said "
                               "nothing");
   if (control.source_unsure()) {

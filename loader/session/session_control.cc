@@ -361,6 +361,7 @@ void SessionControl::watch_silence(uint64_t now_ns) {
   facts.device_state = session_.state() == SessionState::device_state;
   facts.colo = session_.colo() != nullptr;
   const FlushBarrier& barrier = session_.barrier();
+  facts.one_too_many = session_.admission().surplus() > 0 && barrier.epochs_released() <= 2;
   for (uint32_t i = 0; i < barrier.channels(); ++i)
     facts.channels_wait = facts.channels_wait || barrier.epochs_arrived(i) > barrier.epochs_released() ||
                           barrier.main_waits_for(i);

@@ -3,6 +3,10 @@
 namespace migrx {
 namespace {
 
+// A source that lost one of its channels has nothing more to say from that moment; another one whose host had
+// a stranger beside it is never silent for so long in its first pass.
+constexpr uint64_t kRefusedNs = 10'000'000'000;
+
 double seconds(uint64_t ns) {
   return static_cast<double>(ns) * 1e-9;
 }
@@ -32,6 +36,8 @@ SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& lim
   if (limits.destination_ns > 0 && facts.quiet_ns >= limits.destination_ns && facts.device_state &&
       !facts.colo)
     return SilenceVerdict::no_verdict;
+  if (facts.one_too_many && !facts.device_state && !facts.colo && facts.quiet_ns >= kRefusedNs)
+    return SilenceVerdict::channel_refused;
   if (limits.stall_ns == 0 || facts.quiet_ns < limits.stall_ns) return SilenceVerdict::fine;
   if (facts.channels_wait) return facts.device_state ? SilenceVerdict::fine : SilenceVerdict::barrier;
   return facts.main_parked && !facts.colo ? SilenceVerdict::destination_takes_none : SilenceVerdict::fine;
@@ -53,6 +59,14 @@ StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const 
           "no byte came for %.0f s while channels wait for each other (%s): is the source alive, "
           "and is multifd-flush-after-each-section as there?",
           seconds(limits.stall_ns), standing.c_str());
+    case SilenceVerdict::channel_refused:
+      return make_error(
+          ErrorClass::mismatch, 0, "session: multifd channels",
+          "a channel was refused as one too many, and the source has said nothing for %.0f s: the source "
+          "opens "
+          "more channels than --multifd-channels says: make both equal (parameter multifd-channels at the "
+          "source)",
+          seconds(kRefusedNs));
     case SilenceVerdict::destination_takes_none:
       return make_error(ErrorClass::timed_out, 0, "session: destination",
                         "it took no byte for %.0f s although some wait for it: is the destination QEMU "

@@ -72,6 +72,17 @@ TEST(JudgeSilence, channels_that_wait_for_each_other_are_one_until_ram_is_comple
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
 }
 
+TEST(JudgeSilence, a_source_that_hangs_since_one_of_its_channels_was_refused_hears_the_option) {
+  SilenceFacts facts{.quiet_ns = 10 * kSecond - 1, .one_too_many = true};
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+  facts.quiet_ns = 10 * kSecond;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::channel_refused);
+  const std::string message = error_of(SilenceVerdict::channel_refused, limits(), "").message();
+  EXPECT_NE(message.find("--multifd-channels"), std::string::npos) << message;
+  facts.one_too_many = false;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+}
+
 TEST(JudgeSilence, so_is_a_destination_that_takes_nothing) {
   SilenceFacts facts{.quiet_ns = 60 * kSecond, .main_parked = true};
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::destination_takes_none);
