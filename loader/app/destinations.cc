@@ -1,5 +1,7 @@
 #include "loader/app/destinations.h"
 
+#include <sys/stat.h>
+
 #include <utility>
 
 #include "loader/app/setup_error.h"
@@ -8,6 +10,30 @@
 #include "loader/destination/device_state_file.h"
 
 namespace migrx {
+namespace {
+
+std::unique_ptr<QmpClient> connect_qmp(const std::string& address, const SignalWatch& signals) {
+  std::string path;
+  (void)parse_unix_address(address, path);
+  std::string problem;
+  std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem, signals.fd());
+  if (client == nullptr) throw SetupError(problem);
+  return client;
+}
+
+void take(const DestinationSetup& setup, Report& report) {
+  if (!setup.problem.empty()) throw SetupError(setup.problem);
+  report.warnings.insert(report.warnings.end(), setup.warnings.begin(), setup.warnings.end());
+}
+
+// As GuestMemory::open() will find it.
+uint64_t block_bytes(const RamSpec& spec) {
+  struct stat status {};
+  if (spec.size > 0 || ::stat(spec.path.c_str(), &status) != 0) return spec.size;
+  return static_cast<uint64_t>(status.st_size);
+}
+
+}  // namespace
 
 HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels) {
   return {options.handoff_form == "plain" ? HandoffForm::plain : HandoffForm::x_ignore_shared,
@@ -35,31 +61,28 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
   return std::make_unique<DestinationQemu>(std::move(settings), blocks);
 }
 
-std::map<std::string, uint64_t> prepare_destination(const std::optional<std::string>& qmp,
-                                                    const std::optional<std::string>& handoff,
-                                                    const std::vector<RamSpec>& ram,
-                                                    const RamBlockList& blocks, bool switchover_ack,
-                                                    HandoffForm form, Report& report,
-                                                    const SignalWatch& signals) {
-  if (!qmp) {
+std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const std::vector<RamSpec>& ram,
+                                               Report& report, const SignalWatch& signals) {
+  if (!options.qmp) {
     std::map<std::string, uint64_t> addresses;
     for (const RamSpec& spec : ram)
       if (spec.addr) addresses[spec.id] = *spec.addr;
     return addresses;
   }
-  std::string path;
-  (void)parse_unix_address(*qmp, path);
-  std::string problem;
-  const std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem, signals.fd());
-  if (client == nullptr) throw SetupError(problem);
   std::vector<SetupBlock> wanted;
   for (const RamSpec& spec : ram)
-    wanted.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length(), spec.node.value(), spec.addr});
-  DestinationSetup setup = set_up_destination(*client, wanted, *handoff, switchover_ack, form);
-  if (!setup.problem.empty()) throw SetupError(setup.problem);
+    wanted.push_back({spec.id, spec.path, block_bytes(spec), spec.node.value(), spec.addr});
+  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, signals);
+  DestinationSetup setup = inspect_destination(*client, wanted, handoff_choice(options, 0).form);
+  take(setup, report);
   report.destination_version = setup.version;
-  report.warnings.insert(report.warnings.end(), setup.warnings.begin(), setup.warnings.end());
   return std::move(setup.addresses);
+}
+
+void arm_by_qmp(const JobOptions& options, bool switchover_ack, Report& report, const SignalWatch& signals) {
+  if (!options.qmp) return;
+  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, signals);
+  take(arm_destination(*client, *options.handoff, switchover_ack, handoff_choice(options, 0).form), report);
 }
 
 std::string check_destination_options(const std::optional<std::string>& handoff, bool no_handoff,

@@ -26,7 +26,7 @@ struct HandoffChoice {
 [[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels);
 
 // handoff: "unix:PATH" or "tcp:ADDRESS:PORT", checked; without it the device state goes into the directory
-// `dump_blocks`, or nowhere. addresses: mr->addr by block name; see prepare_destination(). stall_ns: see
+// `dump_blocks`, or nowhere. addresses: mr->addr by block name; see inspect_by_qmp(). stall_ns: see
 // DeviceStateLimits.
 [[nodiscard]] std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                                             const std::optional<std::string>& dump_blocks,
@@ -35,15 +35,16 @@ struct HandoffChoice {
                                                             std::map<std::string, uint64_t> addresses,
                                                             uint64_t stall_ns, const HandoffChoice& choice);
 
-// --qmp: sets the destination up, or only looks at what `ram` says when there is no --qmp. Returns the
-// addresses for make_destination(); adds to the report's warnings. switchover_ack: on at the source. Throws
-// SetupError.
-[[nodiscard]] std::map<std::string, uint64_t> prepare_destination(const std::optional<std::string>& qmp,
-                                                                  const std::optional<std::string>& handoff,
-                                                                  const std::vector<RamSpec>& ram,
-                                                                  const RamBlockList& blocks,
-                                                                  bool switchover_ack, HandoffForm form,
-                                                                  Report& report, const SignalWatch& signals);
+// --qmp: whether the destination can take the guest; asks only, and before a file of `ram` is opened for
+// writing. Without --qmp: what `ram` says. Returns the addresses for make_destination(); adds to the report.
+// Throws SetupError.
+[[nodiscard]] std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options,
+                                                             const std::vector<RamSpec>& ram, Report& report,
+                                                             const SignalWatch& signals);
+
+// --qmp: from here on the destination waits for this migration and no other. switchover_ack: on at the
+// source. Adds to the report's warnings. Throws SetupError.
+void arm_by_qmp(const JobOptions& options, bool switchover_ack, Report& report, const SignalWatch& signals);
 
 // What is wrong with --handoff, --no-handoff and --qmp together. Empty: nothing.
 [[nodiscard]] std::string check_destination_options(const std::optional<std::string>& handoff,

@@ -123,6 +123,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     // Prefault needs to know on which CPUs; loading from a file needs no poll cores.
     Placement placement;
     for (const CpuId cpu : settings.cpus) placement.threads.push_back({cpu, kAnyNode, {}});
+    std::map<std::string, uint64_t> addresses = inspect_by_qmp(options, ram, report, signals);
     GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline, signals);
     const double prefault_started_s = now_s();
     guest.prefault(placement, memory, terminal, signals);
@@ -131,9 +132,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     const PageKernels* const kernels = select_page_kernels(problem);
     if (kernels == nullptr) throw SetupError(problem);
     CompressJobs compress(0, 1, *kernels);
-    std::map<std::string, uint64_t> addresses =
-        prepare_destination(options.qmp, options.handoff, ram, guest.table().list(), /*switchover_ack=*/false,
-                            handoff_choice(options, 0).form, report, signals);
+    arm_by_qmp(options, /*switchover_ack=*/false, report, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
     const std::unique_ptr<Destination> destination = make_destination(
         options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses),

@@ -118,6 +118,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
                                        session_settings(options).connections_max, options.identify_timeout_s,
                                        report);
 
+    std::map<std::string, uint64_t> addresses = inspect_by_qmp(options, ram, report, signals);
     GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline, signals);
     const double prefault_started_s = now_s();
     guest.prefault(placement, memory, terminal, signals);
@@ -135,10 +136,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     AddressClaim claim(
         network, {options.link_timeout_s, options.probe && live_connections.inherited().connections.empty()});
     SessionSettings settings = session_settings(options);
-    // Late: from here on the destination waits for this migration and no other.
-    std::map<std::string, uint64_t> addresses =
-        prepare_destination(options.qmp, options.handoff, ram, guest.table().list(),
-                            settings.main.switchover_ack, handoff_choice(options, 0).form, report, signals);
+    arm_by_qmp(options, settings.main.switchover_ack, report, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
 
     const std::unique_ptr<Destination> destination = make_destination(

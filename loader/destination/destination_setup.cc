@@ -37,20 +37,12 @@ bool same_file(const std::string& a, const std::string& b) {
          first.st_ino == second.st_ino;
 }
 
-class Setup {
+// What both halves need of the conversation.
+class Conversation {
  public:
-  Setup(QmpCommands& qmp, const std::vector<SetupBlock>& blocks, const std::string& uri, bool switchover_ack,
-        HandoffForm form)
-      : qmp_(qmp), blocks_(blocks), uri_(uri), switchover_ack_(switchover_ack), form_(form) {}
+  Conversation(QmpCommands& qmp, HandoffForm form) : qmp_(qmp), form_(form) { out_.version = qmp_.version(); }
 
-  DestinationSetup run() {
-    out_.version = qmp_.version();
-    if (check_waiting() && check_memory() && ask_addresses() && set_capabilities())
-      (void)ask("migrate-incoming", "{\"uri\": " + qmp_quote(uri_) + "}");
-    return std::move(out_);
-  }
-
- private:
+ protected:
   // False: out_.problem says why.
   bool ask(const std::string& name, const std::string& arguments = "") {
     if (std::string error = qmp_.command(name, arguments, result_); !error.empty())
@@ -65,7 +57,7 @@ class Setup {
     return refuse(std::string(name) + ": the answer is not of the form QEMU gives");
   }
 
-  bool check_waiting() {
+  bool still_waits() {
     if (!ask("query-status")) return false;
     const auto status = parse_qmp_member(result_, "status");
     if (!status) return unexpected("query-status");
@@ -77,6 +69,41 @@ class Setup {
       return refuse("its migration is " + *migration + " already: start it anew with -S -incoming defer");
     if (has_qmp_member(result_, "socket-address"))
       return refuse("it waits on a socket already: leave migrate-incoming to --qmp, or leave --qmp out");
+    return true;
+  }
+
+  QmpCommands& qmp_;
+  const HandoffForm form_;
+  std::string result_;
+  DestinationSetup out_;
+};
+
+class Inspection : public Conversation {
+ public:
+  Inspection(QmpCommands& qmp, const std::vector<SetupBlock>& blocks, HandoffForm form)
+      : Conversation(qmp, form), blocks_(blocks) {}
+
+  DestinationSetup run() {
+    (void)(check_waiting() && check_plain() && check_memory() && ask_addresses());
+    return std::move(out_);
+  }
+
+ private:
+  // migrx speaks to it in plain, and QEMU would take its first bytes for a broken handshake.
+  bool check_plain() {
+    if (!ask("query-migrate-parameters")) return false;
+    if (!has_qmp_member(result_, "max-bandwidth")) return unexpected("query-migrate-parameters");
+    const auto creds = parse_qmp_member(result_, "tls-creds");
+    if (creds && !creds->empty())
+      return refuse(
+          "its tls-creds is " + *creds +
+          ", and migrx hands the guest over without TLS: migrate_set_parameter tls-creds \"\" there "
+          "(the source's own TLS is for --tls-creds of migrx)");
+    return true;
+  }
+
+  bool check_waiting() {
+    if (!still_waits()) return false;
     if (qmp_.started_stopped() == false)
       out_.warnings.emplace_back(
           "the destination was started without -S: its guest runs as soon as it has loaded everything, "
@@ -180,6 +207,21 @@ class Setup {
     return true;
   }
 
+  const std::vector<SetupBlock>& blocks_;
+};
+
+class Arming : public Conversation {
+ public:
+  Arming(QmpCommands& qmp, const std::string& uri, bool switchover_ack, HandoffForm form)
+      : Conversation(qmp, form), uri_(uri), switchover_ack_(switchover_ack) {}
+
+  DestinationSetup run() {
+    if (still_waits() && set_capabilities())
+      (void)ask("migrate-incoming", "{\"uri\": " + qmp_quote(uri_) + "}");
+    return std::move(out_);
+  }
+
+ private:
   bool set_capabilities() {
     if (!ask("query-migrate-capabilities")) return false;
     const auto states = parse_capability_states(result_);
@@ -199,20 +241,20 @@ class Setup {
     return ask("migrate-set-capabilities", "{\"capabilities\": [" + list + "]}");
   }
 
-  QmpCommands& qmp_;
-  const std::vector<SetupBlock>& blocks_;
   const std::string& uri_;
   const bool switchover_ack_;
-  const HandoffForm form_;
-  std::string result_;
-  DestinationSetup out_;
 };
 
 }  // namespace
 
-DestinationSetup set_up_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
-                                    const std::string& uri, bool switchover_ack, HandoffForm form) {
-  return Setup(qmp, blocks, uri, switchover_ack, form).run();
+DestinationSetup inspect_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
+                                     HandoffForm form) {
+  return Inspection(qmp, blocks, form).run();
+}
+
+DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, bool switchover_ack,
+                                 HandoffForm form) {
+  return Arming(qmp, uri, switchover_ack, form).run();
 }
 
 }  // namespace migrx

@@ -1,4 +1,5 @@
-// What --qmp does: makes a destination QEMU ready for what migrx will send, and looks whether it can work.
+// What --qmp does, in two halves: looks whether a destination QEMU can take the guest, before anything of the
+// host is touched; and makes it wait for what migrx will send, after everything else is ready.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ struct SetupBlock {
   std::string idstr;
   std::string path;
   uint64_t bytes = 0;              // of the block
-  int32_t node = -1;               // host node that migrx bound it to; -1: none
+  int32_t node = -1;               // host node that migrx binds it to; -1: none
   std::optional<uint64_t> addr{};  // given by the operator
 };
 
@@ -28,19 +29,25 @@ struct DestinationSetup {
   std::string version;                        // QEMU's
 };
 
-// 1. The destination must wait for a migration (-incoming defer) and have none.
+// Asks, and changes nothing:
+// 1. The destination must wait for a migration (-incoming defer), have none, and expect no TLS.
 // 2. Every block's backend must be memory-backend-file,share=on on the very file, as large as the block,
 // bound to
 //    the same host node. With x-ignore-shared no other shared file backend may be there, since QEMU would
 //    ignore it too.
 // 3. x-ignore-shared only: the blocks' mr->addr are asked for (HMP info mtree).
-// 4. x-ignore-shared is turned on or, in the plain form, off; what concerns the fast path (multifd and its
-//    like) off.
-//    switchover-ack as at the source: then the destination's own word is what the source gets.
-// 5. migrate-incoming with `uri`, so last that a refusal leaves the destination as it was but for
+// Control thread; blocks for as long as QEMU takes to answer.
+[[nodiscard]] DestinationSetup inspect_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
+                                                   HandoffForm form);
+
+// When everything else is ready. Fills problem, warnings and version.
+// 1. The destination must still wait: time has passed since it was inspected.
+// 2. x-ignore-shared is turned on or, in the plain form, off; what concerns the fast path (multifd and its
+// like)
+//    off. switchover-ack as at the source: then the destination's own word is what the source gets.
+// 3. migrate-incoming with `uri`, so last that a refusal leaves the destination as it was but for
 // capabilities. Control thread; blocks for as long as QEMU takes to answer.
-[[nodiscard]] DestinationSetup set_up_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
-                                                  const std::string& uri, bool switchover_ack,
-                                                  HandoffForm form = HandoffForm::plain);
+[[nodiscard]] DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, bool switchover_ack,
+                                               HandoffForm form);
 
 }  // namespace migrx

@@ -46,6 +46,7 @@ class DestinationSetupTest : public ::testing::Test {
     qemu_.answers = {
         {"query-status", R"({"status": "inmigrate", "running": false})"},
         {"query-migrate", "{}"},
+        {"query-migrate-parameters", R"({"tls-creds": "", "max-bandwidth": 1})"},
         {"query-memdev", R"([{"id": "mem", "size": 4096, "share": true, "host-nodes": []}])"},
         {"qom-get", qmp_quote(path_)},
         {"human-monitor-command",
@@ -57,9 +58,17 @@ class DestinationSetupTest : public ::testing::Test {
     blocks_ = {{"mem", path_, 4096, 0, {}}};
   }
   void TearDown() override { ::unlink(path_.c_str()); }
-  DestinationSetup set_up(bool switchover_ack = false) {
-    return set_up_destination(qemu_, blocks_, "unix:/run/vm0.sock", switchover_ack,
-                              HandoffForm::x_ignore_shared);
+  // Both halves, as receive calls them.
+  DestinationSetup set_up(bool switchover_ack = false, HandoffForm form = HandoffForm::x_ignore_shared) {
+    const std::size_t before = qemu_.said.size();
+    DestinationSetup setup = inspect_destination(qemu_, blocks_, form);
+    for (std::size_t i = before; i < qemu_.said.size(); ++i)
+      EXPECT_FALSE(qemu_.said[i].starts_with("migrate-")) << "inspection changes nothing";
+    if (!setup.problem.empty()) return setup;
+    DestinationSetup armed = arm_destination(qemu_, "unix:/run/vm0.sock", switchover_ack, form);
+    setup.problem = armed.problem;
+    setup.warnings.insert(setup.warnings.end(), armed.warnings.begin(), armed.warnings.end());
+    return setup;
   }
   // The setup is refused with these words, and the destination was never told to wait.
   void expect_refused(const std::string& words) {
@@ -92,12 +101,25 @@ TEST_F(DestinationSetupTest,
        in_the_plain_form_nothing_is_turned_on_and_other_shared_memory_is_none_of_our_business) {
   qemu_.answers["query-memdev"] =
       R"([{"id": "mem", "size": 4096, "share": true}, {"id": "dimm", "size": 4096, "share": true}])";
-  const DestinationSetup setup = set_up_destination(qemu_, blocks_, "unix:/run/vm0.sock", false);
+  const DestinationSetup setup = set_up(false, HandoffForm::plain);
   EXPECT_EQ(setup.problem, "");
   EXPECT_TRUE(setup.addresses.empty());
   EXPECT_TRUE(qemu_.was_told(R"({"capability": "x-ignore-shared", "state": false})"));
   EXPECT_FALSE(qemu_.was_told("info mtree"));
   EXPECT_EQ(qemu_.said.back(), R"(migrate-incoming {"uri": "unix:/run/vm0.sock"})");
+}
+
+TEST_F(DestinationSetupTest, one_that_expects_tls_is_refused) {
+  qemu_.answers["query-migrate-parameters"] = R"({"max-bandwidth": 134217728, "tls-creds": "tls0"})";
+  expect_refused("tls-creds is tls0");
+}
+
+TEST_F(DestinationSetupTest, one_that_was_given_a_guest_meanwhile_is_not_armed) {
+  EXPECT_EQ(inspect_destination(qemu_, blocks_, HandoffForm::plain).problem, "");
+  qemu_.answers["query-status"] = R"({"status": "running", "running": true})";
+  EXPECT_NE(arm_destination(qemu_, "unix:/run/vm0.sock", false, HandoffForm::plain).problem.find("inmigrate"),
+            std::string::npos);
+  EXPECT_FALSE(qemu_.was_told("migrate-set-capabilities"));
 }
 
 TEST_F(DestinationSetupTest, a_destination_without_S_is_a_warning) {

@@ -156,17 +156,20 @@ def _from_snapshot(version, capabilities, by_qmp, behind=0):
     return run
 
 
-def _refuses_by_qmp(version, says, change=lambda backend: backend):
-    """A destination that --qmp finds wrong: migrx ends before it listens, and the destination was not told to wait."""
+def _refuses_by_qmp(version, says, change=lambda backend: backend, prepare=lambda destination: None):
+    """A destination that --qmp finds wrong: migrx ends before it opens the file for writing, and the destination was
+    not told to wait."""
     def run(folder):
         need(version)
         with contextlib.ExitStack() as stack:
             network = stack.enter_context(Network())
             path = os.path.join(folder, "received.mem")
             with open(path, "wb") as file:
+                file.write(b"somebody's")
                 file.truncate(64 * MIB)
             backend = change(Backend("mem", 64 * MIB, path=path))
             destination, address, qmp = _idle_destination(folder, stack, version, "pc", [backend])
+            prepare(destination)
             receiver = stack.enter_context(Receiver(folder, network, {"mem": path}, 2, extra=("--qmp", qmp),
                                                     handoff=address))
             status = receiver.wait(30)
@@ -174,6 +177,9 @@ def _refuses_by_qmp(version, says, change=lambda backend: backend):
             expect(status == 2 and says in message, "exit status %d without %r: %s", status, says, message[-2000:])
             expect(destination.alive() and not os.path.exists(address[len("unix:"):]),
                    "the destination was told to wait")
+            with open(path, "rb") as file:
+                expect(file.read(10) == b"somebody's", "the file was written")
+            expect("prefault" not in message, "memory was touched before the refusal: %s", message)
             return message.strip().splitlines()[-1]
     return run
 
@@ -335,6 +341,9 @@ def cases():
         yield Case("handoff-qmp-elsewhere-%s" % version,
                    _refuses_by_qmp(version, "lies in",
                                    lambda backend: dataclasses.replace(backend, path=backend.path + "2")), False, 60)
+        yield Case("handoff-qmp-tls-%s" % version,
+                   _refuses_by_qmp(version, "tls-creds is tls0",
+                                   prepare=lambda there: there.set_parameters(tls_creds="tls0")), version == "10", 60)
         yield Case("handoff-qmp-anonymous-%s" % version,
                    _refuses_by_qmp(version, "memory-backend-file",
                                    lambda backend: dataclasses.replace(backend, kind="memfd")), False, 60)
