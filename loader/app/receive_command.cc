@@ -202,7 +202,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         lifeline.if_killed(status_if_killed = status);
       if (const std::optional<uint32_t> peer = session.take_misled_peer())
         warn_of_misled_peer(*peer, tls != nullptr, terminal, report);
-      if (tls != nullptr) tls->tell_refusals(terminal, report);
+      if (tls != nullptr) tls->tell(terminal, report);
       while (std::optional<std::string> warning = control.take_warning()) {
         terminal.warn("warning: " + *warning);
         report.warnings.push_back(std::move(*warning));

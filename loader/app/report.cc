@@ -60,7 +60,8 @@ std::string to_json(const Report& r) {
   }
   out["warnings"] = r.warnings;
   if (!r.destination_version.empty()) out["destination_version"] = r.destination_version;
-  if (!r.tls.empty()) out["tls"] = {{"session", r.tls}, {"handshakes", r.tls_handshakes}};
+  if (!r.tls.empty())
+    out["tls"] = {{"session", r.tls}, {"handshakes", r.tls_handshakes}, {"reloads", r.tls_reloads}};
   out["source_machine"] = r.source_machine;
   out["sync_mode"] = r.sync_mode;
   out["return_path"] = r.return_path;

@@ -75,6 +75,7 @@ struct Report {
   std::string destination_version;  // QEMU's, where --qmp asked
   std::string tls;                  // "TLS1.3 AES-256-GCM, CN=…" of the first connection; empty: no TLS
   uint64_t tls_handshakes = 0;
+  uint32_t tls_reloads = 0;    // of credentials that changed
   std::string source_machine;  // machine type as the stream says it
   std::string sync_mode;       // "per round", "per section", "" without multifd
   bool return_path = false;

@@ -15,23 +15,26 @@ TlsSetup::TlsSetup(const std::string& creds, const std::vector<std::string>& aut
   std::string problem = parse_tls_creds(creds, options);
   if (problem.empty()) problem = authz_.set(authz);
   if (!problem.empty()) throw SetupError(problem);
-  auto credentials = TlsCredentials::load(options, problem, report.warnings);
-  if (credentials == nullptr) throw SetupError("--tls-creds: " + problem);
-  acceptor_ = std::make_unique<TlsAcceptor>(std::move(credentials), &authz_, connections_max,
+  auto store = TlsCredentialStore::open(options, problem, report.warnings);
+  if (store == nullptr) throw SetupError("--tls-creds: " + problem);
+  acceptor_ = std::make_unique<TlsAcceptor>(std::move(store), &authz_, connections_max,
                                             static_cast<uint64_t>(handshake_s * 1e9));
 }
 
-void TlsSetup::tell_refusals(Terminal& terminal, Report& report) {
-  while (const std::optional<std::string> text = acceptor_->take_refusal()) {
-    if (report.warnings.size() >= kWarningsMax) continue;
-    report.warnings.push_back(*text);
-    terminal.warn("warning: " + *text);
-  }
+void TlsSetup::tell(Terminal& terminal, Report& report) {
+  const auto tell_one = [&](const std::string& text) {
+    if (report.warnings.size() >= kWarningsMax) return;
+    report.warnings.push_back(text);
+    terminal.warn("warning: " + text);
+  };
+  while (const std::optional<std::string> text = acceptor_->take_warning()) tell_one(*text);
+  while (const std::optional<std::string> text = acceptor_->take_refusal()) tell_one(*text);
 }
 
 void TlsSetup::report(Report& report) const {
   report.tls = acceptor_->description();
   report.tls_handshakes = acceptor_->handshakes();
+  report.tls_reloads = acceptor_->reloads();
 }
 
 std::string check_tls_options(const std::optional<std::string>& creds,

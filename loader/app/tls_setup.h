@@ -21,8 +21,9 @@ class TlsSetup {
            double handshake_s, Report& report);
 
   [[nodiscard]] TlsAcceptor& acceptor() noexcept { return *acceptor_; }
-  // Peers that were refused since the last call become warnings. Control thread.
-  void tell_refusals(Terminal& terminal, Report& report);
+  // Peers that were refused since the last call, and what became of changed credentials, become warnings.
+  // Control thread.
+  void tell(Terminal& terminal, Report& report);
   // What was negotiated, into the report.
   void report(Report& report) const;
 

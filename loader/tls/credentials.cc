@@ -52,11 +52,22 @@ struct Certificates {
   Certificates& operator=(const Certificates&) = delete;
 };
 
-std::string import(const std::string& path, Certificates& out) {
+// A text that may hold a secret.
+struct Secret {
   std::string text;
-  if (std::string problem = read_file(path, text); !problem.empty()) return problem;
-  const gnutls_datum_t data{reinterpret_cast<unsigned char*>(text.data()),
-                            static_cast<unsigned>(text.size())};
+  Secret() = default;
+  Secret(const Secret&) = delete;
+  Secret& operator=(const Secret&) = delete;
+  ~Secret() { gnutls_memset(text.data(), 0, text.size()); }
+};
+
+gnutls_datum_t datum_of(const std::string& text) noexcept {
+  return {reinterpret_cast<unsigned char*>(const_cast<char*>(text.data())),
+          static_cast<unsigned>(text.size())};
+}
+
+std::string import(const std::string& path, const std::string& text, Certificates& out) {
+  const gnutls_datum_t data = datum_of(text);
   const int result = gnutls_x509_crt_list_import2(&out.list, &out.count, &data, GNUTLS_X509_FMT_PEM, 0);
   if (result < 0) return path + ": " + gnutls_strerror(result);
   if (out.count == 0) return path + ": no certificate in it";
@@ -114,38 +125,32 @@ std::string check(gnutls_x509_crt_t certificate, const std::string& path, bool i
   return {};
 }
 
-void warn_of_end(gnutls_x509_crt_t certificate, const std::string& path, std::vector<std::string>& warnings) {
-  const time_t now = std::time(nullptr);
-  const time_t begins = gnutls_x509_crt_get_activation_time(certificate);
-  const time_t ends = gnutls_x509_crt_get_expiration_time(certificate);
-  if (ends - now < (ends - begins) / 3)
-    warnings.push_back(path + " ends on " + date_of(ends) +
-                       ", in less than a third of its lifetime: renew it");
-}
-
-std::string check_files(const std::string& ca_path, const std::string& server_path, bool sanity_check,
-                        std::vector<std::string>& warnings) {
-  Certificates authorities;
-  Certificates chain;
-  if (std::string problem = import(ca_path, authorities); !problem.empty()) return problem;
-  if (std::string problem = import(server_path, chain); !problem.empty()) return problem;
-  warn_of_end(chain.list[0], server_path, warnings);
-  if (!sanity_check) return {};
-  if (std::string problem = check(chain.list[0], server_path, false); !problem.empty()) return problem;
-  for (unsigned i = 0; i < authorities.count; ++i)
-    if (std::string problem = check(authorities.list[i], ca_path, true); !problem.empty()) return problem;
+std::string verify_chain(const Certificates& chain, const std::string& path, const Certificates& authorities,
+                         const std::string& authorities_path) {
   unsigned status = 0;
   const int result = gnutls_x509_crt_list_verify(chain.list, chain.count, authorities.list, authorities.count,
                                                  nullptr, 0, 0, &status);
-  if (result < 0) return server_path + ": " + gnutls_strerror(result);
-  if (status != 0) {
-    gnutls_datum_t text{};
-    (void)gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
-    std::string why = text.data != nullptr ? reinterpret_cast<const char*>(text.data) : "not verified";
-    gnutls_free(text.data);
-    return server_path + " against " + ca_path + ": " + why;
-  }
-  return {};
+  if (result < 0) return path + ": " + gnutls_strerror(result);
+  if (status == 0) return {};
+  gnutls_datum_t text{};
+  (void)gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
+  std::string why = text.data != nullptr ? reinterpret_cast<const char*>(text.data) : "not verified";
+  gnutls_free(text.data);
+  return path + " against " + authorities_path + ": " + why;
+}
+
+// The key of whoever a session's client says to be; its own memory, which GnuTLS frees. 1: no such user, and
+// GnuTLS goes on with a random key, so that a client cannot tell who is known.
+int find_psk(gnutls_session_t session, const gnutls_datum_t* user, gnutls_datum_t* key) {
+  const auto* const keys = static_cast<const PskKeys*>(gnutls_session_get_ptr(session));
+  const std::vector<uint8_t>* const found =
+      keys->find(std::string(reinterpret_cast<const char*>(user->data), user->size));
+  if (found == nullptr) return 1;
+  key->data = static_cast<unsigned char*>(gnutls_malloc(found->size()));
+  if (key->data == nullptr) return -1;
+  key->size = static_cast<unsigned>(found->size());
+  std::memcpy(key->data, found->data(), found->size());
+  return 0;
 }
 
 }  // namespace
@@ -202,48 +207,74 @@ TlsCredentials::~TlsCredentials() {
   if (handles_->priority != nullptr) gnutls_priority_deinit(handles_->priority);
 }
 
+std::string TlsCredentials::Lifetime::warning(int64_t now_unix_s) const {
+  if (ends_unix_s < now_unix_s)
+    return path + " has ended on " + date_of(ends_unix_s) + ", and peers refuse it: renew it";
+  if (ends_unix_s - now_unix_s < (ends_unix_s - begins_unix_s) / 3)
+    return path + " ends on " + date_of(ends_unix_s) + ", in less than a third of its lifetime: renew it";
+  return {};
+}
+
+std::vector<std::string> TlsCredentials::files(const TlsCredsOptions& options) {
+  const std::string dir = options.dir + "/";
+  if (options.kind == TlsCredsOptions::Kind::psk) return {dir + "keys.psk"};
+  std::vector<std::string> names{dir + "ca-cert.pem", dir + "ca-crl.pem", dir + "server-cert.pem",
+                                 dir + "server-key.pem"};
+  for (int i = 0; i < kServerPairsMax; ++i)
+    for (const char* const part : {"server-cert-", "server-key-"})
+      names.push_back(dir + part + std::to_string(i) + ".pem");
+  if (!options.password_file.empty()) names.push_back(options.password_file);
+  return names;
+}
+
 std::shared_ptr<const TlsCredentials> TlsCredentials::load(const TlsCredsOptions& options,
-                                                           std::string& problem,
-                                                           std::vector<std::string>& warnings) {
+                                                           std::string& problem) {
   const std::shared_ptr<TlsCredentials> made(new TlsCredentials);
   made->options_ = options;
-  Handles& handles = *made->handles_;
-  const auto path = [&](const std::string& name) { return options.dir + "/" + name; };
-  const auto failed = [&](const std::string& what, int result) {
-    problem = what + ": " + gnutls_strerror(result);
-    return nullptr;
-  };
   const bool psk = options.kind == TlsCredsOptions::Kind::psk;
   const std::string priority = (options.priority.empty() ? std::string("NORMAL") : options.priority) +
                                (psk ? kPskExchanges : "") + kCiphers + (psk ? kPskOrder : "");
   const char* where = nullptr;
-  if (const int result = gnutls_priority_init(&handles.priority, priority.c_str(), &where); result < 0)
-    return failed(
-        "--tls-creds: priority " + options.priority + (where != nullptr ? std::string(" at ") + where : ""),
-        result);
-  if (psk) {
-    const std::string keys = path("keys.psk");
-    if (!exists(keys)) {
-      problem = keys + ": " + std::strerror(errno) + ": make it with psktool, or name another dir=";
-      return nullptr;
-    }
-    if (const int result = gnutls_psk_allocate_server_credentials(&handles.psk); result < 0)
-      return failed("--tls-creds", result);
-    if (const int result = gnutls_psk_set_server_credentials_file(handles.psk, keys.c_str()); result < 0)
-      return failed(keys, result);
-    return made;
+  if (const int result = gnutls_priority_init(&made->handles_->priority, priority.c_str(), &where);
+      result < 0) {
+    problem = "--tls-creds: priority " + options.priority +
+              (where != nullptr ? std::string(" at ") + where : "") + ": " + gnutls_strerror(result);
+    return nullptr;
   }
-  if (const int result = gnutls_certificate_allocate_credentials(&handles.x509); result < 0)
-    return failed("--tls-creds", result);
+  problem = psk ? made->load_psk() : made->load_x509();
+  return problem.empty() ? made : nullptr;
+}
+
+std::string TlsCredentials::load_psk() {
+  const std::string path = options_.dir + "/keys.psk";
+  if (!exists(path))
+    return path + ": " + std::strerror(errno) + ": make it with psktool, or name another dir=";
+  Secret secret;
+  if (std::string problem = read_file(path, secret.text); !problem.empty()) return problem;
+  if (const std::string problem = handles_->psk_keys.parse(secret.text); !problem.empty())
+    return path + ": " + problem;
+  if (const int result = gnutls_psk_allocate_server_credentials(&handles_->psk); result < 0)
+    return std::string("--tls-creds: ") + gnutls_strerror(result);
+  gnutls_psk_set_server_credentials_function2(handles_->psk, find_psk);
+  return {};
+}
+
+std::string TlsCredentials::load_x509() {
+  const auto path = [this](const std::string& name) { return options_.dir + "/" + name; };
+  if (const int result = gnutls_certificate_allocate_credentials(&handles_->x509); result < 0)
+    return std::string("--tls-creds: ") + gnutls_strerror(result);
   const std::string ca = path("ca-cert.pem");
-  if (const int result =
-          gnutls_certificate_set_x509_trust_file(handles.x509, ca.c_str(), GNUTLS_X509_FMT_PEM);
+  std::string authorities;
+  if (std::string problem = read_file(ca, authorities); !problem.empty()) return problem;
+  const gnutls_datum_t trust = datum_of(authorities);
+  if (const int result = gnutls_certificate_set_x509_trust_mem(handles_->x509, &trust, GNUTLS_X509_FMT_PEM);
       result < 0)
-    return failed(ca, result);
-  std::string password;
-  if (!options.password_file.empty()) {
-    if (problem = read_file(options.password_file, password); !problem.empty()) return nullptr;
-    while (!password.empty() && (password.back() == '\n' || password.back() == '\r')) password.pop_back();
+    return ca + ": " + gnutls_strerror(result);
+  Secret password;
+  if (!options_.password_file.empty()) {
+    std::string& text = password.text;
+    if (std::string problem = read_file(options_.password_file, text); !problem.empty()) return problem;
+    while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
   }
   // Numbered pairs (QEMU 10.2), up to the first gap, or the plain one.
   std::vector<std::pair<std::string, std::string>> pairs;
@@ -255,27 +286,56 @@ std::shared_ptr<const TlsCredentials> TlsCredentials::load(const TlsCredsOptions
     pairs.push_back(std::move(pair));
   }
   if (pairs.empty()) pairs.emplace_back(path("server-cert.pem"), path("server-key.pem"));
-  for (const auto& [certificate, key] : pairs) {
-    for (const std::string& file : {certificate, key})
-      if (!exists(file)) {
-        problem = file + ": " + std::strerror(errno) + ": a certificate and its key go together";
-        return nullptr;
-      }
-    if (problem = check_files(ca, certificate, options.sanity_check, warnings); !problem.empty())
-      return nullptr;
-    if (const int result = gnutls_certificate_set_x509_key_file2(
-            handles.x509, certificate.c_str(), key.c_str(), GNUTLS_X509_FMT_PEM,
-            options.password_file.empty() ? nullptr : password.c_str(), 0);
-        result < 0)
-      return failed(key, result);
-  }
+  for (const auto& [certificate, key] : pairs)
+    if (std::string problem = load_pair(certificate, key, authorities, password.text); !problem.empty())
+      return problem;
   const std::string revoked = path("ca-crl.pem");
-  if (exists(revoked))
-    if (const int result =
-            gnutls_certificate_set_x509_crl_file(handles.x509, revoked.c_str(), GNUTLS_X509_FMT_PEM);
-        result < 0)
-      return failed(revoked, result);
-  return made;
+  if (!exists(revoked)) return {};
+  std::string list;
+  if (std::string problem = read_file(revoked, list); !problem.empty()) return problem;
+  const gnutls_datum_t data = datum_of(list);
+  const int result = gnutls_certificate_set_x509_crl_mem(handles_->x509, &data, GNUTLS_X509_FMT_PEM);
+  if (result < 0) return revoked + ": " + gnutls_strerror(result);
+  has_revocations_ = true;
+  return {};
+}
+
+std::string TlsCredentials::load_pair(const std::string& certificate_path, const std::string& key_path,
+                                      const std::string& authorities, const std::string& password) {
+  for (const std::string& file : {certificate_path, key_path})
+    if (!exists(file)) return file + ": " + std::strerror(errno) + ": a certificate and its key go together";
+  std::string certificate;
+  Secret key;
+  if (std::string problem = read_file(certificate_path, certificate); !problem.empty()) return problem;
+  if (std::string problem = read_file(key_path, key.text); !problem.empty()) return problem;
+  const std::string authorities_path = options_.dir + "/ca-cert.pem";
+  Certificates trusted;
+  Certificates chain;
+  if (std::string problem = import(authorities_path, authorities, trusted); !problem.empty()) return problem;
+  if (std::string problem = import(certificate_path, certificate, chain); !problem.empty()) return problem;
+  if (options_.sanity_check) {
+    if (std::string problem = check(chain.list[0], certificate_path, false); !problem.empty()) return problem;
+    for (unsigned i = 0; i < trusted.count; ++i)
+      if (std::string problem = check(trusted.list[i], authorities_path, true); !problem.empty())
+        return problem;
+    if (std::string problem = verify_chain(chain, certificate_path, trusted, authorities_path);
+        !problem.empty())
+      return problem;
+  }
+  const gnutls_datum_t certificate_data = datum_of(certificate);
+  const gnutls_datum_t key_data = datum_of(key.text);
+  const int result =
+      gnutls_certificate_set_x509_key_mem2(handles_->x509, &certificate_data, &key_data, GNUTLS_X509_FMT_PEM,
+                                           options_.password_file.empty() ? nullptr : password.c_str(), 0);
+  if (result == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
+    return key_path + ": is not the key of " + certificate_path;
+  if (result < 0) return key_path + ": " + gnutls_strerror(result);
+  for (const Certificates* const some : {&chain, &trusted})
+    for (unsigned i = 0; i < some->count; ++i)
+      lifetimes_.push_back({some == &chain ? certificate_path : authorities_path,
+                            gnutls_x509_crt_get_activation_time(some->list[i]),
+                            gnutls_x509_crt_get_expiration_time(some->list[i])});
+  return {};
 }
 
 std::string TlsAuthz::set(const std::vector<std::string>& texts) {

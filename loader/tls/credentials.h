@@ -51,23 +51,42 @@ class TlsAuthz {
 // Immutable once loaded; sessions share it. Any thread.
 class TlsCredentials {
  public:
-  // Reads and checks everything. nullptr: `problem` names the file and what to do. warnings: a certificate
-  // near its end.
+  // Of one certificate that a peer will be shown, or that it is checked with.
+  struct Lifetime {
+    std::string path;
+    int64_t begins_unix_s = 0;
+    int64_t ends_unix_s = 0;
+    // It has ended, or its last third has begun; empty: neither.
+    [[nodiscard]] std::string warning(int64_t now_unix_s) const;
+  };
+
+  // Reads each file once and checks everything: what was checked is what is used. nullptr: `problem` names
+  // the file and what to do.
   [[nodiscard]] static std::shared_ptr<const TlsCredentials> load(const TlsCredsOptions& options,
-                                                                  std::string& problem,
-                                                                  std::vector<std::string>& warnings);
+                                                                  std::string& problem);
+  // Every file that load() would read, were it there.
+  [[nodiscard]] static std::vector<std::string> files(const TlsCredsOptions& options);
   ~TlsCredentials();
   TlsCredentials(const TlsCredentials&) = delete;
   TlsCredentials& operator=(const TlsCredentials&) = delete;
 
   [[nodiscard]] const TlsCredsOptions& options() const noexcept { return options_; }
+  [[nodiscard]] const std::vector<Lifetime>& lifetimes() const noexcept { return lifetimes_; }
+  // A list of revoked certificates is part of it.
+  [[nodiscard]] bool has_revocations() const noexcept { return has_revocations_; }
 
  private:
   friend class TlsServerSession;
   struct Handles;
   TlsCredentials();
+  [[nodiscard]] std::string load_psk();
+  [[nodiscard]] std::string load_x509();
+  [[nodiscard]] std::string load_pair(const std::string& certificate_path, const std::string& key_path,
+                                      const std::string& authorities, const std::string& password);
 
   TlsCredsOptions options_;
+  std::vector<Lifetime> lifetimes_;
+  bool has_revocations_ = false;
   const std::unique_ptr<Handles> handles_;
 };
 

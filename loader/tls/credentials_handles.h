@@ -4,6 +4,7 @@
 #include <gnutls/gnutls.h>
 
 #include "loader/tls/credentials.h"
+#include "loader/tls/psk_keys.h"
 
 namespace migrx {
 
@@ -11,6 +12,7 @@ struct TlsCredentials::Handles {
   gnutls_certificate_credentials_t x509 = nullptr;
   gnutls_psk_server_credentials_t psk = nullptr;
   gnutls_priority_t priority = nullptr;
+  PskKeys psk_keys;
 };
 
 }  // namespace migrx

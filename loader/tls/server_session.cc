@@ -48,6 +48,7 @@ TlsServerSession::TlsServerSession(std::shared_ptr<const TlsCredentials> credent
   gnutls_priority_set(session_, handles.priority);
   if (handles.psk != nullptr) {
     gnutls_credentials_set(session_, GNUTLS_CRD_PSK, handles.psk);
+    gnutls_session_set_ptr(session_, const_cast<PskKeys*>(&handles.psk_keys));  // for find_psk()
   } else {
     gnutls_credentials_set(session_, GNUTLS_CRD_CERTIFICATE, handles.x509);
     gnutls_certificate_server_set_request(session_, GNUTLS_CERT_REQUEST);

@@ -1,7 +1,7 @@
 #include "loader/tls/tls_acceptor.h"
 
 #include <algorithm>
-#include <atomic>
+#include <ctime>
 #include <utility>
 
 #include "loader/tls/kernels/aead_kernels.h"
@@ -10,12 +10,12 @@ namespace migrx {
 
 // Owned by the acceptor, and by the helper while it works on it.
 struct TlsAcceptor::Connection {
-  Connection(Handoff& handoff, ChannelDirectory& directory, uint32_t worker, const GcmKernels* kernels,
-             std::shared_ptr<const TlsCredentials> credentials, const TlsAuthz* authz)
-      : channel(handoff, directory, worker, kernels), session(std::move(credentials), authz) {}
+  Connection(Handoff& handoff, ChannelDirectory& directory, uint32_t worker, const GcmKernels* kernels)
+      : channel(handoff, directory, worker, kernels) {}
 
   TlsChannel channel;
-  TlsServerSession session;  // the helper's while `busy`, the control thread's otherwise
+  // The helper's while `busy`, the control thread's otherwise. Made by the helper, with the first bytes.
+  std::optional<TlsServerSession> session;
   std::atomic<bool> busy{false};
   std::vector<std::byte> input;  // for the helper
   Progress progress = Progress::need_more;
@@ -27,9 +27,9 @@ struct TlsAcceptor::Connection {
   std::size_t output_sent = 0;
 };
 
-TlsAcceptor::TlsAcceptor(std::shared_ptr<const TlsCredentials> credentials, const TlsAuthz* authz,
+TlsAcceptor::TlsAcceptor(std::unique_ptr<TlsCredentialStore> store, const TlsAuthz* authz,
                          uint32_t connections_max, uint64_t handshake_ns)
-    : credentials_(std::move(credentials)),
+    : store_(std::move(store)),
       authz_(authz),
       kernels_(select_gcm_kernels()),
       connections_max_(connections_max),
@@ -49,8 +49,7 @@ ChannelParser* TlsAcceptor::accept(Handoff& connection, uint32_t worker,
                                    ChannelDirectory& directory) noexcept {
   const std::lock_guard lock(mutex_);
   if (connections_.size() >= connections_max_) return nullptr;
-  connections_.push_back(
-      std::make_shared<Connection>(connection, directory, worker, kernels_, credentials_, authz_));
+  connections_.push_back(std::make_shared<Connection>(connection, directory, worker, kernels_));
   return &connections_.back()->channel;
 }
 
@@ -64,10 +63,23 @@ void TlsAcceptor::help() {
       job = std::move(queue_.front());
       queue_.pop_front();
     }
-    job->progress = job->session.handshake(job->input);
+    if (!job->session) job->session.emplace(credentials_now(), authz_);
+    job->progress = job->session->handshake(job->input);
     job->input.clear();
     job->busy.store(false, std::memory_order_release);  // pairs with serve()
   }
+}
+
+std::shared_ptr<const TlsCredentials> TlsAcceptor::credentials_now() {
+  std::vector<std::string> warnings;
+  std::shared_ptr<const TlsCredentials> credentials = store_->current(std::time(nullptr), warnings);
+  reloads_.store(store_->reloads(), std::memory_order_relaxed);
+  if (!warnings.empty()) {
+    const std::lock_guard lock(mutex_);
+    for (std::string& warning : warnings)
+      if (warnings_.size() < kWarningsMax) warnings_.push_back(std::move(warning));
+  }
+  return credentials;
 }
 
 uint32_t TlsAcceptor::do_work(uint64_t now_ns) {
@@ -108,9 +120,10 @@ uint32_t TlsAcceptor::serve(Connection& connection, uint64_t now_ns) {
   if (connection.settled) {
     if (connection.channel.phase() != TlsChannel::Phase::set_aside) return work;
     TlsKeys keys;
-    switch (connection.session.on_record(connection.channel.record(), connection.channel.record_sequence())) {
+    switch (
+        connection.session->on_record(connection.channel.record(), connection.channel.record_sequence())) {
       case TlsServerSession::RecordEvent::new_keys:
-        if (connection.session.read_keys(keys))
+        if (connection.session->read_keys(keys))
           connection.channel.resume(keys);
         else
           connection.channel.fail_record("the new keys cannot be used");
@@ -119,7 +132,7 @@ uint32_t TlsAcceptor::serve(Connection& connection, uint64_t now_ns) {
         connection.channel.close();
         break;
       case TlsServerSession::RecordEvent::failed:
-        connection.channel.fail_record(connection.session.problem());
+        connection.channel.fail_record(connection.session->problem());
         break;
     }
     // Nothing is written here: an answer that a KeyUpdate asked for leaves with the next message of main (RFC
@@ -133,7 +146,7 @@ uint32_t TlsAcceptor::serve(Connection& connection, uint64_t now_ns) {
     return 1;
   }
   connection.answered = true;
-  const std::vector<std::byte> flight = connection.session.take_output();
+  const std::vector<std::byte> flight = connection.session->take_output();
   connection.output.insert(connection.output.end(), flight.begin(), flight.end());
   (void)send_output(connection);
   switch (connection.progress) {
@@ -141,17 +154,18 @@ uint32_t TlsAcceptor::serve(Connection& connection, uint64_t now_ns) {
       connection.channel.want_more();
       break;
     case Progress::failed:
-      refuse(connection, connection.session.problem());
+      refuse(connection, connection.session->problem());
       break;
     case Progress::done: {
       TlsKeys keys;
-      (void)connection.session.read_keys(keys);  // it could a moment ago
-      connection.channel.establish(keys, connection.session.rest());
+      (void)connection.session->read_keys(keys);  // it could a moment ago
+      connection.channel.establish(keys, connection.session->rest());
       connection.settled = true;
       ++handshakes_;
       if (description_.empty())
-        description_ = connection.session.description() +
-                       (connection.session.peer_name().empty() ? "" : ", " + connection.session.peer_name());
+        description_ =
+            connection.session->description() +
+            (connection.session->peer_name().empty() ? "" : ", " + connection.session->peer_name());
       break;
     }
   }
@@ -187,9 +201,10 @@ bool TlsAcceptor::seal(const Handoff& handoff, Bytes message, std::vector<std::b
     for (const auto& connection : connections_)
       if (&connection->channel.connection() == &handoff) found = connection;
   }
-  if (found == nullptr || !found->settled || found->output_sent < found->output.size()) return false;
-  if (!found->session.seal(message)) return false;
-  out = found->session.take_output();
+  if (found == nullptr || !found->settled || !found->session || found->output_sent < found->output.size())
+    return false;
+  if (!found->session->seal(message)) return false;
+  out = found->session->take_output();
   return true;
 }
 
@@ -204,6 +219,14 @@ std::optional<std::string> TlsAcceptor::take_refusal() {
   if (refusals_.empty()) return std::nullopt;
   std::string text = std::move(refusals_.front());
   refusals_.pop_front();
+  return text;
+}
+
+std::optional<std::string> TlsAcceptor::take_warning() {
+  const std::lock_guard lock(mutex_);
+  if (warnings_.empty()) return std::nullopt;
+  std::string text = std::move(warnings_.front());
+  warnings_.pop_front();
   return text;
 }
 

@@ -6,6 +6,7 @@
 //   TlsChannel
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "loader/session/channel_security.h"
+#include "loader/tls/credential_store.h"
 #include "loader/tls/server_session.h"
 #include "loader/tls/tls_channel.h"
 
@@ -24,10 +26,11 @@ namespace migrx {
 
 class TlsAcceptor final : public ChannelSecurity {
  public:
-  // connections_max: under way or open at a time; beyond it a connection is refused. handshake_ns: how long
-  // one may take (0: for ever). authz may be null. All must outlive the acceptor.
-  TlsAcceptor(std::shared_ptr<const TlsCredentials> credentials, const TlsAuthz* authz,
-              uint32_t connections_max, uint64_t handshake_ns);
+  // store: what each connection's handshake begins with. connections_max: under way or open at a time; beyond
+  // it a connection is refused. handshake_ns: how long one may take (0: for ever). authz may be null. All
+  // must outlive the acceptor.
+  TlsAcceptor(std::unique_ptr<TlsCredentialStore> store, const TlsAuthz* authz, uint32_t connections_max,
+              uint64_t handshake_ns);
   ~TlsAcceptor() override;
 
   // ---- Worker threads ----
@@ -40,11 +43,16 @@ class TlsAcceptor final : public ChannelSecurity {
   void forget(const Handoff& connection) override;
   // The next sentence about a peer that was refused, for the operator.
   [[nodiscard]] std::optional<std::string> take_refusal();
+  // The same about our own credentials.
+  [[nodiscard]] std::optional<std::string> take_warning();
   // "TLS1.3 AES-256-GCM, C=GB,O=Example,CN=source": of the first connection that was opened; empty: none yet.
   [[nodiscard]] const std::string& description() const noexcept { return description_; }
   [[nodiscard]] uint64_t handshakes() const noexcept { return handshakes_; }
+  // How often changed credentials were read.
+  [[nodiscard]] uint32_t reloads() const noexcept { return reloads_.load(std::memory_order_relaxed); }
 
  private:
+  static constexpr std::size_t kWarningsMax = 16;
   static constexpr std::size_t kRefusalsMax = 16;  // sentences that wait; a scanner may make many
   struct Connection;
   using Progress = TlsServerSession::Progress;
@@ -53,18 +61,22 @@ class TlsAcceptor final : public ChannelSecurity {
   bool send_output(Connection& connection);
   void refuse(Connection& connection, const std::string& why);
   void help();
+  [[nodiscard]] std::shared_ptr<const TlsCredentials> credentials_now();
 
-  const std::shared_ptr<const TlsCredentials> credentials_;
+  const std::unique_ptr<TlsCredentialStore> store_;  // the helper's
   const TlsAuthz* const authz_;
   const GcmKernels* const kernels_;
   const uint32_t connections_max_;
   const uint64_t handshake_ns_;
 
-  std::mutex mutex_;  // connections_ and queue_; held for moments, never by a worker that moves bytes
+  std::mutex
+      mutex_;  // connections_, queue_ and warnings_; held for moments, never by a worker that moves bytes
   std::condition_variable wake_;
   std::vector<std::shared_ptr<Connection>> connections_;
   std::deque<std::shared_ptr<Connection>> queue_;  // for the helper
+  std::deque<std::string> warnings_;
   bool ending_ = false;
+  std::atomic<uint32_t> reloads_{0};
 
   std::deque<std::string> refusals_;
   std::string description_;

@@ -1,4 +1,4 @@
-#include "loader/tls/credentials.h"
+#include "loader/tls/credential_store.h"
 
 #include <gtest/gtest.h>
 
@@ -15,7 +15,7 @@ class TlsCredentialsTest : public testing::Test {
   std::string problem_of(const std::string& more = "", const std::string& kind = "x509") {
     TlsCredsOptions options;
     std::string problem = parse_tls_creds(kind + ":dir=" + pki_.dir() + more, options);
-    if (problem.empty() && TlsCredentials::load(options, problem, warnings_) != nullptr) return "";
+    if (problem.empty() && TlsCredentialStore::open(options, problem, warnings_) != nullptr) return "";
     return problem;
   }
   TestPki pki_;

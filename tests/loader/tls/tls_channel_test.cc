@@ -87,10 +87,10 @@ class TlsChannelTest : public testing::Test {
               "");
     std::string problem;
     std::vector<std::string> warnings;
-    auto credentials = TlsCredentials::load(options, problem, warnings);
-    ASSERT_NE(credentials, nullptr) << problem;
+    auto store = TlsCredentialStore::open(options, problem, warnings);
+    ASSERT_NE(store, nullptr) << problem;
     ASSERT_EQ(authz_.set(authz), "");
-    acceptor_ = std::make_unique<TlsAcceptor>(credentials, &authz_, 4, 10 * kSecond);
+    acceptor_ = std::make_unique<TlsAcceptor>(std::move(store), &authz_, 4, 10 * kSecond);
     const bool psk = options.kind == TlsCredsOptions::Kind::psk;
     client_ = std::make_unique<TlsClient>(pki_.dir(), client_file, priority,
                                           psk ? "qemu:00112233445566778899aabbccddeeff" : "");
@@ -132,7 +132,7 @@ class TlsChannelTest : public testing::Test {
   }
 
   // Both sides, until the client is done or somebody refuses.
-  bool shake_hands() {
+  bool shake_hands(uint64_t wanted = 1) {
     bool done = client_->handshake({});
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (std::chrono::steady_clock::now() < until) {
@@ -141,7 +141,7 @@ class TlsChannelTest : public testing::Test {
       acceptor_->do_work(now_);
       const std::vector<std::byte> flight = sent();
       if (!flight.empty()) done = client_->handshake(flight) || done;
-      if (done && acceptor_->handshakes() == 1) return true;
+      if (done && acceptor_->handshakes() == wanted) return true;
       std::this_thread::sleep_for(std::chrono::microseconds(200));
     }
     return false;
@@ -438,6 +438,32 @@ TEST_F(TlsChannelTest, a_silent_peer_is_refused_after_its_time) {
   ConnectionCommand command;
   ASSERT_TRUE(handoff_.take_command(command));
   EXPECT_EQ(command.kind, ConnectionCommand::Kind::reset);
+}
+
+TEST_F(TlsChannelTest, the_next_connection_is_served_with_keys_that_changed) {
+  const std::string other = "qemu:ffeeddccbbaa99887766554433221100";
+  const auto next = [&](const std::string& key) {
+    client_ = std::make_unique<TlsClient>(pki_.dir(), "", "NORMAL", key);
+    acceptor_->forget(handoff_);
+    channel_ = acceptor_->accept(handoff_, 0, directory_);
+    waiting_.clear();
+    parked_ = false;
+    sent();
+    return shake_hands(acceptor_->handshakes() + 1);
+  };
+  start("psk:dir=");
+  ASSERT_TRUE(shake_hands());
+  EXPECT_FALSE(next(other)) << "a key that nobody has is refused";
+  pki_.write("keys.psk", other + "\n");
+  EXPECT_TRUE(next(other));
+  EXPECT_EQ(acceptor_->reloads(), 1U);
+  EXPECT_FALSE(acceptor_->take_warning());
+  pki_.write("keys.psk", "qemu:broken\n");
+  EXPECT_TRUE(next(other)) << "the old key stays";
+  const std::optional<std::string> told = acceptor_->take_warning();
+  ASSERT_TRUE(told);
+  EXPECT_NE(told->find("keys.psk"), std::string::npos) << *told;
+  EXPECT_EQ(acceptor_->reloads(), 1U);
 }
 
 TEST_F(TlsChannelTest, no_more_connections_than_allowed_are_taken) {

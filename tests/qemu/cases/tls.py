@@ -1,9 +1,10 @@
 """Migrations over TLS: every channel is encrypted, and RAM must equal the source's all the same."""
 
 import contextlib
+import os
 
 from rig import pki
-from rig.network import Network
+from rig.network import RECEIVER, Network
 from rig.runner import Case, expect
 from rig.transfer import Transfer, need
 
@@ -30,6 +31,30 @@ def _over_tls(kind, version, creds="", **settings):
                             **settings)
         return transfer.run(folder)
     return run
+
+
+def _changed(version, address, change, warning, reloads):
+    """Credentials that change while migrx waits: `change` gets the folder. `address`: of the pair at the start."""
+    def run(folder):
+        need(version)
+        path = pki.own_folder(folder, address)
+
+        def check(report, transfer):
+            _check(report, transfer)
+            told = [text for text in report["warnings"] if "credentials" in text]
+            expect(report["tls"]["reloads"] == reloads, "%d reloads", report["tls"]["reloads"])
+            expect(bool(told) == bool(warning) and all(warning in text for text in told), "warnings %r", told)
+            return report["tls"]["session"]
+
+        return Transfer(version, channels=2, extra=lambda _folder: pki.source_arguments("x509"), parameters=PARAMETERS,
+                        receiver_extra=("--tls-creds", "x509:dir=" + path), ready=lambda _files: change(path),
+                        check=check).run(folder)
+    return run
+
+
+def _write_over(path):
+    with open(os.path.join(path, "server-cert.pem"), "w", encoding="ascii") as file:
+        file.write("half a certificate\n")
 
 
 def _refused(version, source_arguments, receiver_extra, warning, parameters=PARAMETERS, channels=2):
@@ -90,4 +115,7 @@ def cases():
         yield Case("tls-source-without-%s" % version,
                    _refused(version, lambda: [], _receiver_tls(), "set tls-creds there", parameters={}),
                    version == "7.2")
+    # The pair at the start is not for the address, and a source refuses it: only a renewed one lets it go through.
+    yield Case("tls-renewed-10", _changed("10", "192.0.2.99", pki.renew_server, None, 1))
+    yield Case("tls-renewed-badly-10", _changed("10", RECEIVER, _write_over, "server-cert.pem", 0))
     yield Case("tls-lossy-10", _over_tls("x509", "10", channels=2, impair={"seed": 3, "loss": 0.01}), False)

@@ -47,6 +47,20 @@ def folder(strange_client=False):
     return _state[strange_client]
 
 
+def own_folder(where, address=RECEIVER):
+    """A folder of one test's own that its credentials may change in, and a server's pair for `address` in it."""
+    path = os.path.join(where, "pki")
+    shutil.copytree(folder(), path)
+    if address != RECEIVER:
+        renew_server(path, address)
+    return path
+
+
+def renew_server(path, address=RECEIVER):
+    """A new pair for the server, as a renewal makes it: the old files are written over."""
+    _make(path, "server", _SERVER.replace(RECEIVER, address), path)
+
+
 def source_arguments(kind, path=None):
     """QEMU's arguments for a source: an object tls0 of `kind`, x509 or psk."""
     creds = {"x509": "tls-creds-x509,sanity-check=off", "psk": "tls-creds-psk"}[kind]
