@@ -49,7 +49,48 @@ constexpr std::array kRingShapes{
     RingShape{32000, 32768, 65536, 512}, RingShape{61340, 61440, 61440, 256},
 };
 
+// The arguments of the drivers that a receiver has a use for (DPDK's guides, "Network Interface Controller
+// Drivers"), of 22.11 and what came up to 25.11.
+struct DriverArguments {
+  std::string_view kind;
+  std::string_view names;  // each between spaces
+};
+constexpr std::array kDriverArguments{
+    DriverArguments{"net_tap", " iface remote mac persist "},
+    DriverArguments{"net_af_packet", " iface qpairs blocksz framesz framecnt qdisc_bypass fanout_mode "},
+    DriverArguments{"net_af_xdp",
+                    " iface start_queue queue_count shared_umem xdp_prog busy_budget force_copy mode use_cni "
+                    "use_pinned_map dp_path "},
+    DriverArguments{"net_memif",
+                    " id role bsize rsize socket socket-abstract owner-uid owner-gid mac zero-copy secret "},
+    DriverArguments{"net_vhost",
+                    " iface queues client iommu-support postcopy-support tso linear-buffer ext-buffer "
+                    "legacy-ol-flags "},
+};
+
 }  // namespace
+
+std::string check_devargs(const std::string& devargs) {
+  const auto driver = std::find_if(kDriverArguments.begin(), kDriverArguments.end(),
+                                   [&](const DriverArguments& d) { return is_kind(devargs, d.kind); });
+  if (driver == kDriverArguments.end()) return {};
+  std::string seen = " ";
+  for (std::size_t comma = devargs.find(','); comma != std::string::npos;) {
+    const std::size_t end = std::min(devargs.find(',', comma + 1), devargs.size());
+    const std::string pair = devargs.substr(comma + 1, end - comma - 1);
+    const std::string name = pair.substr(0, pair.find('='));
+    const std::string word = " " + name + " ";
+    if (name.empty() || name.find(' ') != std::string::npos ||
+        driver->names.find(word) == std::string_view::npos)
+      return "argument '" + name + "' is not one of " + std::string(driver->kind) +
+             "'s:" + std::string(driver->names.substr(0, driver->names.size() - 1));
+    if (pair.size() <= name.size() + 1) return "argument " + name + " needs a value: " + name + "=VALUE";
+    if (seen.find(word) != std::string::npos) return "argument " + name + " is given twice";
+    seen += name + " ";
+    comma = end < devargs.size() ? end : std::string::npos;
+  }
+  return {};
+}
 
 std::string complete_devargs(const std::string& devargs, uint32_t mtu, uint32_t queues) {
   std::string complete = devargs;

@@ -34,6 +34,10 @@ struct DpdkPortOptions {
 [[nodiscard]] constexpr uint16_t mss_for_mtu(uint32_t mtu) noexcept {
   return static_cast<uint16_t>(mtu > 40 + 536 ? (mtu < 65535 ? mtu : 65535) - 40 : 536);
 }
+// What is wrong with the devargs of a virtual device, in words for the operator: an argument that its driver
+// does not know (most drivers then go on with a default of their own), one without a value, one given twice.
+// Empty: nothing, or a driver that is not known here. Pure.
+[[nodiscard]] std::string check_devargs(const std::string& devargs);
 // Adds what makes a virtual device fit `mtu` and `queues` and is not there yet: the ring geometry of
 // net_af_packet, whose own default is slow and too small for jumbo frames, and the buffers of net_memif.
 // Others come back unchanged. Pure.

@@ -208,7 +208,11 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
   if (segment.has(tcp_flag::urg)) counters_.add(TcpCounter::urgent);
 
   // Seventh, process the segment text.
-  if (segment.payload_length > 0) fate = take_text(segment, payload, now_ns);
+  if (segment.payload_length > 0) {
+    fate = take_text(segment, payload, now_ns);
+  } else if (segment.seq > rcv_nxt_ && !segment.has(tcp_flag::fin)) {
+    fate = TcpCounter::ack_behind_hole;
+  }
   if (state_ == TcpState::closed) return fate;
 
   // Eighth, check the FIN bit.

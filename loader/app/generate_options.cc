@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dataplane/dpdk/dpdk_port.h"
 #include "loader/app/network.h"
 #include "loader/generate/guest_image.h"
 
@@ -152,6 +153,8 @@ std::string check_generate_options(const GenerateOptions& o, GenerateTarget& out
   } else if (!out.local.contains(out.remote)) {
     return "the destination is not in the subnet of --address: give a --gateway";
   }
+  if (const std::string problem = check_devargs(o.port); !problem.empty())
+    return "--port " + o.port + ": " + problem;
   if (o.port.starts_with("net_tap") && o.mtu > 1500)
     return "net_tap sends no frames above MTU 1500: use net_af_packet on one end of a veth pair";
   if (o.size == 0 || o.size % kGuestPageBytes != 0 || o.size > (1ULL << 44))

@@ -49,7 +49,10 @@ uint32_t Network::connections_max(const ReceiveOptions& options) const {
   return options.multifd_channels + 1 + kSpareConnections;
 }
 
-Network::Network(const ReceiveOptions& options, const Placement& placement) {
+Network::Network(const ReceiveOptions& options, const Placement& placement)
+    : traffic_watch_(options.mtu, options.addresses.empty()
+                                      ? std::string("ADDRESS")
+                                      : options.addresses[0].substr(0, options.addresses[0].find('/'))) {
   // 1. Addresses and who may connect.
   ListenerConfig listener;
   listener.port = options.listen;
@@ -261,6 +264,20 @@ std::string Network::take_conflict() {
              ? "another host says by ARP that it has an address of migrx's ports: take the address "
                "from it (arping -D finds it), or the source may talk to it instead"
              : std::string{};
+}
+
+std::string Network::look_at_traffic(double now_s) {
+  TrafficFacts facts;
+  facts.now_s = now_s;
+  for (const auto& core : poll_cores_) {
+    facts.segments += core->wire_counters().read(WireCounter::segment_ok);
+    facts.wrong_checksums += core->wire_counters().read(WireCounter::ip_checksum_bad) +
+                             core->wire_counters().read(WireCounter::tcp_checksum_bad);
+    facts.in_order += core->tcp_counters().read(TcpCounter::in_order);
+    facts.acks_from_behind_hole += core->tcp_counters().read(TcpCounter::ack_behind_hole);
+    facts.connections += core->connections();
+  }
+  return traffic_watch_.look(facts);
 }
 
 uint32_t Network::connections() const noexcept {

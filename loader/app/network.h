@@ -14,6 +14,7 @@
 #include "loader/app/receive_options.h"
 #include "loader/app/report.h"
 #include "loader/app/setup_error.h"
+#include "loader/app/traffic_watch.h"
 #include "numa/placement.h"
 
 namespace migrx {
@@ -49,6 +50,8 @@ class Network {
   enum class Links : uint8_t { all, without_peer };  // the latter: not those that come with it (link_watch.h)
   // Devargs of a port whose link is down; empty: all are up. One thread at a time.
   [[nodiscard]] std::string first_link_down(Links which) const;
+  // What is wrong with the path, a line once each; empty: nothing new. Control thread.
+  [[nodiscard]] std::string look_at_traffic(double now_s);
   // Links that came or went since the last call, a line for each; those that came are announced anew. Control
   // thread.
   [[nodiscard]] std::vector<std::string> look_at_links(double now_s);
@@ -70,6 +73,7 @@ class Network {
   std::vector<std::unique_ptr<DpdkPort>> ports_;
   std::unique_ptr<LinkWatch> links_;
   bool conflict_told_ = false;
+  TrafficWatch traffic_watch_;
   std::unique_ptr<PollMesh> mesh_;
   std::vector<std::unique_ptr<PollCore>> poll_cores_;
 };

@@ -226,9 +226,10 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         looked_s = now_s();
         reset_duty.look();
         for (const std::string& line : network.look_at_links(now_s())) terminal.say(line);
-        if (const std::string conflict = network.take_conflict(); !conflict.empty()) {
-          report.warnings.push_back(conflict);
-          terminal.warn("warning: " + conflict);
+        for (const std::string& warning : {network.take_conflict(), network.look_at_traffic(now_s())}) {
+          if (warning.empty()) continue;
+          report.warnings.push_back(warning);
+          terminal.warn("warning: " + warning);
         }
       }
     }

@@ -5,6 +5,7 @@
 #include <array>
 #include <string_view>
 
+#include "dataplane/dpdk/dpdk_port.h"
 #include "loader/app/address_check.h"
 #include "loader/app/destinations.h"
 #include "loader/app/tls_setup.h"
@@ -212,6 +213,9 @@ std::string check_receive_options(const ReceiveOptions& o) {
   if (o.addresses.size() != o.ports.size())
     return "every --port needs its --address: " + std::to_string(o.ports.size()) + " ports, " +
            std::to_string(o.addresses.size()) + " addresses";
+  for (const std::string& port : o.ports)
+    if (const std::string problem = check_devargs(port); !problem.empty())
+      return "--port " + port + ": " + problem;
   if (std::string problem = check_addresses(o); !problem.empty()) return problem;
   if (std::string problem = check_destination_options(o.handoff, o.no_handoff, o.qmp); !problem.empty())
     return problem;

@@ -164,8 +164,8 @@ std::string summary(const Report& r) {
                      bytes_text(static_cast<double>(r.wire_bytes)), r.rounds));
   else
     line(r.outcome +
-         // The class of what an operator ended is its outcome.
-         (r.error && r.error.error_class == ErrorClass::cancelled ? ": " + r.error.message()
+         // The class of what an operator ended is its outcome, and no byte of a stream is to blame.
+         (r.error && r.error.error_class == ErrorClass::cancelled ? ": " + std::string(r.error.text.data())
           : r.error ? ": " + std::string(to_string(r.error.error_class)) + ": " + r.error.message()
                     : ""));
   if (r.throughput_wire_bytes_per_s > 0)

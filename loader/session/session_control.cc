@@ -278,6 +278,13 @@ uint64_t SessionControl::bytes_received() const noexcept {
   return sum;
 }
 
+uint64_t SessionControl::largest_stream() const noexcept {
+  uint64_t most = 0;
+  for (const Served& served : served_)
+    most = std::max(most, served.channel->connection().bytes_received.read());
+  return most;
+}
+
 uint64_t SessionControl::heard_ns() const noexcept {
   uint64_t latest = 0;
   for (const Served& served : served_)
@@ -285,11 +292,17 @@ uint64_t SessionControl::heard_ns() const noexcept {
   return latest;
 }
 
-Handoff* SessionControl::any_of_source() const noexcept {
+bool SessionControl::has_open_connection() const noexcept {
+  return std::any_of(served_.begin(), served_.end(), [](const Served& served) {
+    return served.channel->identified() && served.channel->end() == StreamEnd::none;
+  });
+}
+
+// Every one: a path may swallow the large packets of one channel while another has none on its way.
+void SessionControl::probe_all() noexcept {
   for (const Served& served : served_)
     if (served.channel->identified() && served.channel->end() == StreamEnd::none)
-      return &served.channel->connection();
-  return nullptr;
+      (void)served.channel->connection().probe();
 }
 
 const Channel* SessionControl::channel_of(const Handoff* connection) const noexcept {
@@ -304,8 +317,9 @@ bool SessionControl::watch_arrival(uint64_t now_ns) {
     setup_since_ns_ = now_ns;
     stall_clock_.progressed(now_ns);
   }
-  const StreamError error =
-      judge_arrival({here, session_.channels_expected(), now_ns - setup_since_ns_}, limits_);
+  ArrivalFacts facts{here, session_.channels_expected(), now_ns - setup_since_ns_};
+  if (here == 1 && session_.admission().main_here()) facts.main_alone_bytes = largest_stream();
+  const StreamError error = judge_arrival(facts, limits_);
   if (error) session_.fail(error);
   return static_cast<bool>(error);
 }
@@ -356,7 +370,7 @@ void SessionControl::watch_silence(uint64_t now_ns) {
     stall_clock_.progressed(now_ns);
     return;
   }
-  if (Handoff* const any = any_of_source(); any != nullptr && stall_clock_.ask(now_ns)) (void)any->probe();
+  if (has_open_connection() && stall_clock_.ask(now_ns)) probe_all();
   facts.quiet_ns = stall_clock_.quiet_ns(now_ns);
   facts.device_state = session_.state() == SessionState::device_state;
   facts.colo = session_.colo() != nullptr;

@@ -98,10 +98,14 @@ class SessionControl {
   void begin_abort(uint64_t now_ns);
   void reset_all();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
+  // Bytes received by the connection that has received most.
+  [[nodiscard]] uint64_t largest_stream() const noexcept;
   // When any of the source's connections was heard last; 0: not known.
   [[nodiscard]] uint64_t heard_ns() const noexcept;
-  // A connection of the source that is open; null: none.
-  [[nodiscard]] Handoff* any_of_source() const noexcept;
+  // Of the source.
+  [[nodiscard]] bool has_open_connection() const noexcept;
+  // Asks the source for a sign of life on each connection.
+  void probe_all() noexcept;
   // How long this connection may be silent before it is taken for a stranger's.
   [[nodiscard]] uint64_t silence_ns_max(const Handoff& connection) const noexcept;
   [[nodiscard]] const Channel* channel_of(const Handoff* connection) const noexcept;

@@ -7,6 +7,12 @@ namespace {
 // a stranger beside it is never silent for so long in its first pass.
 constexpr uint64_t kRefusedNs = 10'000'000'000;
 
+// A source with multifd sends nothing of RAM on main but the list of blocks (4096 of them at most, a few
+// dozen bytes each) before its channels are connected; and it connects them within a round trip or a lost SYN
+// or two.
+constexpr uint64_t kMainAloneBytes = 256 * 1024;
+constexpr uint64_t kMainAloneNs = 5'000'000'000;
+
 double seconds(uint64_t ns) {
   return static_cast<double>(ns) * 1e-9;
 }
@@ -15,10 +21,19 @@ double seconds(uint64_t ns) {
 
 StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits) {
   if (facts.here == 0 || facts.here >= facts.expected) return {};
+  if (facts.main_alone_bytes >= kMainAloneBytes && facts.waited_ns >= kMainAloneNs)
+    return make_error(
+        ErrorClass::mismatch, 0, "session: multifd channels",
+        "the source sends pages on its main channel, so it does not use multifd: turn the capability "
+        "multifd on there, or leave --multifd-channels out here");
   if (limits.channels_ns == 0 || facts.waited_ns <= limits.channels_ns) return {};
   return make_error_values(
       ErrorClass::mismatch, 0, "session: channels connected", facts.here, facts.expected,
-      "the other channels did not come: make --multifd-channels equal to the source's parameter");
+      facts.main_alone_bytes > 0
+          ? "only the main channel came: turn the capability multifd on at the source, or leave "
+            "--multifd-channels "
+            "out here; with it on, look for a firewall that lets one connection through"
+          : "the other channels did not come: make --multifd-channels equal to the source's parameter");
 }
 
 EndVerdict judge_end(const EndFacts& facts) noexcept {

@@ -17,6 +17,8 @@ struct ArrivalFacts {
   uint32_t here = 0;       // channels that have said what they are, main included
   uint32_t expected = 0;   // all channels, main included
   uint64_t waited_ns = 0;  // since the first of them
+  // The main channel is the only one, and so many bytes of it have come, unread.
+  uint64_t main_alone_bytes = 0;
 };
 // Set: the others have had their time.
 [[nodiscard]] StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits);

@@ -71,6 +71,24 @@ TEST(Devargs, af_packet_gets_a_ring_that_fits_unless_it_has_one) {
   EXPECT_EQ(buffer_bytes_for("net_tap0", 9000), 9216U);
 }
 
+TEST(Devargs, a_misspelt_argument_is_named_with_those_there_are) {
+  EXPECT_EQ(check_devargs("net_tap0,iface=mig0"), "");
+  EXPECT_EQ(check_devargs("net_tap0"), "");
+  EXPECT_EQ(check_devargs("net_memif0,role=server,id=0,socket=/run/x.sock,socket-abstract=no"), "");
+  EXPECT_EQ(check_devargs("net_af_packet0,iface=v,framesz=4096,qdisc_bypass=0"), "");
+  EXPECT_EQ(check_devargs("net_af_xdp0,iface=v"), "");
+  EXPECT_EQ(check_devargs("0000:41:00.0,ifac=x"), "");
+  EXPECT_EQ(check_devargs("net_something0,ifac=x"), "");
+  EXPECT_EQ(check_devargs("net_tap0,ifac=x"),
+            "argument 'ifac' is not one of net_tap's: iface remote mac persist");
+  EXPECT_EQ(check_devargs("net_tap0,iface"), "argument iface needs a value: iface=VALUE");
+  EXPECT_EQ(check_devargs("net_tap0,iface="), "argument iface needs a value: iface=VALUE");
+  EXPECT_EQ(check_devargs("net_tap0,iface=a,iface=b"), "argument iface is given twice");
+  EXPECT_NE(check_devargs("net_tap0,"), "");
+  EXPECT_NE(check_devargs("net_tap0,,iface=a"), "");
+  EXPECT_NE(check_devargs("net_tap0,iface remote=a"), "");  // no name is two words
+}
+
 TEST(Mss, follows_the_mtu_within_what_16_bits_hold) {
   EXPECT_EQ(mss_for_mtu(1500), 1460);
   EXPECT_EQ(mss_for_mtu(9000), 8960);

@@ -366,7 +366,7 @@ TEST(TcpWindow, pure_ack_from_the_right_edge_counts) {
   // SND.NXT.
   peer.sends(data(1001, text(3000)));
   peer.hears(ack(1).sack(1001, 4001));
-  EXPECT_EQ(peer.sends(Seg{}.seq(4001).ack(5)), TcpCounter::pure_ack);
+  EXPECT_EQ(peer.sends(Seg{}.seq(4001).ack(5)), TcpCounter::ack_behind_hole);
   EXPECT_EQ(peer.handoff().bytes_acknowledged.read(), 4U);
 }
 

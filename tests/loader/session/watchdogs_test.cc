@@ -32,6 +32,19 @@ TEST(JudgeArrival, who_is_missing_has_the_time_of_the_option) {
   EXPECT_FALSE(judge_arrival({2, 3, UINT64_MAX}, for_ever));
 }
 
+TEST(JudgeArrival, pages_on_main_alone_tell_that_multifd_is_off_at_the_source) {
+  ArrivalFacts facts{1, 3, 5 * kSecond, 256 * 1024};
+  EXPECT_NE(judge_arrival(facts, limits()).message().find("does not use multifd"), std::string::npos);
+  // The list of blocks only, or channels that are on their way still.
+  facts.main_alone_bytes = 256 * 1024 - 1;
+  EXPECT_FALSE(judge_arrival(facts, limits()));
+  facts = {1, 3, 5 * kSecond - 1, 1 << 30};
+  EXPECT_FALSE(judge_arrival(facts, limits()));
+  // A small guest's: after the time of the option, with the same words.
+  facts = {1, 3, 75 * kSecond + 1, 1000};
+  EXPECT_NE(judge_arrival(facts, limits()).message().find("capability multifd"), std::string::npos);
+}
+
 TEST(JudgeEnd, an_open_channel_and_one_closed_in_good_order_are_fine) {
   EndFacts facts;
   EXPECT_EQ(judge_end(facts), EndVerdict::fine);

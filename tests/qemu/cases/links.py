@@ -145,6 +145,65 @@ def nat_pool(version):
     return body
 
 
+def _expect_warned(receiver, word, within=40):
+    deadline = time.monotonic() + within
+    while word not in receiver.log():
+        expect(receiver.alive(), "migrx ended: %s", receiver.log()[-1000:])
+        expect(time.monotonic() < deadline, "no %r: %s", word, receiver.log()[-1000:])
+        time.sleep(0.1)
+    receiver.signal()
+    receiver.wait(20)
+    expect(any(word in warning for warning in receiver.report()["warnings"]), "not in the report")
+
+
+def _migrate_in_vain(version, folder, stack, network, word):
+    """A path that will never do: migrx says what it is, and the source keeps its guest."""
+    transfer = Transfer(version, channels=2, dirty_s=1.0, mtu=1500)
+    source = transfer.start_source(folder, stack, network)
+    receiver = stack.enter_context(Receiver(
+        folder, network, {"mem": "%s,size=%d" % (os.path.join(folder, "received.mem"), transfer.size)},
+        transfer.channels))
+    expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
+    source.set_parameters(max_bandwidth=FAST)
+    source.migrate(receiver.uri)
+    _expect_warned(receiver, word)
+    if source.migration()["status"] not in ("failed", "cancelled"):
+        source.qmp.command("migrate_cancel")
+
+
+def mtu_black_hole(version):
+    """A path that carries frames of 1400 bytes and tells nobody."""
+    def body(folder, stack):
+        need(version)
+        network = stack.enter_context(Network(1500, impair={"longest": 1400}))
+        _migrate_in_vain(version, folder, stack, network, "ping -M do -s 1472 " + RECEIVER)
+        return ""
+    return body
+
+
+def checksums_left_out(version):
+    """The sender's end of a veth leaves checksums to a NIC: nothing that it says can be believed."""
+    def body(folder, stack):
+        need(version)
+        network = stack.enter_context(Veth(1500))
+        subprocess.run(in_namespace(network.source, ["ethtool", "-K", "near0", "tx", "on"]), check=True,
+                       capture_output=True)
+        _migrate_in_vain(version, folder, stack, network, "ethtool -K")
+        return ""
+    return body
+
+
+def misspelt_devargs(folder, stack):
+    """An argument that the driver would pass over in silence."""
+    need()
+    network = stack.enter_context(Network(1500))
+    network.attach = lambda alive, timeout: alive()
+    for port, words in (("net_tap0,ifac=mig0", ("'ifac'", "iface remote")), ("net_tap0,iface=", ("iface=VALUE",))):
+        network.port = port
+        _expect_refused(_receiver(folder, stack, network), *words)
+    return ""
+
+
 def flap(version):
     """The link is down for some seconds in precopy: said, in the report, and survived."""
     def body(folder, stack):
@@ -214,6 +273,10 @@ def cases():
     yield _case("link-address-of-our-kernel", address_of_our_kernel, True)
     yield _case("link-address-claimed-later", address_claimed_later, True)
     yield _case("link-missing", no_link, True)
+    yield _case("link-misspelt", misspelt_devargs, True)
+    for version in ("7.2", "10", "newest"):
+        yield _case("link-mtu-black-hole-%s" % version, mtu_black_hole(version), version == "10")
+        yield _case("link-checksums-left-out-%s" % version, checksums_left_out(version), version == "7.2")
     yield _case("nat-pool-10", nat_pool("10"), True)
     yield _case("af-xdp-10", af_xdp("10"), False)
     yield _case("link-flap-10", flap("10"), True)

@@ -58,7 +58,7 @@ class Link:
         out, options, dice = [], self._options, self._random
         # Five draws for every frame, used or not, so that one option does not shift another's decisions.
         loss, duplicate, reorder, corrupt, where = (dice.random() for _ in range(5))
-        if loss < options.loss:
+        if loss < options.loss or len(frame) > options.longest:
             self.counts["lost"] += 1
         else:
             if corrupt < options.corrupt:
@@ -103,6 +103,7 @@ def main():
     for name in ("loss", "duplicate", "reorder", "corrupt"):
         parser.add_argument("--" + name, type=float, default=0.0)
     parser.add_argument("--distance", type=int, default=8, help="frames that pass a reordered one, at most")
+    parser.add_argument("--longest", type=int, default=1 << 20, help="bytes of the longest frame that passes")
     parser.add_argument("--both", type=int, default=0, help="1: the other direction has the same faults")
     options = parser.parse_args()
     near, far = (open_tap(name) for name in options.namespaces)

@@ -1,0 +1,40 @@
+#include "loader/app/traffic_watch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace migrx {
+
+std::string TrafficWatch::look(const TrafficFacts& facts) {
+  if (facts.segments != sound_.segments) {
+    const double silence_s = facts.now_s - sound_.now_s;
+    if (silence_s >= kOutage_s) outage_s_ = std::max(outage_s_, silence_s);
+    sound_ = facts;
+  }
+  if (!checksums_told_ && facts.wrong_checksums >= sound_.wrong_checksums + kWrongChecksums) {
+    checksums_told_ = true;
+    return fmt::format(
+        "{} packets in a row came with a wrong checksum and were dropped: on a virtual port the sender "
+        "leaves "
+        "checksums to a NIC that is not there; switch that off at the source's end (ethtool -K INTERFACE tx "
+        "off)",
+        facts.wrong_checksums - sound_.wrong_checksums);
+  }
+  if (facts.in_order != progress_.in_order || facts.connections == 0) {
+    progress_ = facts;
+    outage_s_ = 0;
+  }
+  if (!hole_told_ && facts.now_s - progress_.now_s >= kHole_s + 2 * outage_s_ &&
+      facts.acks_from_behind_hole >= progress_.acks_from_behind_hole + kAnswers) {
+    hole_told_ = true;
+    return fmt::format(
+        "the source's small packets come, and large ones it has sent do not, for {:.0f} s: the path does not "
+        "carry --mtu {}. `ping -M do -s {} {}` at the source shows it; start with the --mtu that it does "
+        "carry",
+        facts.now_s - progress_.now_s, mtu_, mtu_ - 28, address_);
+  }
+  return {};
+}
+
+}  // namespace migrx

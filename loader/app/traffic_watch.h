@@ -1,0 +1,49 @@
+// What is wrong with the path when frames come and the migration does not get on: said once each, in words
+// that name the command to try. Pure: the caller reads the counters.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+namespace migrx {
+
+// Of all poll cores, since the start.
+struct TrafficFacts {
+  double now_s = 0;
+  uint64_t segments = 0;               // TCP segments with sound checksums
+  uint64_t wrong_checksums = 0;        // IPv4 and TCP, dropped
+  uint64_t in_order = 0;               // segments that brought the stream on
+  uint64_t acks_from_behind_hole = 0;  // the peer has sent bytes that have not come
+  uint32_t connections = 0;
+};
+
+// Control thread.
+class TrafficWatch {
+ public:
+  // Wrong checksums in a row without a sound segment, before anything is said: a cable damages some.
+  static constexpr uint64_t kWrongChecksums = 5;
+  // So long nothing brings the stream on while the peer, asked every four seconds (StallClock), answers so
+  // often from behind the hole; after an outage as long as that took in addition, since the sender's next
+  // retransmission may take it (RFC 6298 section 5.5).
+  static constexpr double kHole_s = 12;
+  static constexpr uint64_t kAnswers = 3;
+  static constexpr double kOutage_s = 10;
+
+  // mtu: of the ports, bytes of an IPv4 packet. address: one of the ports' own, for the command to try.
+  TrafficWatch(uint32_t mtu, std::string address) : mtu_(mtu), address_(std::move(address)) {}
+
+  // The line to tell; empty: nothing new.
+  [[nodiscard]] std::string look(const TrafficFacts& facts);
+
+ private:
+  const uint32_t mtu_;
+  const std::string address_;
+  TrafficFacts sound_;     // when the last sound segment came
+  TrafficFacts progress_;  // when the stream got on last
+  double outage_s_ = 0;    // the longest without a segment since then
+  bool checksums_told_ = false;
+  bool hole_told_ = false;
+};
+
+}  // namespace migrx
