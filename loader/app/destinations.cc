@@ -42,23 +42,23 @@ HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels
 
 std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                               const std::optional<std::string>& dump_blocks,
-                                              const std::vector<RamSpec>& ram, const RamBlockList& blocks,
+                                              const GuestBlocks& guest,
                                               std::map<std::string, uint64_t> addresses, uint64_t stall_ns,
                                               const HandoffChoice& choice) {
   if (!handoff) {
     DeviceStateLimits limits;
     limits.stall_ns = stall_ns;
-    return std::make_unique<DeviceStateFile>(dump_blocks ? *dump_blocks + "/device-state" : "", limits);
+    return std::make_unique<DeviceStateFile>(dump_blocks ? *dump_blocks + "/device-state" : "", limits,
+                                             guest.shared_files());
   }
   DestinationSettings settings;
   (void)parse_socket_address(*handoff, settings.address);
   settings.form = choice.form;
   settings.addresses = std::move(addresses);
-  for (const RamSpec& spec : ram)
-    settings.files.push_back({spec.id, spec.path, blocks.find(spec.id)->used_length()});
+  settings.files = guest.shared_files();
   settings.process = choice.process;
   settings.source_channels = choice.source_channels;
-  return std::make_unique<DestinationQemu>(std::move(settings), blocks);
+  return std::make_unique<DestinationQemu>(std::move(settings), guest.table().list());
 }
 
 std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const std::vector<RamSpec>& ram,

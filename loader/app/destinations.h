@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "loader/app/guest_blocks.h"
 #include "loader/app/job_options.h"
 #include "loader/app/report.h"
 #include "loader/app/signals.h"
@@ -26,12 +27,11 @@ struct HandoffChoice {
 [[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels);
 
 // handoff: "unix:PATH" or "tcp:ADDRESS:PORT", checked; without it the device state goes into the directory
-// `dump_blocks`, or nowhere. addresses: mr->addr by block name; see inspect_by_qmp(). stall_ns: see
-// DeviceStateLimits.
+// `dump_blocks`, or nowhere. guest: outlives it. addresses: mr->addr by block name; see inspect_by_qmp().
+// stall_ns: see DeviceStateLimits.
 [[nodiscard]] std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                                             const std::optional<std::string>& dump_blocks,
-                                                            const std::vector<RamSpec>& ram,
-                                                            const RamBlockList& blocks,
+                                                            const GuestBlocks& guest,
                                                             std::map<std::string, uint64_t> addresses,
                                                             uint64_t stall_ns, const HandoffChoice& choice);
 

@@ -43,6 +43,7 @@ GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes
     }
     if (memory->made_here()) lifeline_.made(memory->path(), memory->id());
     files_.push_back(std::move(memory));
+    names_.push_back(spec.id);
     table_.add_file_backed(spec.id, *files_.back());
   }
 }
@@ -72,6 +73,13 @@ std::vector<MemoryNeed> GuestBlocks::needs() const {
   std::vector<MemoryNeed> needs;
   for (const auto& memory : files_) needs.push_back(memory->need());
   return needs;
+}
+
+std::vector<SharedFile> GuestBlocks::shared_files() const {
+  std::vector<SharedFile> shared;
+  for (std::size_t i = 0; i < files_.size(); ++i)
+    shared.push_back({names_[i], files_[i]->path(), files_[i]->id(), files_[i]->length()});
+  return shared;
 }
 
 uint64_t GuestBlocks::missing_bytes() const {

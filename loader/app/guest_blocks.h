@@ -9,6 +9,7 @@
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
+#include "loader/destination/peer_memory.h"
 #include "loader/session/block_table.h"
 #include "numa/guest_memory.h"
 #include "numa/memory_budget.h"
@@ -44,6 +45,9 @@ class GuestBlocks {
   void report(Report& report) const;
 
   [[nodiscard]] BlockTable& table() noexcept { return table_; }
+  [[nodiscard]] const BlockTable& table() const noexcept { return table_; }
+  // The blocks that lie in files, by the descriptors held here.
+  [[nodiscard]] std::vector<SharedFile> shared_files() const;
   [[nodiscard]] uint64_t bytes() const noexcept;
   // Success: the files stay; or go, if `unlink` and they were made here.
   void keep(bool unlink);
@@ -56,6 +60,7 @@ class GuestBlocks {
 
   const Lifeline& lifeline_;
   std::vector<std::unique_ptr<GuestMemory>> files_;
+  std::vector<std::string> names_;  // of the blocks in them
   BlockTable table_;
 };
 

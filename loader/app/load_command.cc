@@ -134,10 +134,10 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     CompressJobs compress(0, 1, *kernels);
     arm_by_qmp(options, /*switchover_ack=*/false, report, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
-    const std::unique_ptr<Destination> destination = make_destination(
-        options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses),
-        /*stall_ns=*/0,  // the end of the file ends it
-        handoff_choice(options, 0));
+    const std::unique_ptr<Destination> destination =
+        make_destination(options.handoff, options.dump_blocks, guest, std::move(addresses),
+                         /*stall_ns=*/0,  // the end of the file ends it
+                         handoff_choice(options, 0));
     FileLoader loader(std::move(settings), guest.table(), *destination, *kernels, compress);
     exit_status = 1;
     report.error = loader.run([&](uint64_t position) {

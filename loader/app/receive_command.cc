@@ -139,9 +139,9 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     arm_by_qmp(options, settings.main.switchover_ack, report, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
 
-    const std::unique_ptr<Destination> destination = make_destination(
-        options.handoff, options.dump_blocks, ram, guest.table().list(), std::move(addresses),
-        limits_of(options).stall_ns, handoff_choice(options, options.multifd_channels));
+    const std::unique_ptr<Destination> destination =
+        make_destination(options.handoff, options.dump_blocks, guest, std::move(addresses),
+                         limits_of(options).stall_ns, handoff_choice(options, options.multifd_channels));
     Workers workers(placement, settings.connections_max);
     std::unique_ptr<ColoSecondary> colo;
     if (settings.main.x_colo) {

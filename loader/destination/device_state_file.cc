@@ -8,8 +8,9 @@
 
 namespace migrx {
 
-DeviceStateFile::DeviceStateFile(std::string path, const DeviceStateLimits& limits, std::size_t fifo_bytes)
-    : path_(std::move(path)), limits_(limits), fifo_(fifo_bytes) {}
+DeviceStateFile::DeviceStateFile(std::string path, const DeviceStateLimits& limits,
+                                 std::vector<SharedFile> files, std::size_t fifo_bytes)
+    : path_(std::move(path)), limits_(limits), files_(std::move(files)), fifo_(fifo_bytes) {}
 
 DeviceStateFile::~DeviceStateFile() {
   if (fd_ >= 0) ::close(fd_);
@@ -50,7 +51,10 @@ uint32_t DeviceStateFile::do_work(uint64_t now_ns) {
   const bool tail_ended = detector_.complete() || (source_ended_ && fifo_.empty());
   if (!ram_complete_.load(std::memory_order_acquire)) return work;
   if (tail_ended) {
-    verdict_ = Verdict::accepted;
+    if (const std::string replaced = file_replaced(files_); !replaced.empty())
+      refuse(make_error(ErrorClass::io, detector_.bytes(), "guest memory", "%s", replaced.c_str()));
+    else
+      verdict_ = Verdict::accepted;
   } else if (work > 0 || moved_ns_ == 0) {
     moved_ns_ = now_ns;
   } else if (limits_.stall_ns > 0 && now_ns - moved_ns_ >= limits_.stall_ns) {

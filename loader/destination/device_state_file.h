@@ -4,8 +4,10 @@
 
 #include <atomic>
 #include <string>
+#include <vector>
 
 #include "loader/destination/byte_fifo.h"
+#include "loader/destination/peer_memory.h"
 #include "loader/destination/tail_detector.h"
 #include "loader/session/destination.h"
 
@@ -21,10 +23,11 @@ struct DeviceStateLimits {
 
 class DeviceStateFile final : public Destination, private MainEvents {
  public:
-  // path: where the opaque tail goes; empty: it is counted and dropped. fifo_bytes: a PC's whole device
-  // state; more only closes main's window for a moment.
+  // path: where the opaque tail goes; empty: it is counted and dropped. files: the guest's memory, which must
+  // be where its paths lead, or nobody could find it after the source has given it away. fifo_bytes: a PC's
+  // whole device state; more only closes main's window for a moment.
   explicit DeviceStateFile(std::string path, const DeviceStateLimits& limits = {},
-                           std::size_t fifo_bytes = 1 << 20);
+                           std::vector<SharedFile> files = {}, std::size_t fifo_bytes = 1 << 20);
   ~DeviceStateFile() override;
   DeviceStateFile(const DeviceStateFile&) = delete;
   DeviceStateFile& operator=(const DeviceStateFile&) = delete;
@@ -59,6 +62,7 @@ class DeviceStateFile final : public Destination, private MainEvents {
 
   const std::string path_;
   const DeviceStateLimits limits_;
+  const std::vector<SharedFile> files_;
   uint64_t moved_ns_ = 0;  // when a byte came last, or RAM was complete
   ByteFifo fifo_;
   TailDetector detector_;

@@ -58,7 +58,7 @@ std::string program_of(pid_t process) {
 
 }  // namespace
 
-MappingFault find_mapping(std::string_view maps, const FileIdentity& file, uint64_t bytes) {
+MappingFault find_mapping(std::string_view maps, const FileId& file, uint64_t bytes) {
   bool found = false;
   std::vector<Mapping> shared;
   while (!maps.empty()) {
@@ -74,7 +74,9 @@ MappingFault find_mapping(std::string_view maps, const FileIdentity& file, uint6
         !take_number(line, 16, ' ', minor_id) ||
         std::from_chars(line.data(), line.data() + line.size(), inode, 10).ec != std::errc{})
       continue;
-    if (inode != file.inode || major_id != file.major || minor_id != file.minor || end <= start) continue;
+    if (inode != file.inode || major_id != ::major(file.device) || minor_id != ::minor(file.device) ||
+        end <= start)
+      continue;
     found = true;
     if (is_shared && offset <= UINT64_MAX - (end - start)) shared.push_back({offset, offset + (end - start)});
   }
@@ -87,6 +89,14 @@ MappingFault find_mapping(std::string_view maps, const FileIdentity& file, uint6
   for (const Mapping& mapping : shared)
     if (mapping.offset <= covered) covered = std::max(covered, mapping.end);
   return covered >= bytes ? MappingFault::none : MappingFault::too_short;
+}
+
+std::string file_replaced(const std::vector<SharedFile>& files) {
+  for (const SharedFile& file : files)
+    if (file_id_at(file.path) != file.id)
+      return file.path + " of block " + file.idstr +
+             " was removed or replaced after migrx had opened it: start migrx again after whoever does that";
+  return {};
 }
 
 PeerMemory check_peer_memory(int socket, const std::vector<SharedFile>& files) {
@@ -115,20 +125,17 @@ PeerMemory check_process_memory(pid_t process, const std::vector<SharedFile>& fi
     return result;
   }
   for (const SharedFile& file : files) {
-    struct stat status {};
-    if (::stat(file.path.c_str(), &status) != 0) {
-      result.problem = file.path + " of block " + file.idstr + " is gone";
-      return result;
-    }
-    const FileIdentity identity{::major(status.st_dev), ::minor(status.st_dev), status.st_ino};
-    switch (find_mapping(*maps, identity, file.bytes)) {
+    switch (find_mapping(*maps, file.id, file.bytes)) {
       case MappingFault::none:
         break;
       case MappingFault::absent:
-        result.problem =
-            who + ", the destination, does not map " + file.path + ": block " + file.idstr +
-            " needs memory-backend-file,share=on with that mem-path; when that process only passes "
-            "bytes on, name the QEMU with --destination-pid";
+        if (result.problem = file_replaced({file}); !result.problem.empty())
+          result.problem += ", and " + who + ", the destination, does not map the one that migrx loads";
+        else
+          result.problem =
+              who + ", the destination, does not map " + file.path + ": block " + file.idstr +
+              " needs memory-backend-file,share=on with that mem-path; when that process only passes "
+              "bytes on, name the QEMU with --destination-pid";
         break;
       case MappingFault::private_copy:
         result.problem = who + ", the destination, maps " + file.path +

@@ -10,21 +10,21 @@
 #include <string_view>
 #include <vector>
 
+#include "numa/file_id.h"
+
 namespace migrx {
 
-// A file that migrx loads, as --ram names it.
+// A file that migrx loads.
 struct SharedFile {
   std::string idstr;
-  std::string path;
+  std::string path;    // as --ram names it, for messages only: it may lead elsewhere by now
+  FileId id;           // of the descriptor that migrx holds
   uint64_t bytes = 0;  // of the RAM block in it
 };
 
-// What identifies a file in /proc/PID/maps.
-struct FileIdentity {
-  uint32_t major = 0;
-  uint32_t minor = 0;
-  uint64_t inode = 0;
-};
+// What is wrong when a path does not lead to the file any more, in words for the operator; empty: all do. A
+// process that opens the path later has another guest's memory, or none.
+[[nodiscard]] std::string file_replaced(const std::vector<SharedFile>& files);
 
 enum class MappingFault : uint8_t {
   none,
@@ -33,7 +33,7 @@ enum class MappingFault : uint8_t {
   too_short,     // shared, but not all of the block from its first byte on
 };
 // maps: text of /proc/PID/maps (proc_pid_maps(5)); lines of another form are passed over. Pure.
-[[nodiscard]] MappingFault find_mapping(std::string_view maps, const FileIdentity& file, uint64_t bytes);
+[[nodiscard]] MappingFault find_mapping(std::string_view maps, const FileId& file, uint64_t bytes);
 
 struct PeerMemory {
   std::string problem;  // the destination would lose the guest: refuse it

@@ -113,7 +113,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
       std::make_unique<RamBlock>("small", small.data(), kSmall * kPageBytes, true, false, kAnyNode));
   const PageKernels& kernels = *supported_page_kernels().back();
   CompressJobs compress(0, 1, kernels);
-  DeviceStateFile destination("", {}, 4096);
+  DeviceStateFile destination("", {}, {}, 4096);
   FileLoadSettings settings;
   settings.path = file.path();
   settings.readers = (data[0] & kTwoThreads) != 0 ? 2 : 1;

@@ -343,7 +343,7 @@ TEST_F(DestinationQemuTest, memory_mapped_privately_is_refused_before_the_first_
   ASSERT_EQ(::ftruncate(fd, kRam), 0);
   void* const mapping = ::mmap(nullptr, kRam, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
   DestinationSettings settings;
-  settings.files = {{"mem", file, kRam}};
+  settings.files = {{"mem", file, file_id_at(file), kRam}};
   ASSERT_EQ(parse_socket_address("unix:" + path_, settings.address), "");
   DestinationQemu destination(std::move(settings), blocks_);
   listen();

@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -14,7 +15,7 @@
 namespace migrx {
 namespace {
 
-constexpr FileIdentity kFile{0, 0x19, 1234};
+const FileId kFile{makedev(0, 0x19), 1234};
 constexpr uint64_t kBytes = 0x4000000;
 
 // Lines as Linux prints them; the interesting one in the middle.
@@ -99,7 +100,20 @@ class PeerMemoryTest : public ::testing::Test {
     mapping_ = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, flags, file_, 0);
     ASSERT_NE(mapping_, MAP_FAILED);
   }
-  PeerMemory check() { return check_peer_memory(pair_[0], {{"mem", path_, kLength}}); }
+  PeerMemory check() { return check_peer_memory(pair_[0], {file()}); }
+  SharedFile file() {
+    struct stat status {};
+    EXPECT_EQ(::fstat(file_, &status), 0);
+    return {"mem", path_, file_id_of(status), kLength};
+  }
+  // Somebody removes the file and makes another one of that name.
+  void replace() {
+    ::unlink(path_.c_str());
+    const int other = ::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
+    ASSERT_GE(other, 0);
+    ASSERT_EQ(::ftruncate(other, kLength), 0);
+    ::close(other);
+  }
 
   static constexpr std::size_t kLength = 1 << 20;
   const std::string path_ = "/dev/shm/migrx-peer-memory-test-" + std::to_string(::getpid());
@@ -124,6 +138,28 @@ TEST_F(PeerMemoryTest, a_private_mapping_is_refused_with_what_to_do) {
 TEST_F(PeerMemoryTest, a_short_mapping_is_refused_with_the_size) {
   map(MAP_SHARED, kLength / 2);
   EXPECT_NE(check().problem.find("size=1048576"), std::string::npos) << check().problem;
+}
+
+// Its path leads elsewhere, and the destination has the very memory that migrx loads.
+TEST_F(PeerMemoryTest, a_file_replaced_after_both_have_opened_it_is_right) {
+  map(MAP_SHARED, kLength);
+  replace();
+  EXPECT_EQ(check().problem, "");
+  EXPECT_NE(file_replaced({file()}).find("was removed or replaced"), std::string::npos);
+}
+
+// A guest was lost here: the path leads to what the destination maps, and migrx had loaded another file.
+TEST_F(PeerMemoryTest, a_file_replaced_before_the_destination_opened_it_is_refused) {
+  const SharedFile ours = file();
+  replace();
+  const int theirs = ::open(path_.c_str(), O_RDWR);
+  ASSERT_GE(theirs, 0);
+  mapped_ = kLength;
+  mapping_ = ::mmap(nullptr, kLength, PROT_READ | PROT_WRITE, MAP_SHARED, theirs, 0);
+  ::close(theirs);
+  ASSERT_NE(mapping_, MAP_FAILED);
+  const std::string problem = check_peer_memory(pair_[0], {ours}).problem;
+  EXPECT_NE(problem.find("was removed or replaced"), std::string::npos) << problem;
 }
 
 // What a process calls itself decides nothing: a QEMU with -name x,process=vm0 is one, too.

@@ -234,6 +234,39 @@ def _guest_stays(version, harm, says, start=_destination, status=1, extra=(), en
     return run
 
 
+def _file_replaced(version, with_destination):
+    """The RAM file is removed after migrx has opened it, and made again by the destination QEMU where there is one:
+    migrx loads memory that nobody would find, so the source keeps its guest."""
+    transfer = Transfer(version, "pc", channels=2)
+
+    def run(folder):
+        need(version)
+        with contextlib.ExitStack() as stack:
+            network = stack.enter_context(Network(transfer.mtu))
+            source = transfer.start_source(folder, stack, network)
+            path = os.path.join(folder, "received.mem")
+            address = "unix:" + os.path.join(folder, "handoff.sock") if with_destination else None
+            receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, transfer.size)},
+                                                    transfer.channels, handoff=address))
+            expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+            os.unlink(path)
+            destination = None
+            if with_destination:
+                destination, there = _destination(folder, stack, version, transfer.machine, source, folder)
+                expect(there == address, "the destination waits at %s", there)
+            source.migrate(receiver.uri)
+            source.wait_migration(states=("failed",), timeout=60)
+            ended = receiver.wait(30)
+            message = receiver.report()["error"]["message"]
+            expect(ended == 1 and "was removed or replaced" in message, "status %d: %s", ended, message)
+            expect(source.goes_on(), "the source's guest does not go on")
+            if destination is not None:
+                expect(not destination.counts(), "the guest ran at the destination")
+                expect(os.stat(path).st_size == transfer.size, "somebody else's file was removed")
+            return message
+    return run
+
+
 def _untouched(*_unused):
     pass
 
@@ -349,6 +382,8 @@ def cases():
                                    lambda backend: dataclasses.replace(backend, kind="memfd")), False, 60)
         yield Case("handoff-load-plain-%s" % version, _from_snapshot(version, {}, version == "7.2"), version == "7.2",
                    120)
+        yield Case("handoff-file-replaced-%s" % version, _file_replaced(version, True), version != "newest", 60)
+        yield Case("file-removed-%s" % version, _file_replaced(version, False), version == "10", 60)
         yield Case("handoff-destination-dies-%s" % version,
                    _guest_stays(version, lambda destination, *_unused: destination.process.kill(),
                                 "closed the connection"), True, 120)
