@@ -78,7 +78,7 @@ def run_some(options, seeds):
         for seed in seeds:
             if end and time.monotonic() > end:
                 break
-            plan = plan_of(seed)
+            plan = plan_of(seed, options.mishaps)
             begun = time.monotonic()
             outcome, remark = run_case(Case(str(seed), migrate(plan, options.hugetlb), seconds=SECONDS),
                                        os.path.join(root, str(seed)), os.path.join(options.logs, str(seed)))
@@ -138,6 +138,7 @@ def _child(options, job, hugetlb):
     words += ["--count", str(options.count)] if options.count else []
     words += ["--hours", str(options.hours)] if options.hours else []
     words += ["--hugetlb", hugetlb] if hugetlb else []
+    words += ["--mishaps"] if options.mishaps else []
     # Sessions of their own: ^C reaches this process alone, which ends them in good order.
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
                             preexec_fn=die_with_parent)
@@ -176,6 +177,7 @@ def main():
     parser.add_argument("--hours", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--mishaps", action="store_true")
     parser.add_argument("--logs", default="/tmp/migrx-soak")
     parser.add_argument("--job", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--hugetlb", help=argparse.SUPPRESS)

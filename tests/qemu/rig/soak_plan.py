@@ -14,8 +14,13 @@ _MACHINES = {"7.2": (*_OLD_MACHINES, "pc-i440fx-4.0", "pc", "q35"),
                     "pc-i440fx-9.2", "pc-q35-10.0"),
              "newest": (*_OLD_MACHINES, "pc", "q35", "pc-q35-8.0", "pc-i440fx-8.2", "pc-q35-10.0", "pc-q35-11.0")}
 # How it goes: "complete" and "handoff" must succeed, the others are mishaps at a random moment.
-ENDS = ("complete", "handoff", "cancel", "source killed", "receiver SIGTERM", "worker killed", "destination killed")
-_WEIGHTS = (60, 16, 5, 5, 5, 5, 4)
+ENDS = ("complete", "handoff", "cancel", "source killed", "receiver SIGTERM", "worker killed", "destination killed",
+        "outage", "second VM", "second receiver", "file replaced", "file replaced before")
+_WEIGHTS = (50, 14, 5, 5, 5, 5, 4, 4, 4, 4, 4, 2)
+# Of these the migration must hear nothing.
+HARMLESS = ("outage", "second receiver", "file replaced")
+# With a destination QEMU.
+_WITH_DESTINATION = ("handoff", "destination killed", "second receiver", "file replaced", "file replaced before")
 RAM_MAX = 64 * MIB  # of one guest
 
 
@@ -48,6 +53,10 @@ class Plan:
     hugepages: bool = False  # guest RAM at the receiver, where there are some
     end: str = "complete"
     mishap_s: float = 0.0  # after the migration began
+    outage_s: float = 0.0
+
+    def has_destination(self):
+        return bool(self.destination)
 
     def backends(self):
         if len(self.sizes) == 1:
@@ -75,7 +84,7 @@ class Plan:
             words += ["%s %g" % item for item in self.impair.items() if item[0] != "seed"]
         words.append(self.end if self.end in ("complete",) else
                      "handoff to %s" % self.destination if self.end == "handoff" else
-                     "%s after %.2f s" % (self.end, self.mishap_s))
+                     "%s after %.2f s%s" % (self.end, self.mishap_s, " for %.1f s" % self.outage_s if self.outage_s else ""))
         return ", ".join(words)
 
 
@@ -122,14 +131,15 @@ def _network(dice, plan):
         plan.two_ports = True
 
 
-def plan_of(seed):
+def plan_of(seed, mishaps=False):
+    """`mishaps`: no migration without one."""
     dice = random.Random(seed)
     plan = Plan(seed)
-    plan.end = dice.choices(ENDS, _WEIGHTS)[0]
+    plan.end = dice.choices(ENDS, [0, 0, *_WEIGHTS[2:]] if mishaps else _WEIGHTS)[0]
     plan.version = dice.choice(versions())
-    plan.destination = plan.version
     plan.machine = dice.choice(_MACHINES[plan.version])
-    handoff = plan.end in ("handoff", "destination killed")
+    handoff = plan.end in _WITH_DESTINATION or (plan.end == "outage" and dice.random() < 0.6)
+    plan.destination = plan.version if handoff else ""
     if handoff and dice.random() < 0.4:
         plan.destination, plan.machine = dice.choice(versions()), dice.choice(_OLD_MACHINES)
     plan.sizes = (dice.choice((32, 32, 40, 48, 64)) * MIB,)
@@ -151,5 +161,9 @@ def plan_of(seed):
     plan.old_bytes = not handoff and dice.random() < 0.15
     plan.small_blocks = plan.end == "complete" and dice.random() < 0.1
     plan.mishap_s = round(dice.choice((0.0, dice.uniform(0, 0.3), dice.uniform(0, 1.5))), 2)
-    plan.hugepages = dice.random() < 0.25 and not plan.old_bytes  # hugetlbfs has no write()
+    if plan.end == "outage":
+        # Seldom long: the source's next retransmission may take as long again.
+        plan.outage_s = round(dice.choice((dice.uniform(0.2, 3), dice.uniform(3, 15), dice.uniform(15, 25))), 1)
+        plan.impair, plan.two_ports = plan.impair or {"seed": 1}, False  # with a router, whose link goes
+    plan.hugepages = dice.random() < 0.25 and not plan.old_bytes and plan.end != "file replaced before"  # hugetlbfs has no write()
     return plan
