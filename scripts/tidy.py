@@ -23,7 +23,7 @@ SOURCE = (".h", ".cc")
 MAY_INCLUDE = {
     "numa/": (),
     "dataplane/": ("numa/",),
-    "loader/generate/": ("numa/", "dataplane/"),
+    "loader/generate/": ("numa/", "dataplane/", "loader/tls/"),
     "loader/": ("numa/", "dataplane/handoff/"),
     "loader/app/": ("numa/", "dataplane/", "loader/"),
 }

@@ -6,9 +6,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "dataplane/agent_thread.h"
@@ -76,6 +78,36 @@ void write_image(const GuestImage& image, const std::string& path) {
   if (!file.flush()) throw SetupError("--image " + path + ": cannot be written");
 }
 
+// The client's side of --tls-creds; nothing: without TLS.
+std::optional<TlsSourceSettings> tls_of(const GenerateOptions& options, const GenerateTarget& target,
+                                        Terminal& terminal) {
+  if (!options.tls_creds) return std::nullopt;
+  TlsCredsOptions creds;
+  std::string problem = parse_tls_creds(*options.tls_creds, creds, TlsCredsOptions::Endpoint::client);
+  TlsSourceSettings settings;
+  settings.host = target.host;
+  if (problem.empty()) settings.credentials = TlsCredentials::load(creds, problem);
+  if (settings.credentials == nullptr) throw SetupError("--tls-creds: " + problem);
+  for (const TlsCredentials::Lifetime& lifetime : settings.credentials->lifetimes())
+    if (const std::string warning = lifetime.warning(std::time(nullptr)); !warning.empty())
+      terminal.warn("warning: " + warning);
+  return settings;
+}
+
+nlohmann::ordered_json describe_tls(const Generator& generator, uint32_t streams) {
+  uint64_t records = 0;
+  uint64_t key_updates = 0;
+  std::string session;
+  for (uint32_t i = 0; i < streams; ++i) {
+    const SealedStream* const sealed = generator.sealed(i);
+    if (sealed == nullptr) continue;
+    records += sealed->records();
+    key_updates += sealed->key_updates();
+    if (session.empty()) session = sealed->description();
+  }
+  return {{"session", session}, {"records", records}, {"key_updates", key_updates}};
+}
+
 nlohmann::ordered_json describe(const GenerateOptions& options, const Generator& generator,
                                 GuestSource& source, const AgentThreadCounters& thread, double cpu_s,
                                 double make_s) {
@@ -94,6 +126,7 @@ nlohmann::ordered_json describe(const GenerateOptions& options, const Generator&
                      {"rounds", options.rounds},
                      {"dirty_percent", options.dirty_percent}};
   report["multifd"] = {{"channels", options.multifd_channels}, {"compression", options.multifd_compression}};
+  if (options.tls_creds) report["tls"] = describe_tls(generator, source.streams());
   uint64_t stream_bytes = 0;
   uint64_t segments = 0;
   auto channels = nlohmann::ordered_json::array();
@@ -192,6 +225,7 @@ int generate(const GenerateOptions& options) {
     config.tcp.mss = static_cast<uint16_t>(
         std::min<uint32_t>(mss_for_mtu(options.mtu), link.tx_pool->buffer_bytes() - kHeaderBytesMax));
     config.tcp.congestion_control = options.congestion_control;
+    config.tls = tls_of(options, target, terminal);
     config.answer_timeout_ns = static_cast<uint64_t>(options.timeout_s * 1e9);
     if (::getrandom(&config.secret, sizeof config.secret, 0) != static_cast<ssize_t>(sizeof config.secret))
       throw SetupError("the kernel gives no random numbers");

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <charconv>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "dataplane/dpdk/dpdk_port.h"
 #include "loader/app/network.h"
 #include "loader/generate/guest_image.h"
+#include "loader/tls/credentials.h"
 
 namespace migrx {
 namespace {
@@ -107,6 +109,21 @@ void add_generate_options(CLI::App& command, GenerateOptions& o) {
   command.add_option("--image", o.image, "file to write what the receiver's RAM must be at the end")
       ->group(guest);
 
+  const char* const encryption = "Encryption (as the source of QEMU's tls-creds)";
+  command
+      .add_option(
+          "--tls-creds", o.tls_creds,
+          "x509:dir=DIR or psk:dir=DIR with the client's files under QEMU's names; more options after "
+          "commas: priority=, verify-peer=, sanity-check=, password-file= (x509), username= (psk)")
+      ->group(encryption)
+      ->type_name("KIND:dir=DIR");
+  command
+      .add_option("--tls-hostname", o.tls_hostname,
+                  "name or address that the destination's certificate must have (default: the address in "
+                  "DESTINATION)")
+      ->group(encryption)
+      ->type_name("NAME");
+
   const char* const stream = "Stream (names and values as at a QEMU source)";
   command.add_option("--multifd-channels", o.multifd_channels, "number of multifd channels")
       ->check(CLI::Range(1, 255))
@@ -165,6 +182,19 @@ std::string check_generate_options(const GenerateOptions& o, GenerateTarget& out
     return "--block and --machine have 1 to 255 characters";
   if (o.multifd_compression == "zlib" && o.multifd_level.value_or(1) > 9)
     return "--multifd-level of zlib is at most 9";
+  if (o.tls_creds) {
+    TlsCredsOptions tls;
+    if (std::string problem = parse_tls_creds(*o.tls_creds, tls, TlsCredsOptions::Endpoint::client);
+        !problem.empty())
+      return problem;
+  } else if (o.tls_hostname) {
+    return "--tls-hostname is what a certificate must say: it needs --tls-creds";
+  }
+  if (o.tls_hostname && o.tls_hostname->empty()) return "--tls-hostname is empty: leave it out";
+  in_addr remote{htonl(out.remote.value)};
+  std::array<char, INET_ADDRSTRLEN> text{};
+  (void)::inet_ntop(AF_INET, &remote, text.data(), text.size());
+  out.host = o.tls_hostname.value_or(text.data());
   if (o.local_port.value_or(1024) + o.multifd_channels > 65535)
     return "--local-port is too high for so many channels";
   return {};

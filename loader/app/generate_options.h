@@ -37,6 +37,10 @@ struct GenerateOptions {
   uint32_t dirty_percent = 10;
   std::optional<std::string> image;  // file to write the guest's last state to
 
+  // Encryption.
+  std::optional<std::string> tls_creds;
+  std::optional<std::string> tls_hostname;  // nothing: the address in `destination`
+
   // The stream.
   uint32_t multifd_channels = 2;
   std::string multifd_compression = "none";
@@ -58,6 +62,7 @@ struct GenerateTarget {
   Ipv4Address remote;
   Ipv4Address next_hop;
   uint16_t port = 0;
+  std::string host;  // that the server's certificate must have
 };
 // Empty: `out` is filled. Else what to change.
 [[nodiscard]] std::string check_generate_options(const GenerateOptions& options, GenerateTarget& out);

@@ -12,13 +12,26 @@ void ChannelStream::append(std::vector<std::byte> head, std::vector<PageVersion>
   end_ += length;
 }
 
-void ChannelStream::read(uint64_t offset, std::span<std::byte> out) noexcept {
-  if (out.empty()) return;
+void ChannelStream::find(uint64_t offset) noexcept {
   if (last_ >= pieces_.size() || offset < pieces_[last_].begin) {
     const auto found = std::partition_point(pieces_.begin(), pieces_.end(),
                                             [offset](const Piece& piece) { return piece.end <= offset; });
     last_ = static_cast<std::size_t>(found - pieces_.begin());
   }
+}
+
+uint64_t ChannelStream::element_end(uint64_t offset) noexcept {
+  find(offset);
+  while (offset >= pieces_[last_].end) ++last_;
+  const Piece& piece = pieces_[last_];
+  const uint64_t pages_begin = piece.begin + piece.head.size();
+  if (offset < pages_begin) return pages_begin;
+  return pages_begin + ((offset - pages_begin) / kGuestPageBytes + 1) * kGuestPageBytes;
+}
+
+void ChannelStream::read(uint64_t offset, std::span<std::byte> out) noexcept {
+  if (out.empty()) return;
+  find(offset);
   while (!out.empty()) {
     const Piece& piece = pieces_[last_];
     if (offset >= piece.end) {

@@ -26,10 +26,15 @@ class ChannelStream {
   // Writes bytes [offset, offset + out.size()). Precondition: released so far <= offset, and the end is not
   // passed.
   void read(uint64_t offset, std::span<std::byte> out) noexcept;
+  // One past the last byte of the head or page that `offset` lies in. Precondition: as of read(), before the
+  // end.
+  [[nodiscard]] uint64_t element_end(uint64_t offset) noexcept;
   // Bytes before `offset` will not be read again.
   void release(uint64_t offset) noexcept;
 
  private:
+  void find(uint64_t offset) noexcept;
+
   struct Piece {
     uint64_t begin = 0;
     uint64_t end = 0;

@@ -27,7 +27,11 @@ std::string stream_name(uint32_t stream) {
 }  // namespace
 
 Generator::Generator(const GeneratorConfig& config, PortQueue& queue, GuestSource& source)
-    : config_(config), queue_(queue), source_(source), senders_(source.streams()) {}
+    : config_(config),
+      queue_(queue),
+      source_(source),
+      senders_(source.streams()),
+      sealed_(source.streams()) {}
 
 Generator::~Generator() = default;
 
@@ -114,7 +118,15 @@ void Generator::on_frame(const Frame& frame, uint64_t now_ns) noexcept {
   }
   const Bytes payload = head.subspan(segment.payload_offset, segment.payload_length);
   const Bytes fresh = senders_[stream]->on_segment(segment, payload, now_ns);
-  if (stream == 0 && !fresh.empty()) verdict_.feed(fresh);
+  if (fresh.empty()) return;
+  if (sealed_[stream] == nullptr) {
+    if (stream == 0) verdict_.feed(fresh);
+    return;
+  }
+  text_.clear();
+  if (!sealed_[stream]->receive(fresh, text_) && !sealed_[stream]->problem().empty())
+    end("channel " + stream_name(stream) + ": TLS: " + sealed_[stream]->problem());
+  if (stream == 0) verdict_.feed(text_);
 }
 
 void Generator::on_arp(const Frame& frame) noexcept {
@@ -161,12 +173,14 @@ void Generator::connect(uint32_t stream, uint64_t now_ns) noexcept {
   senders_[stream] = std::make_unique<TcpSender>(
       config_.tcp, tuple, link_, SeqNum{static_cast<uint32_t>(random)}, static_cast<uint32_t>(random >> 32));
   senders_[stream]->connect(now_ns);
+  if (config_.tls) sealed_[stream] = std::make_unique<SealedStream>(*config_.tls, source_.stream(stream));
 }
 
 void Generator::step(uint64_t now_ns) noexcept {
   const GeneratorPhase phase = phase_.load(std::memory_order_relaxed);
   const auto connected = [this](uint32_t stream) {
-    return senders_[stream] != nullptr && senders_[stream]->state() == TcpSender::State::established;
+    return senders_[stream] != nullptr && senders_[stream]->state() == TcpSender::State::established &&
+           (sealed_[stream] == nullptr || sealed_[stream]->secured());
   };
   if (cancel_.load(std::memory_order_relaxed) && phase != GeneratorPhase::closing) {
     end("cancelled");
@@ -189,11 +203,18 @@ void Generator::step(uint64_t now_ns) noexcept {
       return;
     case GeneratorPhase::connecting: {
       bool all = true;
+      if (!problem_.empty()) {  // a handshake that failed
+        for (const auto& sender : senders_)
+          if (sender != nullptr) sender->abort();
+        enter(GeneratorPhase::closing, now_ns);
+        return;
+      }
       for (uint32_t i = 0; i < source_.streams(); ++i) {
         if (i > 0 && senders_[i] == nullptr && connected(0)) connect(i, now_ns);
         all = all && connected(i);
         if (senders_[i] == nullptr || !senders_[i]->over()) continue;
-        end("channel " + stream_name(i) + ": the destination refuses the connection, or does not answer");
+        end("channel " + stream_name(i) + ": the destination refuses the connection" +
+            (config_.tls ? " or its TLS" : "") + ", or does not answer");
         enter(GeneratorPhase::closing, now_ns);
         return;
       }
@@ -215,8 +236,10 @@ void Generator::step(uint64_t now_ns) noexcept {
       // does with a stream that has no device state is its business.
       for (uint32_t i = 0; i < (ram_loaded() ? 1 : source_.streams()); ++i) {
         if (verdict_.shut() || (!senders_[i]->over() && !senders_[i]->peer_closed())) continue;
-        end(ram_loaded() ? "RAM is loaded, but the destination closed channel main without a verdict"
-                         : "the destination ended channel " + stream_name(i) + " in the middle of RAM");
+        end(ram_loaded()
+                ? "RAM is loaded, but the destination closed channel main without a verdict"
+                : "the destination ended channel " + stream_name(i) + " in the middle of RAM" +
+                      (config_.tls ? ", or it refuses this client's certificate: see its warnings" : ""));
       }
       if (ram_loaded() && !verdict_.shut() && now_ns - ram_loaded_ns_ > config_.answer_timeout_ns)
         end("RAM is loaded, but the destination gives no verdict");
@@ -239,19 +262,35 @@ void Generator::step(uint64_t now_ns) noexcept {
 
 // ---- Output
 
-uint32_t Generator::send(uint32_t stream, uint64_t now_ns) noexcept {
-  TcpSender& sender = *senders_[stream];
+// What there is to send of the stream, and nothing is kept that has arrived. Returns its end.
+uint64_t Generator::prepare(uint32_t stream, uint64_t now_ns) noexcept {
+  const bool streaming = phase_.load(std::memory_order_relaxed) == GeneratorPhase::streaming;
   ChannelStream& bytes = source_.stream(stream);
-  sender.on_time(now_ns);
-  bytes.release(sender.acknowledged());
-  if (phase_.load(std::memory_order_relaxed) == GeneratorPhase::streaming) {
+  SealedStream* const sealed = sealed_[stream].get();
+  if (sealed == nullptr)
+    bytes.release(senders_[stream]->acknowledged());
+  else
+    sealed->release(senders_[stream]->acknowledged());
+  if (streaming) {
     try {
       if (stream > 0) source_.fill(stream, config_.backlog_bytes, now_ns - started_ns_);
     } catch (const std::exception& failure) {
       end(failure.what());
     }
-    sender.set_stream_end(bytes.end());
   }
+  if (sealed == nullptr) return streaming ? bytes.end() : 0;
+  // At once: a QEMU destination reads the first packet of a channel before it looks at the next connection.
+  if (sealed->secured()) sealed->seal();
+  if (!sealed->problem().empty()) end("channel " + stream_name(stream) + ": TLS: " + sealed->problem());
+  return sealed->end();
+}
+
+uint32_t Generator::send(uint32_t stream, uint64_t now_ns) noexcept {
+  TcpSender& sender = *senders_[stream];
+  sender.on_time(now_ns);
+  if (const GeneratorPhase phase = phase_.load(std::memory_order_relaxed);
+      phase == GeneratorPhase::streaming || phase == GeneratorPhase::connecting)
+    sender.set_stream_end(prepare(stream, now_ns));
   StreamRange chunk;
   uint32_t count = 0;
   for (; count < kSegmentsPerTurn; ++count) {
@@ -268,7 +307,10 @@ uint32_t Generator::send(uint32_t stream, uint64_t now_ns) noexcept {
     }
     // The bytes are written where they belong; build_segment() does not copy them again.
     const std::span<std::byte> payload{frame.data + header_bytes(out_), chunk.end - chunk.begin};
-    bytes.read(chunk.begin, payload);
+    if (sealed_[stream] != nullptr)
+      sealed_[stream]->read(chunk.begin, payload);
+    else
+      source_.stream(stream).read(chunk.begin, payload);
     out_.payload = payload;
     queue_.tx_commit(build_segment(out_, {frame.data, frame.capacity}, TxChecksum::full));
   }

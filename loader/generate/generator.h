@@ -2,12 +2,15 @@
 // the frames. One agent does everything; use a core of its own for speed.
 //
 //   GuestSource ─bytes by offset─▶ frame ◀─headers─ TcpSender ◀─ ACKs, return path ─ rx_burst
+//
+// With TLS a SealedStream stands before each stream of the GuestSource, and behind each return path.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,6 +21,7 @@
 #include "dataplane/tcp/sender.h"
 #include "loader/generate/guest_source.h"
 #include "loader/generate/peer_verdict.h"
+#include "loader/generate/sealed_stream.h"
 
 namespace migrx {
 
@@ -32,11 +36,12 @@ struct GeneratorConfig {
   uint64_t backlog_bytes = 8U << 20;               // per channel, made and not acknowledged
   uint64_t secret = 0;                             // random: initial sequence numbers
   uint64_t answer_timeout_ns = 30 * kNsPerSecond;  // for a peer that says nothing at all
+  std::optional<TlsSourceSettings> tls;
 };
 
 enum class GeneratorPhase : uint8_t {
   resolving,   // who has next_hop?
-  connecting,  // first the main channel, then all others at once, as QEMU does
+  connecting,  // first the main channel, then all others at once, as QEMU does; with TLS, handshakes too
   streaming,
   closing,  // the verdict is known or the peer went away
   over,
@@ -65,6 +70,8 @@ class Generator final : public Agent {
   [[nodiscard]] bool ram_loaded() const noexcept { return ram_loaded_ns_ != 0; }
   // And it said SHUT 0.
   [[nodiscard]] bool accepted() const noexcept;
+  // nullptr: without TLS, or not connected.
+  [[nodiscard]] const SealedStream* sealed(uint32_t stream) const noexcept { return sealed_[stream].get(); }
   // Why it ended when it did not end well; empty otherwise.
   [[nodiscard]] const std::string& problem() const noexcept { return problem_; }
   // When every channel was connected and bytes began to flow; when RAM was loaded. 0: did not happen.
@@ -83,6 +90,7 @@ class Generator final : public Agent {
   void connect(uint32_t stream, uint64_t now_ns) noexcept;
   void step(uint64_t now_ns) noexcept;
   uint32_t send(uint32_t stream, uint64_t now_ns) noexcept;
+  [[nodiscard]] uint64_t prepare(uint32_t stream, uint64_t now_ns) noexcept;
   void end(std::string problem) noexcept;
   void enter(GeneratorPhase phase, uint64_t now_ns) noexcept;
 
@@ -90,6 +98,8 @@ class Generator final : public Agent {
   PortQueue& queue_;
   GuestSource& source_;
   std::vector<std::unique_ptr<TcpSender>> senders_;  // by stream; nullptr: not connected yet
+  std::vector<std::unique_ptr<SealedStream>> sealed_;
+  std::vector<std::byte> text_;  // of the return path, opened
   PeerVerdict verdict_;
   FrameAddress link_;
   bool link_known_ = false;

@@ -25,7 +25,11 @@ constexpr const char* kPskExchanges = ":+ECDHE-PSK:+DHE-PSK:+PSK";
 // does.
 constexpr const char* kPskOrder = ":%SERVER_PRECEDENCE";
 constexpr std::size_t kFileBytesMax = 4 << 20;
-constexpr int kServerPairsMax = 4;  // server-cert-0.pem to server-cert-3.pem
+constexpr int kPairsMax = 4;  // server-cert-0.pem to server-cert-3.pem
+
+std::string own_name(TlsCredsOptions::Endpoint endpoint) {
+  return endpoint == TlsCredsOptions::Endpoint::server ? "server" : "client";
+}
 
 bool exists(const std::string& path) {
   struct stat st {};
@@ -83,7 +87,10 @@ std::string date_of(time_t when) {
 }
 
 // The checks of QEMU's qcrypto_tls_creds_check_cert(): dates, basic constraints, key usage and purpose.
-std::string check(gnutls_x509_crt_t certificate, const std::string& path, bool is_ca) {
+enum class Role : uint8_t { authority, server, client };
+std::string check(gnutls_x509_crt_t certificate, const std::string& path, Role role) {
+  const bool is_ca = role == Role::authority;
+  const bool is_client = role == Role::client;
   const time_t now = std::time(nullptr);
   const time_t ends = gnutls_x509_crt_get_expiration_time(certificate);
   if (ends < now) return path + ": has expired on " + date_of(ends) + ": make a new certificate";
@@ -91,7 +98,8 @@ std::string check(gnutls_x509_crt_t certificate, const std::string& path, bool i
   if (begins > now)
     return path + ": is not valid before " + date_of(begins) + ": is this host's clock right?";
   const int ca = gnutls_x509_crt_get_basic_constraints(certificate, nullptr, nullptr, nullptr);
-  if (ca > 0 && !is_ca) return path + ": is a certificate authority's, not a server's";
+  if (ca > 0 && !is_ca)
+    return path + ": is a certificate authority's, not a " + (is_client ? "client's" : "server's");
   if (ca == 0 && is_ca) return path + ": its basic constraints do not say that it is an authority's";
   if (ca < 0 && ca != GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
     return path + ": basic constraints: " + gnutls_strerror(ca);
@@ -117,11 +125,12 @@ std::string check(gnutls_x509_crt_t certificate, const std::string& path, bool i
     if (result < 0) break;
     some = true;
     any_critical = any_critical || critical != 0;
-    serves = serves || std::strcmp(purpose, GNUTLS_KP_TLS_WWW_SERVER) == 0 ||
-             std::strcmp(purpose, GNUTLS_KP_ANY) == 0;
+    const char* const wanted = is_client ? GNUTLS_KP_TLS_WWW_CLIENT : GNUTLS_KP_TLS_WWW_SERVER;
+    serves = serves || std::strcmp(purpose, wanted) == 0 || std::strcmp(purpose, GNUTLS_KP_ANY) == 0;
   }
   if (some && any_critical && !serves)
-    return path + ": its purpose does not permit a TLS server (certtool: 'tls_www_server')";
+    return path + (is_client ? ": its purpose does not permit a TLS client (certtool: 'tls_www_client')"
+                             : ": its purpose does not permit a TLS server (certtool: 'tls_www_server')");
   return {};
 }
 
@@ -155,10 +164,12 @@ int find_psk(gnutls_session_t session, const gnutls_datum_t* user, gnutls_datum_
 
 }  // namespace
 
-std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out) {
+std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out,
+                            TlsCredsOptions::Endpoint endpoint) {
   const std::string form =
       "--tls-creds " + text + ": expected x509:dir=DIR or psk:dir=DIR with options behind commas";
   out = {};
+  out.endpoint = endpoint;
   if (text.starts_with("x509:"))
     out.kind = TlsCredsOptions::Kind::x509;
   else if (text.starts_with("psk:"))
@@ -191,6 +202,8 @@ std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out) {
       problem = flag(out.sanity_check);
     else if (name == "password-file" && is_x509)
       out.password_file = value;
+    else if (name == "username" && !is_x509 && endpoint == TlsCredsOptions::Endpoint::client)
+      out.username = value;
     else
       problem = "--tls-creds: unknown option '" + name + "'";
     if (!problem.empty()) return problem;
@@ -204,6 +217,7 @@ TlsCredentials::TlsCredentials() : handles_(std::make_unique<Handles>()) {}
 TlsCredentials::~TlsCredentials() {
   if (handles_->x509 != nullptr) gnutls_certificate_free_credentials(handles_->x509);
   if (handles_->psk != nullptr) gnutls_psk_free_server_credentials(handles_->psk);
+  if (handles_->psk_client != nullptr) gnutls_psk_free_client_credentials(handles_->psk_client);
   if (handles_->priority != nullptr) gnutls_priority_deinit(handles_->priority);
 }
 
@@ -218,11 +232,12 @@ std::string TlsCredentials::Lifetime::warning(int64_t now_unix_s) const {
 std::vector<std::string> TlsCredentials::files(const TlsCredsOptions& options) {
   const std::string dir = options.dir + "/";
   if (options.kind == TlsCredsOptions::Kind::psk) return {dir + "keys.psk"};
-  std::vector<std::string> names{dir + "ca-cert.pem", dir + "ca-crl.pem", dir + "server-cert.pem",
-                                 dir + "server-key.pem"};
-  for (int i = 0; i < kServerPairsMax; ++i)
-    for (const char* const part : {"server-cert-", "server-key-"})
-      names.push_back(dir + part + std::to_string(i) + ".pem");
+  const std::string own = dir + own_name(options.endpoint);
+  std::vector<std::string> names{dir + "ca-cert.pem", dir + "ca-crl.pem", own + "-cert.pem",
+                                 own + "-key.pem"};
+  for (int i = 0; i < kPairsMax; ++i)
+    for (const char* const part : {"-cert-", "-key-"})
+      names.push_back(own + part + std::to_string(i) + ".pem");
   if (!options.password_file.empty()) names.push_back(options.password_file);
   return names;
 }
@@ -253,6 +268,16 @@ std::string TlsCredentials::load_psk() {
   if (std::string problem = read_file(path, secret.text); !problem.empty()) return problem;
   if (const std::string problem = handles_->psk_keys.parse(secret.text); !problem.empty())
     return path + ": " + problem;
+  if (options_.endpoint == TlsCredsOptions::Endpoint::client) {
+    const std::vector<uint8_t>* const key = handles_->psk_keys.find(options_.username);
+    if (key == nullptr) return path + ": no key of user " + options_.username + " (username= in --tls-creds)";
+    const gnutls_datum_t data{const_cast<unsigned char*>(key->data()), static_cast<unsigned>(key->size())};
+    int result = gnutls_psk_allocate_client_credentials(&handles_->psk_client);
+    if (result >= 0)
+      result = gnutls_psk_set_client_credentials(handles_->psk_client, options_.username.c_str(), &data,
+                                                 GNUTLS_PSK_KEY_RAW);
+    return result < 0 ? path + ": " + gnutls_strerror(result) : "";
+  }
   if (const int result = gnutls_psk_allocate_server_credentials(&handles_->psk); result < 0)
     return std::string("--tls-creds: ") + gnutls_strerror(result);
   gnutls_psk_set_server_credentials_function2(handles_->psk, find_psk);
@@ -278,14 +303,18 @@ std::string TlsCredentials::load_x509() {
   }
   // Numbered pairs (QEMU 10.2), up to the first gap, or the plain one.
   std::vector<std::pair<std::string, std::string>> pairs;
-  for (int i = 0; i < kServerPairsMax; ++i) {
+  const std::string own = path(own_name(options_.endpoint));
+  for (int i = 0; i < kPairsMax; ++i) {
     const std::string number = std::to_string(i);
-    std::pair<std::string, std::string> pair{path("server-cert-" + number + ".pem"),
-                                             path("server-key-" + number + ".pem")};
+    std::pair<std::string, std::string> pair{own + "-cert-" + number + ".pem",
+                                             own + "-key-" + number + ".pem"};
     if (!exists(pair.first) && !exists(pair.second)) break;
     pairs.push_back(std::move(pair));
   }
-  if (pairs.empty()) pairs.emplace_back(path("server-cert.pem"), path("server-key.pem"));
+  // A client may do without, when the server does not ask for more.
+  if (pairs.empty() && (options_.endpoint == TlsCredsOptions::Endpoint::server || exists(own + "-cert.pem") ||
+                        exists(own + "-key.pem")))
+    pairs.emplace_back(own + "-cert.pem", own + "-key.pem");
   for (const auto& [certificate, key] : pairs)
     if (std::string problem = load_pair(certificate, key, authorities, password.text); !problem.empty())
       return problem;
@@ -314,9 +343,10 @@ std::string TlsCredentials::load_pair(const std::string& certificate_path, const
   if (std::string problem = import(authorities_path, authorities, trusted); !problem.empty()) return problem;
   if (std::string problem = import(certificate_path, certificate, chain); !problem.empty()) return problem;
   if (options_.sanity_check) {
-    if (std::string problem = check(chain.list[0], certificate_path, false); !problem.empty()) return problem;
+    const Role role = options_.endpoint == TlsCredsOptions::Endpoint::server ? Role::server : Role::client;
+    if (std::string problem = check(chain.list[0], certificate_path, role); !problem.empty()) return problem;
     for (unsigned i = 0; i < trusted.count; ++i)
-      if (std::string problem = check(trusted.list[i], authorities_path, true); !problem.empty())
+      if (std::string problem = check(trusted.list[i], authorities_path, Role::authority); !problem.empty())
         return problem;
     if (std::string problem = verify_chain(chain, certificate_path, trusted, authorities_path);
         !problem.empty())

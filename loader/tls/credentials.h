@@ -1,6 +1,7 @@
-// A server's TLS credentials, as QEMU's tls-creds-x509 and tls-creds-psk take them: the same folder, the same
-// file names, the same checks (QEMU crypto/tlscredsx509.c, crypto/tlscredspsk.c). Whoever they satisfy
-// satisfies a QEMU destination with the same files, and the reverse.
+// TLS credentials of a server, and of a client for `migrx generate`, as QEMU's tls-creds-x509 and
+// tls-creds-psk take them: the same folder, the same file names, the same checks (QEMU crypto/tlscredsx509.c,
+// crypto/tlscredspsk.c). Whoever they satisfy satisfies a QEMU destination with the same files, and the
+// reverse.
 #pragma once
 
 #include <cstdint>
@@ -11,18 +12,23 @@
 namespace migrx {
 
 // --tls-creds. "x509:dir=DIR[,verify-peer=on|off][,priority=…][,sanity-check=on|off][,password-file=…]" or
-// "psk:dir=DIR[,priority=…]".
+// "psk:dir=DIR[,priority=…]"; a client's psk has ",username=…" as well.
 struct TlsCredsOptions {
   enum class Kind : uint8_t { x509, psk };
+  enum class Endpoint : uint8_t { server, client };
   Kind kind = Kind::x509;
+  Endpoint endpoint = Endpoint::server;
   std::string dir;
   std::string priority;  // GnuTLS's; empty: NORMAL
   std::string password_file;
+  std::string username = "qemu";
   bool verify_peer = true;
   bool sanity_check = true;
 };
 // Empty: `out` is filled. Otherwise what is wrong with the text.
-[[nodiscard]] std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out);
+[[nodiscard]] std::string parse_tls_creds(
+    const std::string& text, TlsCredsOptions& out,
+    TlsCredsOptions::Endpoint endpoint = TlsCredsOptions::Endpoint::server);
 
 // Who may connect, by the subject of the client's certificate as GnuTLS writes it, such as
 // "C=GB,O=Example,CN=source.example". Exact names or shell patterns; no rule at all lets everybody in whose
@@ -77,6 +83,7 @@ class TlsCredentials {
 
  private:
   friend class TlsServerSession;
+  friend class TlsClientSession;
   struct Handles;
   TlsCredentials();
   [[nodiscard]] std::string load_psk();

@@ -11,6 +11,7 @@ namespace migrx {
 struct TlsCredentials::Handles {
   gnutls_certificate_credentials_t x509 = nullptr;
   gnutls_psk_server_credentials_t psk = nullptr;
+  gnutls_psk_client_credentials_t psk_client = nullptr;
   gnutls_priority_t priority = nullptr;
   PskKeys psk_keys;
 };

@@ -13,9 +13,7 @@
 
 #include "dataplane/handoff/byte_order.h"
 #include "loader/tls/credentials.h"
-#include "loader/tls/record_cipher.h"
-
-struct gnutls_session_int;
+#include "loader/tls/tls_pipe.h"
 
 namespace migrx {
 
@@ -24,21 +22,17 @@ class TlsServerSession {
   enum class Progress : uint8_t { need_more, done, failed };
   enum class RecordEvent : uint8_t { new_keys, closed, failed };
 
-  // Bytes of a handshake that may wait here: GnuTLS's own bound of a message, and its records' headers.
-  static constexpr std::size_t kInputBytesMax = std::size_t{160} * 1024;
-
   // authz may be null: everybody with a good certificate. Both must outlive the session.
   TlsServerSession(std::shared_ptr<const TlsCredentials> credentials, const TlsAuthz* authz);
-  ~TlsServerSession();
-  TlsServerSession(const TlsServerSession&) = delete;
-  TlsServerSession& operator=(const TlsServerSession&) = delete;
 
   // The handshake goes on with these bytes. Takes milliseconds when it signs.
   [[nodiscard]] Progress handshake(Bytes bytes);
   // After done: what came with the handshake's last bytes and belongs to the record layer.
-  [[nodiscard]] Bytes rest() const noexcept { return Bytes{input_}.subspan(input_read_); }
+  [[nodiscard]] Bytes rest() const noexcept { return pipe_.rest(); }
   // After done, and after new_keys: the direction towards us.
-  [[nodiscard]] bool read_keys(TlsKeys& keys) const;
+  [[nodiscard]] bool read_keys(TlsKeys& keys) const {
+    return pipe_.keys(TlsPipe::Direction::from_peer, keys);
+  }
 
   // A whole record that the record layer found not to be application data; `sequence` is its number.
   [[nodiscard]] RecordEvent on_record(Bytes record, uint64_t sequence);
@@ -46,25 +40,23 @@ class TlsServerSession {
   [[nodiscard]] bool seal(Bytes text);
 
   // What is to be sent now, as one piece; whoever asks takes it.
-  [[nodiscard]] std::vector<std::byte> take_output() noexcept;
+  [[nodiscard]] std::vector<std::byte> take_output() noexcept { return pipe_.take_output(); }
   // Of the client's certificate, or its PSK identity; after done.
   [[nodiscard]] const std::string& peer_name() const noexcept { return peer_name_; }
   // "TLS1.3 AES-256-GCM"; after done.
-  [[nodiscard]] std::string description() const;
+  [[nodiscard]] std::string description() const { return pipe_.description(); }
   // After failed.
   [[nodiscard]] const std::string& problem() const noexcept { return problem_; }
 
  private:
-  struct Callbacks;
   [[nodiscard]] bool verify_peer();
   bool fail(std::string text);  // false, so that it can be returned
 
   const std::shared_ptr<const TlsCredentials> credentials_;
   const TlsAuthz* const authz_;
-  gnutls_session_int* session_ = nullptr;
-  std::vector<std::byte> input_;
-  std::size_t input_read_ = 0;
-  std::vector<std::byte> output_;
+  // A ticket after the handshake would be bytes on a connection that its source never reads, and its close a
+  // reset.
+  TlsPipe pipe_;
   std::string peer_name_;
   std::string problem_;
 };

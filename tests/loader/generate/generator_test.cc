@@ -4,12 +4,19 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <filesystem>
+#include <string_view>
+#include <thread>
+
 #include "dataplane/poll_core.h"
 #include "dataplane/wire/arp.h"
 #include "loader/destination/device_state_file.h"
 #include "loader/session/session.h"
 #include "loader/session/session_control.h"
+#include "loader/tls/tls_acceptor.h"
 #include "tests/dataplane/memory_queue.h"
+#include "tests/loader/tls/test_pki.h"
 #include "tests/sim/link.h"
 
 namespace migrx {
@@ -46,6 +53,11 @@ struct Scenario {
   uint32_t channels_at_receiver = 0;  // 0: as many as the source has
   bool congestion_control = true;
   bool prepare = false;
+  // With TLS when a text is there; they name the kind and the folder.
+  std::string server_creds;
+  std::string client_creds;
+  std::string host = "server";
+  uint64_t records_per_key = uint64_t{1} << 24;
 };
 
 class World {
@@ -66,6 +78,16 @@ class World {
     config.backlog_bytes = 1 << 20;
     config.tcp.congestion_control = s.congestion_control;
     config.answer_timeout_ns = 5 * kNsPerSecond;
+    if (!s.client_creds.empty()) {
+      TlsCredsOptions options;
+      EXPECT_EQ(parse_tls_creds(s.client_creds, options, TlsCredsOptions::Endpoint::client), "");
+      std::string problem;
+      config.tls.emplace();
+      config.tls->credentials = TlsCredentials::load(options, problem);
+      EXPECT_EQ(problem, "");
+      config.tls->host = s.host;
+      config.tls->records_per_key = s.records_per_key;
+    }
     generator = std::make_unique<Generator>(config, generator_queue_, source);
 
     PollCoreConfig core;
@@ -83,6 +105,14 @@ class World {
     settings.connections_max = core.connections_max;
     settings.now_ns = [this] { return now; };
     std::string problem;
+    if (!s.server_creds.empty()) {
+      TlsCredsOptions options;
+      EXPECT_EQ(parse_tls_creds(s.server_creds, options), "");
+      std::vector<std::string> warnings;
+      acceptor = std::make_unique<TlsAcceptor>(TlsCredentialStore::open(options, problem, warnings), nullptr,
+                                               core.connections_max, 0);
+      settings.security = acceptor.get();
+    }
     const PageKernels* const kernels = select_page_kernels(problem);
     compress_ = std::make_unique<CompressJobs>(0, 4, *kernels);
     session = std::make_unique<Session>(settings, blocks, state_file_.events(), *kernels, *compress_);
@@ -97,6 +127,10 @@ class World {
     const uint64_t until = now + limit_ns;
     while (now < until && !(generator->phase() == GeneratorPhase::over && control_->over())) {
       now += 2'000;
+      // The acceptor's helper lives in real time.
+      if (acceptor != nullptr && acceptor->handshakes() < source.streams() &&
+          generator->phase() < GeneratorPhase::closing)
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
       generator->do_work(now);
       carry(generator_queue_, there_, receiver_queue_);
       core_->do_work(now);
@@ -137,6 +171,7 @@ class World {
   GuestSource source;
   BlockTable blocks{64U << 20};
   std::unique_ptr<Generator> generator;
+  std::unique_ptr<TlsAcceptor> acceptor;
   std::unique_ptr<Session> session;
   uint64_t now = kNsPerSecond;
 
@@ -216,6 +251,109 @@ TEST(Generator, a_receiver_that_wants_fewer_channels_is_named_as_the_cause) {
   EXPECT_EQ(world.generator->phase(), GeneratorPhase::over);
   EXPECT_FALSE(world.generator->ram_loaded());
   EXPECT_NE(world.generator->problem(), "");
+}
+
+class GeneratorTls : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    pki_.make({.common_name = "server", .file = "server"});
+    pki_.make({.common_name = "source.example", .file = "client"});
+    pki_.write("keys.psk", "qemu:00112233445566778899aabbccddeeff\nother:0011\n");
+  }
+  Scenario scenario(const std::string& kind, const std::string& more = "") {
+    Scenario s;
+    s.guest = {.seed = 21, .pages = 700, .zero_percent = 20, .rounds = 3, .dirty_percent = 15};
+    s.source.channels = 3;
+    s.server_creds = s.client_creds = kind + ":dir=" + pki_.dir();
+    s.client_creds += more;
+    return s;
+  }
+  TestPki pki_;
+};
+
+TEST_F(GeneratorTls, each_suite_loads_the_image) {
+  const struct {
+    const char* kind;
+    const char* more;
+    const char* session;
+  } modes[] = {{"x509", "", "TLS1.3 AES-256-GCM"},
+               {"psk", "", "TLS1.3 AES-128-GCM"},
+               {"psk", ",username=other", "TLS1.3 AES-128-GCM"},
+               {"x509", ",priority=NORMAL:-VERS-TLS1.3", "TLS1.2 AES-256-GCM"},
+               {"x509", ",priority=NORMAL", "TLS1.3"}};
+  for (const auto& mode : modes) {
+    SCOPED_TRACE(std::string(mode.kind) + mode.more);
+    World world(scenario(mode.kind, mode.more));
+    world.run(20 * kNsPerSecond);
+    EXPECT_TRUE(world.generator->accepted()) << world.generator->problem();
+    EXPECT_EQ(world.session->state(), SessionState::done);
+    EXPECT_EQ(world.wrong_pages(), 0U);
+    ASSERT_NE(world.generator->sealed(1), nullptr);
+    EXPECT_EQ(world.generator->sealed(1)->description().find(mode.session), 0U)
+        << world.generator->sealed(1)->description();
+    EXPECT_GT(world.generator->sealed(1)->records(), 50U);
+  }
+}
+
+TEST_F(GeneratorTls, keys_are_updated_in_the_middle_and_a_bad_link_costs_no_byte) {
+  Scenario s = scenario("x509");
+  s.guest.pages = 1500;
+  s.records_per_key = 120;  // GnuTLS takes eight updates a second
+  s.link.delay_ns = 20'000;
+  s.link.loss = 0.01;
+  s.link.reorder = 0.02;
+  s.link.duplicate = 0.01;
+  World world(s);
+  world.run(120 * kNsPerSecond);
+  EXPECT_TRUE(world.generator->accepted()) << world.generator->problem() << world.session->error().message();
+  EXPECT_EQ(world.wrong_pages(), 0U);
+  EXPECT_GT(world.resent(), 0U);
+  for (uint32_t i = 1; i <= 3; ++i) EXPECT_GT(world.generator->sealed(i)->key_updates(), 1U) << i;
+}
+
+TEST_F(GeneratorTls, more_than_the_ring_is_sealed_and_compressed_packets_are_cut_into_records) {
+  for (const MultifdMethod method : {MultifdMethod::none, MultifdMethod::zstd}) {
+    Scenario s = scenario("x509");
+    s.guest.pages = 3000;
+    s.source.channels = 1;
+    s.source.method = method;
+    World world(s);
+    world.run(60 * kNsPerSecond);
+    EXPECT_TRUE(world.generator->accepted()) << world.generator->problem();
+    EXPECT_EQ(world.wrong_pages(), 0U);
+    EXPECT_GT(world.generator->sealed(1)->end(), 2 * SealedStream::kRingBytes);
+  }
+}
+
+TEST_F(GeneratorTls, what_keeps_the_two_apart_is_said) {
+  struct {
+    const char* name;
+    std::string server;
+    std::string client;
+    std::string host;
+    const char* why;
+  } cases[] = {
+      {"another name", "x509", "x509", "somebody.else", "--tls-hostname"},
+      {"no TLS at the destination", "", "x509", "server", "refuses the connection or its TLS"},
+      {"no TLS here", "x509", "", "server", "the destination"},
+      {"no certificate of our own", "x509", "x509", "server", "refuses"},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.name);
+    Scenario s = scenario("x509");
+    if (c.server.empty()) s.server_creds.clear();
+    if (c.client.empty()) s.client_creds.clear();
+    s.host = c.host;
+    if (std::string_view(c.why) == "refuses") {
+      std::filesystem::remove(pki_.path("client-cert.pem"));
+      std::filesystem::remove(pki_.path("client-key.pem"));
+    }
+    World world(s);
+    world.run(8 * kNsPerSecond);
+    EXPECT_EQ(world.generator->phase(), GeneratorPhase::over);
+    EXPECT_FALSE(world.generator->ram_loaded());
+    EXPECT_NE(world.generator->problem().find(c.why), std::string::npos) << world.generator->problem();
+  }
 }
 
 TEST(Generator, nobody_there_is_said_within_the_timeout) {

@@ -88,6 +88,28 @@ TEST(TlsCreds, options_are_parsed_and_others_refused) {
     EXPECT_NE(parse_tls_creds(text, o), "") << text;
 }
 
+TEST_F(TlsCredentialsTest, a_client_needs_its_authority_and_may_have_a_pair) {
+  const auto problem_of_client = [this](const std::string& text) {
+    TlsCredsOptions options;
+    std::string problem = parse_tls_creds(text, options, TlsCredsOptions::Endpoint::client);
+    if (problem.empty()) (void)TlsCredentials::load(options, problem);
+    return problem;
+  };
+  const std::string x509 = "x509:dir=" + pki_.dir();
+  EXPECT_EQ(problem_of_client(x509), "");
+  pki_.make({.common_name = "c", .file = "client", .purpose_client = 1});
+  EXPECT_EQ(problem_of_client(x509), "") << "the purpose that no server may have";
+  std::filesystem::remove(pki_.path("client-cert.pem"));
+  EXPECT_NE(problem_of_client(x509).find("client-cert.pem"), std::string::npos);
+  std::filesystem::remove(pki_.path("ca-cert.pem"));
+  EXPECT_NE(problem_of_client(x509).find("ca-cert.pem"), std::string::npos);
+  pki_.write("keys.psk", "qemu:00\n");
+  EXPECT_EQ(problem_of_client("psk:dir=" + pki_.dir()), "");
+  EXPECT_NE(problem_of_client("psk:dir=" + pki_.dir() + ",username=me").find("username="), std::string::npos);
+  TlsCredsOptions options;
+  EXPECT_NE(parse_tls_creds("psk:dir=/x,username=me", options), "") << "a server has no name of its own";
+}
+
 TEST(TlsAuthzList, qemus_list_file_is_read_again_for_each_question) {
   TestPki folder;
   folder.write("authz.json", R"({"policy":"deny","rules":[

@@ -65,3 +65,9 @@ def source_arguments(kind, path=None):
     """QEMU's arguments for a source: an object tls0 of `kind`, x509 or psk."""
     creds = {"x509": "tls-creds-x509,sanity-check=off", "psk": "tls-creds-psk"}[kind]
     return ["-object", "%s,id=tls0,endpoint=client,dir=%s" % (creds, path or folder())]
+
+
+def destination_arguments(kind):
+    """The same for a destination."""
+    creds = {"x509": "tls-creds-x509", "psk": "tls-creds-psk"}[kind]
+    return ["-object", "%s,id=tls0,endpoint=server,dir=%s" % (creds, folder())]

@@ -1,0 +1,51 @@
+// One connection's TLS as a source has it: the handshake as client, the key updates of the direction that
+// sends, and what comes back. Records are sealed elsewhere (loader/generate/sealed_stream.h).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "loader/tls/credentials.h"
+#include "loader/tls/tls_pipe.h"
+
+namespace migrx {
+
+// Sans-IO; one thread at a time.
+class TlsClientSession {
+ public:
+  enum class Progress : uint8_t { need_more, done, failed };
+
+  // credentials: of a client. host: the name or address that the server's certificate must have.
+  TlsClientSession(std::shared_ptr<const TlsCredentials> credentials, std::string host);
+
+  // The handshake goes on with these bytes; the first time with none. Takes milliseconds when it signs.
+  [[nodiscard]] Progress handshake(Bytes bytes);
+  // What is to be sent now; whoever asks takes it.
+  [[nodiscard]] std::vector<std::byte> take_output() noexcept { return pipe_.take_output(); }
+  // After done: the direction towards the server.
+  [[nodiscard]] bool write_keys(TlsKeys& keys) const { return pipe_.keys(TlsPipe::Direction::to_peer, keys); }
+  // After done: the record that announces new keys (RFC 8446, section 4.6.3) is in take_output(), and `keys`
+  // are those of the record behind it. sequence: the next record's number under the old ones.
+  [[nodiscard]] bool update_keys(uint64_t sequence, TlsKeys& keys);
+  // After done: more bytes from the server; plaintext is appended to `text`. False: problem(), or the server
+  // said close_notify.
+  [[nodiscard]] bool read(Bytes bytes, std::vector<std::byte>& text);
+
+  // "TLS1.3 AES-256-GCM"; after done.
+  [[nodiscard]] std::string description() const { return pipe_.description(); }
+  // After something failed; empty: nothing.
+  [[nodiscard]] const std::string& problem() const noexcept { return problem_; }
+
+ private:
+  [[nodiscard]] bool verify_server();
+  bool fail(std::string text);  // false, so that it can be returned
+
+  const std::shared_ptr<const TlsCredentials> credentials_;
+  const std::string host_;
+  TlsPipe pipe_;
+  std::string problem_;
+};
+
+}  // namespace migrx
