@@ -10,7 +10,7 @@ import time
 from .compare import expect_same_files, expect_same_small_blocks
 from .guest import MIB, BusyGuest, console_lines
 from .machine import Backend, Machine, die_with_parent, in_namespace
-from .network import Network
+from .network import SECOND_INTERFACE, SECOND_NEAR, Network
 from .qmp import QmpError
 from .receiver import Receiver
 from .runner import expect
@@ -24,7 +24,8 @@ class Migration:
     """One migration: processes, what is done to them, what must hold afterwards."""
 
     def __init__(self, plan, folder, hugetlb, stack):
-        self.plan, self.folder = plan, folder
+        self.plan, self.folder, self.over = plan, folder, threading.Event()
+        stack.callback(self.over.set)
         self.network = stack.enter_context(Network(plan.mtu, plan.congestion, plan.impair))
         backends = plan.backends()
         for backend in backends:
@@ -268,11 +269,15 @@ class Migration:
 
     def _keep_attached(self):
         """The interfaces of a killed worker come back with whoever takes its place, and are set up as a host's network
-        manager would: it stays until the source's host has said that its connections are gone."""
-        while self.receiver.alive():
+        manager would: that process outlives migrx's, and stays until the source's host has said that its connections
+        are gone."""
+        deadline = time.monotonic() + SECONDS
+        while not self.over.wait(0.1) and time.monotonic() < deadline:
             with contextlib.suppress(Exception):
-                self.receiver.attach(0.2)
-            time.sleep(0.1)
+                self.network.attach(lambda: not self.over.is_set(), 0.5)
+            if self.plan.two_ports:
+                with contextlib.suppress(Exception):
+                    self.network.attach(lambda: not self.over.is_set(), 0.5, SECOND_INTERFACE, SECOND_NEAR)
 
     def source_status(self):
         """How the source's migration ended."""
