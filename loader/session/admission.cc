@@ -31,7 +31,7 @@ bool Admission::suspicious(const Main& main, uint64_t now_ns) const {
 
 void Admission::forget_main() {
   main_.reset();
-  has_main_.store(false, std::memory_order_relaxed);
+  main_connection_.store(nullptr, std::memory_order_relaxed);
   if (here_.load(std::memory_order_relaxed) == 0) address_.store(0, std::memory_order_relaxed);
 }
 
@@ -43,7 +43,7 @@ void Admission::settle(uint64_t now_ns) {
 
 AdmissionAnswer Admission::take_main(const Main& main, uint64_t now_ns) {
   main_ = main;
-  has_main_.store(true, std::memory_order_relaxed);
+  main_connection_.store(main.who.connection, std::memory_order_relaxed);
   address_.store(known(main.who.address), std::memory_order_relaxed);
   settle(now_ns);
   return answer(complete() ? AdmissionVerdict::admitted : AdmissionVerdict::waits);

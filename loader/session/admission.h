@@ -77,7 +77,11 @@ class Admission {
   [[nodiscard]] bool complete() const noexcept { return complete_.load(std::memory_order_acquire); }
   // Multifd channels admitted, and a main channel that waits or was admitted.
   [[nodiscard]] uint32_t multifd_here() const noexcept { return here_.load(std::memory_order_relaxed); }
-  [[nodiscard]] bool main_here() const noexcept { return has_main_.load(std::memory_order_relaxed); }
+  [[nodiscard]] bool main_here() const noexcept { return main_connection() != nullptr; }
+  // Its connection; null: none.
+  [[nodiscard]] const Handoff* main_connection() const noexcept {
+    return main_connection_.load(std::memory_order_relaxed);
+  }
   // A connection from here cannot be the source's: that has another address. False while nobody knows.
   [[nodiscard]] bool is_stranger(uint32_t address) const noexcept {
     const uint64_t bound = address_.load(std::memory_order_relaxed);
@@ -126,7 +130,7 @@ class Admission {
   std::atomic<uint32_t> here_{0};
   std::atomic<uint32_t> surplus_{0};
   std::atomic<uint32_t> surplus_id_{0};
-  std::atomic<bool> has_main_{false};
+  std::atomic<const Handoff*> main_connection_{nullptr};
   std::atomic<bool> complete_{false};
 };
 

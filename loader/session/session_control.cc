@@ -278,13 +278,6 @@ uint64_t SessionControl::bytes_received() const noexcept {
   return sum;
 }
 
-uint64_t SessionControl::largest_stream() const noexcept {
-  uint64_t most = 0;
-  for (const Served& served : served_)
-    most = std::max(most, served.channel->connection().bytes_received.read());
-  return most;
-}
-
 uint64_t SessionControl::heard_ns() const noexcept {
   uint64_t latest = 0;
   for (const Served& served : served_)
@@ -318,7 +311,9 @@ bool SessionControl::watch_arrival(uint64_t now_ns) {
     stall_clock_.progressed(now_ns);
   }
   ArrivalFacts facts{here, session_.channels_expected(), now_ns - setup_since_ns_};
-  if (here == 1 && session_.admission().main_here()) facts.main_alone_bytes = largest_stream();
+  // Its own bytes: a stranger's prove nothing.
+  if (const Handoff* const main = session_.admission().main_connection(); here == 1 && main != nullptr)
+    facts.main_alone_bytes = main->bytes_received.read();
   const StreamError error = judge_arrival(facts, limits_);
   if (error) session_.fail(error);
   return static_cast<bool>(error);

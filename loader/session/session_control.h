@@ -98,8 +98,6 @@ class SessionControl {
   void begin_abort(uint64_t now_ns);
   void reset_all();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
-  // Bytes received by the connection that has received most.
-  [[nodiscard]] uint64_t largest_stream() const noexcept;
   // When any of the source's connections was heard last; 0: not known.
   [[nodiscard]] uint64_t heard_ns() const noexcept;
   // Of the source.

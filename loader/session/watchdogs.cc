@@ -31,8 +31,7 @@ StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits
       ErrorClass::mismatch, 0, "session: channels connected", facts.here, facts.expected,
       facts.main_alone_bytes > 0
           ? "only the main channel came: turn the capability multifd on at the source, or leave "
-            "--multifd-channels "
-            "out here; with it on, look for a firewall that lets one connection through"
+            "--multifd-channels out here; with it on, look for a firewall that lets one connection through"
           : "the other channels did not come: make --multifd-channels equal to the source's parameter");
 }
 
@@ -78,8 +77,8 @@ StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const 
       return make_error(
           ErrorClass::mismatch, 0, "session: multifd channels",
           "a channel was refused as one too many, and the source has said nothing for %.0f s: the source "
-          "opens "
-          "more channels than --multifd-channels says: make both equal (parameter multifd-channels at the "
+          "opens more channels than --multifd-channels says: make both equal (parameter multifd-channels at "
+          "the "
           "source)",
           seconds(kRefusedNs));
     case SilenceVerdict::destination_takes_none:

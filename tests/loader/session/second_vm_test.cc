@@ -125,6 +125,21 @@ TEST_F(SecondVm, a_source_that_gives_up_because_a_channel_was_refused_hears_whic
   EXPECT_NE(message.find("--multifd-channels"), std::string::npos) << message;
 }
 
+// A host that pours bytes into the port does not pass for a main channel with pages.
+TEST_F(SecondVm, a_strangers_bytes_do_not_end_a_main_that_waits_for_its_channels) {
+  start(2);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}});
+  connect().give(b.bytes(), 1448);
+  run(5'100);
+  ASSERT_EQ(session_->state(), SessionState::setup);
+  Wire& stranger = connect();
+  stranger.give(std::vector<std::byte>(300 * 1024, std::byte{0x55}), 1448);
+  run();
+  EXPECT_TRUE(stranger.reset);
+  EXPECT_EQ(session_->state(), SessionState::setup) << session_->error().message();
+}
+
 // QEMU 7.2: its other channels stay open, and nothing comes any more.
 TEST_F(SecondVm, a_source_that_hangs_because_a_channel_was_refused_is_let_go) {
   start(1);

@@ -26,6 +26,7 @@ class Migration:
     def __init__(self, plan, folder, hugetlb, stack):
         self.plan, self.folder, self.over = plan, folder, threading.Event()
         stack.callback(self.over.set)
+        self.replaced = []  # (path, inode of the file that took the other's place)
         self.network = stack.enter_context(Network(plan.mtu, plan.congestion, plan.impair))
         backends = plan.backends()
         for backend in backends:
@@ -239,7 +240,7 @@ class Migration:
         expect(counts == list(range(counts[0], counts[0] + len(counts))), "the console has a gap: %r", counts)
         expect(all(bad == 0 for _count, _pass, bad in lines), "the guest found wrong memory: %r", lines[-3:])
         expect(len(self.destination.counts()) >= 5, "the guest does not go on at the destination")
-        for path, inode in getattr(self, "replaced", ()):
+        for path, inode in self.replaced:
             expect(os.stat(path).st_ino == inode and os.stat(path).st_blocks == 0, "the file that took the other's place "
                    "was touched: %s", path)
         return "handed on"
