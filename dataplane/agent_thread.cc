@@ -19,7 +19,6 @@ constexpr uint32_t kTurnsBeforeYield = 16;
 // gaps of a sender that is at it, such as a round trip.
 constexpr uint64_t kNsBeforeSleep = 50'000;
 constexpr uint64_t kNsBeforeSleepOfYield = 1'000'000;
-constexpr timespec kSleep{0, 50'000};
 
 void pause_cpu() noexcept {
 #if defined(__x86_64__)
@@ -30,12 +29,14 @@ void pause_cpu() noexcept {
 }
 
 // `idle_ns`: since the last turn with work.
-void pause(IdleStrategy idle, uint32_t empty_turns, uint64_t idle_ns) noexcept {
-  if (idle == IdleStrategy::spin) return pause_cpu();
-  if (idle_ns >= (idle == IdleStrategy::sleep ? kNsBeforeSleep : kNsBeforeSleepOfYield))
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &kSleep, nullptr);
-  else if (empty_turns >= kTurnsBeforeYield)
+void pause(const AgentThreadOptions& options, uint32_t empty_turns, uint64_t idle_ns) noexcept {
+  if (options.idle == IdleStrategy::spin) return pause_cpu();
+  if (idle_ns >= (options.idle == IdleStrategy::sleep ? kNsBeforeSleep : kNsBeforeSleepOfYield)) {
+    const timespec sleep{0, static_cast<long>(options.sleep_ns)};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &sleep, nullptr);
+  } else if (empty_turns >= kTurnsBeforeYield) {
     sched_yield();
+  }
 }
 
 }  // namespace
@@ -133,7 +134,7 @@ void AgentThread::run() noexcept {
       std::memory_order_acquire)) {  // pairs with stop(): on_stop() sees what the caller did before
     uint32_t work = 0;
     for (Agent* const agent : agents_) work += agent->do_work(turn_began_ns);
-    if (work == 0) pause(options_.idle, ++empty_turns, turn_began_ns - idle_since_ns);
+    if (work == 0) pause(options_, ++empty_turns, turn_began_ns - idle_since_ns);
     const uint64_t now_ns = monotonic_ns();
     const uint64_t spent_ns = now_ns - turn_began_ns;
     turn_began_ns = now_ns;

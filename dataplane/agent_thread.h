@@ -35,6 +35,9 @@ void pin_current_thread(CpuId cpu);
 struct AgentThreadOptions {
   std::optional<CpuId> cpu = std::nullopt;  // nothing: runs wherever the kernel likes
   IdleStrategy idle = IdleStrategy::yield;
+  // Of one sleep, below 1 s: what may come meanwhile waits as long. For those who are in no hurry at all,
+  // longer.
+  uint32_t sleep_ns = 50'000;
   // On the thread, before the first agent starts and after the last one stopped: registration with DPDK,
   // memory policy. `enter` may throw.
   std::function<void()> enter = {};

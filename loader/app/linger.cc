@@ -32,6 +32,8 @@ namespace {
 constexpr int kSocket = 3;  // the listening one, when it is announced
 // Refusing needs no windows.
 constexpr uint64_t kWindowBytes = 65536;
+// A source that waits to be told has waited for minutes: 5000 turns a second for 20 minutes would be waste.
+constexpr uint32_t kSleepNs = 2'000'000;
 constexpr uint64_t kSignalNs = 1'000'000'000;  // a second one counts from here on
 
 struct LingerOptions {
@@ -143,6 +145,7 @@ int linger(const LingerOptions& options) {
     network.poll_core(0).request_reset_mode(config);
     AgentThreadOptions thread_options;
     thread_options.idle = IdleStrategy::sleep;
+    thread_options.sleep_ns = kSleepNs;
     thread_options.enter = enter_dpdk_thread;
     thread_options.leave = leave_dpdk_thread;
     AgentThread thread({&network.poll_core(0)}, std::move(thread_options));

@@ -99,6 +99,22 @@ TEST_P(IdleThread, uses_little_cpu) {
 INSTANTIATE_TEST_SUITE_P(AgentThread, IdleThread, ::testing::Values(IdleStrategy::yield, IdleStrategy::sleep),
                          [](const auto& strategy) { return std::string(to_string(strategy.param)); });
 
+// However late the machine is, it has no more turns than this; with sleeps of 50 us it has thousands.
+TEST(AgentThread, who_is_in_no_hurry_sleeps_longer) {
+  std::vector<std::string> events;
+  CountingAgent agent(events, "a");
+  AgentThreadOptions options;
+  options.idle = IdleStrategy::sleep;
+  options.sleep_ns = 50'000'000;
+  AgentThread thread({&agent}, std::move(options));
+  thread.start();
+  std::this_thread::sleep_for(20ms);  // until it sleeps
+  const uint64_t before = agent.turns.load();
+  std::this_thread::sleep_for(500ms);
+  EXPECT_LE(agent.turns.load() - before, 20U);
+  thread.stop();
+}
+
 TEST(AgentThread, runs_on_the_cpu_it_was_given) {
   cpu_set_t allowed;
   ASSERT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);

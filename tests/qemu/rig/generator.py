@@ -150,5 +150,7 @@ def start_receiver(folder, link, mtu, ram, channels, compression="none", namespa
     """`ram`: value of --ram."""
     command = ["receive", "--port", receiver_port(link, folder), "--address", RECEIVER + PREFIX, "--listen", str(PORT),
                "--mtu", str(mtu), "--ram", ram, "--no-handoff", "--multifd-channels", str(channels),
-               "--multifd-compression", compression, *extra]
+               "--multifd-compression", compression, "--runtime-dir", os.path.join(folder, "run"),
+               # A generator that is killed takes a memif link with it: nobody could be told.
+               "--linger", "0", *extra]
     return Process(folder, "receiver", command, namespace, prefix, ready=True)
