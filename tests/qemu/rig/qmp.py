@@ -31,6 +31,11 @@ class Qmp:
         self._read_message()
         self.command("qmp_capabilities")
 
+    def wait_longer(self, seconds):
+        """For answers of a QEMU that is stuck in the middle of a migration: its main thread writes to its
+        sockets at the switchover, and answers nobody while the link is away."""
+        self._socket.settimeout(seconds)
+
     def close(self):
         self._socket.close()
 
