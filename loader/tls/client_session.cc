@@ -61,11 +61,7 @@ bool TlsClientSession::verify_server() {
       result < 0)
     return fail(std::string("the server's certificate: ") + gnutls_strerror(result));
   if (status == 0) return true;
-  gnutls_datum_t text{};
-  (void)gnutls_certificate_verification_status_print(
-      status, gnutls_certificate_type_get2(pipe_.session(), GNUTLS_CTYPE_SERVER), &text, 0);
-  std::string why = text.data != nullptr ? reinterpret_cast<const char*>(text.data) : "not verified";
-  gnutls_free(text.data);
+  std::string why = verification_text(status);
   if ((status & GNUTLS_CERT_UNEXPECTED_OWNER) != 0)
     why += " Name one that it has with --tls-hostname, or make a certificate for " + host_ + ".";
   return fail("the server's certificate: " + why);

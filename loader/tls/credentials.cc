@@ -4,6 +4,8 @@
 #include <gnutls/x509.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <array>
 #include <cctype>
 #include <cerrno>
 #include <cstring>
@@ -11,6 +13,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "loader/tls/credentials_handles.h"
 
@@ -18,8 +21,10 @@ namespace migrx {
 namespace {
 
 // Records are opened by our own record layer, which knows these; TLS 1.0 and 1.1 have no such suite.
-constexpr const char* kCiphers =
-    ":-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305:-VERS-TLS1.0:-VERS-TLS1.1";
+constexpr std::array kCiphers{GNUTLS_CIPHER_AES_256_GCM, GNUTLS_CIPHER_AES_128_GCM,
+                              GNUTLS_CIPHER_CHACHA20_POLY1305};
+constexpr const char* kDefaultPriority = "NORMAL:-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305";
+constexpr const char* kVersions = ":-VERS-TLS1.0:-VERS-TLS1.1";
 constexpr const char* kPskExchanges = ":+ECDHE-PSK:+DHE-PSK:+PSK";
 // An external PSK is bound to SHA-256, so AES-256 is out; AES-128 costs a source a third of what ChaCha20
 // does.
@@ -141,11 +146,7 @@ std::string verify_chain(const Certificates& chain, const std::string& path, con
                                                  nullptr, 0, 0, &status);
   if (result < 0) return path + ": " + gnutls_strerror(result);
   if (status == 0) return {};
-  gnutls_datum_t text{};
-  (void)gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
-  std::string why = text.data != nullptr ? reinterpret_cast<const char*>(text.data) : "not verified";
-  gnutls_free(text.data);
-  return path + " against " + authorities_path + ": " + why;
+  return path + " against " + authorities_path + ": " + verification_text(status);
 }
 
 // The key of whoever a session's client says to be; its own memory, which GnuTLS frees. 1: no such user, and
@@ -247,17 +248,40 @@ std::shared_ptr<const TlsCredentials> TlsCredentials::load(const TlsCredsOptions
   const std::shared_ptr<TlsCredentials> made(new TlsCredentials);
   made->options_ = options;
   const bool psk = options.kind == TlsCredsOptions::Kind::psk;
-  const std::string priority = (options.priority.empty() ? std::string("NORMAL") : options.priority) +
-                               (psk ? kPskExchanges : "") + kCiphers + (psk ? kPskOrder : "");
-  const char* where = nullptr;
-  if (const int result = gnutls_priority_init(&made->handles_->priority, priority.c_str(), &where);
-      result < 0) {
-    problem = "--tls-creds: priority " + options.priority +
-              (where != nullptr ? std::string(" at ") + where : "") + ": " + gnutls_strerror(result);
-    return nullptr;
-  }
+  problem = made->set_priority();
+  if (!problem.empty()) return nullptr;
   problem = psk ? made->load_psk() : made->load_x509();
   return problem.empty() ? made : nullptr;
+}
+
+// What the operator allows, less what the record layer does not know: nothing is added to it.
+std::string TlsCredentials::set_priority() {
+  const bool psk = options_.kind == TlsCredsOptions::Kind::psk;
+  std::string text = (options_.priority.empty() ? std::string(kDefaultPriority) : options_.priority) +
+                     (psk ? kPskExchanges : "") + kVersions + (psk ? kPskOrder : "");
+  const char* where = nullptr;
+  int result = gnutls_priority_init(&handles_->priority, text.c_str(), &where);
+  if (result >= 0) {
+    const unsigned* allowed = nullptr;
+    const int count = gnutls_priority_cipher_list(handles_->priority, &allowed);
+    int known = 0;
+    for (int i = 0; i < count; ++i) {
+      const auto cipher = static_cast<gnutls_cipher_algorithm_t>(allowed[i]);
+      if (std::find(kCiphers.begin(), kCiphers.end(), cipher) != kCiphers.end())
+        ++known;
+      else
+        text += std::string(":-") + gnutls_cipher_get_name(cipher);
+    }
+    if (known == 0)
+      return "priority " + options_.priority +
+             " allows none of the ciphers that are read here: AES-256-GCM, AES-128-GCM, CHACHA20-POLY1305";
+    if (known == count) return {};
+    gnutls_priority_deinit(std::exchange(handles_->priority, nullptr));
+    result = gnutls_priority_init(&handles_->priority, text.c_str(), &where);
+  }
+  if (result >= 0) return {};
+  return "priority " + options_.priority + (where != nullptr ? std::string(" at ") + where : "") + ": " +
+         gnutls_strerror(result);
 }
 
 std::string TlsCredentials::load_psk() {

@@ -19,7 +19,8 @@ struct TlsCredsOptions {
   Kind kind = Kind::x509;
   Endpoint endpoint = Endpoint::server;
   std::string dir;
-  std::string priority;  // GnuTLS's; empty: NORMAL
+  // GnuTLS's; empty: NORMAL. Ciphers other than AES-GCM and ChaCha20 are taken from it, none is added.
+  std::string priority;
   std::string password_file;
   std::string username = "qemu";
   bool verify_peer = true;
@@ -86,6 +87,7 @@ class TlsCredentials {
   friend class TlsClientSession;
   struct Handles;
   TlsCredentials();
+  [[nodiscard]] std::string set_priority();
   [[nodiscard]] std::string load_psk();
   [[nodiscard]] std::string load_x509();
   [[nodiscard]] std::string load_pair(const std::string& certificate_path, const std::string& key_path,

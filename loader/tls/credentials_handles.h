@@ -3,6 +3,8 @@
 
 #include <gnutls/gnutls.h>
 
+#include <string>
+
 #include "loader/tls/credentials.h"
 #include "loader/tls/psk_keys.h"
 
@@ -15,5 +17,14 @@ struct TlsCredentials::Handles {
   gnutls_priority_t priority = nullptr;
   PskKeys psk_keys;
 };
+
+// Why a chain of certificates is not good: `status` as GnuTLS's verification gives it.
+[[nodiscard]] inline std::string verification_text(unsigned status) {
+  gnutls_datum_t text{};
+  (void)gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
+  std::string why = text.data != nullptr ? reinterpret_cast<const char*>(text.data) : "not verified";
+  gnutls_free(text.data);
+  return why;
+}
 
 }  // namespace migrx

@@ -71,13 +71,7 @@ bool TlsServerSession::verify_peer() {
                     ? "the client has no certificate: give the source client-cert.pem and client-key.pem, or "
                       "verify-peer=off here"
                     : std::string("the client's certificate: ") + gnutls_strerror(result));
-  if (status != 0) {
-    gnutls_datum_t text{};
-    (void)gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
-    std::string why = text.data != nullptr ? reinterpret_cast<const char*>(text.data) : "not verified";
-    gnutls_free(text.data);
-    return fail("the client's certificate: " + why);
-  }
+  if (status != 0) return fail("the client's certificate: " + verification_text(status));
   unsigned count = 0;
   const gnutls_datum_t* const chain = gnutls_certificate_get_peers(pipe_.session(), &count);
   if (chain == nullptr || count == 0) return fail("the client has no certificate");

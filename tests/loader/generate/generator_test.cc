@@ -271,6 +271,17 @@ class GeneratorTls : public ::testing::Test {
   TestPki pki_;
 };
 
+// What an operator forbids is not allowed again by what the record layer knows.
+TEST_F(GeneratorTls, a_cipher_that_the_destination_forbids_is_not_used) {
+  Scenario s = scenario("x509");
+  s.server_creds += ",priority=NORMAL:-AES-256-GCM:-CHACHA20-POLY1305";
+  World world(s);
+  world.run(20 * kNsPerSecond);
+  EXPECT_TRUE(world.generator->accepted()) << world.generator->problem();
+  EXPECT_EQ(world.generator->sealed(0)->description().find("TLS1.3 AES-128-GCM"), 0U)
+      << world.generator->sealed(0)->description();
+}
+
 TEST_F(GeneratorTls, each_suite_loads_the_image) {
   const struct {
     const char* kind;
@@ -280,7 +291,8 @@ TEST_F(GeneratorTls, each_suite_loads_the_image) {
                {"psk", "", "TLS1.3 AES-128-GCM"},
                {"psk", ",username=other", "TLS1.3 AES-128-GCM"},
                {"x509", ",priority=NORMAL:-VERS-TLS1.3", "TLS1.2 AES-256-GCM"},
-               {"x509", ",priority=NORMAL", "TLS1.3"}};
+               {"x509", ",priority=NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305", "TLS1.3 CHACHA20-POLY1305"},
+               {"psk", ",priority=NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305", "TLS1.3 CHACHA20-POLY1305"}};
   for (const auto& mode : modes) {
     SCOPED_TRACE(std::string(mode.kind) + mode.more);
     World world(scenario(mode.kind, mode.more));

@@ -56,6 +56,14 @@ TEST_F(TlsCredentialsTest, what_qemu_would_refuse_is_refused) {
   }
 }
 
+TEST_F(TlsCredentialsTest, a_priority_without_a_cipher_that_is_read_here_is_refused) {
+  pki_.make({.common_name = "server", .file = "server"});
+  const auto refusal = [this](const std::string& priority) { return problem_of(",priority=" + priority); };
+  EXPECT_NE(refusal("NORMAL:-CIPHER-ALL:+AES-256-CCM").find("none of the ciphers"), std::string::npos);
+  EXPECT_EQ(refusal("NORMAL:-CIPHER-ALL:+AES-256-CCM:+AES-128-GCM"), "");
+  EXPECT_NE(refusal("NORMAL:+NOTHING-LIKE-IT").find("at "), std::string::npos);
+}
+
 TEST_F(TlsCredentialsTest, numbered_pairs_are_read_up_to_the_first_gap) {
   pki_.make({.common_name = "a", .file = "server-0"});
   EXPECT_NE(problem_of(), "") << "server-0-cert.pem is not server-cert-0.pem";
