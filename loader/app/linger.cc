@@ -34,6 +34,9 @@ constexpr int kSocket = 3;  // the listening one, when it is announced
 constexpr uint64_t kWindowBytes = 65536;
 // A source that waits to be told has waited for minutes: 5000 turns a second for 20 minutes would be waste.
 constexpr uint32_t kSleepNs = 2'000'000;
+// After a receiver was killed: its connections of the last moment are not known, and those of them that have
+// something to say repeat it, or their SYN, at doubled intervals from 1 s on (RFC 6298).
+constexpr uint64_t kKilledQuietNs = 10'000'000'000;
 constexpr uint64_t kSignalNs = 1'000'000'000;  // a second one counts from here on
 
 struct LingerOptions {
@@ -140,6 +143,7 @@ int linger(const LingerOptions& options) {
     ResetModeConfig config;
     const uint64_t now_ns = boottime_ns();
     config.max_ns = record->until_ns > now_ns ? record->until_ns - now_ns : 0;
+    if (record->killed) config.quiet_ns = kKilledQuietNs;
     config.lost = record->lost;
     config.board = board;
     network.poll_core(0).request_reset_mode(config);
@@ -223,7 +227,9 @@ std::string start_lingering(const LostRecord& record, const std::string& folder)
   std::optional<RuntimeFolder::Announcement> announcement;
   if (place) announcement = place->announce(record, problem);
   const std::string sources =
-      fmt::format("{} connections of the source are not known to be gone", record.lost.size());
+      record.lost.empty()
+          ? "connections of the source may be left"
+          : fmt::format("{} connections of the source are not known to be gone", record.lost.size());
   const auto failed = [&](int error) {
     if (announcement) announcement->socket.reset();
     return fmt::format(
@@ -255,7 +261,8 @@ std::string start_lingering(const LostRecord& record, const std::string& folder)
     return failed(error);
   }
   std::string sentence = fmt::format(
-      "{}: process {} stays behind and resets them until they are, for {:.0f} s at most, and a new receive "
+      "{}: process {} stays behind and resets them until all are gone, for {:.0f} s at most, and a new "
+      "receive "
       "takes "
       "the port over from it",
       sources, child, static_cast<double>(record.until_ns - boottime_ns()) * 1e-9);

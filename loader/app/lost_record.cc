@@ -73,6 +73,7 @@ std::string to_text(const LostRecord& record) {
   line("mtu", std::to_string(record.mtu));
   if (record.gateway) line("gateway", *record.gateway);
   if (record.vlan) line("vlan", std::to_string(*record.vlan));
+  if (record.killed) line("killed", "1");
   if (!record.eal.empty()) line("eal", record.eal);
   for (const std::string& port : record.ports) line("port", port);
   for (const std::string& address : record.addresses) line("address", address);
@@ -120,6 +121,8 @@ std::optional<LostRecord> lost_record_from(std::string_view text) {
       uint16_t vlan = 0;
       good = number_from(value, vlan) && vlan <= 4094;
       record.vlan = vlan;
+    } else if (key == "killed") {
+      record.killed = good = value == "1";
     } else if (key == "eal") {
       record.eal = value;
     } else if (key == "port") {

@@ -34,6 +34,8 @@ struct LostRecord {
   uint32_t mtu = 1500;
   std::string eal;
   std::vector<LostConnection> lost;
+  // It was killed: a connection of its last moment may be missing above.
+  bool killed = false;
 };
 
 // Bounds of what is read: a file in a folder that only we may write, but a file.

@@ -259,18 +259,18 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
   exit_status = tell_outcome(options, report, terminal, exit_status);
   // No parent sees to those who could not be told.
   if (!live_connections.empty() && !lifeline.held())
-    terminal.warn(leave_behind(options, live_connections.all().connections));
+    terminal.warn(leave_behind(options, live_connections.all().connections, false));
   return exit_status;
 }
 
 int supervised(const ReceiveOptions& options) {
   Supervision supervision;
   supervision.receive = [&](const Lifeline& lifeline) { return receive(options, lifeline); };
-  supervision.leave = [&](const std::vector<std::string>& connections) {
+  supervision.leave = [&](const Supervision::Legacy& legacy) {
     std::vector<LostConnection> lost;
-    for (const std::string& text : connections)
+    for (const std::string& text : legacy.connections)
       if (const auto connection = lost_connection_from(text)) lost.push_back(*connection);
-    return leave_behind(options, std::move(lost));
+    return leave_behind(options, std::move(lost), legacy.killed);
   };
   if (options.ready_fd > STDERR_FILENO) supervision.of_child = {options.ready_fd};
   return supervise(supervision);

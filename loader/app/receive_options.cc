@@ -157,9 +157,10 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->capture_default_str()
       ->group(limits);
   command
-      .add_option("--stall-timeout", o.stall_timeout_s,
-                  "seconds that channels may wait for each other, or for the destination, or device state "
-                  "for its end without any byte moving (0: for ever)")
+      .add_option(
+          "--stall-timeout", o.stall_timeout_s,
+          "seconds that channels may wait for each other, or for the destination, a source before its "
+          "first page, or device state for its end without any byte moving (0: for ever)")
       ->check(seconds)
       ->capture_default_str()
       ->group(limits);

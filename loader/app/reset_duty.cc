@@ -40,14 +40,16 @@ void inherit_from_predecessors(const ReceiveOptions& options, LiveConnections& l
   });
 }
 
-std::string leave_behind(const ReceiveOptions& options, std::vector<LostConnection> lost) {
+std::string leave_behind(const ReceiveOptions& options, std::vector<LostConnection> lost, bool killed) {
   if (options.linger_s == 0)
     return fmt::format(
         "{} connections of the source are not known to be gone, and --linger 0 lets nobody stay behind: if "
         "its "
         "guest stands still, migrate_cancel there",
         lost.size());
-  return start_lingering(record_of(options, std::move(lost)), folder_of(options));
+  LostRecord record = record_of(options, std::move(lost));
+  record.killed = killed;
+  return start_lingering(record, folder_of(options));
 }
 
 ResetDuty::ResetDuty(const ReceiveOptions& options, Network& network, LiveConnections& live)

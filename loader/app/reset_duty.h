@@ -21,8 +21,10 @@ struct ReceiveOptions;
 // cannot be used is a warning. Throws SetupError.
 void inherit_from_predecessors(const ReceiveOptions& options, LiveConnections& live, Terminal& terminal);
 
-// Has somebody stay behind for the rest; the ports must be free. A sentence for the operator.
-[[nodiscard]] std::string leave_behind(const ReceiveOptions& options, std::vector<LostConnection> lost);
+// Has somebody stay behind for the rest; the ports must be free. killed: there may be more of them. A
+// sentence for the operator.
+[[nodiscard]] std::string leave_behind(const ReceiveOptions& options, std::vector<LostConnection> lost,
+                                       bool killed);
 
 // Control thread.
 class ResetDuty {

@@ -190,10 +190,10 @@ int supervise(const Supervision& supervision) {
     for (const auto& [path, file] : left.files)
       if (file.known() && file_id_at(path) == file) ::unlink(path.c_str());
   }
-  if (left.listening && !left.connections.empty()) {
-    std::vector<std::string> lost;
-    for (const auto& [place, connection] : left.connections) lost.push_back(connection);
-    std::fprintf(stderr, "migrx: %s\n", supervision.leave(lost).c_str());
+  if (left.listening && (!left.connections.empty() || WIFSIGNALED(status))) {
+    Supervision::Legacy legacy{.connections = {}, .killed = WIFSIGNALED(status)};
+    for (const auto& [place, connection] : left.connections) legacy.connections.push_back(connection);
+    std::fprintf(stderr, "migrx: %s\n", supervision.leave(legacy).c_str());
   }
   ::close(signals);
   ::close(pipe[0]);

@@ -48,9 +48,14 @@ class Lifeline {
 struct Supervision {
   // In the child; its result is the program's exit status.
   std::function<int(const Lifeline&)> receive;
-  // In the parent, when the child is gone and connections are left: as connected() was told. Returns a
-  // sentence for the operator.
-  std::function<std::string(const std::vector<std::string>& connections)> leave;
+  // What the child left, and as whom it went.
+  struct Legacy {
+    std::vector<std::string> connections;  // as connected() was told
+    bool killed = false;                   // it may have had more, of which it could not tell
+  };
+  // In the parent, when the child is gone and connections are left, or may be. Returns a sentence for the
+  // operator.
+  std::function<std::string(const Legacy&)> leave;
   // Descriptors that are the child's alone: whoever reads from their other end must see its end.
   std::vector<int> of_child{};
 };

@@ -288,6 +288,7 @@ StreamError Session::on_ram_start(const SectionHeader& section, std::span<const 
 }
 
 void Session::on_ram_section_begin(SectionType type, uint32_t section_id) noexcept {
+  stamp(moments_.first_pass);
   if (type == SectionType::end) stamp(moments_.switchover);
   next().on_ram_section_begin(type, section_id);
 }

@@ -56,6 +56,7 @@ struct SessionEvent {
 struct SessionMoments {
   std::atomic<uint64_t> first_channel{0};
   std::atomic<uint64_t> blocks_known{0};
+  std::atomic<uint64_t> first_pass{0};  // the first section of RAM after the list of blocks begins
   std::atomic<uint64_t> switchover{0};
   std::atomic<uint64_t> ram_complete{0};
   std::atomic<uint64_t> first_tail{0};

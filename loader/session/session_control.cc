@@ -369,6 +369,8 @@ void SessionControl::watch_silence(uint64_t now_ns) {
   facts.quiet_ns = stall_clock_.quiet_ns(now_ns);
   facts.device_state = session_.state() == SessionState::device_state;
   facts.colo = session_.colo() != nullptr;
+  facts.before_ram = session_.moments().blocks_known.load(std::memory_order_acquire) != 0 &&
+                     session_.moments().first_pass.load(std::memory_order_acquire) == 0;
   const FlushBarrier& barrier = session_.barrier();
   facts.one_too_many = session_.admission().surplus() > 0 && barrier.epochs_released() <= 2;
   for (uint32_t i = 0; i < barrier.channels(); ++i)

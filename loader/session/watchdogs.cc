@@ -54,7 +54,9 @@ SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& lim
     return SilenceVerdict::channel_refused;
   if (limits.stall_ns == 0 || facts.quiet_ns < limits.stall_ns) return SilenceVerdict::fine;
   if (facts.channels_wait) return facts.device_state ? SilenceVerdict::fine : SilenceVerdict::barrier;
-  return facts.main_parked && !facts.colo ? SilenceVerdict::destination_takes_none : SilenceVerdict::fine;
+  if (facts.colo) return SilenceVerdict::fine;
+  if (facts.main_parked) return SilenceVerdict::destination_takes_none;
+  return facts.before_ram ? SilenceVerdict::setup : SilenceVerdict::fine;
 }
 
 StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const std::string& standing) {
@@ -73,6 +75,14 @@ StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const 
           "no byte came for %.0f s while channels wait for each other (%s): is the source alive, "
           "and is multifd-flush-after-each-section as there?",
           seconds(limits.stall_ns), standing.c_str());
+    case SilenceVerdict::setup:
+      // QEMU 11's migrate_cancel() waits for the thread that reads the return path, with its guest standing
+      // still: only our end of the connection can end that.
+      return make_error(
+          ErrorClass::timed_out, 0, "session: setup",
+          "the source named its RAM and sent nothing for %.0f s (--stall-timeout): was it cancelled at that "
+          "moment? Its guest goes on now",
+          seconds(limits.stall_ns));
     case SilenceVerdict::channel_refused:
       return make_error(
           ErrorClass::mismatch, 0, "session: multifd channels",

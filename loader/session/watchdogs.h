@@ -48,6 +48,8 @@ struct SilenceFacts {
   bool colo = false;           // with x-colo: silence between checkpoints is ordinary
   bool channels_wait = false;  // somebody stands at a barrier
   bool main_parked = false;    // main could not go on in its last turn
+  // Main has come, and no section of RAM has begun after the list of blocks.
+  bool before_ram = false;
   // In the first pass, a multifd channel from the source's address and with its uuid was refused as one too
   // many: perhaps the source's own.
   bool one_too_many = false;
@@ -55,6 +57,7 @@ struct SilenceFacts {
 enum class SilenceVerdict : uint8_t {
   fine,                   // a quiet source is no fault: a switchover may idle for minutes
   no_verdict,             // the destination does not say that it has the guest
+  setup,                  // the source hangs before its first page (QEMU 11 when cancelled then)
   barrier,                // channels wait for others from which nothing comes
   channel_refused,        // the source hangs since a channel of its own was refused (QEMU 7.2 does)
   destination_takes_none  // bytes wait for the destination, and it takes none

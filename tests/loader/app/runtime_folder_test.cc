@@ -34,6 +34,7 @@ LostRecord record() {
   record.vlan = uint16_t{7};
   record.mtu = 9000;
   record.lost = {lost(1), lost(2)};
+  record.killed = true;
   return record;
 }
 
@@ -43,6 +44,7 @@ TEST(LostRecord, comes_back_from_its_text_and_nothing_else_does) {
   ASSERT_TRUE(again);
   EXPECT_EQ(to_text(*again), text);
   EXPECT_EQ(again->lost, record().lost);
+  EXPECT_TRUE(again->killed);
   for (std::size_t n = 0; n < text.size(); ++n) EXPECT_FALSE(lost_record_from(text.substr(0, n))) << n;
   EXPECT_FALSE(lost_record_from(text + "x"));
   EXPECT_FALSE(lost_record_from("migrx-lost 1\nmtu 1\nend\n"));

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <optional>
 
 namespace migrx {
 namespace {
@@ -24,8 +25,8 @@ int run(
     std::vector<int> of_child = {}) {
   return supervise({.receive = std::move(receive),
                     .leave =
-                        [&](const Lost& lost) {
-                          leave(lost);
+                        [&](const Supervision::Legacy& legacy) {
+                          leave(legacy.connections);
                           return std::string("left");
                         },
                     .of_child = std::move(of_child)});
@@ -98,6 +99,28 @@ TEST(Supervisor, nobody_stays_behind_when_all_have_been_told_or_nobody_was_liste
       },
       [&](const Lost&) { left = true; });
   EXPECT_FALSE(left);
+}
+
+// It may have accepted a connection in its last moment, of which it could not tell.
+TEST(Supervisor, somebody_stays_behind_for_a_killed_receiver_that_listened_and_for_no_other) {
+  const auto stays_for = [](bool listens, bool killed) {
+    std::optional<bool> said;
+    supervise({.receive = [&](const Lifeline& lifeline) -> int {
+                 if (listens) lifeline.listening();
+                 if (killed) ::kill(::getpid(), SIGKILL);
+                 return 1;
+               },
+               .leave =
+                   [&](const Supervision::Legacy& legacy) {
+                     EXPECT_TRUE(legacy.connections.empty());
+                     said = legacy.killed;
+                     return std::string("left");
+                   }});
+    return said;
+  };
+  EXPECT_EQ(stays_for(true, true), std::optional(true));
+  EXPECT_FALSE(stays_for(false, true));
+  EXPECT_FALSE(stays_for(true, false));
 }
 
 TEST(Supervisor, those_are_left_that_have_each_place_last_however_the_receiver_ends) {

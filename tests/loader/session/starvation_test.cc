@@ -178,10 +178,21 @@ TEST_F(SessionStarvation, a_destination_timeout_of_zero_waits_for_ever) {
 TEST_F(SessionStarvation, a_quiet_source_is_no_fault) {
   start(0, short_limits());
   MainStreamBuilder b;
-  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close().ram_part().ram_close();
   connect().give(b.bytes(), 1448);
   run(1000);
   EXPECT_EQ(session_->state(), SessionState::precopy);
+}
+
+// A source that is cancelled in its setup may stand still until its destination closes.
+TEST_F(SessionStarvation, one_that_is_quiet_before_its_first_page_is) {
+  start(0, short_limits());
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  connect().give(b.bytes(), 1448);
+  run(1000);
+  EXPECT_EQ(session_->state(), SessionState::failed);
+  EXPECT_EQ(session_->error().error_class, ErrorClass::timed_out);
 }
 
 }  // namespace

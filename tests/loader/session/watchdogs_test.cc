@@ -103,6 +103,18 @@ TEST(JudgeSilence, so_is_a_destination_that_takes_nothing) {
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
 }
 
+TEST(JudgeSilence, so_is_a_source_that_hangs_before_its_first_page) {
+  SilenceFacts facts{.quiet_ns = 60 * kSecond - 1, .before_ram = true};
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+  facts.quiet_ns = 60 * kSecond;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::setup);
+  EXPECT_EQ(judge_silence({.quiet_ns = 60 * kSecond, .colo = true, .before_ram = true}, limits()),
+            SilenceVerdict::fine);
+  SessionLimits for_ever = limits();
+  for_ever.stall_ns = 0;
+  EXPECT_EQ(judge_silence(facts, for_ever), SilenceVerdict::fine);
+}
+
 TEST(JudgeSilence, and_one_that_does_not_say_that_it_has_the_guest) {
   SilenceFacts facts{.quiet_ns = 300 * kSecond, .device_state = true};
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::no_verdict);
@@ -116,8 +128,8 @@ TEST(JudgeSilence, and_one_that_does_not_say_that_it_has_the_guest) {
 
 TEST(JudgeSilence, each_verdict_but_fine_has_words) {
   EXPECT_FALSE(error_of(SilenceVerdict::fine, limits(), ""));
-  for (const SilenceVerdict verdict :
-       {SilenceVerdict::no_verdict, SilenceVerdict::barrier, SilenceVerdict::destination_takes_none})
+  for (const SilenceVerdict verdict : {SilenceVerdict::no_verdict, SilenceVerdict::setup,
+                                       SilenceVerdict::barrier, SilenceVerdict::destination_takes_none})
     EXPECT_EQ(error_of(verdict, limits(), "").error_class, ErrorClass::timed_out);
 }
 

@@ -108,6 +108,23 @@ def cancelled(version, channels):
     return body
 
 
+def cancelled_in_setup(version, channels):
+    """Cancelled before its first page. QEMU 11 waits then for the destination to close, its guest standing still."""
+    def body(folder, stack):
+        faulty = Faulty(_busy(version, channels=channels, receiver_extra=("--stall-timeout", "4")), folder, stack)
+        faulty.source.qmp.wait_longer(60)
+        faulty.source.migrate(faulty.receiver.uri)
+        faulty.source.qmp.command("migrate_cancel")
+        remark = faulty.expect_source_free(("cancelled", "failed"), within=40)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            faulty.receiver.process.wait(5)
+        if faulty.receiver.alive():  # it never saw this source, and waits for one
+            faulty.receiver.signal()
+        faulty.expect_failed("truncated|timed-out|cancelled|mismatch")
+        return remark + ", " + faulty.receiver.report()["error"]["message"]
+    return body
+
+
 _STRANGER = """
 import socket, sys, time
 for hello in sys.argv[2:]:
@@ -297,6 +314,8 @@ def cases():
         newest = version == "10"
         yield _case("migrate-cancel-multifd-%s" % version, cancelled(version, 4))
         yield _case("migrate-cancel-precopy-%s" % version, cancelled(version, 0), False)
+        yield _case("cancelled-in-setup-multifd-%s" % version, cancelled_in_setup(version, 2), version == "newest")
+        yield _case("cancelled-in-setup-precopy-%s" % version, cancelled_in_setup(version, 0), version == "newest")
         yield _case("source-killed-multifd-%s" % version, source_killed(version, 4))
         yield _case("source-killed-precopy-%s" % version, source_killed(version, 0), False)
         yield _case("sigterm-%s" % version, receiver_terminated(version, signal.SIGTERM))

@@ -252,6 +252,7 @@ class Migration:
     def harm(self):
         end = self.plan.end
         if end == "cancel":
+            self.source.qmp.wait_longer(60)  # a QEMU 11 in its setup answers when migrx has given it up
             self.source.qmp.command("migrate_cancel")
         elif end == "source killed":
             self.source.process.kill()

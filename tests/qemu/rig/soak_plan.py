@@ -161,6 +161,8 @@ def plan_of(seed, mishaps=False):
     plan.old_bytes = not handoff and dice.random() < 0.15
     plan.small_blocks = plan.end == "complete" and dice.random() < 0.1
     plan.mishap_s = round(dice.choice((0.0, dice.uniform(0, 0.3), dice.uniform(0, 1.5))), 2)
+    if plan.end == "cancel":
+        plan.receiver_extra += ("--stall-timeout", "8")
     if plan.end == "outage":
         # Seldom long: the source's next retransmission may take as long again.
         plan.outage_s = round(dice.choice((dice.uniform(0.2, 3), dice.uniform(3, 15), dice.uniform(15, 25))), 1)
