@@ -34,14 +34,4 @@ void ColoWatch::look(const ColoSecondary& colo, Terminal& terminal) {
   }
 }
 
-CounterList colo_counters(const ColoSecondary& colo) {
-  return {{"enabled", colo.enabled() ? 1 : 0},
-          {"checkpoints", colo.checkpoints.read()},
-          {"failed_over", colo.stage() == ColoSecondary::Stage::failed_over ? 1 : 0},
-          {"source_lost", colo.source_lost() ? 1 : 0},
-          {"cache_bytes", colo.cache().bytes()},
-          {"pages_to_cache", colo.cache().pages_to_cache.read()},
-          {"pages_to_ram", colo.cache().pages_to_ram.read()}};
-}
-
 }  // namespace migrx

@@ -1,9 +1,8 @@
-// COLO for the operator: what changed since the last look, in words; and its part of the report.
+// COLO for the operator: what changed since the last look, in words.
 #pragma once
 
 #include <cstdint>
 
-#include "loader/app/report.h"
 #include "loader/app/terminal.h"
 #include "loader/colo/secondary.h"
 
@@ -21,7 +20,5 @@ class ColoWatch {
   bool begun_ = false;
   bool lost_ = false;
 };
-
-[[nodiscard]] CounterList colo_counters(const ColoSecondary& colo);
 
 }  // namespace migrx

@@ -10,6 +10,7 @@
 #include "loader/app/runtime_folder.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/terminal.h"
+#include "loader/app/watch/metrics_server.h"
 
 namespace migrx {
 
@@ -79,6 +80,11 @@ void add_job_options(CLI::App& command, JobOptions& o) {
 
   const char* const reporting = "Reporting";
   command.add_option("--report", o.report, "file for the JSON report")->group(reporting);
+  command
+      .add_option("--metrics", o.metrics,
+                  "serve metrics for Prometheus there, at /metrics; a port alone is one of 127.0.0.1")
+      ->type_name("[ADDRESS:]PORT")
+      ->group(reporting);
   command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(reporting);
 }
 
@@ -88,11 +94,11 @@ void one_word_each(CLI::App& command) {
 }
 
 std::vector<RamSpec> prepare_job(const JobOptions& options) {
+  if (options.metrics)
+    if (const std::string problem = metrics_problem(*options.metrics); !problem.empty())
+      throw SetupError(problem);
   if (options.report)
     if (const std::string problem = check_report_path(*options.report); !problem.empty())
-      throw SetupError(problem);
-  if (options.dump_blocks)
-    if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
       throw SetupError(problem);
   std::vector<RamSpec> ram;
   for (const std::string& text : options.ram) {
@@ -100,6 +106,9 @@ std::vector<RamSpec> prepare_job(const JobOptions& options) {
     if (const std::string problem = parse_ram_spec(text, ram.back()); !problem.empty())
       throw SetupError(problem);
   }
+  if (options.dump_blocks)
+    if (const std::string problem = prepare_dump_directory(*options.dump_blocks); !problem.empty())
+      throw SetupError(problem);
   return ram;
 }
 

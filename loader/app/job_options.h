@@ -39,6 +39,7 @@ struct JobOptions {
 
   // Reporting.
   std::optional<std::string> report;
+  std::optional<std::string> metrics;  // "127.0.0.1:9464": where Prometheus may ask
   bool quiet = false;
 };
 
@@ -48,7 +49,7 @@ void add_job_options(CLI::App& command, JobOptions& options);
 // An option that may repeat takes one word each time, and leaves the next one to whoever it is for.
 void one_word_each(CLI::App& command);
 
-// Looks at --ram and makes the directory of --dump-blocks. Throws SetupError.
+// Looks at --metrics, --report and --ram, and then makes the directory of --dump-blocks. Throws SetupError.
 [[nodiscard]] std::vector<RamSpec> prepare_job(const JobOptions& options);
 
 // For GuestBlocks::prefault(). Throws SetupError.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <thread>
@@ -17,6 +18,8 @@
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
+#include "loader/app/watch/metric_table.h"
+#include "loader/app/watch/watch.h"
 #include "loader/app/workers.h"
 #include "loader/destination/destination_qemu.h"
 #include "loader/snapshot/file_loader.h"
@@ -50,7 +53,8 @@ std::vector<CpuId> cpus_of(const LoadOptions& options) {
   return cpus;
 }
 
-void fill_report(const FileLoader& loader, const BlockTable& blocks, uint64_t start_ns, Report& report) {
+// Times and counters as they are now; the loader's own thread.
+void sample(const FileLoader& loader, uint64_t start_ns, Report& report) {
   const auto seconds = [start_ns](uint64_t ns) {
     return ns == 0 ? -1.0 : static_cast<double>(ns - start_ns) * 1e-9;
   };
@@ -59,29 +63,53 @@ void fill_report(const FileLoader& loader, const BlockTable& blocks, uint64_t st
   report.timeline.precopy_s = seconds(moments.blocks_known);
   report.timeline.ram_complete_s = seconds(moments.ram_complete);
   report.timeline.device_state_s = seconds(moments.last_byte);
-  report.source_machine = loader.source_machine();
-  const MainCounters& counters = loader.counters();
   ChannelReport main;
   main.name = "main";
-  main.counters = main_counters(counters);
+  main.counters = counters_of(loader.counters());
   main.counters.emplace_back("bytes", loader.bytes_read());
-  uint64_t pages = counters.normal_pages.read() + counters.zero_pages.read() + counters.xbzrle_pages.read() +
-                   counters.compressed_pages.read();
-  report.wire_bytes = loader.bytes_read();
   if (const PageReader* const reader = loader.page_reader()) {
-    const PageReaderCounters& read = reader->counters();
-    main.counters.emplace_back("mapped_ram_pages", read.pages_read.load());
-    main.counters.emplace_back("mapped_ram_zero_pages", read.zero_pages.load());
-    main.counters.emplace_back("mapped_ram_zero_pages_untouched", read.zero_pages_untouched.load());
-    main.counters.emplace_back("mapped_ram_reads", read.reads.load());
-    main.counters.emplace_back("reader_threads", reader->threads());
-    main.counters.emplace_back("direct_io", reader->direct_io() ? 1 : 0);
-    pages += read.pages_read.load() + read.zero_pages.load();
-    report.wire_bytes += read.pages_read.load() * kPageBytes;
+    const CounterList more = counters_of(*reader);
+    main.counters.insert(main.counters.end(), more.begin(), more.end());
   }
   report.channels.push_back(std::move(main));
-  report.rounds = counters.markers.read();
-  report.guest_bytes_loaded = pages * kPageBytes;
+}
+
+ProgressSample sample_progress(const FileLoader& loader, const BlockTable& blocks, double now_s) {
+  ProgressSample sample;
+  sample.now_s = now_s;
+  const FileLoadMoments& moments = loader.moments();
+  sample.phase = to_string(moments.last_byte != 0 || moments.ram_complete != 0 ? SessionState::device_state
+                           : moments.blocks_known != 0                         ? SessionState::precopy
+                                                                               : SessionState::setup);
+  sample.channels_expected = 1;
+  sample.channels = moments.first_byte != 0 ? 1 : 0;
+  const MainCounters& counters = loader.counters();
+  sample.zero_pages = counters.zero_pages.read();
+  sample.pages = counters.normal_pages.read() + sample.zero_pages + counters.xbzrle_pages.read() +
+                 counters.compressed_pages.read();
+  sample.wire_bytes = loader.bytes_read();
+  sample.rounds = counters.markers.read();
+  if (const PageReader* const reader = loader.page_reader()) {
+    const uint64_t read = reader->counters().pages_read.load(std::memory_order_relaxed);
+    const uint64_t zero = reader->counters().zero_pages.load(std::memory_order_relaxed);
+    sample.pages += read + zero;
+    sample.zero_pages += zero;
+    sample.wire_bytes += read * kPageBytes;
+  }
+  if (moments.blocks_known != 0) {
+    for (std::size_t i = 0; i < blocks.list().size(); ++i) sample.ram_pages += blocks.list()[i].pages();
+    sample.first_pass_pages = std::min(sample.pages, sample.ram_pages);
+  }
+  return sample;
+}
+
+void fill_report(const FileLoader& loader, const BlockTable& blocks, uint64_t start_ns, Report& report) {
+  sample(loader, start_ns, report);
+  const ProgressSample progress = sample_progress(loader, blocks, report.timeline.done_s);
+  report.source_machine = loader.source_machine();
+  report.wire_bytes = progress.wire_bytes;
+  report.rounds = progress.rounds;
+  report.guest_bytes_loaded = progress.pages * kPageBytes;
   const double duration = report.timeline.ram_complete_s - report.timeline.setup_s;
   if (report.timeline.ram_complete_s > 0 && duration > 0) {
     report.throughput_wire_bytes_per_s = static_cast<double>(report.wire_bytes) / duration;
@@ -120,6 +148,8 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     settings.stall_ns = static_cast<uint64_t>(options.stall_timeout_s * 1e9);
     settings.destination_ns = static_cast<uint64_t>(options.destination_timeout_s * 1e9);
 
+    Watch watch(options.metrics, options.loader_cores.empty() ? std::vector<CpuId>{} : settings.cpus, report);
+    if (!watch.warning().empty()) report.warnings.push_back(watch.warning());
     // Prefault needs to know on which CPUs; loading from a file needs no poll cores.
     Placement placement;
     for (const CpuId cpu : settings.cpus) placement.threads.push_back({cpu, kAnyNode, {}});
@@ -143,6 +173,13 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     report.error = loader.run([&](uint64_t position) {
       if (terminal.due(now_s()))
         terminal.progress(fmt::format("{:7.1f}s byte {} of {}", now_s(), position, options.file), now_s());
+      watch.look(now_s(), SessionState::precopy, 0, [&](Report& live) {
+        live.warnings = report.warnings;
+        live.timeline = report.timeline;
+        sample(loader, start_ns, live);
+        live.cpu_s = cpu_seconds();
+        return sample_progress(loader, guest.table(), now_s());
+      });
       return signals.wait(0) != 0;
     });
     if (!destination->warning().empty()) report.warnings.push_back(destination->warning());

@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <charconv>
-#include <map>
+
+#include "loader/app/watch/metric_table.h"
 
 namespace migrx {
 namespace {
@@ -294,41 +295,29 @@ std::vector<std::string> Network::warnings() const {
 }
 
 void Network::report(Report& report) const {
-  std::map<std::string, uint64_t> sums;
-  for (const auto& core : poll_cores_) {
-    for (std::size_t i = 0; i < kPollCounterInfo.size(); ++i)
-      sums["poll." + std::string(kPollCounterInfo[i].name)] +=
-          core->counters().read(static_cast<PollCounter>(i));
-    for (std::size_t i = 0; i < kWireCounterInfo.size(); ++i)
-      sums["wire." + std::string(kWireCounterInfo[i].name)] +=
-          core->wire_counters().read(static_cast<WireCounter>(i));
-    for (std::size_t i = 0; i < kTcpCounterInfo.size(); ++i)
-      sums["tcp." + std::string(kTcpCounterInfo[i].name)] +=
-          core->tcp_counters().read(static_cast<TcpCounter>(i));
-  }
+  std::vector<const PollCore*> cores;
+  for (const auto& core : poll_cores_) cores.push_back(core.get());
+  PortTotals ports;
   for (const auto& port : ports_) {
     const DpdkPort::Stats stats = port->stats();
-    sums["port.rx_packets"] += stats.rx_packets;
-    sums["port.rx_bytes"] += stats.rx_bytes;
-    sums["port.rx_missed"] += stats.rx_missed;
-    sums["port.rx_errors"] += stats.rx_errors;
-    sums["port.rx_no_buffer"] += stats.rx_no_buffer;
-    sums["port.tx_packets"] += stats.tx_packets;
-    sums["port.tx_errors"] += stats.tx_errors;
+    ports.stats.rx_packets += stats.rx_packets;
+    ports.stats.rx_bytes += stats.rx_bytes;
+    ports.stats.rx_missed += stats.rx_missed;
+    ports.stats.rx_errors += stats.rx_errors;
+    ports.stats.rx_no_buffer += stats.rx_no_buffer;
+    ports.stats.tx_packets += stats.tx_packets;
+    ports.stats.tx_errors += stats.tx_errors;
   }
-  sums["port.link_changes"] = links_->changes();
+  ports.link_changes = links_->changes();
   report.links = links_->events();
-  for (const auto& [name, value] : sums)
-    if (value > 0) report.dataplane.emplace_back(name, value);
-  uint64_t total = 0;
-  uint64_t available = 0;
+  report.dataplane = counters_of(cores, ports);
+  BufferTotals buffers;
   for (const auto& pool : rx_pools_) {
-    total += pool->buffers();
-    available += pool->available();
+    buffers.buffers += pool->buffers();
+    buffers.available += pool->available();
   }
-  report.memory.emplace_back("rx_buffers", total);
-  report.memory.emplace_back("rx_buffers_available", available);
-  report.memory.emplace_back("hugepage_pools", eal_->uses_hugepages() ? 1 : 0);
+  buffers.hugepages = eal_->uses_hugepages();
+  report.memory = counters_of(buffers);
 }
 
 }  // namespace migrx

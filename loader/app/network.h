@@ -60,7 +60,7 @@ class Network {
   // TCP connections that are not finished.
   [[nodiscard]] uint32_t connections() const noexcept;
   [[nodiscard]] std::vector<std::string> warnings() const;
-  // Counters of all poll cores and ports, zeros left out; and the pools' state.
+  // Counters of all poll cores and ports, and the pools' state; while they run, too.
   void report(Report& report) const;
 
  private:

@@ -30,6 +30,7 @@
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
 #include "loader/app/tls_setup.h"
+#include "loader/app/watch/metric_table.h"
 #include "loader/app/watch/watch.h"
 #include "loader/app/workers.h"
 
@@ -85,7 +86,7 @@ void report_threads(const std::vector<std::unique_ptr<AgentThread>>& threads, co
     core.busy_s = static_cast<double>(counters.busy_ns.read()) * 1e-9;
     core.idle_s = static_cast<double>(counters.idle_ns.read()) * 1e-9;
     core.longest_turn_us = static_cast<double>(counters.longest_turn_ns.read()) * 1e-3;
-    core.counters = {{"turns", counters.turns.read()}, {"busy_turns", counters.busy_turns.read()}};
+    core.counters = counters_of(counters);
     report.cores.push_back(std::move(core));
   }
 }
@@ -112,6 +113,10 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     const Placement placement = place_here(options, options.ports, ram, options.mtu);
     report.placement = placement.reasons;
     report.warnings = placement.warnings;
+    std::vector<CpuId> cores;
+    for (const ThreadPlan& thread : placement.threads) cores.push_back(thread.cpu);
+    Watch watch(options.metrics, cores, report);
+    if (!watch.warning().empty()) report.warnings.push_back(watch.warning());
     std::unique_ptr<TlsSetup> tls;
     if (options.tls_creds)
       tls = std::make_unique<TlsSetup>(*options.tls_creds, options.tls_authz,
@@ -126,8 +131,6 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     if (report.timeline.prefault_s > 0)
       report.prefault_bytes_per_s = static_cast<double>(guest.bytes()) / report.timeline.prefault_s;
 
-    Watch watch(options.metrics, placement);
-    if (!watch.warning().empty()) report.warnings.push_back(watch.warning());
     inherit_from_predecessors(options, live_connections, terminal);
     Network network(options, placement);
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
@@ -208,17 +211,17 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         report.warnings.push_back(std::move(*warning));
       }
       if (colo != nullptr) colo_watch.look(*colo, terminal);
-      if (watch.due(now_s())) {
-        Report live;
-        live.version = kVersion;
-        live.started_unix_s = report.started_unix_s;
-        live.timeline.ready_s = report.timeline.ready_s;
+      watch.look(now_s(), session.state(), work, [&](Report& live) {
+        live.warnings = report.warnings;
+        live.timeline = report.timeline;
         sample_channels(session, start_ns, live);
         report_threads(threads, placement, live);
         network.report(live);
+        if (colo != nullptr) live.colo = counters_of(*colo);
+        if (tls != nullptr) tls->report(live);
         live.cpu_s = cpu_seconds();
-        watch.publish(live, sample_progress(session, guest.table(), now_s()));
-      }
+        return sample_progress(session, guest.table(), now_s());
+      });
       if (terminal.due(now_s()))
         terminal.progress(progress.line(sample_progress(session, guest.table(), now_s()), terminal.width()),
                           now_s());
@@ -243,7 +246,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       report.timeline.handed_on_s = static_cast<double>(destination->last_sent_ns() - start_ns) * 1e-9;
     report_session(session, control, guest.table(), start_ns, workers.cpus(placement), report);
     guest.report(report);
-    if (colo != nullptr) report.colo = colo_counters(*colo);
+    if (colo != nullptr) report.colo = counters_of(*colo);
     report_threads(threads, placement, report);
     network.report(report);
     if (tls != nullptr) tls->report(report);

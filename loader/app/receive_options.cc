@@ -198,11 +198,6 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       .add_option("--ready-fd", o.ready_fd, "file descriptor that gets one line when the source may connect")
       ->group(reporting);
   command
-      .add_option("--metrics", o.metrics,
-                  "serve metrics for Prometheus there, at /metrics; a port alone is one of 127.0.0.1")
-      ->type_name("[ADDRESS:]PORT")
-      ->group(reporting);
-  command
       .add_flag("!--no-supervisor", o.supervise,
                 "run without the parent process that frees the source when this "
                 "process is killed")

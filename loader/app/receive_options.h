@@ -49,7 +49,6 @@ struct ReceiveOptions : JobOptions, CoreOptions {
   double linger_s = 1200;       // 0: nobody stays behind
 
   // Reporting.
-  std::optional<std::string> metrics;  // "127.0.0.1:9464": where Prometheus may ask
   int ready_fd = -1;
   bool supervise = true;
 };

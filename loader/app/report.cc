@@ -119,7 +119,9 @@ std::string to_json(const Report& r) {
   for (const LinkEvent& e : r.links)
     out["links"].push_back({{"at_s", e.at_s}, {"port", e.port}, {"up", e.up}});
   out["placement"] = r.placement;
-  out["dataplane"] = to_json(r.dataplane);
+  out["dataplane"] = Json::object();
+  for (const auto& [name, value] : r.dataplane)
+    if (value > 0) out["dataplane"][name] = value;
   if (!r.colo.empty()) out["colo"] = to_json(r.colo);
   out["memory"] = to_json(r.memory);
   return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

@@ -5,28 +5,13 @@
 
 #include <algorithm>
 
+#include "loader/app/watch/metric_table.h"
+
 namespace migrx {
 namespace {
 
-CounterList connection_counters(const Handoff& c) {
-  return {{"bytes", c.bytes_received.read()},      {"segments", c.segments.read()},
-          {"out_of_order", c.out_of_order.read()}, {"duplicate_segments", c.duplicate_segments.read()},
-          {"over_quota", c.over_quota.read()},     {"acks_sent", c.acks_sent.read()},
-          {"zero_window", c.zero_window.read()}};
-}
-
 void append(CounterList& to, const CounterList& more) {
   to.insert(to.end(), more.begin(), more.end());
-}
-
-CounterList multifd_counters(const MultifdCounters& c) {
-  return {{"packets", c.packets.read()},
-          {"syncs", c.syncs.read()},
-          {"normal_pages", c.normal_pages.read()},
-          {"zero_pages", c.zero_pages_written.read() + c.zero_pages_skipped.read()},
-          {"zero_pages_untouched", c.zero_pages_skipped.read()},
-          {"payload_bytes", c.payload_bytes.read()},
-          {"routed_bytes", c.routed_bytes.read()}};
 }
 
 const Channel* channel_of(const Session& session, const Handoff* connection) {
@@ -82,29 +67,12 @@ uint64_t wire_bytes(const Session& session) {
 
 CounterList channel_counters(const Session& session, const Handoff* connection) {
   CounterList out;
-  if (const Channel* const served = channel_of(session, connection))
-    append(out, {{"slices", served->slices.read()},
-                 {"parked_turns", served->parked_turns.read()},
-                 {"owed_turns", served->owed_turns.read()}});
-  append(out, connection_counters(*connection));
+  if (const Channel* const served = channel_of(session, connection)) append(out, counters_of(*served));
+  append(out, counters_of(*connection));
   return out;
 }
 
 }  // namespace
-
-CounterList main_counters(const MainCounters& c) {
-  return {{"normal_pages", c.normal_pages.read()},
-          {"zero_pages", c.zero_pages.read()},
-          {"zero_pages_untouched", c.zero_pages_untouched.read()},
-          {"xbzrle_pages", c.xbzrle_pages.read()},
-          {"xbzrle_bytes", c.xbzrle_bytes.read()},
-          {"compressed_pages", c.compressed_pages.read()},
-          {"compressed_bytes", c.compressed_bytes.read()},
-          {"ram_sections", c.ram_sections.read()},
-          {"other_sections", c.other_sections.read()},
-          {"markers", c.markers.read()},
-          {"tail_bytes", c.tail_bytes.read()}};
-}
 
 double cpu_seconds() {
   rusage usage{};
@@ -183,12 +151,12 @@ void report_session(const Session& session, const SessionControl& control, const
       report.sync_mode = session.main_channel().flush_mode() == FlushMode::round     ? "per round"
                          : session.main_channel().flush_mode() == FlushMode::section ? "per section"
                                                                                      : "not known yet";
-    add_channel("main", session.main_connection(), main_counters(session.main_channel().counters()));
+    add_channel("main", session.main_connection(), counters_of(session.main_channel().counters()));
   }
   for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i)
     if (session.multifd_connection(i) != nullptr)
       add_channel(to_string(ChannelName{static_cast<int32_t>(i)}), session.multifd_connection(i),
-                  multifd_counters(session.multifd_channel(i).counters()));
+                  counters_of(session.multifd_channel(i).counters()));
 
   report.wire_bytes = wire_bytes(session);
   report.guest_bytes_loaded = count_pages(session).pages * kPageBytes;
@@ -235,12 +203,12 @@ void sample_channels(const Session& session, uint64_t start_ns, Report& report) 
     report.channels.push_back(std::move(channel));
   };
   if (session.main_connection() != nullptr)
-    add_channel("main", session.main_connection(), main_counters(session.main_channel().counters()));
+    add_channel("main", session.main_connection(), counters_of(session.main_channel().counters()));
   for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i) {
     // Before its init packet a channel has no name that would last.
     if (session.multifd_connection(i) == nullptr || session.multifd_channel(i).id() < 0) continue;
     add_channel(to_string(ChannelName{session.multifd_channel(i).id()}), session.multifd_connection(i),
-                multifd_counters(session.multifd_channel(i).counters()));
+                counters_of(session.multifd_channel(i).counters()));
   }
 }
 

@@ -15,7 +15,6 @@ void report_session(const Session& session, const SessionControl& control, const
                     uint64_t start_ns, const std::vector<int>& loader_cpus, Report& report);
 
 // Pieces that loading from a file reports too.
-[[nodiscard]] CounterList main_counters(const MainCounters& counters);
 void report_blocks(const BlockTable& blocks, Report& report);
 // User and system time of this process so far.
 [[nodiscard]] double cpu_seconds();

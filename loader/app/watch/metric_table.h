@@ -1,28 +1,96 @@
-// Every counter that is told outside: its name in the report, its name for Prometheus, and what it counts.
-// Report, metrics and telemetry read the same lists; a test compares the sets.
+// The counter table: every number that is told outside has one row, which says its name in the report, its
+// metric, its unit, whether it only grows, what it means, and how it is read. Report and metrics are filled
+// from these rows alone, so that neither can have a counter that the other lacks.
 #pragma once
 
-#include <span>
+#include <array>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "dataplane/agent_thread.h"
+#include "dataplane/dpdk/dpdk_port.h"
+#include "dataplane/handoff/handoff.h"
+#include "dataplane/poll_core.h"
+#include "loader/app/progress.h"
+#include "loader/app/report.h"
+#include "loader/colo/secondary.h"
+#include "loader/main/main_channel.h"
+#include "loader/multifd/multifd_channel.h"
+#include "loader/session/channel.h"
+#include "loader/snapshot/page_reader.h"
+
 namespace migrx {
 
-enum class MetricScope : uint8_t { main_channel, channel, multifd_channel, core, dataplane, memory };
+// Where in the report the counter stands.
+enum class MetricScope : uint8_t {
+  session,          // its head: "wire_bytes", "timeline.ready_s"
+  main_channel,     // of channels, the one called "main"
+  channel,          // of channels, each
+  multifd_channel,  // of channels, the others
+  snapshot,         // of the main channel of `migrx load`
+  core,
+  dataplane,  // "tcp.in_order"
+  colo,
+  memory
+};
 enum class MetricKind : uint8_t { counter, gauge };
+// Prometheus' base units. `one`: things, named by the metric; `flag`: 0 or 1.
+enum class MetricUnit : uint8_t { one, bytes, seconds, ratio, flag };
+[[nodiscard]] const char* to_string(MetricScope scope) noexcept;
+[[nodiscard]] const char* to_string(MetricUnit unit) noexcept;
 
 struct MetricInfo {
   MetricScope scope = MetricScope::channel;
-  std::string report_name;  // in the report's list of that scope
+  std::string report_name;  // in the report, below its scope; "": the report has it in another form
   std::string metric;       // "migrx_channel_segments_total"
+  MetricUnit unit = MetricUnit::one;
   MetricKind kind = MetricKind::counter;
   std::string help;
+  std::string label;  // `moment="ready"`; "": the labels of its scope
 };
 
 // Made once; any thread.
 [[nodiscard]] const std::vector<MetricInfo>& metric_table();
-// nullptr: not in the table, which a test would have found.
+// nullptr: not in the table, which a test would have found. Any thread.
 [[nodiscard]] const MetricInfo* find_metric(MetricScope scope, std::string_view report_name);
+
+// ---- How they are read: counters with one writer each, read relaxed; any thread, at any time. ----
+[[nodiscard]] CounterList counters_of(const MainCounters& counters);
+[[nodiscard]] CounterList counters_of(const Channel& channel);
+[[nodiscard]] CounterList counters_of(const Handoff& connection);
+[[nodiscard]] CounterList counters_of(const MultifdCounters& counters);
+[[nodiscard]] CounterList counters_of(const PageReader& reader);
+[[nodiscard]] CounterList counters_of(const AgentThreadCounters& counters);
+[[nodiscard]] CounterList counters_of(const ColoSecondary& colo);
+
+// Of all ports together.
+struct PortTotals {
+  DpdkPort::Stats stats;
+  uint64_t link_changes = 0;
+};
+struct BufferTotals {
+  uint64_t buffers = 0;
+  uint64_t available = 0;
+  bool hugepages = false;
+};
+// Sums over the poll cores, and the ports' own; in the table's order, zeros included.
+[[nodiscard]] CounterList counters_of(const std::vector<const PollCore*>& cores, const PortTotals& ports);
+[[nodiscard]] CounterList counters_of(const BufferTotals& buffers);
+
+// What the head of a report and the progress line tell of a session, in the base unit of its row.
+struct SessionNumbers {
+  const Report& report;
+  const ProgressSample& progress;
+};
+struct SessionValue {
+  const MetricInfo* info;
+  double value;
+};
+// Moments that did not come are left out.
+[[nodiscard]] std::vector<SessionValue> values_of(const SessionNumbers& numbers);
+// Of one core, in the same way.
+[[nodiscard]] std::vector<SessionValue> values_of(const CoreReport& core);
 
 }  // namespace migrx

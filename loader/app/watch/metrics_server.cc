@@ -5,41 +5,49 @@
 #include <prometheus/exposer.h>
 #include <prometheus/metric_family.h>
 #include <sched.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 
-#include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <chrono>
+#include <cstring>
+#include <future>
 #include <mutex>
 #include <stdexcept>
+#include <system_error>
+#include <thread>
+
+#include "loader/destination/unique_fd.h"
 
 namespace migrx {
 namespace {
 
-// The calling thread off some CPUs for a while: threads that it makes inherit that.
-class StayOff {
- public:
-  explicit StayOff(const std::vector<CpuId>& taken) {
-    CPU_ZERO(&before_);
-    if (::sched_getaffinity(0, sizeof before_, &before_) != 0) return;
-    // The control thread may be pinned itself: every CPU that the process could have is asked for, and the
-    // kernel keeps those that the cpuset allows.
-    cpu_set_t wanted;
-    CPU_ZERO(&wanted);
-    for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-      if (std::none_of(taken.begin(), taken.end(),
-                       [&](CpuId id) { return static_cast<std::size_t>(id.value()) == cpu; }))
-        CPU_SET(cpu, &wanted);
-    moved_ = ::sched_setaffinity(0, sizeof wanted, &wanted) == 0;  // fails when nothing would be left
-  }
-  ~StayOff() {
-    if (moved_) (void)::sched_setaffinity(0, sizeof before_, &before_);
-  }
-  StayOff(const StayOff&) = delete;
-  StayOff& operator=(const StayOff&) = delete;
+// What the library is told. A client that sends its request slowly, or does not take the answer, has a thread
+// for two seconds; of those that wait meanwhile the library holds as many as its queue, the kernel as many as
+// the backlog, and the others hear nothing.
+const std::vector<std::string>& server_options() {
+  static const std::vector<std::string> options{"num_threads",       "4",   "request_timeout_ms", "2000",
+                                                "enable_keep_alive", "no",  "linger_timeout_ms",  "0",
+                                                "listen_backlog",    "64",  "connection_queue",   "16",
+                                                "max_request_size",  "4096"};
+  return options;
+}
 
- private:
-  cpu_set_t before_{};
-  bool moved_ = false;
-};
+// The calling thread off some CPUs, and behind everybody who has work: threads that it makes inherit that.
+void step_aside(const std::vector<CpuId>& taken) {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+    for (const CpuId cpu : taken)
+      if (cpu.value() >= 0 && cpu.value() < CPU_SETSIZE)
+        CPU_CLR(static_cast<std::size_t>(cpu.value()), &allowed);
+    // None left: the host has no others.
+    if (CPU_COUNT(&allowed) > 0) (void)::sched_setaffinity(0, sizeof allowed, &allowed);
+  }
+  constexpr int kNice = 10;
+  (void)::setpriority(PRIO_PROCESS, 0, kNice);  // of this thread alone, with Linux
+}
 
 prometheus::MetricFamily to_prometheus(const MetricFamily& family) {
   prometheus::MetricFamily out;
@@ -55,6 +63,13 @@ prometheus::MetricFamily to_prometheus(const MetricFamily& family) {
     out.metric.push_back(std::move(metric));
   }
   return out;
+}
+
+std::string cannot_listen(const std::string& address, int error) {
+  return "--metrics: cannot listen on " + address + ": " + std::strerror(error) +
+         (error == EADDRNOTAVAIL ? ": the address is not this host's; name one of its own"
+          : error == EACCES      ? ": ports below 1024 are root's; choose another"
+                                 : ": choose another port, or end who has it (ss -ltnp shows it)");
 }
 
 }  // namespace
@@ -109,27 +124,80 @@ class MetricsServer::Board : public prometheus::Collectable {
 
 class MetricsServer::Exposition {
  public:
-  explicit Exposition(const std::string& address)
-      : exposer_({"listening_ports", address, "num_threads", "2"}) {}
-  [[nodiscard]] prometheus::Exposer& exposer() noexcept { return exposer_; }
+  Exposition(const std::string& address, const std::shared_ptr<Board>& board) : exposer_(options(address)) {
+    exposer_.RegisterCollectable(board);
+  }
 
  private:
+  static std::vector<std::string> options(const std::string& address) {
+    std::vector<std::string> all = server_options();
+    all.insert(all.end(), {"listening_ports", address});
+    return all;
+  }
   prometheus::Exposer exposer_;
 };
 
-MetricsServer::MetricsServer(const std::string& address, const std::vector<CpuId>& taken)
-    : board_(std::make_shared<Board>()) {
-  const StayOff stay_off(taken);
-  try {
-    exposition_ = std::make_unique<Exposition>(address);
-  } catch (const std::exception&) {
-    throw std::runtime_error("--metrics: cannot listen on " + address +
-                             ": the port is taken, or the address is not this host's; choose another");
+std::string metrics_problem(const std::string& text) {
+  std::string address;
+  bool loopback = false;
+  if (std::string problem = parse_metrics_address(text, address, loopback); !problem.empty()) return problem;
+  const std::size_t colon = address.rfind(':');
+  const auto port = static_cast<uint16_t>(std::stoi(address.substr(colon + 1)));
+  std::string host = address.substr(0, colon);
+  sockaddr_in v4{};
+  sockaddr_in6 v6{};
+  const bool is_v6 = host.front() == '[';
+  if (is_v6) {
+    host = host.substr(1, host.size() - 2);
+    v6.sin6_family = AF_INET6;
+    v6.sin6_port = htons(port);
+    (void)::inet_pton(AF_INET6, host.c_str(), &v6.sin6_addr);
+  } else {
+    v4.sin_family = AF_INET;
+    v4.sin_port = htons(port);
+    (void)::inet_pton(AF_INET, host.c_str(), &v4.sin_addr);
   }
-  exposition_->exposer().RegisterCollectable(board_);
+  const UniqueFd probe(::socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = 1;  // as the server: what a process of old left in TIME-WAIT does not matter
+  (void)::setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const int failed = is_v6 ? ::bind(probe.get(), reinterpret_cast<const sockaddr*>(&v6), sizeof v6)
+                           : ::bind(probe.get(), reinterpret_cast<const sockaddr*>(&v4), sizeof v4);
+  if (failed == 0) return {};
+  return cannot_listen(address, errno);
 }
 
-MetricsServer::~MetricsServer() = default;
+MetricsServer::MetricsServer(const std::string& address, const std::vector<CpuId>& taken)
+    : board_(std::make_shared<Board>()) {
+  // On a thread of its own, so that the caller stays where it is.
+  std::thread maker([&] {
+    step_aside(taken);
+    try {
+      exposition_ = std::make_unique<Exposition>(address, board_);
+    } catch (const std::exception&) {
+      exposition_ = nullptr;
+    }
+  });
+  maker.join();
+  if (exposition_ == nullptr) throw std::runtime_error(cannot_listen(address, EADDRINUSE));
+}
+
+// The library joins its threads, and one that has a slow client may take seconds. Nobody waits for that: the
+// thread that does ends by itself, or with the process.
+MetricsServer::~MetricsServer() {
+  constexpr std::chrono::milliseconds kPatience{20};
+  auto closed = std::make_shared<std::promise<void>>();
+  const std::future<void> done = closed->get_future();
+  Exposition* const exposition = exposition_.release();
+  try {
+    std::thread([exposition, board = board_, closed] {
+      delete exposition;
+      closed->set_value();
+    }).detach();
+  } catch (const std::system_error&) {
+    return;  // no more threads: it ends with the process
+  }
+  (void)done.wait_for(kPatience);
+}
 
 void MetricsServer::publish(Metrics metrics) {
   board_->publish(std::move(metrics));

@@ -15,10 +15,16 @@ namespace migrx {
 [[nodiscard]] std::string parse_metrics_address(const std::string& text, std::string& address,
                                                 bool& loopback);
 
+// Whether --metrics can be had now, with what to do if not; binds its address for a moment and changes
+// nothing.
+[[nodiscard]] std::string metrics_problem(const std::string& text);
+
+// However many clients there are and whatever they do or leave undone, they cost some threads of low
+// priority, and neither publish() nor the end waits for them.
 class MetricsServer {
  public:
-  // `taken`: CPUs that none of its threads may run on, unless there is no other. Throws std::runtime_error
-  // with what to do when it cannot listen.
+  // `taken`: CPUs that none of its threads may run on, unless this process may use no other. Throws
+  // std::runtime_error with what to do when it cannot listen.
   MetricsServer(const std::string& address, const std::vector<CpuId>& taken);
   ~MetricsServer();
   MetricsServer(const MetricsServer&) = delete;

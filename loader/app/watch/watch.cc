@@ -6,10 +6,13 @@ namespace migrx {
 namespace {
 
 constexpr double kIntervalS = 1;
+// With the guest standing still, a look waits until there was no work for so long: the destination loads its
+// devices then, or nobody sends.
+constexpr double kQuietS = 0.02;
 
 }  // namespace
 
-Watch::Watch(const std::optional<std::string>& address, const Placement& placement) {
+Watch::Watch(const std::optional<std::string>& address, const std::vector<CpuId>& taken, const Report& head) {
   if (!address) return;
   std::string listening;
   bool loopback = false;
@@ -18,18 +21,31 @@ Watch::Watch(const std::optional<std::string>& address, const Placement& placeme
   if (!loopback)
     warning_ =
         "--metrics " + *address + " answers everybody who reaches it, without encryption: 127.0.0.1 is safer";
-  std::vector<CpuId> taken;
-  for (const ThreadPlan& thread : placement.threads) taken.push_back(thread.cpu);
   try {
     server_ = std::make_unique<MetricsServer>(listening, taken);
   } catch (const std::exception& problem) {
     throw SetupError(problem.what());
   }
+  head_.version = head.version;
+  head_.command = head.command;
+  head_.started_unix_s = head.started_unix_s;
+  publish(head_, {});
+}
+
+void Watch::look(double now_s, SessionState state, uint32_t work,
+                 const std::function<ProgressSample(Report&)>& sample) {
+  if (work > 0) worked_s_ = now_s;
+  if (server_ == nullptr || now_s < next_s_) return;
+  const bool standing_still = state == SessionState::switchover || state == SessionState::device_state;
+  if (standing_still && now_s - worked_s_ < kQuietS) return;
+  next_s_ = now_s + kIntervalS;
+  Report report = head_;
+  const ProgressSample progress = sample(report);
+  publish(report, progress);
 }
 
 void Watch::publish(const Report& report, const ProgressSample& progress) {
-  next_s_ = progress.now_s + kIntervalS;
-  if (server_ != nullptr) server_->publish(metrics_of(report, progress, last_));
+  server_->publish(metrics_of(report, progress, last_));
 }
 
 }  // namespace migrx

@@ -1,31 +1,39 @@
 // Gives those who watch a receiver what there is to see, once a second.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "loader/app/watch/metrics_server.h"
-#include "numa/placement.h"
+#include "loader/session/session.h"
 
 namespace migrx {
 
 // Control thread only.
 class Watch {
  public:
-  // `address`: of --metrics; nothing: nobody watches. Throws SetupError when the address cannot be had.
-  Watch(const std::optional<std::string>& address, const Placement& placement);
+  // `address`: of --metrics; nothing: nobody watches. `taken`: the CPUs that poll and load. `head`: what the
+  // report has already. Throws SetupError when the address cannot be had.
+  Watch(const std::optional<std::string>& address, const std::vector<CpuId>& taken, const Report& head);
 
   // Something for the operator to know, or "".
   [[nodiscard]] const std::string& warning() const noexcept { return warning_; }
-  [[nodiscard]] bool due(double now_s) const noexcept { return server_ != nullptr && now_s >= next_s_; }
-  void publish(const Report& report, const ProgressSample& progress);
+  // Takes a look when one is due: `sample` fills a report and a progress sample as they stand now. Not while
+  // the guest stands still and this thread has something to do (`work`): the look would be downtime.
+  void look(double now_s, SessionState state, uint32_t work,
+            const std::function<ProgressSample(Report&)>& sample);
 
  private:
+  void publish(const Report& report, const ProgressSample& progress);
+
   std::unique_ptr<MetricsServer> server_;
   std::string warning_;
+  Report head_;
   double next_s_ = 0;
+  double worked_s_ = 0;  // when there was work last
   CoreTimes last_;
 };
 

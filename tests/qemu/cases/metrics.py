@@ -1,18 +1,30 @@
-"""`--metrics` as Prometheus sees it: promtool's opinion, alert rules, and every query of the dashboard."""
+"""`--metrics`: what real migrations tell and whether the report says the same, promtool's opinion, alert rules, every
+query of the dashboard, and clients that do what they should not."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
 from rig import generator
-from rig.guest import MIB
+from rig.compare import expect_same_files
+from rig.guest import MIB, BusyGuest
+from rig.live import start_destination
+from rig.machine import Backend, Machine, die_with_parent, in_namespace
+from rig.network import Network
+from rig.receiver import Receiver, migrx_program
 from rig.runner import Case, Skip, expect
+from rig.transfer import Transfer, need
 
 _DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "docs", "monitoring")
 _SIZE = 48 * MIB
@@ -103,5 +115,259 @@ def _watched(folder):
     return "%d families, %d queries of the dashboard have data" % (families, len(queries))
 
 
+# ---- What a migration tells, and what its report says ----
+
+_PORT = 9464
+# In the receiver's namespace, whose loopback is its own.
+_SCRAPE = """
+import sys, urllib.request
+sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
+"""
+# Opens connections as told, does with each what its kind does, and holds them until it is ended.
+_CROWD = """
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+held = []
+for kind, count in (word.split("=") for word in sys.argv[2:]):
+    for _ in range(int(count)):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        one.setblocking(False)
+        one.connect_ex(("127.0.0.1", int(sys.argv[1])))
+        held.append((kind, one))
+print("here", flush=True)
+while True:  # the slow ones send a byte now and then, those who never read ask again and again
+    for kind, one in held:
+        try:
+            if kind == "slow":
+                one.send(b"G")
+            if kind == "never":
+                one.send(b"GET /metrics HTTP/1.1\\r\\n\\r\\n")
+        except OSError:
+            pass
+    time.sleep(0.2)
+"""
+
+
+def _scrape(namespace, port=_PORT):
+    """The metrics as text; None when nobody listens any more."""
+    command = [sys.executable, "-c", _SCRAPE, "http://127.0.0.1:%d/metrics" % port]
+    answer = subprocess.run(in_namespace(namespace, command), capture_output=True, text=True, check=False, timeout=60)
+    return answer.stdout if answer.returncode == 0 else None
+
+
+def _lint(text):
+    if shutil.which("promtool") is None:
+        return
+    lint = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    expect(lint.returncode == 0 and not lint.stderr.strip(), "promtool check metrics: %s%s", lint.stdout, lint.stderr)
+
+
+def _samples(text):
+    """{(name, labels): value}; labels as they are written."""
+    found = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+        if match:
+            found[match.group(1), match.group(2) or ""] = float(match.group(3))
+    return found
+
+
+def _table():
+    """{(where, name): (metric, kind)} of the page of all metrics, which a unit test keeps equal to the program."""
+    rows = {}
+    with open(os.path.join(_DOCS, "metrics.md"), encoding="utf-8") as file:
+        for line in file:
+            cells = [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
+            if len(cells) == 6 and cells[2].startswith("migrx_") and cells[1]:
+                rows[cells[0], cells[1]] = (cells[2], cells[3])
+    return rows
+
+
+_WHO = {"name", "peer", "poll_core", "loader_core", "end", "role", "cpu", "node"}
+# What no longer changes when all of RAM and of the device state is here. The others only grow.
+_AT_REST = {"normal_pages", "zero_pages", "zero_pages_untouched", "xbzrle_pages", "compressed_pages", "ram_sections",
+            "other_sections", "markers", "tail_bytes", "packets", "syncs", "payload_bytes", "routed_bytes", "bytes",
+            "mapped_ram_pages", "mapped_ram_zero_pages", "mapped_ram_reads"}
+
+
+def _compare(samples, report):
+    """Every counter of the report has its metric, with its value or, where it may have grown since, no more than that.
+    Returns how many were compared, and how many exactly."""
+    table, compared, exact = _table(), 0, 0
+    def one(scopes, name, labels, value):
+        nonlocal compared, exact
+        rows = [table[scope, name] for scope in scopes if (scope, name) in table]
+        expect(rows, "%s is in the report and not in the table", name)
+        metric, kind = rows[0]
+        told = samples.get((metric, labels))
+        expect(told is not None, "%s{%s} of the report's %s is not told", metric, labels, name)
+        unit = 1e-6 if name.endswith("_us") else 1
+        if name in _AT_REST:
+            expect(told == value * unit, "%s{%s} is %s, the report has %s", metric, labels, told, value)
+            exact += 1
+        elif kind == "counter":
+            expect(told <= value * unit * (1 + 1e-9), "%s{%s} is %s, the report has only %s", metric, labels, told, value)
+        compared += 1
+    for channel in report["channels"]:
+        kind = "main channel" if channel["name"] == "main" else "multifd channel"
+        for name, value in channel.items():
+            if name not in _WHO:
+                one((kind, "each channel", "snapshot"), name, 'channel="%s"' % channel["name"], value)
+    for core in report["cores"]:
+        for name, value in core.items():
+            if name not in _WHO:
+                one(("core",), name, 'cpu="%d",role="%s"' % (core["cpu"], core["role"]), value)
+    for name, value in report["dataplane"].items():
+        one(("dataplane",), name, "", value)
+    for name, value in report["memory"].items():
+        one(("memory",), name, "", value)
+    expect(samples["migrx_session_guest_bytes_total", ""] == report["guest_bytes_loaded"], "guest bytes: %s, %s",
+           samples["migrx_session_guest_bytes_total", ""], report["guest_bytes_loaded"])
+    return compared, exact
+
+
+def _told_at_rest(folder):
+    """A destination that stands still when it has everything: what is told then is what the report says at the end."""
+    need("10")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        transfer = Transfer(dirty_s=2, channels=2)
+        source = transfer.start_source(folder, stack, network)
+        destination, address = start_destination(source, {"mem": os.path.join(folder, "received.mem")}, stack)
+        receiver = stack.enter_context(Receiver(
+            folder, network, {"mem": "%s,size=%d" % (destination.backends[0].path, transfer.size)}, 2,
+            extra=("--metrics", str(_PORT)), handoff=address))
+        expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+        before = _samples(_scrape(network.receiver))
+        expect(before["migrx_session_state", 'state="listening"'] == 1, "not listening: %s", before)
+        source.migrate(receiver.uri)
+        time.sleep(1)
+        os.kill(destination.process.pid, signal.SIGSTOP)
+        try:
+            _lint(_scrape(network.receiver))
+            transfer.converge(source)
+            text, last = "", None
+            deadline = time.monotonic() + 60
+            while not last or last != text:  # as told twice, 1.2 s apart, with all of the device state here
+                expect(time.monotonic() < deadline, "it never came to rest: %s", receiver.log()[-2000:])
+                last = text
+                time.sleep(1.2)
+                samples = _samples(_scrape(network.receiver))
+                at_rest = {key: value for key, value in samples.items() if key[0].startswith("migrx_channel_bytes")}
+                text = str(at_rest) if samples["migrx_session_state", 'state="device state"'] == 1 else ""
+        finally:
+            os.kill(destination.process.pid, signal.SIGCONT)
+        source.wait_migration(timeout=90)
+        status = receiver.wait(60)
+        ended = time.time()
+        expect(status == 0, "migrx ended with %d: %s", status, receiver.log()[-2000:])
+        report = receiver.report()
+        compared, exact = _compare(samples, report)
+        late = ended - report["started_unix_s"] - report["timeline"]["done_s"]
+        expect(late < 1.5, "the process was there for %.1f s after its verdict", late)
+        return "%d of %d counters equal at rest, the others no more than at the end; ended %.2f s after the verdict" % (
+            exact, compared, late)
+
+
+def _crowd(namespace, stack, *kinds):
+    process = subprocess.Popen(in_namespace(namespace, [sys.executable, "-c", _CROWD, str(_PORT), *kinds]),
+                               stdout=subprocess.PIPE, preexec_fn=die_with_parent)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    expect(process.stdout.readline() == b"here\n", "the crowd did not come")
+
+
+def _crowded(folder):
+    """A thousand connections, slow clients and some that never read: the migration and its end are as without them."""
+    need("10")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        transfer = Transfer(dirty_s=1, channels=2, receiver_extra=("--metrics", str(_PORT)))
+        source = transfer.start_source(folder, stack, network)
+        options, files = transfer.ram_files(folder, source)
+        receiver = transfer.start_receiver(folder, stack, network, options)
+        _crowd(network.receiver, stack, "idle=1000", "slow=50", "never=50")
+        source.migrate(receiver.uri)
+        transfer.converge(source)
+        source.wait_migration(timeout=transfer.timeout)
+        status = receiver.wait(60)
+        ended = time.time()
+        expect(status == 0, "migrx ended with %d: %s", status, receiver.log()[-2000:])
+        report = receiver.report()
+        late = ended - report["started_unix_s"] - report["timeline"]["done_s"]
+        expect(late < 1.5, "the process was there for %.1f s after its verdict", late)
+        expect_same_files("mem", files["mem"], source.backends[0].path)
+        os.unlink(files["mem"])
+        return "ended %.2f s after the verdict" % late
+
+
+def _taken(folder):
+    """A port that somebody has: refused with the other options, before anything is made."""
+    need()
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        listener = subprocess.Popen(in_namespace(network.receiver, [
+            sys.executable, "-c", "import socket, time; s = socket.create_server(('127.0.0.1', %d)); "
+            "print(flush=True); time.sleep(600)" % _PORT]), stdout=subprocess.PIPE, preexec_fn=die_with_parent)
+        stack.callback(listener.wait)
+        stack.callback(listener.kill)
+        listener.stdout.readline()
+        ram = os.path.join(folder, "received.mem")
+        receiver = stack.enter_context(Receiver(folder, network, {"mem": ram + ",size=64M"},
+                                                extra=("--metrics", str(_PORT))))
+        status = receiver.wait(30)
+        text = receiver.log()
+        expect(status == 2 and "choose another port" in text, "exit status %d: %s", status, text)
+        expect(not os.path.exists(ram), "the file of guest memory was made")
+        expect(not os.path.exists(os.path.join(folder, "run")), "the runtime folder was made")
+        return text.strip().splitlines()[0]
+
+
+def _loads(folder):
+    """`migrx load` tells, too: from a pipe that pauses in the middle of RAM."""
+    need("10")
+    with contextlib.ExitStack() as stack:
+        disk = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-snapshot-", dir="/var/tmp"))
+        snapshot = os.path.join(disk, "snapshot")
+        guest = BusyGuest("mixed", fill_end=62 * MIB)
+        source = stack.enter_context(Machine(folder, "10", "q35", [Backend("mem", 64 * MIB)], guest))
+        source.wait_console(b"filled")
+        source.qmp.command("stop")
+        source.set_parameters(max_bandwidth=1 << 40)
+        source.migrate("exec:cat > " + snapshot)
+        source.wait_migration()
+        port, report = _free_port(), os.path.join(folder, "load.json")
+        command = [migrx_program(), "load", "-", "--no-handoff", "--report", report, "--metrics", str(port), "--ram",
+                   "mem=%s,size=64M" % os.path.join(folder, "received")]
+        loader = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
+        stack.callback(loader.kill)
+        with open(snapshot, "rb") as file:
+            loader.stdin.write(file.read(8 * MIB))
+            loader.stdin.flush()
+            def half_here():
+                text = _scrape(None, port)
+                return text and _samples(text).get(("migrx_channel_bytes_total", 'channel="main"'), 0) == 8 * MIB
+            _wait("half of the stream", half_here)
+            text = _scrape(None, port)
+            _lint(text)
+            loader.stdin.write(file.read())
+            loader.stdin.close()
+        expect(loader.wait(60) == 0, "migrx load failed")
+        with open(report, encoding="utf-8") as file:
+            told = json.load(file)
+        samples, table = _samples(text), _table()
+        expect(samples["migrx_session_state", 'state="precopy"'] == 1, "not in precopy")
+        for name, value in told["channels"][0].items():
+            rows = [table[scope, name] for scope in ("main channel", "each channel", "snapshot") if (scope, name) in table]
+            if name not in _WHO:
+                expect(rows and samples[rows[0][0], 'channel="main"'] <= value, "%s is not told, or too large", name)
+        expect(0 < samples["migrx_session_guest_bytes_total", ""] < told["guest_bytes_loaded"], "not in the middle")
+
+
 def cases():
     yield Case("metrics-prometheus", _watched)
+    yield Case("metrics-values-10", _told_at_rest)
+    yield Case("metrics-crowd-10", _crowded)
+    yield Case("metrics-port-taken", _taken)
+    yield Case("metrics-load-10", _loads)

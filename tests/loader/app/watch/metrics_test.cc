@@ -1,21 +1,18 @@
 #include "loader/app/watch/metrics.h"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <sched.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
-#include <filesystem>
+#include <cstdlib>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
+#include <sstream>
 
-#include "dataplane/poll_core.h"
 #include "loader/app/session_report.h"
-#include "loader/app/watch/metrics_server.h"
+#include "tests/loader/session/session_fixture.h"
 
 namespace migrx {
 namespace {
@@ -26,54 +23,154 @@ const MetricFamily* find(const Metrics& metrics, const std::string& name) {
   return at == metrics.end() ? nullptr : &*at;
 }
 
-std::set<std::string> names(MetricScope scope) {
-  std::set<std::string> out;
-  for (const MetricInfo& info : metric_table())
-    if (info.scope == scope) out.insert(info.report_name);
-  return out;
-}
-
+// Every list of counters that a report can have, each by the table's own readers.
 Report sample_report() {
   Report report;
   report.version = "1.2.3";
-  report.channels.push_back({"main", "192.0.2.7:1", 0, 1, "", main_counters(MainCounters{})});
-  report.cores.push_back({"poll", 3, 0, 2.0, 6.0, 70.0, {{"turns", 100}, {"busy_turns", 40}}});
-  report.dataplane = {{"poll.frames", 7}};
-  report.memory = {{"rx_buffers", 100}, {"rx_buffers_available", 60}, {"hugepage_pools", 1}};
+  report.command = "receive";
+  report.channels.push_back({"main", "192.0.2.7:1", 0, 1, "", counters_of(MainCounters{})});
+  report.channels.push_back({"multifd 0", "192.0.2.7:2", 0, 1, "", counters_of(MultifdCounters{})});
+  report.cores.push_back({"poll", 3, 0, 2.0, 6.0, 70.0, counters_of(AgentThreadCounters{})});
+  PortTotals ports;
+  ports.stats.rx_packets = 7;
+  report.dataplane = counters_of({}, ports);
+  report.memory = counters_of(BufferTotals{100, 60, true});
   return report;
 }
 
-// What the report tells of main is in the table, and the other way round.
-TEST(MetricTable, has_the_report_s_counters_of_main) {
-  std::set<std::string> told;
-  for (const auto& [name, value] : main_counters(MainCounters{})) told.insert(name);
-  EXPECT_EQ(told, names(MetricScope::main_channel));
+// The numbers of a report that have no row: what says who or where, and what follows from others.
+bool tells_who(const std::string& path) {
+  static const std::set<std::string> names{"format", "poll_core", "loader_core", "cpu", "node"};
+  return names.contains(path) || path.starts_with("throughput.") || path.starts_with("error.");
 }
 
+void add_numbers(const nlohmann::json& value, const std::string& path, std::vector<std::string>& out) {
+  if (value.is_number()) out.push_back(path);
+  if (value.is_object())
+    for (const auto& [name, inner] : value.items())
+      add_numbers(inner, path.empty() ? name : path + "." + name, out);
+}
+
+bool in_table(std::initializer_list<MetricScope> scopes, const std::string& name) {
+  return std::any_of(scopes.begin(), scopes.end(),
+                     [&](MetricScope scope) { return find_metric(scope, name) != nullptr; });
+}
+
+// Numbers of a report that the table lacks. Blocks are the guest's, as many as it likes, and no metrics.
+std::vector<std::string> without_row(const Report& report) {
+  nlohmann::json json = nlohmann::json::parse(to_json(report));
+  std::vector<std::string> missing;
+  const auto check = [&](const nlohmann::json& part, std::initializer_list<MetricScope> scopes) {
+    std::vector<std::string> numbers;
+    add_numbers(part, "", numbers);
+    for (const std::string& name : numbers)
+      if (!tells_who(name) && !in_table(scopes, name)) missing.push_back(name);
+  };
+  for (const auto& channel : json["channels"])
+    check(channel, {channel["name"] == "main" ? MetricScope::main_channel : MetricScope::multifd_channel,
+                    MetricScope::channel, MetricScope::snapshot});
+  for (const auto& core : json["cores"]) check(core, {MetricScope::core});
+  const std::pair<const char*, MetricScope> parts[] = {
+      {"dataplane", MetricScope::dataplane}, {"colo", MetricScope::colo}, {"memory", MetricScope::memory}};
+  for (const auto& [name, scope] : parts) {
+    const nlohmann::json part = json.value(name, nlohmann::json::object());
+    for (const auto& [counter, value] : part.items())
+      if (!in_table({scope}, counter)) missing.push_back(std::string(name) + ": " + counter);
+  }
+  for (const char* const part : {"channels", "cores", "dataplane", "colo", "memory", "blocks", "links"})
+    json.erase(part);
+  json.erase("rounds");  // as the source counts them, where migrx_session_epochs_total has the markers
+  check(json, {MetricScope::session});
+  return missing;
+}
+
+TEST(MetricTable, a_counter_that_it_lacks_is_found) {
+  Report report = sample_report();
+  report.timeline = {0.1, 1, 2, 3, 4, 5, 6, 7, 8};
+  report.tls = "TLS1.3";
+  report.colo = {{"checkpoints", 1}};
+  EXPECT_EQ(without_row(report), std::vector<std::string>{});
+  report.dataplane.emplace_back("tcp.made_up", 1);
+  report.cores[0].counters.emplace_back("made_up", 1);
+  report.channels[1].counters.emplace_back("xbzrle_pages", 1);  // main's, not multifd's
+  report.memory.emplace_back("made_up", 1);
+  EXPECT_EQ(without_row(report), (std::vector<std::string>{"xbzrle_pages", "made_up",
+                                                           "dataplane: tcp.made_up", "memory: made_up"}));
+}
+
+// A counter of the enumerations is in report and table without anybody's doing.
 TEST(MetricTable, has_every_counter_of_the_dataplane) {
+  std::set<std::string> told;
+  for (const auto& [name, value] : counters_of({}, PortTotals{})) told.insert(name);
   std::set<std::string> known;
-  for (const CounterInfo& info : kPollCounterInfo) known.insert("poll." + std::string(info.name));
-  for (const CounterInfo& info : kWireCounterInfo) known.insert("wire." + std::string(info.name));
-  for (const CounterInfo& info : kTcpCounterInfo) known.insert("tcp." + std::string(info.name));
-  for (const char* const name : {"link_changes", "rx_packets", "rx_bytes", "rx_missed", "rx_errors",
-                                 "rx_no_buffer", "tx_packets", "tx_errors"})
-    known.insert(std::string("port.") + name);
-  EXPECT_EQ(known, names(MetricScope::dataplane));
+  for (const MetricInfo& info : metric_table())
+    if (info.scope == MetricScope::dataplane) known.insert(info.report_name);
+  EXPECT_EQ(told, known);
+  EXPECT_EQ(told.size(), 8 + kPollCounterInfo.size() + kWireCounterInfo.size() + kTcpCounterInfo.size());
+}
+
+using MetricsOfSession = test::SessionFixture;
+
+// A real session's report and its look while it runs have the same counters, and all of them a row.
+TEST_F(MetricsOfSession, look_and_report_tell_the_same_counters) {
+  start(0);
+  test::Wire& main = connect();
+  test::MainStreamBuilder b;
+  b.header().configuration();
+  main.give(b.take(), 1000);
+  run();
+  Report live;
+  sample_channels(*session_, 0, live);
+  Report report;
+  report_session(*session_, *control_, blocks_, 0, {0}, report);
+  ASSERT_EQ(report.channels.size(), 1U);
+  ASSERT_EQ(live.channels.size(), 1U);
+  EXPECT_EQ(live.channels[0].counters, report.channels[0].counters);
+  EXPECT_GT(report.channels[0].counters.size(), 20U);
+  EXPECT_EQ(without_row(report), std::vector<std::string>{});
 }
 
 TEST(MetricTable, names_follow_prometheus_rules) {
   std::set<std::string> seen;
+  const std::regex word("migrx_[a-z][a-z0-9_]*");
   for (const MetricInfo& info : metric_table()) {
-    EXPECT_TRUE(std::regex_match(info.metric, std::regex("migrx_[a-z][a-z0-9_]*"))) << info.metric;
+    EXPECT_TRUE(std::regex_match(info.metric, word)) << info.metric;
     EXPECT_EQ(info.metric.ends_with("_total"), info.kind == MetricKind::counter) << info.metric;
-    EXPECT_TRUE(seen.insert(info.metric).second) << info.metric << " twice";
+    EXPECT_TRUE(seen.insert(info.metric + info.label).second) << info.metric << " twice";
     EXPECT_TRUE(info.help.ends_with(".")) << info.metric;
     EXPECT_NE(std::isupper(static_cast<unsigned char>(info.help.front())), 0) << info.metric;
+    const std::string stem =
+        info.kind == MetricKind::counter ? info.metric.substr(0, info.metric.size() - 6) : info.metric;
+    EXPECT_EQ(stem.ends_with("_bytes"), info.unit == MetricUnit::bytes) << info.metric;
+    EXPECT_EQ(stem.ends_with("_seconds"), info.unit == MetricUnit::seconds) << info.metric;
+    EXPECT_EQ(stem.ends_with("_ratio"), info.unit == MetricUnit::ratio) << info.metric;
   }
 }
 
+// The page of all metrics is the table. To write it anew: MIGRX_WRITE_PAGES=1.
+TEST(MetricTable, the_page_has_every_row) {
+  std::string page =
+      "# Metrics and counters\n\nThe rows of `loader/app/watch/metric_table.cc`, which a test keeps equal to "
+      "this "
+      "page. *Where* is the part of the\nJSON report (`docs/guide/report.md`) that has the counter under "
+      "*name*.\n\n"
+      "| where | name | metric | kind | unit | meaning |\n|---|---|---|---|---|---|\n";
+  for (const MetricInfo& info : metric_table())
+    page += std::string("| ") + to_string(info.scope) + " | " +
+            (info.report_name.empty() ? "" : "`" + info.report_name + "`") + " | `" + info.metric +
+            (info.label.empty() ? "" : "{" + info.label + "}") + "` | " +
+            (info.kind == MetricKind::counter ? "counter" : "gauge") + " | " + to_string(info.unit) + " | " +
+            info.help + " |\n";
+  const std::string path = std::string(MIGRX_SOURCE) + "/docs/monitoring/metrics.md";
+  if (std::getenv("MIGRX_WRITE_PAGES") != nullptr) std::ofstream(path) << page;
+  std::ifstream in(path);
+  std::ostringstream found;
+  found << in.rdbuf();
+  EXPECT_EQ(found.str(), page);
+}
+
 TEST(Metrics, each_counter_of_a_report_is_told_once) {
-  const Report report = sample_report();
+  Report report = sample_report();
   CoreTimes last;
   const Metrics metrics = metrics_of(report, {}, last);
   for (const auto& [name, value] : report.channels[0].counters) {
@@ -82,11 +179,20 @@ TEST(Metrics, each_counter_of_a_report_is_told_once) {
     ASSERT_NE(find(metrics, info->metric), nullptr) << name;
     EXPECT_EQ(find(metrics, info->metric)->samples.size(), 1U);
   }
-  // Zeros are left out of the report, not here.
+  // Zeros are left out of the report, not here: a counter that appears late loses its first steps.
   ASSERT_NE(find(metrics, "migrx_tcp_in_order_total"), nullptr);
   EXPECT_EQ(find(metrics, "migrx_tcp_in_order_total")->samples.at(0).value, 0);
-  EXPECT_EQ(find(metrics, "migrx_poll_frames_total")->samples.at(0).value, 7);
+  EXPECT_EQ(find(metrics, "migrx_port_rx_packets_total")->samples.at(0).value, 7);
   EXPECT_EQ(find(metrics, "migrx_rx_buffers_available")->samples.at(0).value, 60);
+  EXPECT_EQ(find(metrics, "migrx_core_longest_turn_seconds")->samples.at(0).value, 70e-6);
+  // Moments that did not come are not there, and those that did have one family.
+  EXPECT_EQ(find(metrics, "migrx_session_moment_seconds"), nullptr);
+  report.timeline.ready_s = 1.5;
+  report.timeline.setup_s = 2.5;
+  const Metrics later = metrics_of(report, {}, last);
+  ASSERT_NE(find(later, "migrx_session_moment_seconds"), nullptr);
+  ASSERT_EQ(find(later, "migrx_session_moment_seconds")->samples.size(), 2U);
+  EXPECT_EQ(find(later, "migrx_session_moment_seconds")->samples[1].labels[0].second, "setup");
 }
 
 TEST(Metrics, a_core_s_share_is_that_of_the_last_interval) {
@@ -108,104 +214,6 @@ TEST(Metrics, one_state_is_set) {
   double sum = 0;
   for (const MetricSample& sample : find(metrics, "migrx_session_state")->samples) sum += sample.value;
   EXPECT_EQ(sum, 1);
-}
-
-TEST(MetricsAddress, loopback_unless_told_otherwise) {
-  std::string address;
-  bool loopback = false;
-  for (const char* const text : {"9464", ":9464", "localhost:9464", "127.0.0.1:9464"}) {
-    EXPECT_EQ(parse_metrics_address(text, address, loopback), "") << text;
-    EXPECT_EQ(address, "127.0.0.1:9464");
-    EXPECT_TRUE(loopback);
-  }
-  EXPECT_EQ(parse_metrics_address("[::1]:9464", address, loopback), "");
-  EXPECT_TRUE(loopback);
-  EXPECT_EQ(parse_metrics_address("192.0.2.10:80", address, loopback), "");
-  EXPECT_FALSE(loopback);
-  EXPECT_EQ(parse_metrics_address("0.0.0.0:80", address, loopback), "");
-  EXPECT_FALSE(loopback);
-  for (const char* const text : {"", ":", "0", "65536", "9464x", "host:80", "::1:80", "[]:80", "127.0.0.1",
-                                 "1,2:80", "80s", "127.0.0.1:80,90"})
-    EXPECT_NE(parse_metrics_address(text, address, loopback), "") << text;
-}
-
-// A port that the kernel had free a moment ago.
-std::string free_address() {
-  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in local{};
-  local.sin_family = AF_INET;
-  local.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof local;
-  EXPECT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&local), size), 0);
-  EXPECT_EQ(::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size), 0);
-  ::close(fd);
-  return "127.0.0.1:" + std::to_string(ntohs(local.sin_port));
-}
-
-std::string get(const std::string& address) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.find(':') + 1))));
-  EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
-  const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
-  EXPECT_EQ(::write(fd, request.data(), request.size()), static_cast<ssize_t>(request.size()));
-  std::string answer;
-  char piece[4096];
-  for (ssize_t n = 0; (n = ::read(fd, piece, sizeof piece)) > 0;)
-    answer.append(piece, static_cast<std::size_t>(n));
-  ::close(fd);
-  return answer;
-}
-
-TEST(MetricsServer, answers_with_what_was_published_last) {
-  const std::string address = free_address();
-  MetricsServer server(address, {});
-  CoreTimes last;
-  server.publish(metrics_of(sample_report(), {}, last));
-  Report report = sample_report();
-  report.dataplane = {{"poll.frames", 8}};
-  server.publish(metrics_of(report, {}, last));
-  const std::string answer = get(address);
-  EXPECT_NE(answer.find("200 OK"), std::string::npos);
-  EXPECT_NE(answer.find("migrx_poll_frames_total 8"), std::string::npos) << answer.substr(0, 500);
-  EXPECT_NE(answer.find("migrx_core_busy_seconds_total{cpu=\"3\",role=\"poll\"} 2"), std::string::npos);
-}
-
-TEST(MetricsServer, a_port_that_is_taken_is_refused_with_advice) {
-  const std::string address = free_address();
-  const MetricsServer first(address, {});
-  try {
-    const MetricsServer second(address, {});
-    FAIL() << "two servers on one port";
-  } catch (const std::runtime_error& problem) {
-    EXPECT_NE(std::string(problem.what()).find("choose another"), std::string::npos);
-  }
-}
-
-// Its threads are none of a poll core's, and the caller's own CPUs are as before.
-TEST(MetricsServer, threads_stay_off_the_cpus_that_are_taken) {
-  cpu_set_t before;
-  ASSERT_EQ(::sched_getaffinity(0, sizeof before, &before), 0);
-  if (CPU_COUNT(&before) < 2) GTEST_SKIP() << "one CPU only";
-  int taken = 0;
-  while (!CPU_ISSET(static_cast<std::size_t>(taken), &before)) ++taken;
-  std::set<std::string> old;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) old.insert(task.path());
-  const MetricsServer server(free_address(), {CpuId{taken}});
-  uint32_t seen = 0;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-    if (old.contains(task.path())) continue;
-    cpu_set_t cpus;
-    ASSERT_EQ(::sched_getaffinity(std::stoi(task.path().filename()), sizeof cpus, &cpus), 0);
-    EXPECT_FALSE(CPU_ISSET(static_cast<std::size_t>(taken), &cpus));
-    ++seen;
-  }
-  EXPECT_GT(seen, 0U);
-  cpu_set_t after;
-  ASSERT_EQ(::sched_getaffinity(0, sizeof after, &after), 0);
-  EXPECT_TRUE(CPU_EQUAL(&before, &after));
 }
 
 }  // namespace
