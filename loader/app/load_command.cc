@@ -1,6 +1,7 @@
 #include "loader/app/load_command.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -19,6 +20,7 @@
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
 #include "loader/app/watch/metric_table.h"
+#include "loader/app/watch/service_manager.h"
 #include "loader/app/watch/watch.h"
 #include "loader/app/workers.h"
 #include "loader/destination/destination_qemu.h"
@@ -88,7 +90,8 @@ ProgressSample sample_progress(const FileLoader& loader, const BlockTable& block
   sample.pages = counters.normal_pages.read() + sample.zero_pages + counters.xbzrle_pages.read() +
                  counters.compressed_pages.read();
   sample.wire_bytes = loader.bytes_read();
-  sample.rounds = counters.markers.read();
+  sample.epochs = counters.markers.read();
+  sample.rounds = sample.pages > 0 ? counters.begun_anew.read() + 1 : 0;
   if (const PageReader* const reader = loader.page_reader()) {
     const uint64_t read = reader->counters().pages_read.load(std::memory_order_relaxed);
     const uint64_t zero = reader->counters().zero_pages.load(std::memory_order_relaxed);
@@ -129,6 +132,8 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
   report.version = MIGRX_VERSION;
   report.outcome = "failed";
   int exit_status = 2;
+  ServiceManager manager(service_environment(), lifeline.held() ? ::getppid() : ::getpid());
+  if (!manager.warning().empty()) terminal.warn("warning: " + manager.warning());
   try {
     if (const std::string problem =
             check_destination_options(options.handoff, options.no_handoff, options.qmp);
@@ -156,6 +161,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     std::map<std::string, uint64_t> addresses = inspect_by_qmp(options, ram, report, signals);
     GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline, signals);
     const double prefault_started_s = now_s();
+    manager.status("takes the guest's memory", now_s());
     guest.prefault(placement, memory, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;
     std::string problem;
@@ -170,7 +176,12 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
                          handoff_choice(options, 0));
     FileLoader loader(std::move(settings), guest.table(), *destination, *kernels, compress);
     exit_status = 1;
+    manager.ready(now_s());
     report.error = loader.run([&](uint64_t position) {
+      if (manager.present()) {
+        manager.status(fmt::format("byte {} of {}", position, options.file), now_s());
+        manager.look(now_s(), {});
+      }
       if (terminal.due(now_s()))
         terminal.progress(fmt::format("{:7.1f}s byte {} of {}", now_s(), position, options.file), now_s());
       watch.look(now_s(), SessionState::precopy, 0, [&](Report& live) {
@@ -200,6 +211,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     terminal.warn(trouble.what());
     report.error = make_error(ErrorClass::io, 0, "host", "%s", trouble.what());
   }
+  manager.stopping(report.error ? report.error.message() : report.outcome);
   return tell_outcome(options, report, terminal, exit_status);
 }
 

@@ -31,6 +31,7 @@
 #include "loader/app/terminal.h"
 #include "loader/app/tls_setup.h"
 #include "loader/app/watch/metric_table.h"
+#include "loader/app/watch/service_manager.h"
 #include "loader/app/watch/watch.h"
 #include "loader/app/workers.h"
 
@@ -91,6 +92,22 @@ void report_threads(const std::vector<std::unique_ptr<AgentThread>>& threads, co
   }
 }
 
+// Of the threads that poll: how much of their time found something to do.
+ProgressSample with_poll_times(ProgressSample sample,
+                               const std::vector<std::unique_ptr<AgentThread>>& threads,
+                               const Placement& placement) {
+  for (std::size_t i = 0; i < threads.size(); ++i) {
+    const auto& agents = placement.threads[i].agents;
+    if (std::none_of(agents.begin(), agents.end(),
+                     [](const AgentPlan& agent) { return agent.role == AgentRole::poll; }))
+      continue;
+    sample.poll_busy_s += static_cast<double>(threads[i]->counters().busy_ns.read()) * 1e-9;
+    sample.poll_idle_s += static_cast<double>(threads[i]->counters().idle_ns.read()) * 1e-9;
+    sample.spins = threads[i]->options().idle == IdleStrategy::spin;
+  }
+  return sample;
+}
+
 // Topology, placement, memory, network, session, threads, run: every long-lived object is made here, in this
 // order.
 int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
@@ -105,6 +122,8 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
   report.outcome = "failed";
   int exit_status = 2;
   LiveConnections live_connections(lifeline);
+  ServiceManager manager(service_environment(), lifeline.held() ? ::getppid() : ::getpid());
+  if (!manager.warning().empty()) terminal.warn("warning: " + manager.warning());
   try {
     if (const std::string problem = check_receive_options(options); !problem.empty())
       throw SetupError(problem);
@@ -126,11 +145,13 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     std::map<std::string, uint64_t> addresses = inspect_by_qmp(options, ram, report, signals);
     GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline, signals);
     const double prefault_started_s = now_s();
+    manager.status("takes the guest's memory", now_s());
     guest.prefault(placement, memory, terminal, signals);
     report.timeline.prefault_s = now_s() - prefault_started_s;
     if (report.timeline.prefault_s > 0)
       report.prefault_bytes_per_s = static_cast<double>(guest.bytes()) / report.timeline.prefault_s;
 
+    manager.status("sets the ports up and waits for their links", now_s());
     inherit_from_predecessors(options, live_connections, terminal);
     Network network(options, placement);
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
@@ -189,6 +210,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     reset_duty.start();
     report.timeline.ready_s = now_s();
     tell_ready(options, terminal);
+    manager.ready(now_s());
 
     exit_status = 1;
     Progress progress;
@@ -197,6 +219,9 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     SignalPolicy signal_policy;
     int status_if_killed = 1;
     double looked_s = now_s();
+    const auto sample_now = [&] {
+      return with_poll_times(sample_progress(session, guest.table(), now_s()), threads, placement);
+    };
     while (!control.over()) {
       const uint32_t work = control.do_work(monotonic_ns());
       const int signal = signals.wait(pace.pause_us(session.state(), work), destination->wake_fd());
@@ -220,13 +245,17 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
         if (colo != nullptr) live.colo = counters_of(*colo);
         if (tls != nullptr) tls->report(live);
         live.cpu_s = cpu_seconds();
-        return sample_progress(session, guest.table(), now_s());
+        return sample_now();
       });
-      if (terminal.due(now_s()))
-        terminal.progress(progress.line(sample_progress(session, guest.table(), now_s()), terminal.width()),
-                          now_s());
+      if (terminal.due(now_s())) terminal.progress(progress.line(sample_now(), terminal.width()), now_s());
       if (now_s() - looked_s >= 0.1) {
         looked_s = now_s();
+        if (manager.present()) {
+          std::vector<uint64_t> turns;
+          for (const auto& thread : threads) turns.push_back(thread->counters().turns.read());
+          manager.status(progress.line(sample_now(), 0), now_s());
+          manager.look(now_s(), turns);
+        }
         reset_duty.look();
         for (const std::string& line : network.look_at_links(now_s())) terminal.say(line);
         for (const std::string& warning : {network.take_conflict(), network.look_at_traffic(now_s())}) {
@@ -259,6 +288,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     terminal.warn(problem.what());
     report.error = make_error(ErrorClass::io, 0, "host", "%s", problem.what());
   }
+  manager.stopping(report.error ? report.error.message() : report.outcome);
   exit_status = tell_outcome(options, report, terminal, exit_status);
   // No parent sees to those who could not be told.
   if (!live_connections.empty() && !lifeline.held())

@@ -79,7 +79,7 @@ struct Report {
   std::string source_machine;  // machine type as the stream says it
   std::string sync_mode;       // "per round", "per section", "" without multifd
   bool return_path = false;
-  uint64_t rounds = 0;                     // markers met
+  uint64_t rounds = 0;                     // passes over RAM that the source began
   uint64_t ram_bytes = 0;                  // guest bytes the blocks hold
   uint64_t guest_bytes_loaded = 0;         // pages applied, zero pages included, times page size
   uint64_t wire_bytes = 0;                 // stream bytes received on all channels

@@ -59,6 +59,22 @@ PageCounts count_pages(const Session& session) {
   return sum;
 }
 
+// A channel that gets nothing of a pass does not see it.
+uint64_t rounds(const Session& session, uint64_t pages) {
+  if (pages == 0) return 0;
+  uint64_t most = 0;
+  if (session.main_connection() != nullptr) {
+    const MainCounters& main = session.main_channel().counters();
+    most = main.begun_anew.read();
+    if (main.per_round.read() != 0 && session.channels_expected() > 1)
+      return std::max(most + 1, session.multifd_rounds());
+  }
+  for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i)
+    if (session.multifd_connection(i) != nullptr)
+      most = std::max(most, session.multifd_channel(i).counters().begun_anew.read());
+  return most + 1;
+}
+
 uint64_t wire_bytes(const Session& session) {
   uint64_t sum = 0;
   for (const auto& channel : session.channels()) sum += channel->connection().bytes_received.read();
@@ -146,7 +162,6 @@ void report_session(const Session& session, const SessionControl& control, const
   };
   if (session.main_connection() != nullptr) {
     report.source_machine = session.source_machine();
-    report.rounds = session.main_channel().epoch();
     if (session.channels_expected() > 1)
       report.sync_mode = session.main_channel().flush_mode() == FlushMode::round     ? "per round"
                          : session.main_channel().flush_mode() == FlushMode::section ? "per section"
@@ -159,7 +174,9 @@ void report_session(const Session& session, const SessionControl& control, const
                   counters_of(session.multifd_channel(i).counters()));
 
   report.wire_bytes = wire_bytes(session);
-  report.guest_bytes_loaded = count_pages(session).pages * kPageBytes;
+  const PageCounts pages = count_pages(session);
+  report.guest_bytes_loaded = pages.pages * kPageBytes;
+  report.rounds = rounds(session, pages.pages);
   const double end_s = report.timeline.ram_complete_s;
   if (end_s > report.timeline.setup_s && report.timeline.setup_s >= 0) {
     const double duration = end_s - report.timeline.setup_s;
@@ -222,7 +239,8 @@ ProgressSample sample_progress(const Session& session, const BlockTable& blocks,
   const PageCounts pages = count_pages(session);
   sample.pages = pages.pages;
   sample.zero_pages = pages.zero;
-  if (session.main_connection() != nullptr) sample.rounds = session.main_channel().counters().markers.read();
+  if (session.main_connection() != nullptr) sample.epochs = session.main_channel().counters().markers.read();
+  sample.rounds = rounds(session, pages.pages);
   // The block list is written by main's worker and constant from this moment on.
   if (session.moments().blocks_known.load(std::memory_order_acquire) != 0) {
     for (std::size_t i = 0; i < blocks.list().size(); ++i) sample.ram_pages += blocks.list()[i].pages();

@@ -19,6 +19,7 @@
 
 #include "loader/app/signal_policy.h"
 #include "loader/app/signals.h"
+#include "loader/app/watch/service_manager.h"
 
 namespace migrx {
 namespace {
@@ -87,6 +88,10 @@ class Relay {
   explicit Relay(pid_t child) : child_(child) {}
   void take(int signal) {
     if (signal == SIGCHLD) return;
+    if (signal == SIGABRT) {  // a manager's watchdog (sd_notify(3)): the child hangs, and hears nothing
+      ::kill(child_, SIGKILL);
+      return;
+    }
     const auto now = std::chrono::steady_clock::now();
     if (signal != SIGUSR1) {
       if (taken_ && now - last_ < std::chrono::nanoseconds{SignalPolicy::kOneNs}) return;
@@ -168,6 +173,7 @@ int supervise(const Supervision& supervision) {
   sigset_t childs_mask;
   ::sigprocmask(SIG_BLOCK, nullptr, &childs_mask);
   sigaddset(&mask, SIGCHLD);
+  sigaddset(&mask, SIGABRT);
   ::sigprocmask(SIG_BLOCK, &mask, nullptr);
   const int signals = ::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 
@@ -184,16 +190,17 @@ int supervise(const Supervision& supervision) {
   for (const int fd : supervision.of_child) ::close(fd);
   const int status = watch(child, signals, pipe[0], left);
   const int exit_status = WIFSIGNALED(status) ? left.status_if_killed : WEXITSTATUS(status);
+  const std::string error = journal_prefix(STDERR_FILENO, 3, std::getenv("JOURNAL_STREAM"));
   if (WIFSIGNALED(status)) {
-    std::fprintf(stderr, "migrx: the receiver was killed by signal %d (%s)\n", WTERMSIG(status),
-                 ::strsignal(WTERMSIG(status)));
+    std::fprintf(stderr, "%smigrx: the receiver was killed by signal %d (%s)\n", error.c_str(),
+                 WTERMSIG(status), ::strsignal(WTERMSIG(status)));
     for (const auto& [path, file] : left.files)
       if (file.known() && file_id_at(path) == file) ::unlink(path.c_str());
   }
   if (left.listening && (!left.connections.empty() || WIFSIGNALED(status))) {
     Supervision::Legacy legacy{.connections = {}, .killed = WIFSIGNALED(status)};
     for (const auto& [place, connection] : left.connections) legacy.connections.push_back(connection);
-    std::fprintf(stderr, "migrx: %s\n", supervision.leave(legacy).c_str());
+    std::fprintf(stderr, "%smigrx: %s\n", error.c_str(), supervision.leave(legacy).c_str());
   }
   ::close(signals);
   ::close(pipe[0]);

@@ -61,8 +61,9 @@ struct Supervision {
 };
 
 // Runs `receive` in a child and passes SIGTERM, SIGINT, SIGHUP and SIGUSR1 on, those excepted that were
-// ignored at the start (nohup). Returns the exit status for the program: the child's, or what if_killed()
-// said last (1: it said nothing). Must be called while the process has one thread.
+// ignored at the start (nohup). SIGABRT, of a manager's watchdog, ends the child as SIGKILL would. Returns
+// the exit status for the program: the child's, or what if_killed() said last (1: it said nothing). Must be
+// called while the process has one thread.
 int supervise(const Supervision& supervision);
 
 }  // namespace migrx

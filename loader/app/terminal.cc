@@ -4,12 +4,18 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 
+#include "loader/app/watch/service_manager.h"
 #include "loader/stream/printable.h"
 
 namespace migrx {
 
-Terminal::Terminal(bool quiet) : quiet_(quiet) {
+Terminal::Terminal(bool quiet)
+    : quiet_(quiet),
+      info_(journal_prefix(STDOUT_FILENO, 6, std::getenv("JOURNAL_STREAM"))),
+      warning_(journal_prefix(STDERR_FILENO, 4, std::getenv("JOURNAL_STREAM"))),
+      error_(journal_prefix(STDERR_FILENO, 3, std::getenv("JOURNAL_STREAM"))) {
   winsize size{};
   if (::isatty(STDOUT_FILENO) != 0 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
     width_ = size.ws_col > 20 ? size.ws_col : 80;
@@ -21,7 +27,7 @@ Terminal::~Terminal() {
 
 bool Terminal::due(double now_s) const noexcept {
   // Plain lines end up in log files.
-  return !quiet_ && now_s - last_s_ >= (width_ > 0 ? 0.1 : 2.0);
+  return !quiet_ && info_.empty() && now_s - last_s_ >= (width_ > 0 ? 0.1 : 2.0);
 }
 
 void Terminal::progress(const std::string& line, double now_s) {
@@ -38,13 +44,14 @@ void Terminal::progress(const std::string& line, double now_s) {
 void Terminal::say(const std::string& text) {
   if (quiet_) return;
   clear_line();
-  std::printf("%s\n", printable(text, /*lines=*/true).c_str());
+  std::printf("%s\n", with_prefix(info_, printable(text, /*lines=*/true)).c_str());
   std::fflush(stdout);
 }
 
 void Terminal::warn(const std::string& text) {
   clear_line();
-  std::fprintf(stderr, "migrx: %s\n", printable(text, /*lines=*/true).c_str());
+  const std::string& prefix = text.starts_with("warning:") ? warning_ : error_;
+  std::fprintf(stderr, "%s\n", with_prefix(prefix, "migrx: " + printable(text, /*lines=*/true)).c_str());
 }
 
 void Terminal::clear_line() {

@@ -177,6 +177,8 @@ void MainChannel::publish() noexcept {
   expanded_bytes_ = (tally.zero_pages - tally.zero_pages_untouched) * kPageBytes;
   counters_.ram_sections.set(ram_sections_);
   counters_.markers.set(epoch_);
+  counters_.per_round.set(mode_ == FlushMode::round ? 1 : 0);
+  counters_.begun_anew.set(ram_.begun_anew());
 }
 
 // ---- Header and configuration

@@ -42,6 +42,8 @@ struct MainCounters {
   Counter ram_sections;    // START, PARTs, END
   Counter other_sections;  // of other iterables, and early FULL sections
   Counter markers;         // epochs closed
+  Counter per_round;       // 1: multifd channels synchronise once per round
+  Counter begun_anew;      // passes over RAM after the first, as this channel sees them
   Counter verbatim_bytes;
   Counter tail_bytes;
 };

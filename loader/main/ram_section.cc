@@ -295,6 +295,10 @@ bool RamSection::find_block(std::string_view idstr, StreamError& error) noexcept
 
 // Behind the word and the name of a page record.
 void RamSection::payload_follows() noexcept {
+  // Threads of the source that compress overtake each other by some pages.
+  constexpr uint64_t kSlack = 64 * kPageBytes;
+  if (record_flag_ != kPage)
+    passes_.note(current_->block->target().bits, page_offset_, record_flag_ == kCompressPage ? kSlack : 0);
   switch (record_flag_) {
     case kPage:
       page_left_ = kPageBytes;
@@ -347,12 +351,16 @@ void RamSection::mark_page_of_run() noexcept {
     set_marks();
     marks_ = bits;
     mark_first_ = page_number;
+    passes_.note(bits, page_offset_);
   }
   ++mark_count_;
 }
 
 void RamSection::set_marks() noexcept {
-  if (mark_count_ > 0) marks_->set_range(mark_first_, mark_count_);
+  if (mark_count_ > 0) {
+    marks_->set_range(mark_first_, mark_count_);
+    passes_.note(marks_, (mark_first_ + mark_count_ - 1) * kPageBytes);
+  }
   mark_count_ = 0;
 }
 

@@ -25,6 +25,7 @@
 #include "loader/ram/ram_block.h"
 #include "loader/stream/byte_reader.h"
 #include "loader/stream/parser.h"
+#include "loader/stream/pass_counter.h"
 
 namespace migrx {
 
@@ -102,6 +103,8 @@ class RamSection {
 
   [[nodiscard]] BlockListReader& block_list() noexcept { return list_; }
   [[nodiscard]] const RamTally& tally() const noexcept { return tally_; }
+  // See PassCounter.
+  [[nodiscard]] uint64_t begun_anew() const noexcept { return passes_.begun_anew(); }
   [[nodiscard]] uint64_t page_records() const noexcept {
     return tally_.normal_pages + tally_.zero_pages + tally_.xbzrle_pages + tally_.compressed_pages;
   }
@@ -152,6 +155,7 @@ class RamSection {
   std::unordered_map<std::string_view, Listed> listed_;  // by the blocks' own names; constant after resolve()
   RoutedBytes routed_;
   RamTally tally_;
+  PassCounter passes_;
 
   // Pages of a run of PAGE records whose bits are still to be set: one atomic operation for up to 64 of them.
   // Invariant: none whenever another kind of record is applied, and behind fence().

@@ -158,6 +158,7 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
   if (!session_.barrier->begin_pages(static_cast<uint32_t>(id())))
     return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
                            "pages behind the end of RAM"));
+  if (session_.rounds != nullptr && noted_epoch_ != epoch_) session_.rounds->note(noted_epoch_ = epoch_);
   if (block_ == nullptr || block_->idstr() != packet.ramblock) {
     block_ = session_.blocks->find(packet.ramblock);
     if (block_ == nullptr) {
@@ -172,6 +173,8 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
   lane_ = router_ != nullptr && decoder_ == nullptr ? router_->lane_to(block_->node()) : nullptr;
 
   const uint32_t pages = packet.normal_pages + packet.zero_pages;
+  uint64_t lowest = ~uint64_t{0};
+  uint64_t highest = 0;
   for (uint32_t i = 0; i < pages; ++i) {
     const uint64_t offset = load_be64(packet.offsets + 8 * std::size_t{i});
     if (!block_->contains_page(offset))
@@ -180,14 +183,36 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
                              "page %u of %u: 0x%" PRIx64
                              " is no page of block \"%.200s\", which has 0x%" PRIx64 " bytes",
                              i, pages, offset, block_->idstr().c_str(), block_->used_length()));
+    lowest = std::min(lowest, offset);
+    highest = std::max(highest, offset);
     if (i >= packet.normal_pages) continue;
     std::byte* const dst = target_.base + offset;
-    if (runs_ > 0 && page_runs_[runs_ - 1].dst + page_runs_[runs_ - 1].bytes == dst)
+    if (runs_ > 0 && page_runs_[runs_ - 1].dst + page_runs_[runs_ - 1].bytes == dst) {
       page_runs_[runs_ - 1].bytes += kPageBytes;
-    else
+    } else {
+      if (packet.zero_pages == 0) note_run();
       page_runs_[runs_++] = {dst, kPageBytes};
+    }
   }
+  // A source that looks for zero pages by itself puts them last and others in their places (QEMU 10:
+  // migration/multifd-zero-page.c), so only the packet as a whole has a place in the pass.
+  if (packet.zero_pages == 0) {
+    note_run();
+  } else {
+    passes_.note(block_, lowest);
+    passes_.note(block_, highest);
+  }
+  counters_.begun_anew.set(passes_.begun_anew());
   return Step::again;
+}
+
+// First and last page of the last run.
+void MultifdChannel::note_run() noexcept {
+  if (runs_ == 0) return;
+  const PageRun& run = page_runs_[runs_ - 1];
+  const auto first = static_cast<uint64_t>(run.dst - target_.base);
+  passes_.note(block_, first);
+  passes_.note(block_, first + run.bytes - kPageBytes);
 }
 
 void MultifdChannel::clear_zero_pages(const MultifdPacket& packet) noexcept {

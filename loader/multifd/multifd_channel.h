@@ -26,6 +26,8 @@
 #include "loader/stream/byte_reader.h"
 #include "loader/stream/flush_barrier.h"
 #include "loader/stream/parser.h"
+#include "loader/stream/pass_counter.h"
+#include "loader/stream/round_count.h"
 
 namespace migrx {
 
@@ -38,6 +40,7 @@ struct MultifdCounters {
   Counter zero_pages_skipped;  // fresh memory that was zero already
   Counter payload_bytes;
   Counter routed_bytes;  // of those, copied by another node's worker
+  Counter begun_anew;    // passes over RAM after the first, as this channel sees them
 };
 
 // What a channel shares with the rest of its session. All must outlive the channel.
@@ -47,6 +50,7 @@ struct MultifdSession {
   const PageKernels* kernels = nullptr;
   MultifdCompression compression = MultifdCompression::none;
   DecoderLimits decoder_limits;
+  RoundCount* rounds = nullptr;  // null: nobody counts
 };
 
 class MultifdChannel final : public ChannelParser {
@@ -97,6 +101,7 @@ class MultifdChannel final : public ChannelParser {
   Step on_init(const std::byte* bytes) noexcept;
   Step on_body(const std::byte* body) noexcept;
   Step resolve_pages(const MultifdPacket& packet) noexcept;
+  void note_run() noexcept;
   void clear_zero_pages(const MultifdPacket& packet) noexcept;
   Step on_payload() noexcept;
   Step write_payload() noexcept;
@@ -133,6 +138,8 @@ class MultifdChannel final : public ChannelParser {
   std::array<PageRun, kMultifdPagesMax> page_runs_{};
 
   RoutedBytes routed_;
+  PassCounter passes_;
+  uint64_t noted_epoch_ = 0;  // of session_.rounds
   MultifdCounters counters_;
   StreamError error_;
 };

@@ -206,6 +206,7 @@ Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint
   if (answer.verdict != AdmissionVerdict::admitted) return {};
   stamp(moments_.first_channel);
   MultifdSession shared;
+  shared.rounds = &rounds_;
   shared.barrier = &barrier_;
   shared.blocks = &blocks_.list();
   shared.kernels = &kernels_;

@@ -127,6 +127,8 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] Handoff* main_connection() const noexcept {
     return main_connection_.load(std::memory_order_acquire);
   }
+  // Rounds that brought pages over multifd, where the source synchronises once per round.
+  [[nodiscard]] uint64_t multifd_rounds() const noexcept { return rounds_.count(); }
   // Channels that have said what they are, main included. Main counts while it waits for the others, too.
   [[nodiscard]] uint32_t identified() const noexcept {
     return admission_.multifd_here() + (admission_.main_here() ? 1U : 0U);
@@ -215,6 +217,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   BlockTable& blocks_;
   const PageKernels& kernels_;
   FlushBarrier barrier_;
+  RoundCount rounds_;
   Admission admission_;
   CompressJobs& compress_;
   // Parsers are made by the worker that serves them, so that their buffers lie on its node, and published by

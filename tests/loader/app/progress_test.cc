@@ -88,5 +88,58 @@ TEST(Progress, shows_the_rate) {
   EXPECT_NE(progress.line(at(2, 1, 1ULL << 30), 0).find("1.00 GiB/s"), std::string::npos);
 }
 
+// 100 MiB a second, then 10: after a second the line says 10, whatever came before, and however often it is
+// drawn.
+TEST(Progress, the_rate_is_that_of_the_last_second) {
+  for (const double rhythm_s : {0.1, 0.5, 2.0}) {
+    Progress progress;
+    std::string line;
+    double bytes = 0;
+    for (double now = 0; now < 20; now += rhythm_s) {
+      line = progress.line(at(now, 1, static_cast<uint64_t>(bytes)), 0);
+      bytes += rhythm_s * (now < 10 ? 102.4 : 10.24) * (1 << 20);
+    }
+    EXPECT_NE(line.find("at 0.01 GiB/s"), std::string::npos) << line;
+  }
+}
+
+TEST(Progress, the_rate_of_a_source_that_pauses_is_zero) {
+  Progress progress;
+  (void)progress.line(at(1, 1, 1 << 30), 0);
+  (void)progress.line(at(2, 1, 2U << 30), 0);
+  EXPECT_NE(progress.line(at(3.5, 1, 2U << 30), 0).find("at 0.00 GiB/s"), std::string::npos);
+  // Nothing passed since the last look.
+  EXPECT_NE(progress.line(at(3.5, 1, 2U << 30), 0).find("at 0.00 GiB/s"), std::string::npos);
+}
+
+// A core that spins is at 100 % for the kernel; what of it is useful is a matter of the last second.
+TEST(Progress, says_how_much_of_the_polling_is_useful) {
+  Progress progress;
+  ProgressSample sample = at(1, 1, 1 << 20);
+  EXPECT_EQ(progress.line(sample, 0).find("useful"), std::string::npos);
+  sample.spins = true;
+  sample.poll_busy_s = 5;
+  sample.poll_idle_s = 5;
+  sample.now_s = 2;
+  (void)progress.line(sample, 0);
+  sample.now_s = 4;
+  sample.poll_busy_s += 0.5;
+  sample.poll_idle_s += 1.5;
+  EXPECT_NE(progress.line(sample, 0).find("polling, 25 % useful"), std::string::npos);
+  sample.now_s = 6;
+  sample.poll_busy_s += 2;
+  sample.spins = false;
+  EXPECT_NE(progress.line(sample, 0).find("poll cores, 100 % useful"), std::string::npos);
+}
+
+// Looks that nobody waits a second for do not pile up.
+TEST(Progress, many_looks_in_one_moment_are_no_matter) {
+  Progress progress;
+  std::string line;
+  for (int i = 0; i < 100'000; ++i)
+    line = progress.line(at(1 + 1e-5 * i, 1, 1024 * static_cast<uint64_t>(i)), 0);
+  EXPECT_NE(line.find("round 0"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace migrx

@@ -123,6 +123,21 @@ TEST(Supervisor, somebody_stays_behind_for_a_killed_receiver_that_listened_and_f
   EXPECT_FALSE(stays_for(true, false));
 }
 
+// A manager's watchdog: the child hangs and would hear no SIGTERM.
+TEST(Supervisor, sigabrt_ends_a_child_that_hangs_and_its_connections_are_left) {
+  Lost left;
+  const int status = run(
+      [](const Lifeline& lifeline) -> int {
+        lifeline.listening();
+        lifeline.connected(0, "main");
+        ::kill(::getppid(), SIGABRT);
+        for (;;) ::pause();
+      },
+      [&](const Lost& lost) { left = lost; });
+  EXPECT_EQ(status, 1);
+  EXPECT_EQ(left, Lost{"main"});
+}
+
 TEST(Supervisor, those_are_left_that_have_each_place_last_however_the_receiver_ends) {
   Lost left;
   const int status = run(

@@ -365,9 +365,125 @@ def _loads(folder):
         expect(0 < samples["migrx_session_guest_bytes_total", ""] < told["guest_bytes_loaded"], "not in the middle")
 
 
+def _rounds(version, channels):
+    """What migrx calls a round is what the source does: its dirty-sync-count, but for looks that found nothing new."""
+    def run(folder):
+        need(version)
+        with contextlib.ExitStack() as stack:
+            network = stack.enter_context(Network())
+            transfer = Transfer(version=version, channels=channels, dirty_s=3)
+            source = transfer.start_source(folder, stack, network)
+            options, files = transfer.ram_files(folder, source)
+            receiver = transfer.start_receiver(folder, stack, network, options)
+            source.migrate(receiver.uri)
+            transfer.converge(source)
+            source.wait_migration(timeout=90)
+            expect(receiver.wait(60) == 0, "migrx failed: %s", receiver.log()[-2000:])
+            rounds, synced = receiver.report()["rounds"], source.migration()["ram"]["dirty-sync-count"]
+            # The last pass is that of two looks, and one may find what still lies ahead in the pass under way.
+            expect(rounds >= 3 and 0 <= synced - rounds <= 2, "%d rounds, dirty-sync-count %d", rounds, synced)
+            expect_same_files("mem", files["mem"], source.backends[0].path)
+            os.unlink(files["mem"])
+            return "%d rounds, dirty-sync-count %d" % (rounds, synced)
+    return run
+
+
+class _Manager:
+    """The service manager's end of $NOTIFY_SOCKET, for a program started within `for_child`."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "notify.sock")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.bind(self.path)
+        self.heard = []  # (process, message)
+
+    @contextlib.contextmanager
+    def for_child(self, **more):
+        names = dict(more, NOTIFY_SOCKET=self.path)
+        os.environ.update(names)
+        try:
+            yield
+        finally:
+            for name in names:
+                del os.environ[name]
+
+    def listen(self):
+        """What was said so far, the senders being what the kernel says of them."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                message, control, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(12))
+                process = int.from_bytes(control[0][2][:4], sys.byteorder) if control else 0
+                self.heard.append((process, message.decode()))
+        return [message for _, message in self.heard]
+
+
+def _told_to_manager(folder):
+    """systemd's part played by the case: ready when the source may connect, the progress, signs of life, stopping."""
+    need("10")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        transfer = Transfer(dirty_s=4, channels=2)
+        source = transfer.start_source(folder, stack, network)
+        options, files = transfer.ram_files(folder, source)
+        manager = _Manager(folder)
+        with manager.for_child(WATCHDOG_USEC="2000000"):
+            receiver = stack.enter_context(Receiver(folder, network, options, 2))
+        expect(receiver.attach(30), "no interface: %s", receiver.log())
+        expect("READY=1" not in manager.listen(), "ready before it listened: %s", manager.heard)
+        expect(receiver.told_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+        _wait("READY=1", lambda: "READY=1" in manager.listen())
+        source.migrate(receiver.uri)
+        transfer.converge(source)
+        source.wait_migration(timeout=90)
+        expect(receiver.wait(60) == 0, "migrx failed: %s", receiver.log()[-2000:])
+        heard = manager.listen()
+        expect(heard.count("READY=1") == 1, "READY: %s", heard)
+        expect(any(text.startswith("STATUS=") and "precopy" in text and "GiB/s" in text for text in heard),
+               "no progress: %s", heard)
+        expect(heard[-1] == "STOPPING=1\nSTATUS=complete", "the last word: %s", heard[-3:])
+        expect(heard.count("WATCHDOG=1") >= 1, "signs of life: %s", heard)
+        expect({process for process, _ in manager.heard} == {receiver.process.pid}, "not the main process's: %s",
+               manager.heard)
+        expect_same_files("mem", files["mem"], source.backends[0].path)
+        return "%d messages, %d signs of life" % (len(heard), heard.count("WATCHDOG=1"))
+
+
+def _watchdog_ends(folder):
+    """A receiver that hangs: no sign of life, and what systemd does then (SIGABRT) ends it like one that is killed."""
+    need("10")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        transfer = Transfer(dirty_s=30, channels=2)
+        source = transfer.start_source(folder, stack, network)
+        manager = _Manager(folder)
+        with manager.for_child(WATCHDOG_USEC="2000000"):
+            receiver = stack.enter_context(Receiver(folder, network, transfer.ram_files(folder, source)[0], 2))
+        expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+        source.migrate(receiver.uri)
+        _wait("a sign of life", lambda: "WATCHDOG=1" in manager.listen())
+        worker = receiver.children()[0]
+        os.kill(worker, signal.SIGSTOP)
+        time.sleep(0.5)
+        before = manager.listen().count("WATCHDOG=1")
+        time.sleep(4)
+        expect(manager.listen().count("WATCHDOG=1") == before, "one that stands still says that it is alive")
+        receiver.signal(signal.SIGABRT)
+        status = receiver.wait(30)
+        expect(status == 1, "exit status %d: %s", status, receiver.log()[-2000:])
+        network.attach(lambda: bool(receiver.lingering()), 30)  # of who stays behind to tell the source
+        info = source.wait_migration(("failed",), timeout=60)
+        expect(source.goes_on(), "the guest does not go on at the source: %s", info)
+
+
 def cases():
     yield Case("metrics-prometheus", _watched)
     yield Case("metrics-values-10", _told_at_rest)
     yield Case("metrics-crowd-10", _crowded)
     yield Case("metrics-port-taken", _taken)
     yield Case("metrics-load-10", _loads)
+    for version in ("7.2", "10"):
+        yield Case("metrics-rounds-main-" + version, _rounds(version, 0), quick=version == "7.2")
+        yield Case("metrics-rounds-multifd-" + version, _rounds(version, 2), quick=version == "10")
+    yield Case("metrics-notify-10", _told_to_manager)
+    yield Case("metrics-watchdog-10", _watchdog_ends)
