@@ -97,19 +97,19 @@ Step ConfigurationReader::read(ByteReader& in, StreamError& error) {
               printable(p, length_).c_str(), settings_.machine.c_str());
           return Step::failed;
         }
-        state_ = State::next_type;
+        state_ = State::subsection_or_end;
         break;
       }
-      case State::next_type: {
-        if ((p = in.take(1)) == nullptr) return Step::need_more;
-        next_type_ = std::to_integer<uint8_t>(*p);
-        if (next_type_ != static_cast<uint8_t>(SectionType::subsection)) {
+      case State::subsection_or_end: {
+        const std::optional<std::byte> next = in.peek();
+        if (!next) return Step::need_more;
+        if (*next != static_cast<std::byte>(SectionType::subsection)) {
           state_ = State::done;
           break;
         }
-        at_ = in.offset() - 1;
+        at_ = in.offset();
         configuration_.subsections.emplace_back();
-        keep(p, 1);
+        keep(in.take(1), 1);
         state_ = State::name_length;
         break;
       }
@@ -149,7 +149,7 @@ Step ConfigurationReader::read(ByteReader& in, StreamError& error) {
                                 12, "only guests with target pages of 4 KiB can be received");
           return Step::failed;
         }
-        state_ = State::next_type;
+        state_ = State::subsection_or_end;
         break;
       }
       case State::capability_count: {
@@ -161,7 +161,7 @@ Step ConfigurationReader::read(ByteReader& in, StreamError& error) {
                                     kCapabilitiesMax);
           return Step::failed;
         }
-        state_ = left_ > 0 ? State::capability_length : State::next_type;
+        state_ = left_ > 0 ? State::capability_length : State::subsection_or_end;
         break;
       }
       case State::capability_length: {
@@ -176,7 +176,7 @@ Step ConfigurationReader::read(ByteReader& in, StreamError& error) {
         keep(p, length_);
         configuration_.capabilities.emplace_back(printable(p, length_));
         if (!check_capability(configuration_.capabilities.back(), error)) return Step::failed;
-        state_ = --left_ > 0 ? State::capability_length : State::next_type;
+        state_ = --left_ > 0 ? State::capability_length : State::subsection_or_end;
         break;
       }
       case State::uuid: {
@@ -190,7 +190,7 @@ Step ConfigurationReader::read(ByteReader& in, StreamError& error) {
                          "the stream belongs to another guest: source and destination need the same -uuid");
           return Step::failed;
         }
-        state_ = State::next_type;
+        state_ = State::subsection_or_end;
         break;
       }
       case State::done:

@@ -21,16 +21,16 @@ class ConfigurationReader {
 
   explicit ConfigurationReader(const MainSettings& settings) : settings_(settings) {}
 
-  // done: the configuration is whole and fits the settings, and next_type() is the byte behind it.
+  // done: the configuration is whole and fits the settings. The byte that shows it begins the next item and
+  // is not taken.
   Step read(ByteReader& in, StreamError& error);
   [[nodiscard]] const Configuration& configuration() const noexcept { return configuration_; }
-  [[nodiscard]] uint8_t next_type() const noexcept { return next_type_; }
 
  private:
   enum class State : uint8_t {
     machine_length,
     machine,
-    next_type,
+    subsection_or_end,
     name_length,
     name,
     version,
@@ -52,7 +52,6 @@ class ConfigurationReader {
   uint64_t at_ = 0;      // offset of the subsection being read
   uint32_t length_ = 0;  // of the name to come
   uint32_t left_ = 0;    // capabilities to come
-  uint8_t next_type_ = 0;
 };
 
 // Every capability name that a QEMU from 7.2 to 10.x may announce.

@@ -12,8 +12,8 @@ constexpr uint32_t kRamVersion = 4;
 // The longest field that is taken as one piece: a compressed page.
 constexpr std::size_t kCarryMax = kCompressedPageBytesMax;
 
-constexpr uint8_t type_byte(SectionType type) {
-  return static_cast<uint8_t>(type);
+SectionType type_of(std::byte b) {
+  return static_cast<SectionType>(b);
 }
 
 constexpr const char* kHeaderField = "header";
@@ -32,6 +32,7 @@ MainChannel::MainChannel(const MainSettings& settings, MainEvents& events, RamBl
       command_(settings),
       ram_(settings, blocks, kernels, compress, router),
       other_(events),
+      tail_(events, colo),
       colo_(colo),
       checkpoint_(colo),
       mode_(settings.multifd_flush_after_each_section) {
@@ -50,59 +51,59 @@ ParseResult MainChannel::parse(Bytes piece) noexcept {
 
 ParseStatus MainChannel::run() noexcept {
   for (;;) {
-    Outcome outcome;
-    switch (state_) {
-      case State::header:
-      case State::header_event:
-      case State::first_type:
-        outcome = run_header();
-        break;
-      case State::configuration:
-      case State::configuration_event:
-        outcome = run_configuration();
-        break;
-      case State::next_item:
-      case State::item:
-      case State::command:
-      case State::part_id:
-        outcome = run_item();
-        break;
-      case State::section_id:
-      case State::section_name:
-      case State::section_begin:
-        outcome = run_section_header();
-        break;
-      case State::ram_body:
-      case State::ram_listed:
-      case State::ram_ready:
-      case State::ram_eos:
-      case State::ram_settle:
-        outcome = run_ram();
-        break;
-      case State::marker:
-        outcome = run_marker();
-        break;
-      case State::section_footer:
-      case State::footer_unknown:
-      case State::footer_rest:
-      case State::section_end:
-      case State::other_body:
-        outcome = run_section_tail();
-        break;
-      case State::tail_first:
-      case State::tail:
-        outcome = run_tail();
-        break;
-      case State::colo_copy:
-      case State::colo_begin:
-      case State::colo_message:
-        outcome = run_colo();
-        break;
-      case State::failed:
-        return ParseStatus::failed;
-    }
+    const Outcome outcome = step();
     if (outcome.has_value()) return *outcome;
   }
+}
+
+MainChannel::Outcome MainChannel::step() noexcept {
+  switch (state_) {
+    case State::header:
+      return at_header();
+    case State::header_event:
+      return at_header_event();
+    case State::first_item:
+      return at_first_item();
+    case State::configuration:
+      return at_configuration();
+    case State::configuration_event:
+      return at_configuration_event();
+    case State::item:
+      return at_item();
+    case State::command:
+      return at_command();
+    case State::section_header:
+      return at_section_header();
+    case State::other_body:
+      return at_other_body();
+    case State::ram_body:
+      return at_ram_body();
+    case State::ram_listed:
+      return at_ram_listed();
+    case State::ram_ready:
+      return at_ram_ready();
+    case State::marker:
+      return at_marker();
+    case State::ram_settle:
+      return at_ram_settle();
+    case State::ram_eos:
+      return at_ram_eos();
+    case State::section_footer:
+      return at_section_footer();
+    case State::section_end:
+      return at_section_end();
+    case State::tail:
+      return at_tail();
+    case State::colo_copy:
+      return at_colo_copy();
+    case State::colo_begin:
+      return at_colo_begin();
+    case State::colo_message:
+      return at_colo_message();
+    case State::failed:
+      break;
+  }
+  return ParseStatus::failed;
 }
 
 bool MainChannel::ready() noexcept {
@@ -156,6 +157,20 @@ ParseStatus MainChannel::fail(const StreamError& error) noexcept {
   return ParseStatus::failed;
 }
 
+MainChannel::Outcome MainChannel::unless_done(Step step, const StreamError& error, Wait wait) noexcept {
+  switch (step) {
+    case Step::need_more:
+      return ParseStatus::need_more;
+    case Step::parked:
+      return park(wait);
+    case Step::failed:
+      return fail(error);
+    case Step::done:
+      break;
+  }
+  return std::nullopt;
+}
+
 bool MainChannel::refused(StreamError error, const char* field) noexcept {
   if (!error) return false;
   if (error.offset == 0) error.offset = item_at_;
@@ -176,147 +191,142 @@ void MainChannel::publish() noexcept {
   // A delta writes no more than came; compressed pages come without multifd, so that nobody waits for them.
   expanded_bytes_ = (tally.zero_pages - tally.zero_pages_untouched) * kPageBytes;
   counters_.ram_sections.set(ram_sections_);
+  counters_.tail_bytes.set(tail_.bytes());
   counters_.markers.set(epoch_);
   counters_.per_round.set(mode_ == FlushMode::round ? 1 : 0);
   counters_.begun_anew.set(ram_.begun_anew());
 }
 
 // ---- Header and configuration
-// ------------------------------------------------------------------------------------
 
-MainChannel::Outcome MainChannel::run_header() {
-  const std::byte* p = nullptr;
-  if (state_ == State::header) {
-    if ((p = in_.take(8)) == nullptr) return ParseStatus::need_more;
-    if (load_be32(p) != kMagic)
-      return fail(make_error(ErrorClass::bad_stream, 0, kHeaderField, "magic 0x%08x: not a migration stream",
-                             load_be32(p)));
-    if (const uint32_t version = load_be32(p + 4); version != kVersion)
-      return fail(
-          make_error_values(ErrorClass::unsupported, 4, "header: version", version, kVersion,
-                            version == 2 ? "the format of QEMU before 0.9.1" : "unknown stream format"));
-    state_ = State::header_event;
-  }
-  if (state_ == State::header_event) {
-    if (!events_.writable()) return park(Wait::events);
-    if (refused(events_.on_header(kVersion), kHeaderField)) return ParseStatus::failed;
-    state_ = State::first_type;
-  }
-  if ((p = in_.take(1)) == nullptr) return ParseStatus::need_more;
-  type_ = std::to_integer<uint8_t>(*p);
-  item_at_ = in_.offset() - 1;
-  // Machine types up to 2.3 and Xen send no configuration; then this byte already starts an item.
-  state_ = type_ == type_byte(SectionType::configuration) ? State::configuration : State::configuration_event;
+MainChannel::Outcome MainChannel::at_header() noexcept {
+  const std::byte* const p = in_.take(8);
+  if (p == nullptr) return ParseStatus::need_more;
+  if (load_be32(p) != kMagic)
+    return fail(make_error(ErrorClass::bad_stream, 0, kHeaderField, "magic 0x%08x: not a migration stream",
+                           load_be32(p)));
+  if (const uint32_t version = load_be32(p + 4); version != kVersion)
+    return fail(
+        make_error_values(ErrorClass::unsupported, 4, "header: version", version, kVersion,
+                          version == 2 ? "the format of QEMU before 0.9.1" : "unknown stream format"));
+  state_ = State::header_event;
   return std::nullopt;
 }
 
-MainChannel::Outcome MainChannel::run_configuration() {
-  if (state_ == State::configuration) {
-    StreamError error;
-    switch (configuration_.read(in_, error)) {
-      case Step::need_more:
-      case Step::parked:
-        return ParseStatus::need_more;
-      case Step::failed:
-        return fail(error);
-      case Step::done:
-        break;
-    }
-    const Configuration& configuration = configuration_.configuration();
-    ram_.set_announced(configuration.has("x-ignore-shared"), configuration.has("mapped-ram"));
+MainChannel::Outcome MainChannel::at_header_event() {
+  if (!events_.writable()) return park(Wait::events);
+  if (refused(events_.on_header(kVersion), kHeaderField)) return ParseStatus::failed;
+  state_ = State::first_item;
+  return std::nullopt;
+}
+
+// Machine types up to 2.3 and Xen send no configuration.
+MainChannel::Outcome MainChannel::at_first_item() noexcept {
+  const std::optional<std::byte> type = in_.peek();
+  if (!type) return ParseStatus::need_more;
+  item_at_ = in_.offset();
+  if (type_of(*type) != SectionType::configuration) {
     state_ = State::configuration_event;
+    return std::nullopt;
   }
+  in_.skip(1);
+  state_ = State::configuration;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_configuration() {
+  StreamError error;
+  if (const Outcome outcome = unless_done(configuration_.read(in_, error), error, Wait::none)) return outcome;
+  const Configuration& configuration = configuration_.configuration();
+  ram_.set_announced(configuration.has("x-ignore-shared"), configuration.has("mapped-ram"));
+  state_ = State::configuration_event;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_configuration_event() {
   if (!events_.writable()) return park(Wait::events);
   if (refused(events_.on_configuration(configuration_.configuration()), "configuration"))
     return ParseStatus::failed;
-  if (configuration_.configuration().present) {
-    type_ = configuration_.next_type();
-    item_at_ = in_.offset() - 1;
-  }
   state_ = State::item;
   return std::nullopt;
 }
 
 // ---- Items
-// ---------------------------------------------------------------------------------------------------------
 
-bool MainChannel::known_type(uint8_t type) const noexcept {
-  return type <= type_byte(SectionType::full) || type == type_byte(SectionType::command);
+// Its type is looked at, and taken by whoever it belongs to: what begins the tail stays where it is.
+MainChannel::Outcome MainChannel::at_item() {
+  const std::optional<std::byte> type = in_.peek();
+  if (!type) return ParseStatus::need_more;
+  if (!events_.writable()) return park(Wait::events);
+  type_ = type_of(*type);
+  item_at_ = in_.offset();
+  if (in_checkpoint_) return begin_checkpoint_item();
+  switch (type_) {
+    case SectionType::command:
+      return begin_command();
+    case SectionType::start:
+    case SectionType::part:
+    case SectionType::end:
+      return begin_header();
+    case SectionType::full:
+      return ram_ended_ ? begin_tail({}) : begin_header();
+    case SectionType::eof:
+      return end_of_sections();
+    case SectionType::subsection:
+    case SectionType::vmdescription:
+    case SectionType::configuration:
+    case SectionType::footer:
+      break;
+  }
+  return fail(make_error(ErrorClass::bad_stream, item_at_, "section type", "0x%02x where a section begins",
+                         static_cast<unsigned>(type_)));
 }
 
-MainChannel::Outcome MainChannel::run_item() {
-  const std::byte* p = nullptr;
-  switch (state_) {
-    case State::next_item: {
-      if ((p = in_.take(1)) == nullptr) return ParseStatus::need_more;
-      type_ = std::to_integer<uint8_t>(*p);
-      item_at_ = in_.offset() - 1;
-      state_ = State::item;
-      return std::nullopt;
-    }
-    case State::item: {
-      if (!events_.writable()) return park(Wait::events);
-      if (in_checkpoint_) return run_checkpoint_item();
-      switch (static_cast<SectionType>(type_)) {
-        case SectionType::command:
-          state_ = State::command;
-          return std::nullopt;
-        case SectionType::start:
-          state_ = State::section_id;
-          return std::nullopt;
-        case SectionType::full:
-          state_ = ram_ended_ ? State::tail_first : State::section_id;
-          break;
-        case SectionType::part:
-        case SectionType::end:
-          state_ = State::part_id;
-          return std::nullopt;
-        case SectionType::eof:
-          if (!ram_ended_ && !(settings_.background_snapshot && ram_started_))
-            return fail(
-                make_error(ErrorClass::bad_stream, item_at_, kSectionField,
-                           "the stream ends before the END section of RAM%s",
-                           ram_started_ ? "; a background-snapshot needs that capability on here" : ""));
-          if (!ram_ended_ && !end_of_ram()) return ParseStatus::failed;
-          state_ = State::tail_first;
-          break;
-        case SectionType::subsection:
-        case SectionType::vmdescription:
-        case SectionType::configuration:
-        case SectionType::footer:
-        default:
-          return fail(make_error(ErrorClass::bad_stream, item_at_, "section type",
-                                 "0x%02x where a section begins", type_));
-      }
-      header_[0] = std::byte{type_};
-      header_bytes_ = 1;
-      header_passed_ = 0;
-      return std::nullopt;
-    }
-    case State::command: {
-      StreamError error;
-      switch (command_.read(in_, error)) {
-        case Step::need_more:
-        case Step::parked:
-          return ParseStatus::need_more;
-        case Step::failed:
-          return fail(error);
-        case Step::done:
-          break;
-      }
-      if (refused(events_.on_command(command_.command(), command_.payload()), "command"))
-        return ParseStatus::failed;
-      state_ = State::next_item;
-      return std::nullopt;
-    }
-    default: {
-      if ((p = in_.take(4)) == nullptr) return ParseStatus::need_more;
-      header_[0] = std::byte{type_};
-      std::copy_n(p, 4, header_.begin() + 1);
-      header_bytes_ = 5;
-      return begin_part(load_be32(p));
-    }
+MainChannel::Outcome MainChannel::begin_command() noexcept {
+  in_.skip(1);
+  state_ = State::command;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::begin_header() noexcept {
+  in_.skip(1);
+  header_.begin(type_, item_at_);
+  state_ = State::section_header;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::begin_tail(Bytes front) noexcept {
+  tail_.begin(front);
+  state_ = State::tail;
+  return std::nullopt;
+}
+
+// EOF: a stream without device state.
+MainChannel::Outcome MainChannel::end_of_sections() noexcept {
+  if (!ram_ended_) {
+    if (!settings_.background_snapshot || !ram_started_)
+      return fail(make_error(ErrorClass::bad_stream, item_at_, kSectionField,
+                             "the stream ends before the END section of RAM%s",
+                             ram_started_ ? "; a background-snapshot needs that capability on here" : ""));
+    if (!end_of_ram()) return ParseStatus::failed;
   }
+  return begin_tail({});
+}
+
+MainChannel::Outcome MainChannel::at_command() {
+  StreamError error;
+  if (const Outcome outcome = unless_done(command_.read(in_, error), error, Wait::none)) return outcome;
+  if (refused(events_.on_command(command_.command(), command_.payload()), "command"))
+    return ParseStatus::failed;
+  state_ = State::item;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_section_header() {
+  StreamError error;
+  if (const Outcome outcome = unless_done(header_.read(in_, error), error, Wait::none)) return outcome;
+  const bool named = type_ == SectionType::start || type_ == SectionType::full;
+  return named ? begin_section() : begin_part(header_.header().section_id);
 }
 
 MainChannel::Outcome MainChannel::begin_part(uint32_t id) {
@@ -325,7 +335,7 @@ MainChannel::Outcome MainChannel::begin_part(uint32_t id) {
   if (found == sections_.end())
     return fail(make_error(ErrorClass::bad_stream, item_at_, "section: section_id",
                            "%s of section %u, which has not been started",
-                           type_ == type_byte(SectionType::part) ? "PART" : "END", id));
+                           type_ == SectionType::part ? "PART" : "END", id));
   if (found->ended && !in_checkpoint_)
     return fail(make_error(ErrorClass::bad_stream, item_at_, "section: section_id",
                            "section %u ('%s') goes on behind its END", id, found->idstr.c_str()));
@@ -334,9 +344,9 @@ MainChannel::Outcome MainChannel::begin_part(uint32_t id) {
                            "END of section '%s': only RAM is loaded", found->idstr.c_str()));
   checkpoint_has_ram_ = in_checkpoint_;
   current_ = &*found;
-  if (type_ == type_byte(SectionType::end)) found->ended = true;
+  if (type_ == SectionType::end) found->ended = true;
   if (found->kind == SectionKind::ram) {
-    events_.on_ram_section_begin(static_cast<SectionType>(type_), id);
+    events_.on_ram_section_begin(type_, id);
     ram_.begin(false);
     state_ = State::ram_body;
     return std::nullopt;
@@ -347,48 +357,24 @@ MainChannel::Outcome MainChannel::begin_part(uint32_t id) {
   return std::nullopt;
 }
 
-MainChannel::Outcome MainChannel::run_section_header() {
-  const std::byte* p = nullptr;
-  if (state_ == State::section_id) {
-    if ((p = in_.take(5)) == nullptr) return ParseStatus::need_more;
-    header_[0] = std::byte{type_};
-    std::copy_n(p, 5, header_.begin() + 1);
-    header_bytes_ = 6;
-    id_ = load_be32(p);
-    name_length_ = std::to_integer<uint8_t>(p[4]);
-    if (name_length_ == 0)
-      return fail(make_error(ErrorClass::bad_stream, item_at_, "section: idstr", "empty name"));
-    state_ = State::section_name;
-  }
-  if (state_ == State::section_name) {
-    const std::size_t bytes = name_length_ + 8U;
-    if ((p = in_.take(bytes)) == nullptr) return ParseStatus::need_more;
-    std::copy_n(p, bytes, header_.begin() + 6);
-    header_bytes_ += bytes;
-    state_ = State::section_begin;
-  }
-  return begin_section();
-}
-
-// header_ holds a START, or a FULL before RAM END.
+// A START, or a FULL before RAM END.
 MainChannel::Outcome MainChannel::begin_section() {
+  const SectionHeader& header = header_.header();
   Section section;
-  section.id = id_;
-  section.idstr.assign(reinterpret_cast<const char*>(header_.data()) + 6, name_length_);
-  section.instance_id = load_be32(header_.data() + 6 + name_length_);
-  section.version_id = load_be32(header_.data() + 10 + name_length_);
+  section.id = header.section_id;
+  section.idstr.assign(header.idstr);
+  section.instance_id = header.instance_id;
+  section.version_id = header.version_id;
   section.kind = section_kind(section.idstr);
   const char* const name = section.idstr.c_str();
-  const bool full = type_ == type_byte(SectionType::full);
+  const bool full = type_ == SectionType::full;
 
   if (full) {
     if (section.kind != SectionKind::virtio_mem_early) {
       // QEMU, ram_save_complete is not called for a background-snapshot: device state follows the last PART.
       if (settings_.background_snapshot && ram_started_) {
         if (!end_of_ram()) return ParseStatus::failed;
-        header_passed_ = 0;
-        state_ = State::tail_first;
-        return std::nullopt;
+        return begin_tail(header_.bytes());
       }
       return fail(
           make_error(ErrorClass::unsupported, item_at_, kSectionField,
@@ -445,67 +431,68 @@ MainChannel::Outcome MainChannel::begin_section() {
 }
 
 SectionHeader MainChannel::current_header() const noexcept {
-  return {static_cast<SectionType>(type_), current_->id, current_->idstr, current_->instance_id,
-          current_->version_id};
+  return {type_, current_->id, current_->idstr, current_->instance_id, current_->version_id};
 }
 
 // There was room when the item began.
 void MainChannel::pass_header() noexcept {
   counters_.other_sections.add();
-  counters_.verbatim_bytes.add(header_bytes_);
+  counters_.verbatim_bytes.add(header_.bytes().size());
   events_.on_other_section_begin(current_header());
-  static_cast<void>(events_.on_verbatim({header_.data(), header_bytes_}));
+  static_cast<void>(events_.on_verbatim(header_.bytes()));
 }
 
 // ---- RAM
-// -----------------------------------------------------------------------------------------------------------
 
-MainChannel::Outcome MainChannel::run_ram() {
-  switch (state_) {
-    case State::ram_body:
-      switch (ram_.run(in_, error_)) {
-        case RamSection::Event::need_more:
-          return ParseStatus::need_more;
-        case RamSection::Event::parked:
-          return park(file_position_wanted().has_value() ? Wait::file_position : Wait::lane);
-        case RamSection::Event::failed:
-          return fail(error_);
-        case RamSection::Event::blocks_listed:
-          state_ = State::ram_listed;
-          return std::nullopt;
-        case RamSection::Event::flush:
-          return met_flush();
-        case RamSection::Event::eos:
-          return met_eos();
-      }
+MainChannel::Outcome MainChannel::at_ram_body() noexcept {
+  switch (ram_.run(in_, error_)) {
+    case RamSection::Event::need_more:
+      return ParseStatus::need_more;
+    case RamSection::Event::parked:
+      return park(file_position_wanted().has_value() ? Wait::file_position : Wait::lane);
+    case RamSection::Event::failed:
+      return fail(error_);
+    case RamSection::Event::blocks_listed:
+      state_ = State::ram_listed;
       return std::nullopt;
-    case State::ram_listed: {
-      if (refused(events_.on_ram_start(current_header(), ram_.blocks()), "RAM block list"))
-        return ParseStatus::failed;
-      StreamError error;
-      if (!ram_.resolve(error)) return fail(error);
-      state_ = State::ram_ready;
-      return std::nullopt;
-    }
-    case State::ram_ready:
-      if (!events_.writable()) return park(Wait::events);
-      state_ = State::ram_body;
-      return std::nullopt;
-    case State::ram_settle: {
-      // EOS in round mode is no barrier, but helpers must be done (QEMU, wait_for_decompress_done).
-      StreamError error;
-      if (!ram_.settled(error)) return park(Wait::settle);
-      if (error) return fail(error);
-      ram_.fence();
-      state_ = State::ram_eos;
-      return std::nullopt;
-    }
-    default:
-      ++ram_sections_;
-      if (type_ == type_byte(SectionType::end) && !end_of_ram()) return ParseStatus::failed;
-      state_ = State::section_footer;
-      return std::nullopt;
+    case RamSection::Event::flush:
+      return met_flush();
+    case RamSection::Event::eos:
+      return met_eos();
   }
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_ram_listed() {
+  if (refused(events_.on_ram_start(current_header(), ram_.blocks()), "RAM block list"))
+    return ParseStatus::failed;
+  StreamError error;
+  if (!ram_.resolve(error)) return fail(error);
+  state_ = State::ram_ready;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_ram_ready() noexcept {
+  if (!events_.writable()) return park(Wait::events);
+  state_ = State::ram_body;
+  return std::nullopt;
+}
+
+// EOS in round mode is no barrier, but helpers must be done (QEMU, wait_for_decompress_done).
+MainChannel::Outcome MainChannel::at_ram_settle() noexcept {
+  StreamError error;
+  if (!ram_.settled(error)) return park(Wait::settle);
+  if (error) return fail(error);
+  ram_.fence();
+  state_ = State::ram_eos;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_ram_eos() noexcept {
+  ++ram_sections_;
+  if (type_ == SectionType::end && !end_of_ram()) return ParseStatus::failed;
+  state_ = State::section_footer;
+  return std::nullopt;
 }
 
 // QEMU 8.1 and later write this record where all channels have to meet; 8.1.0 and 8.1.1 even without multifd.
@@ -547,7 +534,7 @@ MainChannel::Outcome MainChannel::met_eos() noexcept {
   return std::nullopt;
 }
 
-MainChannel::Outcome MainChannel::run_marker() {
+MainChannel::Outcome MainChannel::at_marker() noexcept {
   StreamError error;
   if (!ram_.settled(error)) return park(Wait::settle);
   if (error) return fail(error);
@@ -574,93 +561,39 @@ bool MainChannel::end_of_ram() noexcept {
         "END of RAM while multifd channel %u has pages behind its last SYNC: its stream is corrupt", i));
     return false;
   }
-  if (type_ != type_byte(SectionType::end)) events_.on_ram_complete();  // no END section: background-snapshot
+  if (type_ != SectionType::end) events_.on_ram_complete();  // no END section: background-snapshot
   return true;
 }
 
-// ---- Ends of sections
-// ------------------------------------------------------------------------------------------------
+// ---- Other bodies, ends of sections
 
-MainChannel::Outcome MainChannel::run_section_tail() {
-  const std::byte* p = nullptr;
-  switch (state_) {
-    case State::other_body: {
-      StreamError error;
-      const uint64_t before = in_.offset();
-      const Step step = other_.read(in_, error);
-      counters_.verbatim_bytes.add(in_.offset() - before);
-      switch (step) {
-        case Step::need_more:
-          return ParseStatus::need_more;
-        case Step::parked:
-          return park(Wait::events);
-        case Step::failed:
-          return fail(error);
-        case Step::done:
-          break;
-      }
-      state_ = State::section_footer;
-      return std::nullopt;
-    }
-    case State::section_footer:
-      if (!footers_.has_value()) {
-        state_ = State::footer_unknown;
-      } else {
-        state_ = *footers_ ? State::footer_rest : State::section_end;
-        has_footer_ = *footers_;
-      }
-      return std::nullopt;
-    case State::footer_unknown: {
-      // Property send-section-footer: off for machine types up to 2.3. No item starts with a footer's byte.
-      if ((p = in_.take(1)) == nullptr) return ParseStatus::need_more;
-      const uint8_t next = std::to_integer<uint8_t>(*p);
-      if (next == type_byte(SectionType::footer)) {
-        footers_ = true;
-        has_footer_ = true;
-        type_known_ = true;
-        state_ = State::footer_rest;
-        return std::nullopt;
-      }
-      if (!known_type(next))
-        return fail(make_error(ErrorClass::bad_stream, in_.offset() - 1, "section footer",
-                               "0x%02x is neither a footer nor the begin of the next section", next));
-      footers_ = false;
-      has_footer_ = false;
-      type_known_ = true;
-      header_[0] = *p;  // kept until the end has been told
-      state_ = State::section_end;
-      return std::nullopt;
-    }
-    case State::footer_rest: {
-      // The type byte has been read already when it had to be found out what it is.
-      const std::size_t bytes = type_known_ ? 4 : 5;
-      if ((p = in_.take(bytes)) == nullptr) return ParseStatus::need_more;
-      footer_at_ = in_.offset() - bytes;
-      if (!type_known_ && *p != std::byte{type_byte(SectionType::footer)})
-        return fail(make_error(ErrorClass::bad_stream, footer_at_, "section footer",
-                               "missing behind '%s': 0x%02x", current_->idstr.c_str(),
-                               std::to_integer<unsigned>(*p)));
-      type_known_ = false;
-      if (const uint32_t id = load_be32(p + (bytes - 4)); id != current_->id)
-        return fail(make_error_values(ErrorClass::bad_stream, footer_at_, "section footer: section_id", id,
-                                      current_->id));
-      state_ = State::section_end;
-      return std::nullopt;
-    }
-    default:
-      return end_of_section();
-  }
+MainChannel::Outcome MainChannel::at_other_body() noexcept {
+  StreamError error;
+  const uint64_t before = in_.offset();
+  const Step step = other_.read(in_, error);
+  counters_.verbatim_bytes.add(in_.offset() - before);
+  if (const Outcome outcome = unless_done(step, error, Wait::events)) return outcome;
+  state_ = State::section_footer;
+  return std::nullopt;
 }
 
-MainChannel::Outcome MainChannel::end_of_section() {
+MainChannel::Outcome MainChannel::at_section_footer() noexcept {
+  StreamError error;
+  const Step step = footer_.read(in_, current_->id, current_->idstr, error);
+  if (const Outcome outcome = unless_done(step, error, Wait::none)) return outcome;
+  state_ = State::section_end;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_section_end() noexcept {
   if (!events_.writable()) return park(Wait::events);
-  const SectionType type = static_cast<SectionType>(type_);
+  const bool has_footer = footer_.present();
   if (current_->kind == SectionKind::ram) {
-    events_.on_ram_section_end(type, current_->id, has_footer_);
-    if (type == SectionType::end && !in_checkpoint_) events_.on_ram_complete();
+    events_.on_ram_section_end(type_, current_->id, has_footer);
+    if (type_ == SectionType::end && !in_checkpoint_) events_.on_ram_complete();
   } else {
-    if (has_footer_) {
-      std::array<std::byte, 5> footer{std::byte{type_byte(SectionType::footer)}};
+    if (has_footer) {
+      std::array<std::byte, 5> footer{static_cast<std::byte>(SectionType::footer)};
       store_be32(footer.data() + 1, current_->id);
       static_cast<void>(events_.on_verbatim(footer));
       counters_.verbatim_bytes.add(footer.size());
@@ -668,93 +601,55 @@ MainChannel::Outcome MainChannel::end_of_section() {
     events_.on_other_section_end(current_header());
   }
   current_ = nullptr;
-  if (type_known_) {
-    type_known_ = false;
-    type_ = std::to_integer<uint8_t>(header_[0]);
-    item_at_ = in_.offset() - 1;
-    state_ = State::item;
-  } else {
-    state_ = State::next_item;
-  }
+  state_ = State::item;
   return std::nullopt;
 }
 
 // ---- Device state
-// ----------------------------------------------------------------------------------------------------
 
-MainChannel::Outcome MainChannel::run_tail() noexcept {
-  while (header_passed_ < header_bytes_) {
-    const std::size_t taken = events_.on_tail(Bytes{header_.data(), header_bytes_}.subspan(header_passed_));
-    if (taken == 0) return park(Wait::events);
-    header_passed_ += taken;
-    counters_.tail_bytes.add(taken);
-  }
-  state_ = State::tail;
-  for (;;) {
-    const Bytes piece = in_.peek_some(in_.available());
-    if (piece.empty()) return ParseStatus::need_more;
-    const std::size_t taken = events_.on_tail(piece);
-    if (taken == 0) return park(Wait::events);
-    in_.skip(taken);
-    counters_.tail_bytes.add(taken);
-    if (!colo_enabled()) continue;
-    switch (colo_->tail()) {
-      case ColoEvents::Tail::more:
-        break;
-      case ColoEvents::Tail::ended:
-        state_ = State::colo_begin;
-        return std::nullopt;
-      case ColoEvents::Tail::too_long:
-        return fail(make_error_values(ErrorClass::bad_stream, in_.offset(), "device state: bytes",
-                                      counters_.tail_bytes.read(), kColoStateBytesMax, "with x-colo"));
-    }
-  }
+MainChannel::Outcome MainChannel::at_tail() noexcept {
+  StreamError error;
+  if (const Outcome outcome = unless_done(tail_.read(in_, error), error, Wait::events)) return outcome;
+  state_ = State::colo_begin;
+  return std::nullopt;
 }
 
 // ---- COLO
-// ---------------------------------------------------------------------------------------------------------
 
-MainChannel::Outcome MainChannel::run_colo() noexcept {
-  if (state_ == State::colo_copy) {
-    if (!colo_->copy_some()) return park(Wait::colo);
-    pages_copied_ = ram_.page_records();
-    state_ = after_marker_;
-    return std::nullopt;
-  }
-  if (state_ == State::colo_begin) {
-    colo_->begin_checkpoints();
-    state_ = State::colo_message;
-  }
+MainChannel::Outcome MainChannel::at_colo_copy() noexcept {
+  if (!colo_->copy_some()) return park(Wait::colo);
+  pages_copied_ = ram_.page_records();
+  state_ = after_marker_;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_colo_begin() noexcept {
+  colo_->begin_checkpoints();
+  state_ = State::colo_message;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_colo_message() noexcept {
   StreamError error;
-  switch (checkpoint_.read(in_, error)) {
-    case Step::need_more:
-      return ParseStatus::need_more;
-    case Step::parked:
-      return park(Wait::colo);
-    case Step::failed:
-      return fail(error);
-    case Step::done:
-      break;
-  }
+  if (const Outcome outcome = unless_done(checkpoint_.read(in_, error), error, Wait::colo)) return outcome;
   in_checkpoint_ = true;
   checkpoint_has_ram_ = false;
-  state_ = State::next_item;
+  state_ = State::item;
   return std::nullopt;
 }
 
 // What a primary sends between VMSTATE_SEND and VMSTATE_SIZE (QEMU migration/savevm.c,
 // qemu_savevm_live_state): RAM's END, then EOF; from 10.0 on SWITCHOVER_START in front.
-MainChannel::Outcome MainChannel::run_checkpoint_item() noexcept {
-  switch (static_cast<SectionType>(type_)) {
+MainChannel::Outcome MainChannel::begin_checkpoint_item() noexcept {
+  switch (type_) {
     case SectionType::command:
-      state_ = State::command;
-      return std::nullopt;
+      return begin_command();
     case SectionType::end:
       if (checkpoint_has_ram_) break;
-      state_ = State::part_id;
-      return std::nullopt;
+      return begin_header();
     case SectionType::eof:
       if (!checkpoint_has_ram_) break;
+      in_.skip(1);
       in_checkpoint_ = false;
       checkpoint_.ram_done();
       state_ = State::colo_message;
@@ -766,11 +661,11 @@ MainChannel::Outcome MainChannel::run_checkpoint_item() noexcept {
     case SectionType::vmdescription:
     case SectionType::configuration:
     case SectionType::footer:
-    default:
       break;
   }
   return fail(make_error(ErrorClass::bad_stream, item_at_, "COLO: checkpoint",
-                         "0x%02x where %s was expected: one END section of RAM, then EOF", type_,
+                         "0x%02x where %s was expected: one END section of RAM, then EOF",
+                         static_cast<unsigned>(type_),
                          checkpoint_has_ram_ ? "EOF" : "the END section of RAM"));
 }
 

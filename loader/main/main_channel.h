@@ -10,7 +10,7 @@
 // one END section of RAM.
 //
 // Where main waits for the multifd channels (a marker) depends on the source: see FlushMode. Sections end
-// with a footer or not: the byte behind the first section's EOS tells.
+// with a footer or not: see SectionFooterReader.
 #pragma once
 
 #include <array>
@@ -25,6 +25,9 @@
 #include "loader/main/main_settings.h"
 #include "loader/main/other_sections.h"
 #include "loader/main/ram_section.h"
+#include "loader/main/section_footer.h"
+#include "loader/main/section_header.h"
+#include "loader/main/tail_reader.h"
 #include "loader/stream/flush_barrier.h"
 #include "loader/stream/parser.h"
 
@@ -90,33 +93,26 @@ class MainChannel final : public ChannelParser {
  private:
   // Bound of iterable sections; QEMU has at most one per kind, VFIO devices apart.
   static constexpr std::size_t kSectionsMax = 64;
-  static constexpr std::size_t kSectionHeaderMax = 1 + 4 + 1 + 255 + 8;
 
+  // What comes next; step() has one function for each.
   enum class State : uint8_t {
     header,
     header_event,
-    first_type,
+    first_item,
     configuration,
     configuration_event,
-    next_item,
     item,
     command,
-    section_id,
-    section_name,
-    section_begin,
-    part_id,
+    section_header,
+    other_body,
     ram_body,
     ram_listed,
     ram_ready,
     marker,
-    ram_eos,
     ram_settle,
+    ram_eos,
     section_footer,
-    footer_unknown,
-    footer_rest,
     section_end,
-    other_body,
-    tail_first,
     tail,
     colo_copy,
     colo_begin,
@@ -137,25 +133,40 @@ class MainChannel final : public ChannelParser {
   // nullopt: state_ has moved on, run again.
   using Outcome = std::optional<ParseStatus>;
   ParseStatus run() noexcept;
-  Outcome run_header();
-  Outcome run_configuration();
-  Outcome run_item();
-  Outcome run_section_header();
-  Outcome run_ram();
-  Outcome run_marker();
-  Outcome run_section_tail();
-  Outcome run_tail() noexcept;
-  Outcome run_colo() noexcept;
+  Outcome step() noexcept;
+  Outcome at_header() noexcept;
+  Outcome at_header_event();
+  Outcome at_first_item() noexcept;
+  Outcome at_configuration();
+  Outcome at_configuration_event();
+  Outcome at_item();
+  Outcome at_command();
+  Outcome at_section_header();
+  Outcome at_other_body() noexcept;
+  Outcome at_ram_body() noexcept;
+  Outcome at_ram_listed();
+  Outcome at_ram_ready() noexcept;
+  Outcome at_marker() noexcept;
+  Outcome at_ram_settle() noexcept;
+  Outcome at_ram_eos() noexcept;
+  Outcome at_section_footer() noexcept;
+  Outcome at_section_end() noexcept;
+  Outcome at_tail() noexcept;
+  Outcome at_colo_copy() noexcept;
+  Outcome at_colo_begin() noexcept;
+  Outcome at_colo_message() noexcept;
 
+  Outcome begin_command() noexcept;
+  Outcome begin_header() noexcept;
   Outcome begin_section();
   Outcome begin_part(uint32_t id);
-  Outcome run_checkpoint_item() noexcept;
+  Outcome begin_checkpoint_item() noexcept;
+  Outcome begin_tail(Bytes front) noexcept;
+  Outcome end_of_sections() noexcept;
   Outcome met_flush() noexcept;
   Outcome met_eos() noexcept;
-  Outcome end_of_section();
   // False: a channel has pages yet; the migration has failed.
   [[nodiscard]] bool end_of_ram() noexcept;
-  [[nodiscard]] bool known_type(uint8_t type) const noexcept;
   [[nodiscard]] bool colo_enabled() const noexcept { return colo_ != nullptr && colo_->enabled(); }
 
   ParseStatus park(Wait wait) noexcept {
@@ -163,6 +174,8 @@ class MainChannel final : public ChannelParser {
     return ParseStatus::parked;
   }
   ParseStatus fail(const StreamError& error) noexcept;
+  // What a reader's answer means for the channel; nullopt: it is done. wait: for what it parks.
+  Outcome unless_done(Step step, const StreamError& error, Wait wait) noexcept;
   // An event's answer; offset and field are filled in where it left them out.
   bool refused(StreamError error, const char* field) noexcept;
   void pass_header() noexcept;
@@ -176,7 +189,10 @@ class MainChannel final : public ChannelParser {
   ConfigurationReader configuration_;
   CommandReader command_;
   RamSection ram_;
+  SectionHeaderReader header_;
   OtherSectionBody other_;
+  SectionFooterReader footer_;
+  TailReader tail_;
   ColoEvents* const colo_;
   CheckpointReader checkpoint_;
 
@@ -186,27 +202,17 @@ class MainChannel final : public ChannelParser {
   FlushMode mode_;
   StreamError error_;
 
-  uint8_t type_ = 0;      // of the item being read
-  uint64_t item_at_ = 0;  // its offset
-  uint64_t footer_at_ = 0;
-  uint32_t id_ = 0;  // of the START or FULL section being read
-  uint8_t name_length_ = 0;
-  std::vector<Section> sections_;  // those STARTed; never more than kSectionsMax
-  Section early_;                  // the FULL section being passed on
+  SectionType type_ = SectionType::eof;  // of the item being read
+  uint64_t item_at_ = 0;                 // its offset
+  std::vector<Section> sections_;        // those STARTed; never more than kSectionsMax
+  Section early_;                        // the FULL section being passed on
   const Section* current_ = nullptr;
-  std::optional<bool> footers_;  // not known before the first section has ended
-  bool has_footer_ = false;      // of the section that just ended
-  bool type_known_ = false;      // the next item's type has been read looking for a footer
   bool ram_started_ = false;
   bool ram_ended_ = false;
   uint64_t epoch_ = 0;               // number of the next marker
   bool in_checkpoint_ = false;       // between VMSTATE_SEND and EOF
   bool checkpoint_has_ram_ = false;  // its END section has come
   uint64_t pages_copied_ = 0;        // page records before the last time that the cache was brought up
-
-  std::array<std::byte, kSectionHeaderMax> header_{};  // of the section being read, as it came
-  std::size_t header_bytes_ = 0;
-  std::size_t header_passed_ = 0;  // of it, to the tail
 
   MainCounters counters_;
   uint64_t ram_sections_ = 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 
 #include "dataplane/handoff/byte_order.h"
 
@@ -54,6 +55,10 @@ class ByteReader {
     return some;
   }
 
+  // The next byte, without using it up; nullopt: not here yet. Precondition: carried() == 0.
+  [[nodiscard]] std::optional<std::byte> peek() const noexcept {
+    return next_ != end_ ? std::optional(*next_) : std::nullopt;
+  }
   // What take_some() would give, without using it up; skip() then uses up as much of it as was wanted.
   // Precondition: carried() == 0.
   [[nodiscard]] Bytes peek_some(std::size_t max) const noexcept {
