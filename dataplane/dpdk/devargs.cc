@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "dataplane/dpdk/dpdk_port.h"
+#include "dataplane/dpdk/eal.h"
 
 namespace migrx {
 namespace {
@@ -90,6 +91,29 @@ std::string check_devargs(const std::string& devargs) {
     comma = end < devargs.size() ? end : std::string::npos;
   }
   return {};
+}
+
+std::optional<std::string> interface_of(const std::string& devargs) {
+  const std::optional<std::string_view> name = argument(devargs, "iface");
+  return name ? std::optional<std::string>(*name) : std::nullopt;
+}
+
+std::string device_hint(const std::string& devargs, bool interface_exists) {
+  if (is_pci_devargs(devargs))
+    return "DPDK cannot use the device; is it bound to vfio-pci (dpdk-devbind.py --status), and is the IOMMU "
+           "on?";
+  const std::optional<std::string> interface = interface_of(devargs);
+  if (interface && is_kind(devargs, "net_tap") && interface_exists)
+    return "interface " + *interface +
+           " exists already: another program holds it, or it was not made with multi_queue. End that "
+           "program, "
+           "take another name in iface=, or remove it (ip link del " +
+           *interface + ")";
+  if (interface && (is_kind(devargs, "net_af_packet") || is_kind(devargs, "net_af_xdp")) && !interface_exists)
+    return "there is no interface " + *interface +
+           " in this network namespace: take one of those that ip -br link shows";
+  return "DPDK cannot make the device; does its name begin with a driver's, as net_tap0 does, and is the "
+         "process allowed to?";
 }
 
 std::string complete_devargs(const std::string& devargs, uint32_t mtu, uint32_t queues) {

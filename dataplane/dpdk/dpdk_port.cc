@@ -94,13 +94,10 @@ void DpdkPort::attach() {
              " bytes long, and DPDK since 24.11 takes at most " + std::to_string(kDevargsMax) +
              ": give it shorter names or paths",
          result);
-  if (result != 0)
-    fail(is_pci_devargs(options_.devargs) ? "DPDK cannot use the device; is it bound to vfio-pci "
-                                            "(dpdk-devbind.py --status), and is the IOMMU on?"
-                                          : "DPDK cannot make the device; does its name begin with a "
-                                            "driver's, as net_tap0 does, and is the "
-                                            "process allowed to?",
-         result);
+  if (result != 0) {
+    const std::optional<std::string> interface = interface_of(options_.devargs);
+    fail(device_hint(options_.devargs, interface && ::if_nametoindex(interface->c_str()) != 0), result);
+  }
   attached_here_ = true;
   if (!find_port(options_.devargs, port_id_)) fail("the device has no Ethernet port", ENODEV);
 }

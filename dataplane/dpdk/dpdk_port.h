@@ -38,6 +38,10 @@ struct DpdkPortOptions {
 // does not know (most drivers then go on with a default of their own), one without a value, one given twice.
 // Empty: nothing, or a driver that is not known here. Pure.
 [[nodiscard]] std::string check_devargs(const std::string& devargs);
+// The kernel's interface that a virtual device makes (net_tap) or needs (net_af_packet, net_af_xdp). Pure.
+[[nodiscard]] std::optional<std::string> interface_of(const std::string& devargs);
+// Why DPDK perhaps could not make that device, and what to do. interface_exists: interface_of(). Pure.
+[[nodiscard]] std::string device_hint(const std::string& devargs, bool interface_exists);
 // Adds what makes a virtual device fit `mtu` and `queues` and is not there yet: the ring geometry of
 // net_af_packet, whose own default is slow and too small for jumbo frames, and the buffers of net_memif.
 // Others come back unchanged. Pure.

@@ -71,6 +71,18 @@ TEST(Devargs, af_packet_gets_a_ring_that_fits_unless_it_has_one) {
   EXPECT_EQ(buffer_bytes_for("net_tap0", 9000), 9216U);
 }
 
+TEST(DeviceHint, names_the_interface_that_is_in_the_way_or_missing) {
+  const auto says = [](const std::string& devargs, bool exists, const char* word) {
+    return device_hint(devargs, exists).find(word) != std::string::npos;
+  };
+  EXPECT_TRUE(says("net_tap0,iface=mig0", true, "ip link del mig0"));
+  EXPECT_TRUE(says("net_tap0,iface=mig0", false, "allowed to"));
+  EXPECT_TRUE(says("net_af_packet0,iface=eth7", false, "no interface eth7"));
+  EXPECT_TRUE(says("net_af_packet0,iface=eth7", true, "allowed to"));
+  EXPECT_TRUE(says("net_memif0,role=server", false, "allowed to"));
+  EXPECT_TRUE(says("0000:3b:00.0", false, "vfio-pci"));
+}
+
 TEST(Devargs, a_misspelt_argument_is_named_with_those_there_are) {
   EXPECT_EQ(check_devargs("net_tap0,iface=mig0"), "");
   EXPECT_EQ(check_devargs("net_tap0"), "");
