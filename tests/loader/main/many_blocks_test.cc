@@ -1,7 +1,7 @@
 // Guests with thousands of RAM blocks: 250 DIMMs, and more.
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <time.h>
 
 #include "tests/loader/main/main_fixture.h"
 
@@ -13,6 +13,13 @@ using test::MainStreamBuilder;
 
 std::string name_of(std::size_t i) {
   return "/objects/memory-of-a-dimm-" + std::to_string(i);
+}
+
+// Of this thread: what others do on the machine does not count.
+double cpu_s() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
 // Seconds for `records` page records that each name another block.
@@ -27,9 +34,9 @@ double seconds_with(std::size_t count, std::size_t records) {
   b.take();
   for (std::size_t i = 0; i < records; ++i) b.zero(name_of((i * 7919) % count), 0);
   const std::vector<std::byte> stream = b.take();
-  const auto start = std::chrono::steady_clock::now();
+  const double start_s = cpu_s();
   EXPECT_EQ(rig.feed(stream), ParseStatus::need_more) << rig.channel.error().message();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return cpu_s() - start_s;
 }
 
 // A search through the list took 40 times as long with 4096 blocks as with 16.
@@ -45,9 +52,9 @@ TEST(ManyBlocks, a_block_is_found_by_name_as_quickly_as_among_few) {
 }
 
 TEST(ManyBlocks, a_list_of_4096_is_read_at_once) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start_s = cpu_s();
   EXPECT_GT(seconds_with(4096, 1), 0);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(cpu_s() - start_s, 5);
 }
 
 }  // namespace
