@@ -28,7 +28,7 @@ from rig.transfer import Transfer, need
 
 _DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "docs", "monitoring")
 _SIZE = 48 * MIB
-_GUEST = {"size": _SIZE, "rounds": 400, "dirty_percent": 100, "zero_percent": 20, "idle": "sleep", "timeout": 60,
+_GUEST = {"size": _SIZE, "rounds": 4000, "dirty_percent": 100, "zero_percent": 20, "idle": "sleep", "timeout": 60,
           "multifd_channels": 2}
 
 
