@@ -106,14 +106,11 @@ AdmissionAnswer Admission::again(const Applicant& who, uint64_t now_ns) {
                                                                    : AdmissionVerdict::stranger);
 }
 
-AdmissionAnswer Admission::left(const Applicant& who, bool orderly, uint64_t now_ns) {
+AdmissionAnswer Admission::left(const Applicant& who, bool orderly) {
   const std::lock_guard lock(mutex_);
   if (!main_ || main_->who.connection != who.connection || complete() || ended_)
     return answer(AdmissionVerdict::stranger);
-  if (orderly && !may_be_refused(*main_)) {
-    if (main_->closed_ns == 0) main_->closed_ns = now_ns;
-    if (now_ns - main_->closed_ns < kClosedNs) return answer(AdmissionVerdict::waits);
-  }
+  if (orderly && !may_be_refused(*main_)) return answer(AdmissionVerdict::waits);
   forget_main();
   // Where the guest is known, its channels tell whether it was here.
   if (expected_) return answer(AdmissionVerdict::stranger);

@@ -58,10 +58,6 @@ class Admission {
   // source notices the reset within a round trip and closes.
   static constexpr uint64_t kSuspicionNs = 2'000'000'000;
 
-  // A main channel closed in good order waits so long for channels whose bytes are on their way: a few of
-  // their retransmissions. A source that was killed closes so, too.
-  static constexpr uint64_t kClosedNs = 20'000'000'000;
-
   // channels: the parameter multifd-channels, 0 without multifd. uuid: the guest's where it is known.
   explicit Admission(uint32_t channels, std::optional<MultifdUuid> uuid = std::nullopt)
       : channels_(channels), expected_(uuid) {}
@@ -74,8 +70,8 @@ class Admission {
   [[nodiscard]] AdmissionAnswer channel(const Applicant& who, const MultifdInit& init, uint64_t now_ns);
   // A main channel that waited has ended. Conflict: it was the source; stranger: nobody misses it; waits:
   // closed in good order it may be whole, since a source without a return path is through as soon as its
-  // sockets took the last byte. Call it again then, until kClosedNs are over.
-  [[nodiscard]] AdmissionAnswer left(const Applicant& who, bool orderly, uint64_t now_ns);
+  // sockets took the last byte.
+  [[nodiscard]] AdmissionAnswer left(const Applicant& who, bool orderly);
 
   // ---- Any thread, without the lock ----
   [[nodiscard]] bool complete() const noexcept { return complete_.load(std::memory_order_acquire); }
@@ -100,7 +96,6 @@ class Admission {
   struct Main {
     Applicant who;
     std::optional<MultifdUuid> uuid;
-    uint64_t closed_ns = 0;  // seen to be closed in good order since then; 0: it is open
   };
   static constexpr uint64_t known(uint32_t address) noexcept { return uint64_t{1} << 32 | address; }
   [[nodiscard]] AdmissionAnswer late_main(const Applicant& who, const std::optional<MultifdUuid>& uuid);

@@ -165,7 +165,7 @@ Introduction Session::ask_again(Handoff& connection, uint32_t worker) noexcept {
 }
 
 Introduction Session::left(const Handoff& connection, StreamEnd end) noexcept {
-  AdmissionAnswer answer = admission_.left(applicant(connection), end == StreamEnd::fin, settings_.now_ns());
+  AdmissionAnswer answer = admission_.left(applicant(connection), end == StreamEnd::fin);
   answer.error.channel.index = ChannelName::kMain;
   if (answer.verdict == AdmissionVerdict::conflict) fail(answer.error);
   return {

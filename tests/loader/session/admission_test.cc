@@ -213,10 +213,10 @@ TEST_F(AdmissionTest, a_main_that_breaks_off_while_it_waits_was_the_source_unles
   Admission unknown(1);
   const Applicant main = who();
   EXPECT_EQ(unknown.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(unknown.left(main, false, 1).error.error_class, ErrorClass::truncated);
+  EXPECT_EQ(unknown.left(main, false).error.error_class, ErrorClass::truncated);
   Admission known(1, uuid_of(7));
   EXPECT_EQ(known.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(known.left(main, false, 1).verdict, Verdict::stranger);
+  EXPECT_EQ(known.left(main, false).verdict, Verdict::stranger);
   EXPECT_FALSE(known.main_here());
   EXPECT_EQ(known.main(who(kElsewhere), {}, 1).verdict, Verdict::waits);
 }
@@ -226,24 +226,9 @@ TEST_F(AdmissionTest, a_main_that_closes_in_good_order_may_be_whole) {
   Admission admission(1);
   const Applicant main = who();
   EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.left(main, true, 1).verdict, Verdict::waits);
+  EXPECT_EQ(admission.left(main, true).verdict, Verdict::waits);
   EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, Verdict::admitted);
   EXPECT_EQ(admission.again(main, 1).verdict, Verdict::admitted);
-}
-
-// A source that was killed before its channels came: its kernel closes main in good order.
-TEST_F(AdmissionTest, but_it_does_not_wait_for_its_channels_for_ever) {
-  Admission unknown(1);
-  const Applicant main = who();
-  EXPECT_EQ(unknown.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(unknown.left(main, true, 5).verdict, Verdict::waits);
-  EXPECT_EQ(unknown.left(main, true, 4 + Admission::kClosedNs).verdict, Verdict::waits);
-  EXPECT_EQ(unknown.left(main, true, 5 + Admission::kClosedNs).error.error_class, ErrorClass::truncated);
-  Admission known(1, uuid_of(7));
-  EXPECT_EQ(known.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(known.left(main, true, 5).verdict, Verdict::waits);
-  EXPECT_EQ(known.left(main, true, 5 + Admission::kClosedNs).verdict, Verdict::stranger);
-  EXPECT_FALSE(known.main_here());
 }
 
 TEST_F(AdmissionTest, unless_channels_that_may_be_its_own_were_refused) {
@@ -251,7 +236,7 @@ TEST_F(AdmissionTest, unless_channels_that_may_be_its_own_were_refused) {
   const Applicant main = who(kHere, 10);
   EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
   EXPECT_EQ(admission.channel(who(kHere, 11), init_of(0, 8), 2).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.left(main, true, 1).verdict, Verdict::stranger);
+  EXPECT_EQ(admission.left(main, true).verdict, Verdict::stranger);
   EXPECT_FALSE(admission.main_here());
 }
 
