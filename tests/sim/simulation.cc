@@ -455,9 +455,13 @@ void Simulation::check_always() {
     if (!sender->violation().empty()) complain(sender->violation());
   for (const auto& stranger : strangers_)
     if (!stranger->sender().violation().empty()) complain(stranger->sender().violation());
+  // As soon as it is known: given back, its place may be taken by another connection.
+  if (!main_known_ && receiver_.session().main_connection() != nullptr) {
+    main_known_ = true;
+    seconds_main_ = is_seconds(receiver_.session().main_connection());
+  }
   check_second();
-  if (!receiver_.difference().empty() && !source_.damaged() && !intruded() &&
-      !is_seconds(receiver_.session().main_connection()))
+  if (!receiver_.difference().empty() && !source_.damaged() && !intruded() && !seconds_main_)
     complain(receiver_.difference());
   if (told_well_but_failed())
     complain("failed although the source was told that all is well: " +
@@ -572,7 +576,7 @@ void Simulation::check_end() {
     if (receiver_.data_path_allocations() > 0)
       complain(std::to_string(receiver_.data_path_allocations()) + " allocations on the data path");
     if (source_.damaged()) return;  // damaged page contents look like any other
-    if (is_seconds(receiver_.session().main_connection())) return;  // and the first VM goes on
+    if (seconds_main_) return;      // and the first VM goes on
     // Without a return path the end of main is the only sign that the device state is over.
     if (return_path && !source_.all_written()) complain("done before the source had sent everything");
     const std::string difference = receiver_.compare_final();

@@ -139,7 +139,9 @@ class Simulation {
   uint64_t fault_at_ns_ = UINT64_MAX;
   bool fault_caused_ = false;
   bool retired_ = false;
-  bool spoke_first_ = false;  // a stranger, before the receiver knew the source
+  bool main_known_ = false;
+  bool seconds_main_ = false;  // the main channel that was admitted is the second VM's
+  bool spoke_first_ = false;   // a stranger, before the receiver knew the source
   uint64_t stalled_until_ns_ = 0;
   uint32_t changes_left_ = 0;  // of pools or of the path
   // Of the outage; when the source, or what it waits for, first got through afterwards.
