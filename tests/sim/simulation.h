@@ -141,6 +141,7 @@ class Simulation {
   bool retired_ = false;
   bool main_known_ = false;
   bool seconds_main_ = false;  // the main channel that was admitted is the second VM's
+  bool mixed_ = false;         // and some of its channels are not of the same VM
   bool spoke_first_ = false;   // a stranger, before the receiver knew the source
   uint64_t stalled_until_ns_ = 0;
   uint32_t changes_left_ = 0;  // of pools or of the path
