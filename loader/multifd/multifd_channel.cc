@@ -173,8 +173,6 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
   lane_ = router_ != nullptr && decoder_ == nullptr ? router_->lane_to(block_->node()) : nullptr;
 
   const uint32_t pages = packet.normal_pages + packet.zero_pages;
-  uint64_t lowest = ~uint64_t{0};
-  uint64_t highest = 0;
   for (uint32_t i = 0; i < pages; ++i) {
     const uint64_t offset = load_be64(packet.offsets + 8 * std::size_t{i});
     if (!block_->contains_page(offset))
@@ -183,8 +181,6 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
                              "page %u of %u: 0x%" PRIx64
                              " is no page of block \"%.200s\", which has 0x%" PRIx64 " bytes",
                              i, pages, offset, block_->idstr().c_str(), block_->used_length()));
-    lowest = std::min(lowest, offset);
-    highest = std::max(highest, offset);
     if (i >= packet.normal_pages) continue;
     std::byte* const dst = target_.base + offset;
     if (runs_ > 0 && page_runs_[runs_ - 1].dst + page_runs_[runs_ - 1].bytes == dst) {
@@ -194,14 +190,10 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
       page_runs_[runs_++] = {dst, kPageBytes};
     }
   }
-  // A source that looks for zero pages by itself puts them last and others in their places (QEMU 10:
-  // migration/multifd-zero-page.c), so only the packet as a whole has a place in the pass.
-  if (packet.zero_pages == 0) {
+  if (packet.zero_pages == 0)
     note_run();
-  } else {
-    passes_.note(block_, lowest);
-    passes_.note(block_, highest);
-  }
+  else
+    note_packet(packet);
   counters_.begun_anew.set(passes_.begun_anew());
   return Step::again;
 }
@@ -213,6 +205,20 @@ void MultifdChannel::note_run() noexcept {
   const auto first = static_cast<uint64_t>(run.dst - target_.base);
   passes_.note(block_, first);
   passes_.note(block_, first + run.bytes - kPageBytes);
+}
+
+// A source that looks for zero pages by itself puts them last and others in their places (QEMU 10:
+// migration/multifd-zero-page.c), so only the packet as a whole has a place in the pass.
+void MultifdChannel::note_packet(const MultifdPacket& packet) noexcept {
+  uint64_t lowest = ~uint64_t{0};
+  uint64_t highest = 0;
+  for (uint32_t i = 0; i < packet.normal_pages + packet.zero_pages; ++i) {
+    const uint64_t offset = load_be64(packet.offsets + 8 * std::size_t{i});
+    lowest = std::min(lowest, offset);
+    highest = std::max(highest, offset);
+  }
+  passes_.note(block_, lowest);
+  passes_.note(block_, highest);
 }
 
 void MultifdChannel::clear_zero_pages(const MultifdPacket& packet) noexcept {

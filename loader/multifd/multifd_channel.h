@@ -102,6 +102,7 @@ class MultifdChannel final : public ChannelParser {
   Step on_body(const std::byte* body) noexcept;
   Step resolve_pages(const MultifdPacket& packet) noexcept;
   void note_run() noexcept;
+  void note_packet(const MultifdPacket& packet) noexcept;
   void clear_zero_pages(const MultifdPacket& packet) noexcept;
   Step on_payload() noexcept;
   Step write_payload() noexcept;

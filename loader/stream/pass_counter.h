@@ -17,7 +17,7 @@ class PassCounter {
   // nothing more.
   static constexpr std::size_t kBlocks = 8;
 
-  // `block`: whatever tells one from another, not null. `offset`: of a page, or of a packet's first one.
+  // `block`: whatever tells one from another, not null. `offset`: of a page.
   // `slack`: how far below the last one an offset may be without beginning anew, where several threads of the
   // source send. Hot.
   void note(const void* block, uint64_t offset, uint64_t slack = 0) noexcept {
