@@ -19,7 +19,7 @@
 
 #include "loader/app/signal_policy.h"
 #include "loader/app/signals.h"
-#include "loader/app/watch/service_manager.h"
+#include "loader/app/watch/journal.h"
 
 namespace migrx {
 namespace {

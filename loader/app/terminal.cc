@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "loader/app/watch/service_manager.h"
+#include "loader/app/watch/journal.h"
 #include "loader/stream/printable.h"
 
 namespace migrx {

@@ -25,7 +25,7 @@ struct Row {
   MetricKind kind;
   const char* help;
   Value (*read)(const Source&);
-  const char* label = "";
+  const char* moment = "";
 };
 
 constexpr Row<Channel> kChannelRows[] = {
@@ -277,8 +277,7 @@ constexpr Row<S, double> kSessionRows[] = {
 template <class Rows>
 void add_rows(std::vector<MetricInfo>& out, MetricScope scope, const Rows& rows) {
   for (const auto& row : rows)
-    out.push_back({scope, row.report_name, row.metric, row.unit, row.kind, row.help,
-                   *row.label == '\0' ? "" : std::string("moment=\"") + row.label + "\""});
+    out.push_back({scope, row.report_name, row.metric, row.unit, row.kind, row.help, row.moment});
 }
 
 template <class Table>

@@ -48,7 +48,7 @@ struct MetricInfo {
   MetricUnit unit = MetricUnit::one;
   MetricKind kind = MetricKind::counter;
   std::string help;
-  std::string label;  // `moment="ready"`; "": the labels of its scope
+  std::string moment;  // of the label of that name; "": it has the labels of its scope
 };
 
 // Made once; any thread.

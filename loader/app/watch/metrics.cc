@@ -46,9 +46,7 @@ void add_session(Collector& out, const Report& r, const ProgressSample& progress
             {{"state", to_string(state)}}, progress.phase == std::string(to_string(state)) ? 1 : 0);
   for (const SessionValue& value : values_of(SessionNumbers{r, progress})) {
     Labels labels;
-    if (const std::size_t equals = value.info->label.find('='); equals != std::string::npos)
-      labels.emplace_back(value.info->label.substr(0, equals),
-                          value.info->label.substr(equals + 2, value.info->label.size() - equals - 3));
+    if (!value.info->moment.empty()) labels.emplace_back("moment", value.info->moment);
     out.add(*value.info, std::move(labels), value.value);
   }
 }

@@ -3,7 +3,8 @@
 // message).
 //
 // Departure: not libsystemd's sd_notify(), which waits while the manager does not read. Here a message that
-// finds no room is lost, and READY and STOPPING are tried again: no manager holds a migration up.
+// finds no room is lost, but READY and the latest status, which are tried again: no manager holds a migration
+// up.
 #pragma once
 
 #include <sys/types.h>
@@ -65,11 +66,5 @@ class ServiceManager {
   double alive_s_ = 0;
   std::vector<uint64_t> turns_;
 };
-
-// "<4>" and so on before a line, when `fd` is connected to the journal (JOURNAL_STREAM, sd-daemon(3)); ""
-// otherwise. `level` as of syslog(3).
-[[nodiscard]] std::string journal_prefix(int fd, int level, const char* journal_stream);
-// Each line of `text` with that prefix.
-[[nodiscard]] std::string with_prefix(const std::string& prefix, const std::string& text);
 
 }  // namespace migrx

@@ -135,7 +135,7 @@ TEST(MetricTable, names_follow_prometheus_rules) {
   for (const MetricInfo& info : metric_table()) {
     EXPECT_TRUE(std::regex_match(info.metric, word)) << info.metric;
     EXPECT_EQ(info.metric.ends_with("_total"), info.kind == MetricKind::counter) << info.metric;
-    EXPECT_TRUE(seen.insert(info.metric + info.label).second) << info.metric << " twice";
+    EXPECT_TRUE(seen.insert(info.metric + info.moment).second) << info.metric << " twice";
     EXPECT_TRUE(info.help.ends_with(".")) << info.metric;
     EXPECT_NE(std::isupper(static_cast<unsigned char>(info.help.front())), 0) << info.metric;
     const std::string stem =
@@ -157,7 +157,7 @@ TEST(MetricTable, the_page_has_every_row) {
   for (const MetricInfo& info : metric_table())
     page += std::string("| ") + to_string(info.scope) + " | " +
             (info.report_name.empty() ? "" : "`" + info.report_name + "`") + " | `" + info.metric +
-            (info.label.empty() ? "" : "{" + info.label + "}") + "` | " +
+            (info.moment.empty() ? "" : "{moment=\"" + info.moment + "\"}") + "` | " +
             (info.kind == MetricKind::counter ? "counter" : "gauge") + " | " + to_string(info.unit) + " | " +
             info.help + " |\n";
   const std::string path = std::string(MIGRX_SOURCE) + "/docs/monitoring/metrics.md";
