@@ -234,8 +234,7 @@ std::string start_lingering(const LostRecord& record, const std::string& folder)
     if (announcement) announcement->socket.reset();
     return fmt::format(
         "{}, and the process that would have reset them could not be started ({}): if its guest stands "
-        "still, "
-        "start another receive on the same port, or migrate_cancel there",
+        "still, start another receive on the same port, or migrate_cancel there",
         sources, std::strerror(error));
   };
   const std::string text = to_text(record);
@@ -262,9 +261,7 @@ std::string start_lingering(const LostRecord& record, const std::string& folder)
   }
   std::string sentence = fmt::format(
       "{}: process {} stays behind and resets them until all are gone, for {:.0f} s at most, and a new "
-      "receive "
-      "takes "
-      "the port over from it",
+      "receive takes the port over from it",
       sources, child, static_cast<double>(record.until_ns - boottime_ns()) * 1e-9);
   if (!announcement) sentence += fmt::format(" once it has been ended ({})", problem);
   return sentence;

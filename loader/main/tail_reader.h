@@ -2,8 +2,6 @@
 // of the stream, or, with COLO, to the end of the first checkpoint's device state.
 #pragma once
 
-#include <vector>
-
 #include "loader/colo/colo_events.h"
 #include "loader/main/main_events.h"
 #include "loader/main/step.h"
