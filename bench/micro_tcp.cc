@@ -28,7 +28,7 @@ constexpr uint32_t kPayload = 1448;
 class Established {
  public:
   Established(const TcpConfig& config, SeqNum irs) : connection_(config, handoff_, counters_) {
-    handshake_.tuple = {{0x0a4d0001}, {0x0a4d0002}, 40000, 4444};
+    handshake_.tuple = {Ipv4Address{0x0a4d0001}, Ipv4Address{0x0a4d0002}, 40000, 4444};
     handshake_.irs = irs;
     handshake_.iss = SeqNum{2000};
     handshake_.send_mss = 1460;

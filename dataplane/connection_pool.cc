@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "dataplane/wire/address_text.h"
+
 namespace migrx {
 
 ConnectionPool::ConnectionPool(uint32_t connections_max, uint32_t handoff_slots, const TcpConfig& config,
@@ -14,7 +16,7 @@ ConnectionPool::ConnectionPool(uint32_t connections_max, uint32_t handoff_slots,
   }
 }
 
-uint32_t ConnectionPool::open(const TcpHandshake& handshake, uint32_t port, Ipv4Address next_hop,
+uint32_t ConnectionPool::open(const TcpHandshake& handshake, uint32_t port, const IpAddress& next_hop,
                               uint64_t now_ns) noexcept {
   if (used_ == size() || flows_.find(handshake.tuple) != kNone) return kNone;
   const uint32_t index = order_[used_++];
@@ -23,9 +25,10 @@ uint32_t ConnectionPool::open(const TcpHandshake& handshake, uint32_t port, Ipv4
   slot.open = true;
   slot.tcp.open(handshake, now_ns);
   static_cast<void>(flows_.insert(handshake.tuple, index));
-  const uint32_t ip = handshake.tuple.remote_ip.value;
-  std::snprintf(slot.handoff.peer.data(), slot.handoff.peer.size(), "%u.%u.%u.%u:%u", ip >> 24,
-                ip >> 16 & 0xff, ip >> 8 & 0xff, ip & 0xff, handshake.tuple.remote_port);
+  const IpAddress& ip = handshake.tuple.remote_ip;
+  const IpAddressText text(ip);
+  std::snprintf(slot.handoff.peer.data(), slot.handoff.peer.size(), ip.is_ipv4() ? "%s:%u" : "[%s]:%u",
+                text.c_str(), handshake.tuple.remote_port);
   slot.handoff.peer_address = ip;
   slot.handoff.connection = index;
   slot.whereabouts = {handshake.tuple, handshake.link, next_hop};
@@ -34,7 +37,7 @@ uint32_t ConnectionPool::open(const TcpHandshake& handshake, uint32_t port, Ipv4
   return index;
 }
 
-uint32_t ConnectionPool::move(uint32_t port, Ipv4Address ip, const EthernetAddress& mac) noexcept {
+uint32_t ConnectionPool::move(uint32_t port, const IpAddress& ip, const EthernetAddress& mac) noexcept {
   uint32_t moved = 0;
   for (uint32_t i = 0; i < used_; ++i) {
     Slot& slot = *slots_[order_[i]];

@@ -61,11 +61,11 @@ class ConnectionPool {
     return index;
   }
   // Opens one and names its peer in its Handoff; kNone: none is free, or the tuple has one.
-  [[nodiscard]] uint32_t open(const TcpHandshake& handshake, uint32_t port, Ipv4Address next_hop,
+  [[nodiscard]] uint32_t open(const TcpHandshake& handshake, uint32_t port, const IpAddress& next_hop,
                               uint64_t now_ns) noexcept;
   // `ip`, which is reached by `port`, has that MAC address now: connections that are reached by it go there.
   // Returns how many went elsewhere until now.
-  uint32_t move(uint32_t port, Ipv4Address ip, const EthernetAddress& mac) noexcept;
+  uint32_t move(uint32_t port, const IpAddress& ip, const EthernetAddress& mac) noexcept;
   // Takes it out of the flow table. Precondition: it is open.
   void close(uint32_t index) noexcept;
   // Frees it once it is closed and nobody looks at it any more; until then nothing happens.

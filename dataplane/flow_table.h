@@ -8,8 +8,8 @@
 
 namespace migrx {
 
-// Open addressing with linear probing; at most a quarter full, so a probe seldom leaves its cache line (four
-// entries each). Removal moves later entries up instead of leaving tombstones: a table that lives for weeks
+// Open addressing with linear probing; at most a quarter full, so a probe seldom looks at more than one
+// entry. Removal moves later entries up instead of leaving tombstones: a table that lives for weeks
 // stays as fast as on its first day. One poll core; allocates in the constructor only.
 class FlowTable {
  public:
@@ -31,7 +31,6 @@ class FlowTable {
     FourTuple tuple;
     uint32_t connection = kNone;
   };
-  static_assert(sizeof(Entry) == 16);
   [[nodiscard]] uint32_t home(const FourTuple& tuple) const noexcept;
 
   const uint32_t flows_max_;

@@ -68,9 +68,9 @@ class PollMesh {
     Frame frame;
     uint32_t port = 0;
   };
-  // What one core heard by ARP and every core has to know.
+  // What one core heard of a neighbour's MAC address and every core has to know.
   struct Neighbour {
-    Ipv4Address ip;
+    IpAddress ip;
     EthernetAddress mac;
     uint32_t port = 0;
   };

@@ -31,11 +31,13 @@ constexpr uint64_t kAnnounceNs = 2 * kNsPerSecond;
 // How long the last RSTs may take to leave while the port takes none.
 constexpr auto kLastWords = std::chrono::milliseconds(20);
 // The largest payload we send, whatever the peer takes: return-path messages are small, and some virtual
-// ports receive jumbo frames but send none.
+// ports receive jumbo frames but send none. With IPv6 no packet is larger than every link carries, so that no
+// router has to tell us of a smaller one (RFC 8201 section 4).
 constexpr uint16_t kSendMssMax = 1460 - 12;
+constexpr uint16_t kSendMssMaxIpv6 = kIpv6MtuMin - kIpv6HeaderBytes - kTcpHeaderBytes;
 
-// Ethernet, IPv4, TCP and timestamps are 66 bytes, but HeaderMatch reads one line of them; a tag makes it
-// two.
+// Ethernet, IPv4, TCP and timestamps are 66 bytes, but HeaderMatch reads one line of them; a tag or IPv6
+// makes it two.
 [[gnu::always_inline]] inline void prefetch_headers(const Frame& frame, bool long_headers) noexcept {
   __builtin_prefetch(frame.data);
   if (long_headers) __builtin_prefetch(frame.data + kCacheLineBytes);
@@ -48,10 +50,17 @@ PollCoreConfig checked(PollCoreConfig config) {
   for (std::size_t i = 0; i < config.ports.size(); ++i) {
     const PollPort& port = config.ports[i];
     if (port.queue == nullptr) refuse("port " + std::to_string(i) + " has no queue");
-    if (port.address.value == 0) refuse("port " + std::to_string(i) + " has no address");
+    if (port.addresses.empty() || port.addresses.size() > PollPort::kAddressesMax)
+      refuse("port " + std::to_string(i) + " has no address, or more than " +
+             std::to_string(PollPort::kAddressesMax));
+    for (const PortAddress& address : port.addresses)
+      if (address.ip == IpAddress{} || address.ip == Ipv4Address{0} || address.ip.is_multicast())
+        refuse("port " + std::to_string(i) + " has no address that a host may have");
     if (port.vlan < PollPort::kAnyVlan || port.vlan > 4094) refuse("a VLAN is 0 to 4094");
     for (std::size_t j = 0; j < i; ++j)
-      if (config.ports[j].address == port.address) refuse("two ports with the same address");
+      for (const PortAddress& one : port.addresses)
+        for (const PortAddress& other : config.ports[j].addresses)
+          if (one.ip == other.ip) refuse("two ports with the same address");
   }
   if (config.connections_max == 0 || config.connections_max > kConnectionsMax)
     refuse("connections: " + std::to_string(config.connections_max) + ", must be 1 to " +
@@ -209,11 +218,12 @@ uint32_t PollCore::adopt_forwarded(uint64_t now_ns) noexcept {
 bool PollCore::expected(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
   TcpInOrder segment;
   if (expected_index_ == ConnectionPool::kNone || expected_port_ != port_index || frame.nb_segs != 1 ||
-      frame.ip_checksum != ChecksumState::good || frame.l4_checksum != ChecksumState::good ||
+      frame.l4_checksum != ChecksumState::good ||
+      (frame.ip_checksum != ChecksumState::good && expected_headers_.is_ipv4()) ||
       !expected_headers_.matches(frame.data, frame.data_len, segment))
     return false;
   Slot& slot = pool_[expected_index_];
-  if (!slot.tcp.on_in_order(segment, frame.data + HeaderMatch::kHeaderBytes, frame.buffer, now_ns))
+  if (!slot.tcp.on_in_order(segment, frame.data + expected_headers_.header_bytes(), frame.buffer, now_ns))
     return false;
   ++segments_ok_;
   pool_.touch(expected_index_);
@@ -228,14 +238,15 @@ void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, u
   wire_counters_.add(fate);
   if (fate == WireCounter::arp) on_arp(frame, port_index, now_ns);
   if (fate == WireCounter::icmp) links_[port_index].on_icmp(frame, now_ns);
+  if (fate == WireCounter::icmp6) on_icmp6(frame, port_index, now_ns);
   drop(frame.buffer);
 }
 
 void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept {
   // 1. Whose is it? A predecessor may have had another address.
   Link& link = links_[port_index];
-  if (resetting_ && segment_.tuple.local_ip != link.address() &&
-      reset_mode_->answers_for(segment_.tuple.local_ip) && link.takes(segment_.link, link.address()))
+  if (resetting_ && !link.has(segment_.tuple.local_ip) && reset_mode_->answers_for(segment_.tuple.local_ip) &&
+      link.takes(segment_.link))
     return on_lost(frame, port_index, now_ns);
   if (!link.takes(segment_.link, segment_.tuple.local_ip)) return drop(frame.buffer);
   // 2. Another core's? It looks at the checksums itself.
@@ -243,8 +254,8 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
   if (index == ConnectionPool::kNone && !adopted && forwarded(frame, port_index)) return;
   // 3. Undamaged?
   std::span<Slice> payload;
-  if (frame.nb_segs == 1 && frame.ip_checksum == ChecksumState::good &&
-      frame.l4_checksum == ChecksumState::good) [[likely]] {
+  if (frame.nb_segs == 1 && frame.l4_checksum == ChecksumState::good &&
+      (frame.ip_checksum == ChecksumState::good || !segment_.tuple.is_ipv4())) [[likely]] {
     ++segments_ok_;
     slices_[0] = {frame.data + segment_.payload_offset, frame.buffer, segment_.payload_length,
                   StreamEnd::none};
@@ -275,7 +286,7 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
   long_headers_ = segment_.payload_offset > HeaderMatch::kHeaderBytes;
   expected_index_ = ConnectionPool::kNone;
   if (!refusing_ && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
-    expected_headers_.learn(frame.data);
+    expected_headers_.learn(segment_, frame.data);
     expected_index_ = index;
     expected_port_ = port_index;
   }
@@ -285,7 +296,8 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
 // For an address of the predecessor's that is not ours. Nothing of it is read but the headers, so a checksum
 // is looked at only where the port has.
 void PollCore::on_lost(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
-  const bool damaged = frame.ip_checksum == ChecksumState::bad || frame.l4_checksum == ChecksumState::bad;
+  const bool damaged = (frame.ip_checksum == ChecksumState::bad && segment_.tuple.is_ipv4()) ||
+                       frame.l4_checksum == ChecksumState::bad;
   if (!damaged && reset_mode_->is_lost(segment_.tuple)) {
     reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst), now_ns);
     counters_.add(PollCounter::resets_in_reset_mode);
@@ -317,7 +329,7 @@ std::span<Slice> PollCore::take_apart(const Frame& frame) noexcept {
 }
 
 bool PollCore::checksums_ok(const Frame& frame, std::span<const Slice> buffers) noexcept {
-  if (frame.ip_checksum != ChecksumState::good &&
+  if (frame.ip_checksum != ChecksumState::good && segment_.tuple.is_ipv4() &&
       (frame.ip_checksum == ChecksumState::bad || !ip_checksum_ok(segment_, {frame.data, frame.data_len}))) {
     wire_counters_.add(WireCounter::ip_checksum_bad);
     return false;
@@ -385,8 +397,8 @@ bool PollCore::forwarded(const Frame& frame, uint32_t port_index) noexcept {
 
 void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept {
   // RFC 9293 section 3.9.2.3: whoever says so is nobody. Group addresses have been refused with the header.
-  const Ipv4Address from = segment_.tuple.remote_ip;
-  if (from == segment_.tuple.local_ip || from.value >> 24 == 127) {
+  const IpAddress& from = segment_.tuple.remote_ip;
+  if (from == segment_.tuple.local_ip || from.is_loopback()) {
     counters_.add(PollCounter::impossible_source);
     return drop_all(payload);
   }
@@ -432,22 +444,44 @@ void PollCore::on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) 
   Link& link = links_[port_index];
   ArpPacket heard;
   if (!link.on_arp(frame, heard, now_ns)) return;
-  counters_.add(PollCounter::neighbours_moved, pool_.move(port_index, heard.sender_ip, heard.sender_mac));
-  if (config_.mesh != nullptr) {
-    for (uint32_t to = 0; to < config_.mesh->cores(); ++to)
-      if (to != config_.index)
-        static_cast<void>(config_.mesh->neighbours(config_.index, to)
-                              .push({heard.sender_ip, heard.sender_mac, port_index}));
-  }
-  if (!resetting_) return;
-  reset_mode_->on_arp(link.address(), heard.sender_ip, heard.sender_mac);
-  if (heard.target_ip == link.address()) return;
+  on_neighbour({heard.sender_ip, heard.sender_mac}, port_index);
+  if (!resetting_ || link.has(heard.target_ip)) return;
   // In the name of a predecessor with another address: an answer to what was asked, or a question.
-  reset_mode_->on_arp(heard.target_ip, heard.sender_ip, heard.sender_mac);
+  reset_mode_->on_neighbour(heard.target_ip, heard.sender_ip, heard.sender_mac);
   ArpPacket reply;
   if (!reset_mode_->answers_for(heard.target_ip) || !arp_reply_for(heard, link.mac(), heard.target_ip, reply))
     return;
   if (link.send(reply)) counters_.add(PollCounter::arp_replies);
+}
+
+void PollCore::on_icmp6(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
+  Link& link = links_[port_index];
+  NdpPacket heard;
+  if (!link.on_icmp6(frame, heard, now_ns)) return;
+  const std::optional<NeighbourWord> word = Link::word_of(heard);
+  if (word) on_neighbour(*word, port_index);
+  if (!resetting_) return;
+  // In the name of a predecessor: an answer to what was asked stands at its address, a question is for it.
+  if (word && !link.has(heard.destination))
+    reset_mode_->on_neighbour(heard.destination.is_multicast() ? heard.target : heard.destination, word->ip,
+                              word->mac);
+  NdpPacket reply;
+  if (link.has(heard.target) || !reset_mode_->answers_for(heard.target) ||
+      !ndp_reply_for(heard, link.mac(), heard.target, reply))
+    return;
+  if (link.send(reply)) counters_.add(PollCounter::neighbour_replies);
+}
+
+void PollCore::on_neighbour(const NeighbourWord& word, uint32_t port_index) noexcept {
+  counters_.add(PollCounter::neighbours_moved, pool_.move(port_index, word.ip, word.mac));
+  if (config_.mesh != nullptr) {
+    for (uint32_t to = 0; to < config_.mesh->cores(); ++to)
+      if (to != config_.index)
+        static_cast<void>(config_.mesh->neighbours(config_.index, to).push({word.ip, word.mac, port_index}));
+  }
+  if (!resetting_) return;
+  for (const PortAddress& address : config_.ports[port_index].addresses)
+    reset_mode_->on_neighbour(address.ip, word.ip, word.mac);
 }
 
 // ---- Connections
@@ -455,9 +489,10 @@ void PollCore::on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) 
 void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_index, std::span<Slice> payload,
                                uint64_t now_ns) noexcept {
   TcpHandshake agreed = handshake;
-  agreed.send_mss = std::min(agreed.send_mss, kSendMssMax);
+  const FourTuple& tuple = handshake.tuple;
+  agreed.send_mss = std::min(agreed.send_mss, tuple.is_ipv4() ? kSendMssMax : kSendMssMaxIpv6);
   const uint32_t index =
-      pool_.open(agreed, port_index, links_[port_index].next_hop(handshake.tuple.remote_ip), now_ns);
+      pool_.open(agreed, port_index, links_[port_index].next_hop(tuple.local_ip, tuple.remote_ip), now_ns);
   // The listener was told how many are free, so it cannot fail; a bug there must not become one here.
   if (index == ConnectionPool::kNone) {
     answer_with_reset(port_index, now_ns);
@@ -551,7 +586,7 @@ void PollCore::expire_timers(uint64_t now_ns) noexcept {
 
 // Before it is given up: its address, or the gateway's, may be another one now.
 void PollCore::ask_for_silent_peer(const Slot& slot, uint64_t now_ns) noexcept {
-  links_[slot.port].ask(slot.whereabouts.next_hop, slot.tcp.link(), now_ns);
+  links_[slot.port].ask(slot.tcp.tuple().local_ip, slot.whereabouts.next_hop, slot.tcp.link(), now_ns);
 }
 
 // ---- Ending
@@ -612,10 +647,7 @@ void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexce
   FrameAddress link = to.link;
   link.local_mac = port.mac();
   if (probe.kind == ResetMode::Probe::Kind::who_has) {
-    ArpPacket question = arp_request_for(port.mac(), to.tuple.local_ip, to.next_hop);
-    link.remote_mac = kEthernetBroadcast;
-    question.link = link;
-    static_cast<void>(port.send(question));
+    static_cast<void>(port.ask_now(to.tuple.local_ip, to.next_hop, link));
     return;
   }
   // Any numbers will do: RFC 5961 section 4.2 has a SYN answered wherever it stands.
@@ -634,9 +666,9 @@ bool PollCore::can_send() noexcept {
   return std::all_of(links_.begin(), links_.end(), [](Link& link) { return link.ready_or_hopeless(); });
 }
 
-Link& PollCore::link_of(Ipv4Address local_ip) noexcept {
+Link& PollCore::link_of(const IpAddress& local_ip) noexcept {
   for (Link& link : links_)
-    if (link.address() == local_ip) return link;
+    if (link.has(local_ip)) return link;
   return links_.front();
 }
 

@@ -1,9 +1,10 @@
-// One poll core: takes frames from its queues, answers ARP and ping, runs TCP for its connections and hands
-// their bytes to the loader. Everything a connection needs is here, so nothing is locked.
+// One poll core: takes frames from its queues, answers ARP, neighbour discovery and ping, runs TCP for its
+// connections and hands their bytes to the loader. Everything a connection needs is here, so nothing is
+// locked.
 //
 //   queue(s) ─rx─▶ parse ─▶ flow table ─▶ TcpConnection ─▶ Handoff ─▶ worker
 //                    │          └ unknown ─▶ other core (PollMesh) | TcpListener | RST
-//                    └ ARP, ICMP echo
+//                    └ ARP, ICMP echo; neighbour discovery, ICMPv6
 //   one turn: receive, adopt, reclaim and commands, output of touched connections, timers, tx flush, free
 //
 // Independent of DPDK: ports are PortQueue objects. Read port.h, dataplane/tcp/connection.h and handoff.h
@@ -45,8 +46,8 @@ struct PollCoreConfig {
   TcpConfig tcp;
   ListenerConfig listener;
   PollMesh* mesh = nullptr;  // not owned; nullptr: the only core
-  // Announces its addresses by ARP when it starts and 2 s later (RFC 5227 section 3), and when it is asked
-  // to: one core per port should.
+  // Announces its addresses when it starts and 2 s later (RFC 5227 section 3; Link::announce()), and when it
+  // is asked to: one core per port should.
   bool announce = true;
   // Random; of the tables. Never bytes of the listener's secret: who finds out the one must not have the
   // other.
@@ -114,6 +115,8 @@ class PollCore final : public Agent {
   void on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
   void on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
+  void on_icmp6(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
+  void on_neighbour(const NeighbourWord& word, uint32_t port_index) noexcept;
   void announce(uint64_t now_ns) noexcept;
   void ask_for_silent_peer(const Slot& slot, uint64_t now_ns) noexcept;
   [[nodiscard]] bool forwarded(const Frame& frame, uint32_t port_index) noexcept;
@@ -138,7 +141,7 @@ class PollCore final : public Agent {
   // Sends out_, unless it is a RST too many.
   void answer(uint32_t port_index, uint64_t now_ns) noexcept;
   [[nodiscard]] bool can_send() noexcept;  // by every port
-  [[nodiscard]] Link& link_of(Ipv4Address local_ip) noexcept;
+  [[nodiscard]] Link& link_of(const IpAddress& local_ip) noexcept;
   void drop(void* buffer) noexcept;
   void drop_all(std::span<const Slice> slices) noexcept;
   void free_dropped() noexcept;

@@ -31,7 +31,7 @@ void ResetMode::on_segment(const FourTuple& tuple, bool rst, uint64_t now_ns) no
   if (!asked) heard_ns_ = now_ns;
 }
 
-bool ResetMode::answers_for(Ipv4Address local_ip) const noexcept {
+bool ResetMode::answers_for(const IpAddress& local_ip) const noexcept {
   return std::any_of(peers_.begin(), peers_.end(),
                      [&](const Peer& peer) { return peer.at.tuple.local_ip == local_ip && !gone(peer); });
 }
@@ -41,7 +41,7 @@ bool ResetMode::is_lost(const FourTuple& tuple) const noexcept {
                      [&](const Peer& peer) { return peer.at.tuple == tuple && !gone(peer); });
 }
 
-void ResetMode::on_arp(Ipv4Address local_ip, Ipv4Address ip, EthernetAddress mac) noexcept {
+void ResetMode::on_neighbour(const IpAddress& local_ip, const IpAddress& ip, EthernetAddress mac) noexcept {
   // A multicast address would turn the probes into broadcasts.
   if ((mac.bytes[0] & std::byte{1}) != std::byte{0}) return;
   for (Peer& peer : peers_) {

@@ -1,13 +1,13 @@
 // Reset mode: what a process does that takes the place of one that is gone, or has given up.
 //
 // It is CLOSED (RFC 9293 section 3.10.7.1) to the connections of that process: each of their segments is
-// answered with RST, ARP and ping as ever. That frees every source that sends something. One that has sent
-// everything and waits for the last word, its guest standing still, sends nothing: each connection that the
-// predecessor had is asked with a SYN, which a live peer answers with an ACK of what it expects (RFC 9293
-// section 3.5.1, figure 9; RFC 5961 section 4.2), and that ACK gets the RST it believes. A peer without that
-// connection answers with RST itself. The SYN bears an ACK: to the peer they are the same, but a stateful
-// firewall before it (Linux's conntrack) drops a bare SYN that comes against its connection's direction, and
-// lets this pass as a handshake's.
+// answered with RST, ARP, neighbour discovery and ping as ever. That frees every source that sends something.
+// One that has sent everything and waits for the last word, its guest standing still, sends nothing: each
+// connection that the predecessor had is asked with a SYN, which a live peer answers with an ACK of what it
+// expects (RFC 9293 section 3.5.1, figure 9; RFC 5961 section 4.2), and that ACK gets the RST it believes. A
+// peer without that connection answers with RST itself. The SYN bears an ACK: to the peer they are the same,
+// but a stateful firewall before it (Linux's conntrack) drops a bare SYN that comes against its connection's
+// direction, and lets this pass as a handshake's.
 //
 //   lost ─ its segment answered with RST ─▶ told ─ its RST ─▶ gone
 //     └──────────────── its RST ──────────────────────────────▲
@@ -31,8 +31,8 @@ namespace migrx {
 // A connection of a process that is gone, and how it was reached.
 struct LostConnection {
   FourTuple tuple;
-  FrameAddress link;     // local_mac: of that process, which need not be ours
-  Ipv4Address next_hop;  // whom to ask by ARP, since a link that was made anew may have new addresses
+  FrameAddress link;   // local_mac: of that process, which need not be ours
+  IpAddress next_hop;  // whose MAC to ask for, since a link that was made anew may have new addresses
   friend bool operator==(const LostConnection&, const LostConnection&) = default;
 };
 
@@ -87,8 +87,8 @@ class ResetMode {
   void start(uint64_t now_ns) noexcept { since_ns_ = heard_ns_ = due_ns_ = now_ns; }
   // A segment came: a RST, or one that has been answered with RST.
   void on_segment(const FourTuple& tuple, bool rst, uint64_t now_ns) noexcept;
-  // An ARP packet says where `ip` is; it came by the port whose address is `local_ip`.
-  void on_arp(Ipv4Address local_ip, Ipv4Address ip, EthernetAddress mac) noexcept;
+  // By ARP or neighbour discovery somebody says where `ip` is; it came by the port that has `local_ip`.
+  void on_neighbour(const IpAddress& local_ip, const IpAddress& ip, EthernetAddress mac) noexcept;
 
   struct Probe {
     enum class Kind : uint8_t { who_has, syn } kind = Kind::syn;
@@ -99,15 +99,16 @@ class ResetMode {
   [[nodiscard]] bool over(uint64_t now_ns) const noexcept;
   [[nodiscard]] const ResetModeConfig& config() const noexcept { return config_; }
   // The process that is gone answered to that address, and somebody may still use it.
-  [[nodiscard]] bool answers_for(Ipv4Address local_ip) const noexcept;
+  [[nodiscard]] bool answers_for(const IpAddress& local_ip) const noexcept;
   // One of the lost connections that is not known to be gone.
   [[nodiscard]] bool is_lost(const FourTuple& tuple) const noexcept;
 
  private:
   struct Peer {
     LostConnection at;
-    bool answered = false;  // by ARP, in this round: one answer counts, or two that disagree would never end
-    bool moved = false;     // and that was news: a SYN is due
+    bool answered =
+        false;  // where it is, in this round: one answer counts, or two that disagree would never end
+    bool moved = false;  // and that was news: a SYN is due
   };
   [[nodiscard]] bool gone(const Peer& peer) const noexcept {
     return config_.board->gone(static_cast<std::size_t>(&peer - peers_.data()));
@@ -119,7 +120,7 @@ class ResetMode {
   uint64_t heard_ns_ = 0;
   uint64_t due_ns_ = 0;   // of the next round of probes
   std::size_t next_ = 0;  // of peers_, in this round
-  Ipv4Address asked_;     // by ARP last, in this round
+  IpAddress asked_;       // for its MAC last, in this round
 };
 
 }  // namespace migrx

@@ -245,7 +245,7 @@ class Parts {
 
   void learn(const Frame& frame) noexcept {
     headers_learnt_ = HeaderMatch::fits(segment_, frame.data);
-    if (headers_learnt_) headers_.learn(frame.data);
+    if (headers_learnt_) headers_.learn(segment_, frame.data);
   }
   // The main channel is through early, and ends.
   void on_empty(const Frame& frame, uint32_t index, uint64_t now_ns) noexcept {

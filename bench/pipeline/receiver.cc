@@ -24,7 +24,7 @@ PoolPlan plan_pool(uint32_t mtu, uint32_t pool_mib, uint32_t channels, uint32_t 
 
 PollCoreConfig poll_core_config(ReplayPort& port, uint32_t mtu, uint32_t channels, uint32_t quota) {
   PollCoreConfig config;
-  config.ports = {{&port, ReplayPort::kReceiver, PollPort::kAnyVlan}};
+  config.ports = {{&port, {PortAddress{ReplayPort::kReceiver}}, PollPort::kAnyVlan}};
   config.connections_max = channels + 1;
   config.handoff_slots = quota;
   config.tcp.mss = static_cast<uint16_t>(mtu - 40);

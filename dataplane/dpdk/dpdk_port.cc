@@ -16,7 +16,9 @@
 namespace migrx {
 namespace {
 
-constexpr uint64_t kRssWanted = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+constexpr uint64_t kRssWanted =
+    RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_IPV6 | RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+
 std::string bare_devargs(const std::string& devargs) {
   return devargs.starts_with("pci:") ? devargs.substr(4) : devargs;
 }
@@ -223,10 +225,32 @@ void DpdkPort::start() {
       warnings_.push_back("port " + options_.devargs + " does not let VLAN " +
                           std::to_string(*options_.vlan) + " through: " + rte_strerror(std::abs(result)));
   }
+  listen_to_groups();
   if (options_.promiscuous) {
     result = rte_eth_promiscuous_enable(port_id_);
     if (result != 0) warnings_.push_back("port " + options_.devargs + " cannot be promiscuous");
   }
+}
+
+// A device either knows its groups, or takes all there are. One that can neither be told may take them all
+// the same, as virtual devices do that have a socket of the kernel's before them: hence that socket's own
+// list.
+void DpdkPort::listen_to_groups() {
+  if (options_.groups.empty()) return;
+  std::vector<rte_ether_addr> groups(options_.groups.size());
+  for (std::size_t i = 0; i < groups.size(); ++i)
+    std::memcpy(groups[i].addr_bytes, options_.groups[i].bytes.data(), sizeof groups[i].addr_bytes);
+  if (rte_eth_dev_set_mc_addr_list(port_id_, groups.data(), static_cast<uint32_t>(groups.size())) == 0)
+    return;
+  if (rte_eth_allmulticast_enable(port_id_) == 0) return;
+  rte_eth_dev_info info{};
+  if (rte_eth_dev_info_get(port_id_, &info) == 0 && info.if_index != 0) {
+    membership_ = MulticastMembership(static_cast<int>(info.if_index), options_.groups);
+    if (membership_.held()) return;
+  }
+  warnings_.push_back("port " + options_.devargs +
+                      " cannot be told which multicast frames it is to let in: if no source finds migrx's "
+                      "IPv6 address, let it take all (ip link set INTERFACE allmulticast on)");
 }
 
 void DpdkPort::stop() noexcept {

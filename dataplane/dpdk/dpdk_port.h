@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dataplane/dpdk/dpdk_queue.h"
+#include "dataplane/dpdk/multicast.h"
 #include "dataplane/dpdk/pool.h"
 #include "dataplane/wire/address.h"
 #include "numa/ids.h"
@@ -27,10 +28,11 @@ struct DpdkPortOptions {
   uint32_t rx_descriptors = 1024;  // per queue; adjusted to what the device can
   uint32_t tx_descriptors = 512;
   bool promiscuous = false;
-  std::optional<uint16_t> vlan;  // frames bear this tag: a device that filters tags lets it through
+  std::optional<uint16_t> vlan;         // frames bear this tag: a device that filters tags lets it through
+  std::vector<EthernetAddress> groups;  // multicast addresses whose frames are to come in
 };
 
-// The largest MSS to announce for a link (RFC 6691): MTU less the fixed headers of IPv4 and TCP.
+// TcpConfig::mss for a link (RFC 6691): MTU less the fixed headers of IPv4 and TCP.
 [[nodiscard]] constexpr uint16_t mss_for_mtu(uint32_t mtu) noexcept {
   return static_cast<uint16_t>(mtu > 40 + 536 ? (mtu < 65535 ? mtu : 65535) - 40 : 536);
 }
@@ -104,6 +106,7 @@ class DpdkPort {
   void attach();
   void configure();
   void set_mtu(uint32_t mtu);
+  void listen_to_groups();
   void close() noexcept;
   [[noreturn]] void fail(std::string_view what, int error) const;
 
@@ -120,6 +123,7 @@ class DpdkPort {
   bool checksum_offload_ = false;
   bool rss_ = false;
   bool vlan_filter_ = false;
+  MulticastMembership membership_;
   std::vector<std::string> warnings_;
   std::vector<std::unique_ptr<DpdkQueue>> queues_;
 };

@@ -24,6 +24,7 @@
 #include "dataplane/handoff/byte_order.h"
 #include "dataplane/handoff/counter.h"
 #include "dataplane/handoff/spsc_ring.h"
+#include "dataplane/wire/address.h"
 
 namespace migrx {
 
@@ -208,8 +209,8 @@ class Handoff {
 
   // ---- Written by the poll core before the connection is announced, constant afterwards
   // ------------------------
-  std::array<char, 64> peer{};  // "10.77.0.1:45678", for people
-  uint32_t peer_address = 0;    // the same address as a number, host order; tells who belongs together
+  std::array<char, 64> peer{};  // "10.77.0.1:45678" or "[fd00::1]:45678", for people
+  IpAddress peer_address;       // tells who belongs together
   uint64_t opened_ns = 0;       // when its SYN came, on the poll core's clock; 0: nobody knows
   uint32_t poll_core = 0;       // index of the owning poll core
   uint32_t connection = 0;      // index within that core

@@ -15,7 +15,9 @@ inline constexpr uint64_t kNsPerSecond = 1'000'000'000;
 
 // Shared by all connections of a poll core; must outlive them. Times in ns.
 struct TcpConfig {
-  uint16_t mss = 1460;  // announced: MTU - 40 (RFC 6691); bounds what the peer sends
+  // Announced to IPv4 peers: MTU - 40 (RFC 6691), and 20 less to those of IPv6, see mss_for(). Bounds what
+  // the peer sends.
+  uint16_t mss = 1460;
   // Upper bound of the receive window. The window in force is also bounded by free packet buffers.
   uint32_t window_bytes = 4U << 20;
   // Windows fit the path: twice what comes at this rate in the round trip that the handshake showed, and no
@@ -80,6 +82,12 @@ constexpr void bound_silence(TcpConfig& config, uint64_t give_up_ns) noexcept {
   config.keepalive_idle_ns = std::max<uint64_t>(std::min(60 * kNsPerSecond, config.give_up_ns / 4), kNsPerMs);
   config.keepalive_interval_ns =
       std::max<uint64_t>(std::min(15 * kNsPerSecond, config.give_up_ns / 16), kNsPerMs);
+}
+
+// What is announced to the peer of `tuple`: IPv6's header is 20 bytes longer (RFC 9293 section 3.7.1).
+[[nodiscard]] constexpr uint16_t mss_for(const TcpConfig& config, const FourTuple& tuple) noexcept {
+  constexpr uint16_t kLonger = kIpv6HeaderBytes - kIpv4HeaderBytes;
+  return tuple.is_ipv4() ? config.mss : static_cast<uint16_t>(config.mss - std::min(config.mss, kLonger));
 }
 
 // Packet buffers that a segment with `payload` bytes occupies, headers included.

@@ -38,8 +38,10 @@ uint32_t largest_window(const TcpConfig& tcp) noexcept {
 }
 
 uint16_t sane_mss(const TcpSegment& syn) noexcept {
-  // RFC 9293 section 3.7.1: 536 when the option is missing. Smaller than 64 would only serve to make us work.
-  return syn.has_option(tcp_option::mss) ? std::max(syn.mss, uint16_t{64}) : uint16_t{536};
+  // RFC 9293 section 3.7.1: 536, or 1220 with IPv6, when the option is missing. Smaller than 64 would only
+  // serve to make us work.
+  if (!syn.has_option(tcp_option::mss)) return syn.tuple.is_ipv4() ? uint16_t{536} : uint16_t{1220};
+  return std::max(syn.mss, uint16_t{64});
 }
 
 void fill_rst(const TcpSegment& segment, OutSegment& out) noexcept {
@@ -92,12 +94,15 @@ TcpListener::TcpListener(const ListenerConfig& listener, const TcpConfig& tcp, T
 TcpListener::~TcpListener() = default;
 
 uint64_t TcpListener::keyed_hash(const FourTuple& tuple, uint32_t domain, uint32_t extra) const noexcept {
-  std::array<unsigned char, sizeof(FourTuple) + 8> in;
-  std::memcpy(in.data(), &tuple, sizeof tuple);
-  std::memcpy(in.data() + sizeof tuple, &domain, 4);
-  std::memcpy(in.data() + sizeof tuple + 4, &extra, 4);
+  const std::array<uint64_t, 6> in{tuple.remote_ip.high,
+                                   tuple.remote_ip.low,
+                                   tuple.local_ip.high,
+                                   tuple.local_ip.low,
+                                   uint64_t{tuple.remote_port} << 16 | tuple.local_port,
+                                   uint64_t{domain} << 32 | extra};
   uint64_t out = 0;
-  crypto_shorthash(reinterpret_cast<unsigned char*>(&out), in.data(), in.size(), listener_.secret.data());
+  crypto_shorthash(reinterpret_cast<unsigned char*>(&out), reinterpret_cast<const unsigned char*>(in.data()),
+                   sizeof in, listener_.secret.data());
   return out;
 }
 
@@ -111,9 +116,9 @@ uint32_t TcpListener::ts_offset(const FourTuple& tuple) const noexcept {
   return static_cast<uint32_t>(keyed_hash(tuple, kDomainTimestamp, 0));
 }
 
-bool TcpListener::allowed(Ipv4Address peer) const noexcept {
+bool TcpListener::allowed(const IpAddress& peer) const noexcept {
   return listener_.allow.empty() || std::any_of(listener_.allow.begin(), listener_.allow.end(),
-                                                [peer](const Ipv4Network& n) { return n.contains(peer); });
+                                                [&peer](const IpNetwork& n) { return n.contains(peer); });
 }
 
 TcpListener::Entry* TcpListener::find(const FourTuple& tuple, uint64_t hash) noexcept {
@@ -244,7 +249,7 @@ void TcpListener::fill_syn_ack(const Entry& entry, uint64_t now_ns, OutSegment& 
   out.flags = tcp_flag::syn | tcp_flag::ack;
   out.window = static_cast<uint16_t>(initial_window_bytes_);
   out.options = tcp_option::mss;
-  out.mss = tcp_.mss;
+  out.mss = mss_for(tcp_, entry.tuple);
   if (entry.sack) out.options |= tcp_option::sack_permitted;
   if (entry.window_scaling) {
     out.options |= tcp_option::window_scale;
@@ -398,7 +403,7 @@ void TcpListener::fill_handshake(const Entry& entry, const TcpSegment& segment, 
   handshake.syn_ns = entry.since_ns;
   handshake.irs = entry.irs;
   handshake.iss = entry.iss;
-  handshake.send_mss = std::min(entry.mss, tcp_.mss);
+  handshake.send_mss = std::min(entry.mss, mss_for(tcp_, entry.tuple));
   handshake.send_shift = entry.send_shift;
   handshake.receive_shift = entry.window_scaling ? receive_shift_ : uint8_t{0};
   handshake.timestamps = entry.timestamps;

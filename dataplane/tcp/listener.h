@@ -30,7 +30,7 @@ namespace migrx {
 struct ListenerConfig {
   uint16_t port = 4444;
   // Who may connect; empty: everybody. A stranger's SYN is answered with RST.
-  std::vector<Ipv4Network> allow;
+  std::vector<IpNetwork> allow;
   // Key of ISNs, timestamp offsets and cookies: random, kept by the process for its life.
   std::array<uint8_t, 16> secret{};
   uint32_t syn_table_entries = 512;
@@ -100,7 +100,7 @@ class TcpListener {
   void await_first_bytes(Entry& entry, uint64_t now_ns) noexcept;
   [[nodiscard]] uint64_t keyed_hash(const FourTuple& tuple, uint32_t domain, uint32_t extra) const noexcept;
   [[nodiscard]] uint32_t ts_offset(const FourTuple& tuple) const noexcept;
-  [[nodiscard]] bool allowed(Ipv4Address peer) const noexcept;
+  [[nodiscard]] bool allowed(const IpAddress& peer) const noexcept;
   Result on_syn(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
                 OutSegment& reply) noexcept;
   Result on_half_open(Entry& entry, const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,

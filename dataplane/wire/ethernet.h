@@ -13,6 +13,7 @@ namespace ether_type {
 inline constexpr uint16_t ipv4 = 0x0800;
 inline constexpr uint16_t arp = 0x0806;
 inline constexpr uint16_t vlan = 0x8100;
+inline constexpr uint16_t ipv6 = 0x86dd;
 }  // namespace ether_type
 
 struct EthernetView {

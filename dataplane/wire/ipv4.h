@@ -1,4 +1,4 @@
-// The IPv4 header (RFC 791): what ICMP and TCP share.
+// The IPv4 header (RFC 791): what ICMP and TCP share. IPv6's: ipv6.h.
 #pragma once
 
 #include <cstdint>

@@ -67,10 +67,28 @@ void parse_options(const std::byte* p, uint32_t left, TcpSegment& out) noexcept 
 
 // RFC 9293 section 3.1: the pseudo-header.
 void add_pseudo_header(ChecksumSum& sum, const FourTuple& tuple, uint32_t tcp_length) noexcept {
-  sum.add_be32(tuple.remote_ip.value);
-  sum.add_be32(tuple.local_ip.value);
+  if (!tuple.is_ipv4())
+    return add_ipv6_pseudo_header(sum, tuple.remote_ip, tuple.local_ip, ipv6_next::tcp, tcp_length);
+  sum.add_be32(tuple.remote_ip.ipv4().value);
+  sum.add_be32(tuple.local_ip.ipv4().value);
   sum.add_be16(ip_protocol::tcp);
   sum.add_be16(static_cast<uint16_t>(tcp_length));
+}
+
+void build_ipv4(const FourTuple& tuple, uint32_t payload_length, bool with_checksum, std::byte* ip) noexcept {
+  store_be16(ip, 0x4500);
+  store_be16(ip + 2, static_cast<uint16_t>(kIpv4HeaderBytes + payload_length));
+  store_be16(ip + 4, 0);       // identification: of no use with DF (RFC 6864 section 4.1)
+  store_be16(ip + 6, 0x4000);  // DF
+  ip[8] = std::byte{64};
+  ip[9] = std::byte{ip_protocol::tcp};
+  store_be16(ip + 10, 0);
+  store_be32(ip + 12, tuple.local_ip.ipv4().value);
+  store_be32(ip + 16, tuple.remote_ip.ipv4().value);
+  if (!with_checksum) return;
+  ChecksumSum sum;
+  sum.add({ip, kIpv4HeaderBytes});
+  store_be16(ip + 10, sum.checksum());
 }
 
 // Returns the bytes of options, a multiple of 4.
@@ -110,24 +128,41 @@ uint32_t build_options(const OutSegment& segment, std::byte* const start) noexce
 WireCounter parse_segment(Bytes head, uint32_t frame_length, TcpSegment& out) noexcept {
   EthernetView ethernet;
   if (!parse_ethernet(head, ethernet)) return WireCounter::frame_too_short;
-  if (ethernet.type != ether_type::ipv4) [[unlikely]] {
-    return ethernet.type == ether_type::arp ? WireCounter::arp : WireCounter::other_ethertype;
-  }
   if (frame_length < head.size()) [[unlikely]]
     head = head.first(frame_length);
   if (head.size() < ethernet.payload_offset) return WireCounter::frame_too_short;
   const uint32_t ip_offset = ethernet.payload_offset;
-  Ipv4View ip;
-  const WireCounter fate = parse_ipv4(head.subspan(ip_offset), frame_length - ip_offset, ip);
-  if (fate != WireCounter::segment_ok) [[unlikely]]
-    return fate;
-  if (ip.protocol != ip_protocol::tcp) [[unlikely]] {
-    return ip.protocol == ip_protocol::icmp ? WireCounter::icmp : WireCounter::other_ip_protocol;
+  uint32_t tcp_offset = 0;
+  uint32_t tcp_length = 0;
+  if (ethernet.type == ether_type::ipv4) [[likely]] {
+    Ipv4View ip;
+    const WireCounter fate = parse_ipv4(head.subspan(ip_offset), frame_length - ip_offset, ip);
+    if (fate != WireCounter::segment_ok) [[unlikely]]
+      return fate;
+    if (ip.protocol != ip_protocol::tcp) [[unlikely]] {
+      return ip.protocol == ip_protocol::icmp ? WireCounter::icmp : WireCounter::other_ip_protocol;
+    }
+    if (!plausible_source(ip.source)) return WireCounter::ip_header_bad;
+    tcp_offset = ip_offset + ip.header_length;
+    tcp_length = uint32_t{ip.total_length} - ip.header_length;
+    out.tuple.remote_ip = ip.source;
+    out.tuple.local_ip = ip.destination;
+  } else if (ethernet.type == ether_type::ipv6) {
+    Ipv6View ip;
+    const WireCounter fate = parse_ipv6(head.subspan(ip_offset), frame_length - ip_offset, ip);
+    if (fate != WireCounter::segment_ok) [[unlikely]]
+      return fate;
+    if (ip.protocol != ipv6_next::tcp) [[unlikely]] {
+      return ip.protocol == ipv6_next::icmp ? WireCounter::icmp6 : WireCounter::other_ip_protocol;
+    }
+    if (!plausible_source(ip.source) || ip.destination.is_ipv4()) return WireCounter::ip_header_bad;
+    tcp_offset = ip_offset + ip.header_length;
+    tcp_length = ip.payload_length;
+    out.tuple.remote_ip = ip.source;
+    out.tuple.local_ip = ip.destination;
+  } else {
+    return ethernet.type == ether_type::arp ? WireCounter::arp : WireCounter::other_ethertype;
   }
-  if (!plausible_source(ip.source)) return WireCounter::ip_header_bad;
-
-  const uint32_t tcp_offset = ip_offset + ip.header_length;
-  const uint32_t tcp_length = uint32_t{ip.total_length} - ip.header_length;
   if (tcp_length < kTcpHeaderBytes) return WireCounter::tcp_header_bad;
   if (head.size() < tcp_offset + kTcpHeaderBytes) return WireCounter::frame_headers_split;
   const std::byte* tcp = head.data() + tcp_offset;
@@ -135,8 +170,6 @@ WireCounter parse_segment(Bytes head, uint32_t frame_length, TcpSegment& out) no
   if (header_length < kTcpHeaderBytes || header_length > tcp_length) return WireCounter::tcp_header_bad;
   if (head.size() < tcp_offset + header_length) return WireCounter::frame_headers_split;
 
-  out.tuple.remote_ip = ip.source;
-  out.tuple.local_ip = ip.destination;
   out.tuple.remote_port = load_be16(tcp);
   out.tuple.local_port = load_be16(tcp + 2);
   if (out.tuple.remote_port == 0 || out.tuple.local_port == 0) return WireCounter::tcp_header_bad;
@@ -164,6 +197,7 @@ WireCounter parse_segment(Bytes head, uint32_t frame_length, TcpSegment& out) no
 }
 
 bool ip_checksum_ok(const TcpSegment& segment, Bytes head) noexcept {
+  if (!segment.tuple.is_ipv4()) return true;
   ChecksumSum sum;
   sum.add(head.subspan(segment.ip_offset, uint32_t{segment.tcp_offset} - segment.ip_offset));
   return sum.folded() == 0xffff;
@@ -191,34 +225,26 @@ bool tcp_checksum_ok(const TcpSegment& segment, std::span<const Bytes> frame) no
 
 uint32_t header_bytes(const OutSegment& segment) noexcept {
   std::array<std::byte, kTcpOptionBytesMax> options;
-  return kEthernetHeaderBytes + (segment.link.tagged != 0 ? kVlanTagBytes : 0) + kIpv4HeaderBytes +
-         kTcpHeaderBytes + build_options(segment, options.data());
+  return kEthernetHeaderBytes + (segment.link.tagged != 0 ? kVlanTagBytes : 0) +
+         (segment.tuple.is_ipv4() ? kIpv4HeaderBytes : kIpv6HeaderBytes) + kTcpHeaderBytes +
+         build_options(segment, options.data());
 }
 
 uint32_t build_segment(const OutSegment& segment, MutableBytes out, TxChecksum checksum) noexcept {
   if (segment.payload.size() > 65535 - kIpv4HeaderBytes - kTcpHeaderBytes - kTcpOptionBytesMax) return 0;
   if (out.size() < kHeaderBytesMax + segment.payload.size()) return 0;
-  const uint32_t ip_offset = build_ethernet(segment.link, ether_type::ipv4, out);
+  const bool ipv4 = segment.tuple.is_ipv4();
+  const uint32_t ip_bytes = ipv4 ? kIpv4HeaderBytes : kIpv6HeaderBytes;
+  const uint32_t ip_offset = build_ethernet(segment.link, ipv4 ? ether_type::ipv4 : ether_type::ipv6, out);
   std::byte* const ip = out.data() + ip_offset;
-  std::byte* const tcp = ip + kIpv4HeaderBytes;
+  std::byte* const tcp = ip + ip_bytes;
   const auto payload_length = static_cast<uint32_t>(segment.payload.size());
   const uint32_t header_length = kTcpHeaderBytes + build_options(segment, tcp + kTcpHeaderBytes);
   const uint32_t tcp_length = header_length + payload_length;
-
-  store_be16(ip, 0x4500);
-  store_be16(ip + 2, static_cast<uint16_t>(kIpv4HeaderBytes + tcp_length));
-  store_be16(ip + 4, 0);       // identification: of no use with DF (RFC 6864 section 4.1)
-  store_be16(ip + 6, 0x4000);  // DF
-  ip[8] = std::byte{64};
-  ip[9] = std::byte{ip_protocol::tcp};
-  store_be16(ip + 10, 0);
-  store_be32(ip + 12, segment.tuple.local_ip.value);
-  store_be32(ip + 16, segment.tuple.remote_ip.value);
-  if (checksum != TxChecksum::both_by_port) {
-    ChecksumSum sum;
-    sum.add({ip, kIpv4HeaderBytes});
-    store_be16(ip + 10, sum.checksum());
-  }
+  if (ipv4)
+    build_ipv4(segment.tuple, tcp_length, checksum != TxChecksum::both_by_port, ip);
+  else
+    build_ipv6(segment.tuple.local_ip, segment.tuple.remote_ip, ipv6_next::tcp, 64, tcp_length, ip);
 
   store_be16(tcp, segment.tuple.local_port);
   store_be16(tcp + 2, segment.tuple.remote_port);
@@ -240,7 +266,7 @@ uint32_t build_segment(const OutSegment& segment, MutableBytes out, TxChecksum c
   } else {
     store_be16(tcp + 16, __builtin_bswap16(sum.folded()));
   }
-  return ip_offset + kIpv4HeaderBytes + tcp_length;
+  return ip_offset + ip_bytes + tcp_length;
 }
 
 }  // namespace migrx

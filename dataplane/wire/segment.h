@@ -1,6 +1,6 @@
-// Ethernet (with or without an IEEE 802.1Q tag) / IPv4 / TCP: parsing of what was received, building of what
-// is sent. Pure: bytes in, values out. Every length is checked before it is used, and the frame's length is
-// never taken for the packet's: short packets are padded to 60 bytes on Ethernet.
+// Ethernet (with or without an IEEE 802.1Q tag) / IPv4 or IPv6 / TCP: parsing of what was received, building
+// of what is sent. Pure: bytes in, values out. Every length is checked before it is used, and the frame's
+// length is never taken for the packet's: short packets are padded to 60 bytes on Ethernet.
 #pragma once
 
 #include <array>
@@ -10,6 +10,7 @@
 #include "dataplane/handoff/byte_order.h"
 #include "dataplane/wire/address.h"
 #include "dataplane/wire/counters.h"
+#include "dataplane/wire/ipv6.h"
 #include "dataplane/wire/seq_num.h"
 
 namespace migrx {
@@ -72,12 +73,12 @@ struct TcpSegment {
 };
 
 // `head`: the first packet buffer of the frame, which must hold all headers. frame_length: bytes of the whole
-// frame. segment_ok: `out` is filled. Any other value is the frame's fate; `arp` and `icmp` ask for
-// parse_arp() and IcmpEchoReply. Malformed TCP options end the parsing of options, not of the
+// frame. segment_ok: `out` is filled. Any other value is the frame's fate; `arp`, `icmp` and `icmp6` ask for
+// parse_arp(), IcmpEchoReply and parse_icmp6(). Malformed TCP options end the parsing of options, not of the
 // segment: those before count. Neither checksum is looked at.
 [[nodiscard]] WireCounter parse_segment(Bytes head, uint32_t frame_length, TcpSegment& out) noexcept;
 
-// For ports that do not check. `head` as above.
+// For ports that do not check. `head` as above. IPv6's header has none: true.
 [[nodiscard]] bool ip_checksum_ok(const TcpSegment& segment, Bytes head) noexcept;
 // `frame`: the packet buffers of the whole frame, in order, padding included.
 [[nodiscard]] bool tcp_checksum_ok(const TcpSegment& segment, std::span<const Bytes> frame) noexcept;
@@ -104,7 +105,7 @@ struct OutSegment {
 enum class TxChecksum : uint8_t {
   full,          // both checksums computed here
   tcp_by_port,   // IPv4's here; the TCP field holds the sum of the pseudo-header, as DPDK's offload wants it
-  both_by_port,  // as above, and IPv4's field is 0
+  both_by_port,  // as above, and IPv4's field is 0; no other than tcp_by_port for IPv6
 };
 
 inline constexpr uint32_t kEthernetHeaderBytes = 14;
@@ -113,7 +114,7 @@ inline constexpr uint32_t kIpv4HeaderBytes = 20;
 inline constexpr uint32_t kTcpHeaderBytes = 20;
 inline constexpr uint32_t kTcpOptionBytesMax = 40;
 inline constexpr uint32_t kHeaderBytesMax =
-    kEthernetHeaderBytes + kVlanTagBytes + kIpv4HeaderBytes + kTcpHeaderBytes + kTcpOptionBytesMax;
+    kEthernetHeaderBytes + kVlanTagBytes + kIpv6HeaderBytes + kTcpHeaderBytes + kTcpOptionBytesMax;
 
 // Bytes of all headers that build_segment() will write: where the payload begins in the frame.
 [[nodiscard]] uint32_t header_bytes(const OutSegment& segment) noexcept;

@@ -6,10 +6,14 @@
 
 #include <array>
 #include <chrono>
+#include <span>
+#include <variant>
 #include <vector>
 
 #include "dataplane/address_probe.h"
 #include "dataplane/agent_thread.h"
+#include "dataplane/wire/address_text.h"
+#include "dataplane/wire/mld.h"
 #include "loader/app/signals.h"
 #include "loader/app/terminal.h"
 
@@ -22,10 +26,6 @@ constexpr int kLookUs = 5000;
 // A link that comes up within this is not worth a line.
 constexpr uint64_t kPatienceNs = 500 * kNsPerMs;
 
-std::string text_of(Ipv4Address ip) {
-  return fmt::format("{}.{}.{}.{}", ip.value >> 24, ip.value >> 16 & 0xff, ip.value >> 8 & 0xff,
-                     ip.value & 0xff);
-}
 std::string text_of(const EthernetAddress& mac) {
   return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", std::to_integer<int>(mac.bytes[0]),
                      std::to_integer<int>(mac.bytes[1]), std::to_integer<int>(mac.bytes[2]),
@@ -33,20 +33,41 @@ std::string text_of(const EthernetAddress& mac) {
                      std::to_integer<int>(mac.bytes[5]));
 }
 
-void say(PortQueue& queue, const ArpPacket& packet) {
+void say(PortQueue& queue, const AddressProbe::Question& question) {
   TxFrame frame;
   if (!queue.tx_alloc(frame)) return;
-  queue.tx_commit(build_arp(packet, {frame.data, frame.capacity}));
+  const MutableBytes out{frame.data, frame.capacity};
+  const auto* const arp = std::get_if<ArpPacket>(&question);
+  queue.tx_commit(arp != nullptr ? build_arp(*arp, out) : build_ndp(std::get<NdpPacket>(question), out));
   static_cast<void>(queue.tx_flush());
 }
 
-void listen(PortQueue& queue, AddressProbe& probe) {
+// Switches that snoop are to let answers through (RFC 4862 section 5.4.2).
+void join_group(const PollPort& port, const IpAddress& ip) {
+  TxFrame frame;
+  if (ip.is_ipv4() || !port.queue->tx_alloc(frame)) return;
+  FrameAddress link;
+  link.local_mac = port.queue->mac();
+  link.tagged = port.vlan == PollPort::kAnyVlan ? 0 : 1;
+  link.vlan_tci = link.tagged != 0 ? static_cast<uint16_t>(port.vlan) : uint16_t{0};
+  const IpAddress group = solicited_node(ip);
+  port.queue->tx_commit(build_mld_report(IpAddress{}, {&group, 1}, link, {frame.data, frame.capacity}));
+  static_cast<void>(port.queue->tx_flush());
+}
+
+void listen(PortQueue& queue, std::span<AddressProbe> probes) {
   std::array<Frame, kBurst> frames;
   std::array<void*, kBurst> buffers;
   for (uint32_t count; (count = queue.rx_burst(frames)) > 0;) {
     for (uint32_t i = 0; i < count; ++i) {
-      ArpPacket heard;
-      if (parse_arp({frames[i].data, frames[i].data_len}, heard)) probe.on_arp(heard);
+      const Bytes bytes{frames[i].data, frames[i].data_len};
+      ArpPacket arp;
+      Icmp6View icmp;
+      NdpPacket ndp;
+      if (parse_arp(bytes, arp))
+        for (AddressProbe& probe : probes) probe.on_arp(arp);
+      else if (parse_icmp6(bytes, icmp) && parse_ndp(icmp, ndp))
+        for (AddressProbe& probe : probes) probe.on_ndp(ndp);
       buffers[i] = frames[i].buffer;
     }
     queue.free_bulk({buffers.data(), count});
@@ -54,17 +75,25 @@ void listen(PortQueue& queue, AddressProbe& probe) {
   }
 }
 
+bool has_address(const sockaddr* socket, const IpAddress& wanted) {
+  if (socket == nullptr) return false;
+  if (socket->sa_family == AF_INET)
+    return wanted == Ipv4Address{ntohl(reinterpret_cast<const sockaddr_in*>(socket)->sin_addr.s_addr)};
+  if (socket->sa_family != AF_INET6 || wanted.is_ipv4()) return false;
+  IpAddress has;
+  load_ipv6(reinterpret_cast<const std::byte*>(&reinterpret_cast<const sockaddr_in6*>(socket)->sin6_addr),
+            has);
+  return has == wanted;
+}
+
 }  // namespace
 
-std::string kernel_interface_with(Ipv4Address address) {
+std::string kernel_interface_with(const IpAddress& address) {
   ifaddrs* all = nullptr;
   if (::getifaddrs(&all) != 0) return {};
   std::string name;
-  for (const ifaddrs* i = all; i != nullptr && name.empty(); i = i->ifa_next) {
-    if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != AF_INET) continue;
-    const auto* const has = reinterpret_cast<const sockaddr_in*>(i->ifa_addr);
-    if (ntohl(has->sin_addr.s_addr) == address.value) name = i->ifa_name;
-  }
+  for (const ifaddrs* i = all; i != nullptr && name.empty(); i = i->ifa_next)
+    if (has_address(i->ifa_addr, address)) name = i->ifa_name;
   ::freeifaddrs(all);
   return name;
 }
@@ -110,36 +139,42 @@ bool AddressClaim::wait_for_links() {
 
 // Not a thread of DPDK's: buffers go back to the pools themselves, and to no cache that nobody empties.
 void AddressClaim::probe() {
-  std::vector<AddressProbe> probes;
+  std::vector<std::vector<AddressProbe>> probes(network_.ports());
   for (uint32_t p = 0; p < network_.ports(); ++p) {
     const PollPort& port = network_.poll_port(p, 0);
-    if (const std::string name = kernel_interface_with(port.address); !name.empty()) {
-      problem_ = fmt::format(
-          "address {} is this host's own, on {}: its kernel would reset the source's connections. Give "
-          "--address another one, or take it from {} (--no-probe goes on all the same)",
-          text_of(port.address), name, name);
-      return;
+    for (const PortAddress& address : port.addresses) {
+      if (const std::string name = kernel_interface_with(address.ip); !name.empty()) {
+        problem_ = fmt::format(
+            "address {} is this host's own, on {}: its kernel would reset the source's connections. Give "
+            "--address another one, or take it from {} (--no-probe goes on all the same)",
+            IpAddressText(address.ip).view(), name, name);
+        return;
+      }
+      probes[p].emplace_back(port.queue->mac(), address.ip,
+                             port.vlan == PollPort::kAnyVlan
+                                 ? std::nullopt
+                                 : std::optional<uint16_t>(static_cast<uint16_t>(port.vlan)));
+      join_group(port, address.ip);
     }
-    probes.emplace_back(port.queue->mac(), port.address,
-                        port.vlan == PollPort::kAnyVlan
-                            ? std::nullopt
-                            : std::optional<uint16_t>(static_cast<uint16_t>(port.vlan)));
   }
   for (bool over = false; !over && !stop_.load(std::memory_order_relaxed);) {
     over = true;
     for (uint32_t p = 0; p < probes.size(); ++p) {
-      if (const auto question = probes[p].poll_output(monotonic_ns()))
-        say(*network_.poll_port(p, 0).queue, *question);
+      for (AddressProbe& probe : probes[p])
+        if (const auto question = probe.poll_output(monotonic_ns()))
+          say(*network_.poll_port(p, 0).queue, *question);
       for (uint32_t core = 0; core < network_.poll_cores(); ++core)
         listen(*network_.poll_port(p, core).queue, probes[p]);
-      over = over && probes[p].over(monotonic_ns());
-      if (!probes[p].other()) continue;
-      problem_ = fmt::format(
-          "address {} of port {} is in use by {}: give --address another one, or end whoever has it there. "
-          "If "
-          "that is a router that answers for everybody (proxy ARP), --no-probe does not ask",
-          text_of(network_.poll_port(p, 0).address), network_.port_name(p), text_of(*probes[p].other()));
-      return;
+      for (std::size_t i = 0; i < probes[p].size(); ++i) {
+        over = over && probes[p][i].over(monotonic_ns());
+        if (!probes[p][i].other()) continue;
+        problem_ = fmt::format(
+            "address {} of port {} is in use by {}: give --address another one, or end whoever has it there. "
+            "If that is a router that answers for everybody (proxy ARP), --no-probe does not ask",
+            IpAddressText(network_.poll_port(p, 0).addresses[i].ip).view(), network_.port_name(p),
+            text_of(*probes[p][i].other()));
+        return;
+      }
     }
     if (!over) std::this_thread::sleep_for(kListen);
   }

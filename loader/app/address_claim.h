@@ -19,7 +19,7 @@ struct AddressClaimOptions {
   // Seconds; 0: links are not waited for. Not given: kLinkTimeout_s, and no link that comes with its peer
   // (link_comes_with_peer()) is waited for.
   std::optional<double> link_timeout_s;
-  bool probe = true;  // RFC 5227: false when the addresses are ours already
+  bool probe = true;  // RFC 5227, RFC 4862: false when the addresses are ours already
 };
 
 // Works on a thread of its own from its construction on, so that it costs nobody time who has other things to
@@ -53,6 +53,6 @@ class AddressClaim {
 
 // Whether this host's kernel has that address: it would answer for it, and reset what it does not know. The
 // interface's name, or nothing.
-[[nodiscard]] std::string kernel_interface_with(Ipv4Address address);
+[[nodiscard]] std::string kernel_interface_with(const IpAddress& address);
 
 }  // namespace migrx

@@ -217,7 +217,7 @@ int generate(const GenerateOptions& options) {
     Link link = open_link(options, buffer_bytes);
     for (const std::string& warning : link.port->warnings()) terminal.warn("warning: " + warning);
     GeneratorConfig config;
-    config.local_ip = target.local.address;
+    config.local_ip = target.local.address.ipv4();
     config.remote_ip = target.remote;
     config.next_hop = target.next_hop;
     config.remote_port = target.port;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "dataplane/dpdk/dpdk_port.h"
-#include "loader/app/network.h"
+#include "loader/app/address_list.h"
 #include "loader/generate/guest_image.h"
 #include "loader/tls/credentials.h"
 
@@ -160,8 +160,8 @@ void add_generate_options(CLI::App& command, GenerateOptions& o) {
 
 std::string check_generate_options(const GenerateOptions& o, GenerateTarget& out) {
   if (!parse_uri(o.destination, out.remote, out.port))
-    return "DESTINATION " + o.destination + ": expected tcp:A.B.C.D:PORT";
-  if (!parse_network(o.address, out.local))
+    return "DESTINATION " + o.destination + ": expected tcp:A.B.C.D:PORT (generate speaks IPv4 only)";
+  if (!parse_network(o.address, out.local) || !out.local.address.is_ipv4())
     return "--address " + o.address +
            ": expected an IPv4 address with its prefix length, such as 10.77.0.1/24";
   out.next_hop = out.remote;

@@ -58,7 +58,7 @@ void add_generate_options(CLI::App& command, GenerateOptions& options);
 
 // The addresses the options name, and their sense.
 struct GenerateTarget {
-  Ipv4Network local;
+  IpNetwork local;  // an IPv4 one
   Ipv4Address remote;
   Ipv4Address next_hop;
   uint16_t port = 0;

@@ -61,7 +61,7 @@ ReceiveOptions port_options(const LostRecord& record) {
   options.mtu = record.mtu;
   options.eal = record.eal;
   options.window_bytes = kWindowBytes;
-  options.allow = {"0.0.0.0/0"};
+  options.allow = {"0.0.0.0/0", "::/0"};
   return options;
 }
 

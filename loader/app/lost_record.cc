@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "dataplane/dpdk/eal.h"
+#include "loader/app/address_list.h"
 #include "loader/app/lost_connection.h"
 
 namespace migrx {
@@ -40,8 +41,15 @@ std::string port_key(const std::string& devargs) {
   return "interface " + devargs.substr(begin, devargs.find(',', begin) - begin);
 }
 
-std::string address_key(const std::string& address) {
-  return address.substr(0, address.find('/'));
+// The addresses of all ports, whichever way they are written. One that is none is nobody's.
+std::vector<IpNetwork> addresses_of(const LostRecord& record) {
+  std::vector<IpNetwork> all;
+  for (const std::string& text : record.addresses) {
+    std::string problem;
+    const std::vector<IpNetwork> of_port = parse_networks(text, problem);
+    all.insert(all.end(), of_port.begin(), of_port.end());
+  }
+  return all;
 }
 
 }  // namespace
@@ -151,9 +159,10 @@ bool in_the_way(const LostRecord& record, const LostRecord& ours) {
       if (key == port_key(own) && (same_network || key.starts_with("pci "))) return true;
   }
   if (!same_network) return false;
-  for (const std::string& theirs : record.addresses)
-    for (const std::string& own : ours.addresses)
-      if (address_key(theirs) == address_key(own)) return true;
+  const std::vector<IpNetwork> own = addresses_of(ours);
+  for (const IpNetwork& theirs : addresses_of(record))
+    if (std::any_of(own.begin(), own.end(), [&](const IpNetwork& n) { return n.address == theirs.address; }))
+      return true;
   return false;
 }
 

@@ -28,7 +28,7 @@ struct LostRecord {
   int64_t process = 0;                 // who made it
   uint64_t until_ns = 0;               // CLOCK_BOOTTIME: nobody goes on for longer
   std::vector<std::string> ports;      // DPDK devargs
-  std::vector<std::string> addresses;  // "10.77.0.2/24", one per port
+  std::vector<std::string> addresses;  // "10.77.0.2/24,fd00::2/64", one per port
   std::optional<std::string> gateway;
   std::optional<uint16_t> vlan;
   uint32_t mtu = 1500;

@@ -1,11 +1,11 @@
 #include "loader/app/network.h"
 
-#include <arpa/inet.h>
 #include <sys/random.h>
 
 #include <algorithm>
-#include <charconv>
 
+#include "dataplane/wire/address_text.h"
+#include "loader/app/address_list.h"
 #include "loader/app/watch/metric_table.h"
 
 namespace migrx {
@@ -29,22 +29,16 @@ NodeId node_of(const Placement& placement, AgentRole role, uint32_t index) {
   return kAnyNode;
 }
 
-}  // namespace
-
-bool parse_network(const std::string& text, Ipv4Network& out) {
-  const std::size_t slash = text.find('/');
-  if (slash == std::string::npos) return false;
-  in_addr address{};
-  if (::inet_pton(AF_INET, text.substr(0, slash).c_str(), &address) != 1) return false;
-  unsigned length = 0;
-  const char* const first = text.data() + slash + 1;
-  const char* const last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(first, last, length);
-  if (error != std::errc{} || end != last || length > 32) return false;
-  out.address.value = ntohl(address.s_addr);
-  out.prefix_length = static_cast<uint8_t>(length);
-  return true;
+// Link addresses of the groups that are to reach a port with these addresses.
+std::vector<EthernetAddress> multicast_groups(const std::vector<PortAddress>& addresses) {
+  std::vector<EthernetAddress> groups;
+  for (const PortAddress& address : addresses)
+    if (!address.ip.is_ipv4()) groups.push_back(multicast_mac(solicited_node(address.ip)));
+  if (!groups.empty()) groups.push_back(multicast_mac(kAllNodes));
+  return groups;
 }
+
+}  // namespace
 
 uint32_t Network::connections_max(const ReceiveOptions& options) const {
   return options.multifd_channels + 1 + kSpareConnections;
@@ -65,23 +59,23 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
   const bool bounded = options.identify_timeout_s > 0 && options.channels_timeout_s > 0;
   const double patience_s = bounded ? options.identify_timeout_s + options.channels_timeout_s : 1e6;
   listener.first_bytes_ns = static_cast<uint64_t>(patience_s * 1e9);
+  const auto checked = [](const char* option, const std::string& problem) {
+    if (!problem.empty()) throw SetupError(std::string(option) + " " + problem);
+  };
+  std::string problem;
+  std::vector<IpAddress> gateways;
+  if (options.gateway) gateways = parse_gateways(*options.gateway, problem);
+  checked("--gateway", problem);
   for (const std::string& text : options.addresses) {
-    Ipv4Network network;
-    if (!parse_network(text, network))
-      throw SetupError("--address " + text +
-                       ": expected an IPv4 address with its prefix length, such as 10.77.0.2/24");
-    subnets_.push_back(network);
-    if (options.allow.empty() && !options.gateway) listener.allow.push_back(network);
-  }
-  std::optional<Ipv4Address> gateway;
-  if (options.gateway) {
-    Ipv4Network parsed;
-    if (!parse_network(*options.gateway + "/32", parsed))
-      throw SetupError("--gateway " + *options.gateway + ": expected an IPv4 address, such as 10.77.0.1");
-    gateway = parsed.address;
+    const std::vector<IpNetwork> networks = parse_networks(text, problem);
+    checked("--address", problem);
+    addresses_.push_back(port_addresses(networks, gateways));
+    if (!options.allow.empty()) continue;
+    const std::vector<IpNetwork> allowed = allowed_by_default(networks, gateways);
+    listener.allow.insert(listener.allow.end(), allowed.begin(), allowed.end());
   }
   for (const std::string& text : options.allow) {
-    Ipv4Network network;
+    IpNetwork network;
     if (!parse_network(text, network))
       throw SetupError("--allow " + text + ": expected a network such as 10.77.0.0/24");
     listener.allow.push_back(network);
@@ -115,6 +109,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
     port.queues = cores;
     port.buffer_bytes = buffer_bytes;
     port.vlan = options.vlan;
+    port.groups = multicast_groups(addresses_[ports.size()]);
     port.rx_descriptors = rx_descriptors_for(devargs, options.mtu, buffer_bytes, 1024);
     // As asked for; the devices, once they are there, say what they have.
     needs.ports.push_back({port.rx_descriptors, port.tx_descriptors});
@@ -191,9 +186,8 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
     PollCoreConfig config;
     config.index = i;
     for (std::size_t p = 0; p < ports_.size(); ++p)
-      config.ports.push_back({&ports_[p]->queue(i), subnets_[p].address,
-                              options.vlan ? static_cast<int32_t>(*options.vlan) : PollPort::kAnyVlan,
-                              subnets_[p].prefix_length, gateway});
+      config.ports.push_back({&ports_[p]->queue(i), addresses_[p],
+                              options.vlan ? static_cast<int32_t>(*options.vlan) : PollPort::kAnyVlan});
     config.connections_max = connections;
     config.handoff_slots = slots;
     config.tcp = tcp;
@@ -262,8 +256,9 @@ std::string Network::take_conflict() {
   for (const auto& core : poll_cores_)
     conflict_told_ = conflict_told_ || core->counters().read(PollCounter::address_conflicts) > 0;
   return conflict_told_
-             ? "another host says by ARP that it has an address of migrx's ports: take the address "
-               "from it (arping -D finds it), or the source may talk to it instead"
+             ? "another host says by ARP or neighbour discovery that it has an address of migrx's ports: "
+               "take "
+               "the address from it (arping -D or ndisc6 finds it), or the source may talk to it instead"
              : std::string{};
 }
 
@@ -291,6 +286,12 @@ std::vector<std::string> Network::warnings() const {
   std::vector<std::string> all;
   for (const auto& port : ports_)
     for (const std::string& warning : port->warnings()) all.push_back(port->devargs() + ": " + warning);
+  for (const std::vector<PortAddress>& port : addresses_)
+    for (const PortAddress& address : port)
+      if (address.ip.is_link_local())
+        all.push_back(std::string("address ") + IpAddressText(address.ip).c_str() +
+                      " is link-local, so that the source must name its own interface with it "
+                      "(tcp:[fe80::2%eth0]:4444): a unique local one (fd00::/8) needs no such thing");
   return all;
 }
 

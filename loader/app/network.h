@@ -66,7 +66,7 @@ class Network {
  private:
   [[nodiscard]] uint32_t connections_max(const ReceiveOptions& options) const;
 
-  std::vector<Ipv4Network> subnets_;  // of the ports
+  std::vector<std::vector<PortAddress>> addresses_;  // of each port
   std::unique_ptr<Eal> eal_;
   std::vector<std::unique_ptr<BufferPool>> rx_pools_;
   std::vector<std::unique_ptr<BufferPool>> tx_pools_;
@@ -77,8 +77,5 @@ class Network {
   std::unique_ptr<PollMesh> mesh_;
   std::vector<std::unique_ptr<PollCore>> poll_cores_;
 };
-
-// "10.77.0.2/24"; false: not an address with a prefix length.
-[[nodiscard]] bool parse_network(const std::string& text, Ipv4Network& out);
 
 }  // namespace migrx

@@ -12,6 +12,7 @@
 
 #include "dataplane/agent_thread.h"
 #include "dataplane/dpdk/eal.h"
+#include "dataplane/wire/address_text.h"
 #include "loader/app/address_claim.h"
 #include "loader/app/colo_watch.h"
 #include "loader/app/control_pace.h"
@@ -63,11 +64,11 @@ void tell_ready(const ReceiveOptions& options, Terminal& terminal) {
 }
 
 // Once for each peer: a source tries again.
-void warn_of_misled_peer(uint32_t peer, bool tls_wanted, Terminal& terminal, Report& report) {
-  const std::string warning = fmt::format(
-      "{}.{}.{}.{} began {} and was reset: if it is the source, {}", peer >> 24, peer >> 16 & 0xff,
-      peer >> 8 & 0xff, peer & 0xff, tls_wanted ? "without TLS" : "with a TLS handshake",
-      tls_wanted ? "set tls-creds there" : "unset tls-creds there, or give --tls-creds here");
+void warn_of_misled_peer(const IpAddress& peer, bool tls_wanted, Terminal& terminal, Report& report) {
+  const std::string warning =
+      fmt::format("{} began {} and was reset: if it is the source, {}", IpAddressText(peer).view(),
+                  tls_wanted ? "without TLS" : "with a TLS handshake",
+                  tls_wanted ? "set tls-creds there" : "unset tls-creds there, or give --tls-creds here");
   if (std::find(report.warnings.begin(), report.warnings.end(), warning) != report.warnings.end()) return;
   if (report.warnings.size() >= kWarningsMax) return;
   report.warnings.push_back(warning);
@@ -228,7 +229,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       act_on_signal(signal, monotonic_ns(), signal_policy, control, terminal);
       if (const int status = !control.telling() ? 1 : control.told() ? 0 : 3; status != status_if_killed)
         lifeline.if_killed(status_if_killed = status);
-      if (const std::optional<uint32_t> peer = session.take_misled_peer())
+      if (const std::optional<IpAddress> peer = session.take_misled_peer())
         warn_of_misled_peer(*peer, tls != nullptr, terminal, report);
       if (tls != nullptr) tls->tell(terminal, report);
       while (std::optional<std::string> warning = control.take_warning()) {

@@ -46,10 +46,12 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(network)
       ->type_name("DEVARGS");
   command
-      .add_option("--address", o.addresses, "IPv4 address of the port with its prefix length; one per --port")
+      .add_option("--address", o.addresses,
+                  "address of the port with its prefix length, IPv4 or IPv6, or several with commas between; "
+                  "one --address per --port")
       ->required()
       ->group(network)
-      ->type_name("A.B.C.D/N");
+      ->type_name("ADDRESS/N[,ADDRESS/N...]");
   command.add_option("--listen", o.listen, "TCP port the source connects to")
       ->capture_default_str()
       ->group(network);
@@ -59,12 +61,12 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       ->group(network);
   command
       .add_option("--gateway", o.gateway,
-                  "gateway for sources outside the subnet (default: answer to the MAC a "
-                  "segment came from)")
+                  "gateway for sources outside the subnet, or one of each family with a comma between "
+                  "(default: answer to the MAC a segment came from)")
       ->group(network);
   command
       .add_flag("!--no-probe", o.probe,
-                "use --address without asking first, by ARP, whether another host has it (RFC 5227)")
+                "use --address without asking first whether another host has it (RFC 5227, RFC 4862)")
       ->group(network);
   command
       .add_option("--link-timeout", o.link_timeout_s,
@@ -76,7 +78,7 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
   command
       .add_option("--allow", o.allow,
                   "network that may connect, in CIDR form; may repeat (default: the port's "
-                  "own subnet; anyone when --gateway is given)")
+                  "own subnets; anyone of a family that has a --gateway)")
       ->group(network);
   command
       .add_option("--source-nat", o.source_nat,

@@ -32,7 +32,8 @@ std::string TrafficWatch::look(const TrafficFacts& facts) {
         "the source's small packets come, and large ones it has sent do not, for {:.0f} s: the path does not "
         "carry --mtu {}. `ping -M do -s {} {}` at the source shows it; start with the --mtu that it does "
         "carry",
-        facts.now_s - progress_.now_s, mtu_, mtu_ - 28, address_);
+        facts.now_s - progress_.now_s, mtu_, mtu_ - (address_.find(':') == std::string::npos ? 28 : 48),
+        address_);
   }
   return {};
 }

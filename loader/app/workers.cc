@@ -4,6 +4,7 @@
 #include <map>
 
 #include "dataplane/agent_thread.h"
+#include "loader/app/address_list.h"
 #include "loader/app/network.h"
 #include "loader/app/setup_error.h"
 
@@ -50,10 +51,10 @@ SessionSettings session_settings(const ReceiveOptions& options) {
   if (!parse_multifd_compression(options.multifd_compression, settings.multifd_compression))
     throw SetupError("--multifd-compression " + options.multifd_compression + " is unknown");
   for (const std::string& text : options.source_nat) {
-    Ipv4Network network;
+    IpNetwork network;
     if (!parse_network(text, network))
       throw SetupError("--source-nat " + text + ": expected a network such as 192.0.2.0/28");
-    settings.source_nat.add(network.address.value, network.prefix_length);
+    settings.source_nat.add(network);
   }
   settings.connections_max = options.multifd_channels + 1 + 16;
   settings.now_ns = monotonic_ns;

@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 
+#include "dataplane/wire/address_text.h"
 #include "numa/cpu_list.h"
 
 namespace migrx {
@@ -268,6 +269,17 @@ void add_network(const HostFiles& files, HostFacts& out) {
     const std::size_t at = line.find("|-- ");
     if (at != std::string::npos) address = line.substr(at + 4);
     if (line.find("/32 host LOCAL") != std::string::npos) addresses.insert(address);
+  }
+  // 32 digits, and what does not matter here.
+  std::istringstream ipv6(files.read("/proc/net/if_inet6").value_or(""));
+  for (std::string line; std::getline(ipv6, line);) {
+    IpAddress ip;
+    const char* const digits = line.data();
+    if (line.size() < 33 || line[32] != ' ' ||
+        std::from_chars(digits, digits + 16, ip.high, 16).ptr != digits + 16 ||
+        std::from_chars(digits + 16, digits + 32, ip.low, 16).ptr != digits + 32)
+      continue;
+    addresses.emplace(IpAddressText(ip).view());
   }
   out.kernel_addresses.assign(addresses.begin(), addresses.end());
   std::set<uint16_t> ports;

@@ -85,7 +85,7 @@ struct HostFacts {
   std::optional<uint64_t> open_files;
   uint64_t capabilities = 0;                    // effective
   std::map<std::string, std::string> settings;  // files of one word, by path; those that are there
-  std::vector<std::string> kernel_addresses;    // IPv4 addresses of the kernel's interfaces
+  std::vector<std::string> kernel_addresses;    // of the kernel's interfaces, both families
   std::vector<uint16_t> kernel_ports;           // TCP ports that listen
   std::string default_route;                    // interface; empty: none
   std::string dpdk_version;

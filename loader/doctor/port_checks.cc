@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 
+#include "dataplane/wire/address_text.h"
 #include "loader/doctor/check.h"
 
 namespace migrx {
@@ -222,8 +223,18 @@ Verdict poll_driver(const CheckInput& in) {
 
 Verdict address(const CheckInput& in) {
   if (in.wish.addresses.empty()) return skipped("no --address given");
-  for (const std::string& text : in.wish.addresses) {
-    const std::string address = text.substr(0, text.find('/'));
+  std::vector<std::string> addresses;
+  for (const std::string& text : in.wish.addresses)
+    for (std::size_t at = 0; at <= text.size();) {
+      const std::size_t end = std::min(text.find(',', at), text.size());
+      const std::string one = text.substr(at, end - at);
+      addresses.push_back(one.substr(0, one.find('/')));
+      // As the kernel's are written.
+      if (IpAddress parsed; parse_ip_address(addresses.back().c_str(), parsed))
+        addresses.back() = IpAddressText(parsed).view();
+      at = end + 1;
+    }
+  for (const std::string& address : addresses) {
     if (std::find(in.host.kernel_addresses.begin(), in.host.kernel_addresses.end(), address) !=
         in.host.kernel_addresses.end())
       return fail(address +

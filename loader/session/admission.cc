@@ -32,7 +32,7 @@ bool Admission::suspicious(const Main& main, uint64_t now_ns) const {
 void Admission::forget_main() {
   main_.reset();
   main_connection_.store(nullptr, std::memory_order_relaxed);
-  if (here_.load(std::memory_order_relaxed) == 0) address_.store(0, std::memory_order_relaxed);
+  if (here_.load(std::memory_order_relaxed) == 0) address_.set(std::nullopt);
 }
 
 // Everybody is here. One whose own channels may have been refused waits: its source is about to give up.
@@ -44,7 +44,7 @@ void Admission::settle(uint64_t now_ns) {
 AdmissionAnswer Admission::take_main(const Main& main, uint64_t now_ns) {
   main_ = main;
   main_connection_.store(main.who.connection, std::memory_order_relaxed);
-  address_.store(known(main.who.address), std::memory_order_relaxed);
+  address_.set(main.who.address);
   settle(now_ns);
   return answer(complete() ? AdmissionVerdict::admitted : AdmissionVerdict::waits);
 }
@@ -81,8 +81,8 @@ AdmissionAnswer Admission::second_main(const Main& second, uint64_t now_ns) {
 
 // All are here, so this is a stranger, unless it connected before the last of them did and only spoke later.
 bool Admission::came_before(const Applicant& who) const {
-  return channels_ > 0 && known(who.address) == address_.load(std::memory_order_relaxed) &&
-         who.opened_ns != 0 && who.opened_ns < last_opened_ns_;
+  return channels_ > 0 && address_.get() == who.address && who.opened_ns != 0 &&
+         who.opened_ns < last_opened_ns_;
 }
 
 AdmissionAnswer Admission::late_main(const Applicant& who, const std::optional<MultifdUuid>& uuid) {
@@ -121,7 +121,7 @@ AdmissionAnswer Admission::left(const Applicant& who, bool orderly) {
 
 // All are here.
 AdmissionAnswer Admission::late_channel(const Applicant& who, const MultifdInit& init) {
-  if (known(who.address) != address_.load(std::memory_order_relaxed) || (uuid_ && *uuid_ != init.uuid))
+  if (address_.get() != who.address || (uuid_ && *uuid_ != init.uuid))
     return answer(AdmissionVerdict::stranger);
   if (came_before(who)) return init.id >= channels_ ? too_many(init) : twice(init);
   surplus_.fetch_add(1, std::memory_order_relaxed);
@@ -171,7 +171,7 @@ AdmissionAnswer Admission::channel(const Applicant& who, const MultifdInit& init
   present_[init.id] = true;
   here_.fetch_add(1, std::memory_order_relaxed);
   last_opened_ns_ = std::max(last_opened_ns_, who.opened_ns);
-  address_.store(known(who.address), std::memory_order_relaxed);
+  address_.set(who.address);
   settle(now_ns);
   return answer(AdmissionVerdict::admitted);
 }

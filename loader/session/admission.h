@@ -26,7 +26,9 @@
 #include <mutex>
 #include <optional>
 
+#include "dataplane/wire/address.h"
 #include "loader/multifd/multifd_packet.h"
+#include "loader/session/shared_address.h"
 #include "loader/stream/error.h"
 
 namespace migrx {
@@ -36,7 +38,7 @@ class Handoff;
 // Who asks to be admitted.
 struct Applicant {
   const Handoff* connection = nullptr;
-  uint32_t address = 0;    // IPv4, host order
+  IpAddress address;
   uint64_t opened_ns = 0;  // when its SYN came; 0: nobody knows (a SYN cookie)
 };
 
@@ -83,9 +85,9 @@ class Admission {
     return main_connection_.load(std::memory_order_relaxed);
   }
   // A connection from here cannot be the source's: that has another address. False while nobody knows.
-  [[nodiscard]] bool is_stranger(uint32_t address) const noexcept {
-    const uint64_t bound = address_.load(std::memory_order_relaxed);
-    return bound != 0 && bound != known(address);
+  [[nodiscard]] bool is_stranger(const IpAddress& address) const noexcept {
+    const std::optional<IpAddress> bound = address_.get();
+    return bound && *bound != address;
   }
   // Multifd channels that were refused because all were here, from the source's address and with its uuid, so
   // that they may be the source's own; and the id of the last of them.
@@ -97,7 +99,6 @@ class Admission {
     Applicant who;
     std::optional<MultifdUuid> uuid;
   };
-  static constexpr uint64_t known(uint32_t address) noexcept { return uint64_t{1} << 32 | address; }
   [[nodiscard]] AdmissionAnswer late_main(const Applicant& who, const std::optional<MultifdUuid>& uuid);
   [[nodiscard]] AdmissionAnswer second_main(const Main& second, uint64_t now_ns);
   [[nodiscard]] AdmissionAnswer take_main(const Main& main, uint64_t now_ns);
@@ -126,7 +127,7 @@ class Admission {
   uint64_t refused_at_ns_ = 0;
   bool ended_ = false;  // by a conflict
 
-  std::atomic<uint64_t> address_{0};  // known(); 0: nobody has come
+  SharedAddress address_;  // nothing: nobody has come
   std::atomic<uint32_t> here_{0};
   std::atomic<uint32_t> surplus_{0};
   std::atomic<uint32_t> surplus_id_{0};

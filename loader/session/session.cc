@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "dataplane/wire/address_text.h"
 #include "loader/main/machine_type.h"
 #include "loader/main/main_preamble.h"
 
@@ -16,11 +17,6 @@ namespace {
 constexpr std::size_t kPreambleStep = 64;
 
 constexpr uint32_t kMainMagic = 0x5145564d;  // QEMU_VM_FILE_MAGIC, migration/savevm.h
-
-uint64_t address_of(const Handoff& connection) noexcept {
-  constexpr uint64_t kKnown = uint64_t{1} << 32;
-  return kKnown | connection.peer_address;
-}
 
 }  // namespace
 
@@ -95,17 +91,16 @@ void Session::fail(const StreamError& error) noexcept {
                   "--multifd-channels its parameter multifd-channels (0: multifd off)",
                   used > 0 ? "; " : "", admission_.surplus_id());
   }
-  const uint64_t elsewhere = elsewhere_.load(std::memory_order_relaxed);
+  const std::optional<IpAddress> elsewhere = elsewhere_.get();
   const bool somebody_is_missing = error.error_class == ErrorClass::truncated ||
                                    error.error_class == ErrorClass::mismatch ||
                                    error.error_class == ErrorClass::timed_out;
-  if (somebody_is_missing && elsewhere != 0 && !admission_.complete()) {
-    const auto ip = static_cast<uint32_t>(elsewhere);
+  if (somebody_is_missing && elsewhere && !admission_.complete()) {
     const std::size_t used = std::strlen(told.text.data());
     std::snprintf(told.text.data() + used, told.text.size() - used,
-                  "%sa channel from another address, %u.%u.%u.%u, was refused: if a NAT gives this source "
+                  "%sa channel from another address, %s, was refused: if a NAT gives this source "
                   "several addresses, name their network with --source-nat",
-                  used > 0 ? "; " : "", ip >> 24, ip >> 16 & 0xff, ip >> 8 & 0xff, ip & 0xff);
+                  used > 0 ? "; " : "", IpAddressText(*elsewhere).c_str());
   }
   error_.set(told);
 }
@@ -123,8 +118,7 @@ Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t wor
     return parser != nullptr ? Introduction::as(*parser) : Introduction{};
   }
   // A scanner does the same, so it ends nothing: the source, if it is the source, hears a reset.
-  if (tls || found == kMainMagic || found == kMultifdMagic)
-    misled_peer_.store(address_of(connection), std::memory_order_relaxed);
+  if (tls || found == kMainMagic || found == kMultifdMagic) misled_peer_.set(connection.peer_address);
   return {};
 }
 
@@ -157,7 +151,7 @@ Applicant Session::applicant(const Handoff& connection) const noexcept {
 // Refused only for where it comes from, while somebody is missing: what it says of itself would do.
 void Session::note_elsewhere(const Handoff& connection) noexcept {
   if (admission_.complete() || !is_stranger(connection)) return;
-  elsewhere_.store(address_of(connection), std::memory_order_relaxed);
+  elsewhere_.set(connection.peer_address);
 }
 
 Introduction Session::ask_again(Handoff& connection, uint32_t worker) noexcept {
@@ -216,9 +210,8 @@ Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint
   return Introduction::as(*multifd_[init.id]);
 }
 
-std::optional<uint32_t> Session::take_misled_peer() noexcept {
-  const uint64_t peer = misled_peer_.exchange(0, std::memory_order_relaxed);
-  return peer == 0 ? std::nullopt : std::optional{static_cast<uint32_t>(peer)};
+std::optional<IpAddress> Session::take_misled_peer() noexcept {
+  return misled_peer_.take();
 }
 
 std::string Session::standing() const {

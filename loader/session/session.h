@@ -29,6 +29,7 @@
 #include "loader/session/channel.h"
 #include "loader/session/channel_security.h"
 #include "loader/session/first_error.h"
+#include "loader/session/shared_address.h"
 #include "loader/session/source_nat.h"
 #include "loader/stream/flush_barrier.h"
 
@@ -112,7 +113,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   }
   // Control thread: the IPv4 address, host order, of a peer that began with a TLS handshake where none is
   // wanted, or without one where it is, since the last call.
-  [[nodiscard]] std::optional<uint32_t> take_misled_peer() noexcept;
+  [[nodiscard]] std::optional<IpAddress> take_misled_peer() noexcept;
   // Null without TLS.
   [[nodiscard]] ChannelSecurity* security() const noexcept { return settings_.security; }
   void finish() noexcept { done_.store(true, std::memory_order_release); }
@@ -232,8 +233,8 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   std::string source_machine_;
 
   Inside inside_{*this};
-  std::atomic<uint64_t> misled_peer_{0};  // address_of(); 0: none
-  std::atomic<uint64_t> elsewhere_{0};    // likewise, of who was refused only for its address
+  SharedAddress misled_peer_;  // nothing: none
+  SharedAddress elsewhere_;    // likewise, of who was refused only for its address
   FirstError error_;
   FirstError late_error_;
   std::atomic<bool> done_{false};

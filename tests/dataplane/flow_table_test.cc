@@ -10,10 +10,11 @@ namespace migrx {
 namespace {
 
 FourTuple tuple_of(uint32_t n) {
-  return {{0x0a000000 + n / 7}, {0x0a4d0002}, static_cast<uint16_t>(1 + n), 4444};
+  return {Ipv4Address{0x0a000000 + n / 7}, Ipv4Address{0x0a4d0002}, static_cast<uint16_t>(1 + n), 4444};
 }
 auto key(const FourTuple& t) {
-  return std::tuple(t.remote_ip.value, t.local_ip.value, t.remote_port, t.local_port);
+  return std::tuple(t.remote_ip.high, t.remote_ip.low, t.local_ip.high, t.local_ip.low, t.remote_port,
+                    t.local_port);
 }
 
 // Few tuples and many operations: the table is often full, and chains of probes are cut in the middle.
@@ -55,10 +56,10 @@ TEST(FlowTable, every_part_of_the_tuple_counts) {
   const FourTuple base = tuple_of(1);
   ASSERT_TRUE(table.insert(base, 5));
   FourTuple other = base;
-  other.remote_ip.value += 1;
+  other.remote_ip.low += 1;
   EXPECT_EQ(table.find(other), FlowTable::kNone);
   other = base;
-  other.local_ip.value += 1;
+  other.local_ip.low += 1;
   EXPECT_EQ(table.find(other), FlowTable::kNone);
   other = base;
   other.remote_port += 1;

@@ -10,7 +10,7 @@ namespace migrx {
 namespace {
 
 FourTuple tuple_of(uint32_t n) {
-  return {{0x0a000000 + n}, {0x0a4d0002}, static_cast<uint16_t>(1 + n % 60000), 4444};
+  return {Ipv4Address{0x0a000000 + n}, Ipv4Address{0x0a4d0002}, static_cast<uint16_t>(1 + n % 60000), 4444};
 }
 
 TEST(OwnerTable, connections_are_found_whatever_the_order_of_changes) {

@@ -39,7 +39,8 @@ struct RigOptions {
   int32_t vlan = PollPort::kAnyVlan;
   bool announce = false;
   uint8_t prefix_length = 0;
-  std::optional<Ipv4Address> gateway{};
+  std::optional<IpAddress> gateway{};
+  std::vector<PortAddress> more_addresses{};  // of port 0
   // Makes a queue pair; empty: a MemoryQueue.
   std::function<std::unique_ptr<MemoryQueue>(MemoryPool&, EthernetAddress)> make_queue{};
 };
@@ -56,8 +57,11 @@ class Rig {
       for (uint32_t p = 0; p < options.ports; ++p) {
         queues.push_back(options.make_queue ? options.make_queue(*pools[i], mac_of(2))
                                             : std::make_unique<MemoryQueue>(*pools[i], mac_of(2)));
-        config.ports.push_back(
-            {queues.back().get(), address_of(p), options.vlan, options.prefix_length, options.gateway});
+        config.ports.push_back({queues.back().get(),
+                                {PortAddress{address_of(p), options.prefix_length, options.gateway}},
+                                options.vlan});
+        if (p == 0)
+          for (const PortAddress& more : options.more_addresses) config.ports[0].addresses.push_back(more);
       }
       config.connections_max = options.connections_max;
       config.handoff_slots = options.handoff_slots;

@@ -223,7 +223,7 @@ TEST(PollCore, strangers_segments_are_reset_and_others_frames_ignored) {
   stranger.header().link.remote_mac = kEthernetBroadcast;
   rig.queues[0]->arrive(stranger.frame(tcp_flag::syn));
   stranger.header().link.remote_mac = mac_of(2);
-  stranger.header().tuple.remote_ip = {kOurs.value + 1};
+  stranger.header().tuple.remote_ip = Ipv4Address{kOurs.value + 1};
   rig.queues[0]->arrive(stranger.frame(tcp_flag::syn));
   rig.run();
   EXPECT_TRUE(rig.queues[0]->sent.empty());
@@ -274,7 +274,7 @@ TEST(PollCore, segments_from_a_broadcast_or_multicast_address_are_ignored) {
   for (const uint32_t ip : {0xffff'ffffU, 0xe000'0001U, 0xefff'ffffU, 0xf000'0001U, 0U})
     for (const uint8_t flags : {tcp_flag::syn, tcp_flag::ack, tcp_flag::rst}) {
       Peer nobody(rig, 3000);
-      nobody.header().tuple.local_ip = {ip};
+      nobody.header().tuple.local_ip = Ipv4Address{ip};
       nobody.send(flags);
       ++sent;
     }
@@ -512,7 +512,7 @@ TEST(PollCoreConfig, what_cannot_work_is_refused) {
   testing::MemoryPool pool(4, 2048);
   MemoryQueue queue(pool, mac_of(2));
   PollCoreConfig good;
-  good.ports = {{&queue, kOurs, PollPort::kAnyVlan}};
+  good.ports = {{&queue, {PortAddress{kOurs}}, PollPort::kAnyVlan}};
   EXPECT_NO_THROW(PollCore{good});
   PollCoreConfig bad = good;
   bad.ports.clear();

@@ -80,25 +80,25 @@ TEST(ResetMode, who_was_told_is_asked_again_and_who_is_gone_is_not) {
 TEST(ResetMode, each_next_hop_is_asked_for_its_address_and_news_of_one_is_used_at_once) {
   ResetMode mode = begun({lost(1), lost(2), lost(3, kGateway)});
   EXPECT_EQ(probes(mode, kStart), "? 1 2 ? 3 ");
-  mode.on_arp(kOurs, {0x0a4d0063}, mac(2, 9));     // nobody's
-  mode.on_arp(kOurs, kGateway, mac(3, 9));         // multicast
-  mode.on_arp({0x0a4d0003}, kGateway, mac(2, 9));  // by another port
+  mode.on_neighbour(kOurs, Ipv4Address{0x0a4d0063}, mac(2, 9));     // nobody's
+  mode.on_neighbour(kOurs, kGateway, mac(3, 9));                    // multicast
+  mode.on_neighbour(Ipv4Address{0x0a4d0003}, kGateway, mac(2, 9));  // by another port
   EXPECT_EQ(probes(mode, kStart + 1), "");
-  mode.on_arp(kOurs, kGateway, mac(2, 9));
+  mode.on_neighbour(kOurs, kGateway, mac(2, 9));
   const auto probe = mode.poll_output(kStart + 1);
   ASSERT_TRUE(probe);
   EXPECT_EQ(probe->to->tuple.remote_port, 3);
   EXPECT_EQ(probe->to->link.remote_mac, mac(2, 9));
   EXPECT_EQ(probes(mode, kStart + 1), "");
   EXPECT_EQ(probes(mode, kStart + kNsPerSecond / 2), "? 1 2 ? 3 ");
-  mode.on_arp(kOurs, kGateway, mac(2, 9));  // that is known
+  mode.on_neighbour(kOurs, kGateway, mac(2, 9));  // that is known
   EXPECT_EQ(probes(mode, kStart + kNsPerSecond / 2 + 2), "");
 }
 
 TEST(ResetMode, who_is_gone_is_not_asked_at_its_new_address_either) {
   ResetMode mode = begun({lost(1), lost(2)});
   EXPECT_EQ(probes(mode, kStart), "? 1 2 ");
-  mode.on_arp(kOurs, kSource, mac(2, 9));
+  mode.on_neighbour(kOurs, kSource, mac(2, 9));
   mode.on_segment(lost(1).tuple, true, kStart + 1);
   EXPECT_EQ(probes(mode, kStart + 2), "2 ");
 }
@@ -109,8 +109,8 @@ TEST(ResetMode, answers_that_disagree_make_no_storm) {
   std::size_t sent = 0;
   for (uint64_t us = 0; us < 1'000'000; us += 10) {
     while (mode.poll_output(kStart + us * 1000)) ++sent;
-    mode.on_arp(kOurs, kSource, mac(2, 1));
-    mode.on_arp(kOurs, kSource, mac(2, 2));
+    mode.on_neighbour(kOurs, kSource, mac(2, 1));
+    mode.on_neighbour(kOurs, kSource, mac(2, 2));
   }
   EXPECT_LE(sent, 2U * (1 + 2 + 2));  // rounds; a question, two SYNs, two more for one answer
 }

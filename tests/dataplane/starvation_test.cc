@@ -282,9 +282,7 @@ TEST_F(Starvation, a_flood_of_syns) {
   expect_unharmed([&](uint32_t) {
     for (uint32_t i = 0; i < kHostileFrames; ++i) {
       OutSegment syn;
-      syn.tuple = {kOurs,
-                   {0x0a4d0000 + static_cast<uint32_t>(random_() % 65536)},
-                   testing::kPort,
+      syn.tuple = {kOurs, Ipv4Address{0x0a4d0000 + static_cast<uint32_t>(random_() % 65536)}, testing::kPort,
                    static_cast<uint16_t>(3000 + random_() % 60'000)};
       syn.link = {mac_of(2), mac_of(1), 0, 0};
       syn.seq = SeqNum{static_cast<uint32_t>(random_())};

@@ -254,7 +254,8 @@ Receiver::Receiver(const ReceiverOptions& options) : options_(options) {
   for (uint32_t i = 0; i < options.cores; ++i) {
     PollCoreConfig config;
     config.index = i;
-    config.ports = {{&port_->queue(i), Ipv4Address{10U << 24 | 77U << 16 | options.network << 8 | 2}}};
+    config.ports = {
+        {&port_->queue(i), {PortAddress{Ipv4Address{10U << 24 | 77U << 16 | options.network << 8 | 2}}}}};
     config.connections_max = options.flows_max;
     config.handoff_slots = options.handoff_slots;
     config.tcp.mss = mss_for_mtu(options.mtu);

@@ -9,6 +9,9 @@
 #include "dataplane/tcp/listener.h"
 #include "dataplane/wire/arp.h"
 #include "dataplane/wire/icmp.h"
+#include "dataplane/wire/icmp6.h"
+#include "dataplane/wire/mld.h"
+#include "dataplane/wire/ndp.h"
 #include "dataplane/wire/segment.h"
 #include "tests/fuzz/fuzz_target.h"
 
@@ -23,7 +26,7 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
   };
   std::array<std::byte, 256> frame;
   OutSegment s;
-  s.tuple = {{0x0a4d0002}, {0x0a4d0001}, 4444, 45678};
+  s.tuple = {Ipv4Address{0x0a4d0002}, Ipv4Address{0x0a4d0001}, 4444, 45678};
   s.flags = tcp_flag::syn;
   s.options =
       tcp_option::mss | tcp_option::window_scale | tcp_option::sack_permitted | tcp_option::timestamps;
@@ -37,6 +40,15 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
   s.payload = payload;
   add(frame, build_segment(s, frame, TxChecksum::full));
   add(frame, build_arp(arp_request_for({}, {0x0a4d0001}, {0x0a4d0002}), frame));
+  const IpAddress ours{0xfd00'0000'0000'0000, 2};
+  const IpAddress theirs{0xfd00'0000'0000'0000, 1};
+  s.tuple = {ours, theirs, 4444, 45678};
+  add(frame, build_segment(s, frame, TxChecksum::full));
+  const EthernetAddress mac{{std::byte{2}}};
+  add(frame, build_ndp(ndp_solicitation_for(mac, theirs, ours), frame));
+  add(frame, build_ndp(ndp_solicitation_for(mac, {}, ours), frame));
+  add(frame, build_ndp(ndp_announcement_of(mac, theirs), frame));
+  add(frame, build_mld_report({}, {&ours, 1}, {}, frame));
   return seeds;
 }
 
@@ -69,6 +81,34 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
     const uint32_t n = build_arp(arp, out);
     ArpPacket again;
     if (!parse_arp(Bytes{out}.first(n), again) || again.sender_ip != arp.sender_ip) std::abort();
+  }
+  Icmp6View icmp6;
+  if (parse_icmp6(pieces[0], icmp6)) {
+    const IpAddress group = solicited_node(icmp6.ip.destination);
+    static_cast<void>(is_mld_query(icmp6, {&group, 1}));
+    NdpPacket ndp;
+    if (parse_ndp(icmp6, ndp)) {
+      if (icmp6.ip.hop_limit != 255 || ndp.target.is_multicast() || ndp.target.is_ipv4()) std::abort();
+      std::array<std::byte, kNdpFrameBytesMax> out;
+      const uint32_t n = build_ndp(ndp, out);
+      Icmp6View again_view;
+      NdpPacket again;
+      // What it came to, it goes to again: whoever hears it must understand the same.
+      if (!parse_icmp6(Bytes{out}.first(n), again_view)) std::abort();
+      again_view.link = ndp.link;
+      if (!parse_ndp(again_view, again) || again.target != ndp.target || again.mac != ndp.mac) std::abort();
+      NdpPacket answer;
+      if (ndp_reply_for(ndp, {}, ndp.target, answer) != (ndp.kind == NdpPacket::Kind::solicitation))
+        std::abort();
+    }
+    Icmp6EchoReply echo6;
+    std::array<std::byte, 2048> out;
+    if (echo6.take(icmp6, icmp6.ip.destination)) {
+      uint64_t bytes = 0;
+      for (uint32_t n = 0; (n = echo6.next(1280, 1, out)) != 0; bytes += n)
+        if (n > 14 + 4 + 1280) std::abort();
+      if (bytes < icmp6.message.size()) std::abort();
+    }
   }
   const auto reply = std::make_unique<std::byte[]>(length);
   IcmpEchoReply echo;

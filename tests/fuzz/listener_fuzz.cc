@@ -32,7 +32,8 @@ void require(bool holds) {
 
 FourTuple tuple_of(uint8_t index, uint16_t local_port = kPort) {
   const uint32_t i = index % kTuples;
-  return {{0x0a4d0000 + i % 4}, {0x0a4d0080}, static_cast<uint16_t>(40000 + i), local_port};
+  return {Ipv4Address{0x0a4d0000 + i % 4}, Ipv4Address{0x0a4d0080}, static_cast<uint16_t>(40000 + i),
+          local_port};
 }
 
 struct SynAck {
@@ -166,7 +167,7 @@ class Endpoint {
     c.port = kPort;
     c.first_bytes_min = (shape & 1) != 0 ? kFirstBytesMin : 0;
     c.syn_table_entries = (shape & 2) != 0 ? 16 : 8;
-    if ((shape & 4) != 0) c.allow = {{{0x0a4d0000}, 31}, {{0x0a4d0003}, 32}};
+    if ((shape & 4) != 0) c.allow = {{Ipv4Address{0x0a4d0000}, 31}, {Ipv4Address{0x0a4d0003}, 32}};
     c.syn_cookies = (shape & 8) == 0;
     c.places_reserved = (shape & 32) != 0 ? kPlacesReserved : 0;
     if ((shape & 128) != 0) c.syn_ack_retries = 0;
@@ -183,7 +184,7 @@ class Endpoint {
   }
   Peer& peer(const FourTuple& tuple) { return peers_[tuple.remote_port - 40000]; }
   [[nodiscard]] bool allowed(const FourTuple& tuple) const {
-    return config_.allow.empty() || tuple.remote_ip.value != 0x0a4d0002;
+    return config_.allow.empty() || tuple.remote_ip != Ipv4Address{0x0a4d0002};
   }
   std::optional<SynAck> sent_to(uint8_t index, uint32_t back) {
     const Peer& p = peer(tuple_of(index));

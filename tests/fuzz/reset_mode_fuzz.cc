@@ -20,7 +20,7 @@ void require(bool holds) {
 }
 
 FourTuple tuple_of(uint8_t which) {
-  return {{0x0a4d0001}, {0x0a4d0002}, static_cast<uint16_t>(40000 + which % 16), 4444};
+  return {Ipv4Address{0x0a4d0001}, Ipv4Address{0x0a4d0002}, static_cast<uint16_t>(40000 + which % 16), 4444};
 }
 Ipv4Address hop_of(uint8_t which) {
   return {0x0a4d0000U + which % 4U};
@@ -29,7 +29,7 @@ Ipv4Address hop_of(uint8_t which) {
 // What is known of one lost connection.
 struct Expected {
   FourTuple tuple;
-  Ipv4Address hop;
+  IpAddress hop;
   std::vector<EthernetAddress> macs;  // that it may be at
   bool told = false;
   bool gone = false;
@@ -60,7 +60,7 @@ class Process {
     mac.bytes[0] = std::byte{first};
     mac.bytes[5] = std::byte{last};
     const bool by_its_port = which < 200;
-    mode_.on_arp(by_its_port ? tuple_of(0).local_ip : Ipv4Address{1}, hop_of(which), mac);
+    mode_.on_neighbour(by_its_port ? tuple_of(0).local_ip : Ipv4Address{1}, hop_of(which), mac);
     if (first % 2 != 0 || !by_its_port) return;
     for (Expected& peer : peers_)
       if (peer.hop == hop_of(which)) peer.macs.push_back(mac);

@@ -10,7 +10,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import (benches, colo, faults, generate, handoff, hostile, libvirt, links, memory, metrics, modes, one_guest,
+from cases import (benches, colo, faults, generate, handoff, hostile, ipv6, libvirt, links, memory, metrics, modes, one_guest,
                    outages, pingpong, running_guest, second_vm, snapshots, tls)
 from rig import runner
 from rig.network import remove_stale_namespaces
@@ -30,7 +30,7 @@ def every_case():
 def _cases():
     return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
             *outages.cases(), *colo.cases(), *pingpong.cases(), *benches.cases(), *generate.cases(),
-            *hostile.cases(), *metrics.cases(), *libvirt.cases(), *links.cases(), *tls.cases(), *memory.cases(),
+            *hostile.cases(), *metrics.cases(), *libvirt.cases(), *links.cases(), *ipv6.cases(), *tls.cases(), *memory.cases(),
             *running_guest.cases(), *second_vm.cases()]
 
 

@@ -10,6 +10,7 @@ namespace migrx::sim {
 namespace {
 
 constexpr Ipv4Address kOurs{0x0a4d0002};
+constexpr IpAddress kOurs6{0xfd00'0000'0000'0000, kOurs.value};
 constexpr uint16_t kPort = 4444;
 
 EthernetAddress our_mac() {
@@ -104,7 +105,7 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
     ports_.push_back(std::make_unique<Port>(options.port, *pools_[i], our_mac(), random.fork()));
     PollCoreConfig config;
     config.index = i;
-    config.ports = {{ports_[i].get(), kOurs, PollPort::kAnyVlan}};
+    config.ports = {{ports_[i].get(), {PortAddress{kOurs}, PortAddress{kOurs6}}, PollPort::kAnyVlan}};
     config.connections_max = connections;
     config.handoff_slots = quota;
     config.tcp = tcp;
@@ -198,8 +199,8 @@ const std::string& Receiver::difference() const {
   return checker_->difference();
 }
 
-bool Receiver::knows(Ipv4Address source) const {
-  return session_->identified() > 0 && !session_->admission().is_stranger(source.value);
+bool Receiver::knows(const IpAddress& source) const {
+  return session_->identified() > 0 && !session_->admission().is_stranger(source);
 }
 
 std::string Receiver::compare_final() const {

@@ -58,7 +58,7 @@ class Receiver {
   [[nodiscard]] const std::string& difference() const;
   // A channel that said from this address what a source says first has been taken: main's header, or a
   // multifd channel's first packet.
-  [[nodiscard]] bool knows(Ipv4Address source) const;
+  [[nodiscard]] bool knows(const IpAddress& source) const;
   // Behind over(): compares RAM with the guest's final image.
   [[nodiscard]] std::string compare_final() const;
   // Behind over(): what the program does when its report is written.

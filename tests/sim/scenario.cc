@@ -154,23 +154,26 @@ Scenario scenario_of(uint64_t seed) {
     // whose own channels were refused.
     if (source.channels == 0) s.second.channels = 0;
   }
+  // IPv6 needs 1280 bytes, and an MTU that changes may fall below.
+  s.ipv6 = receiver.mtu >= 1280 && s.fault != Fault::mtu_changes && random.chance(0.3);
   return s;
 }
 
 std::string describe(const Scenario& s) {
-  char text[512];
+  char text[544];
   constexpr const char* kMethods[] = {"none", "zlib", "zstd", "qpl", "uadk"};
   std::snprintf(text, sizeof text,
                 "QEMU %s, %u channels, %s, %u pages, %u parts%s%s%s; %u poll cores, %u workers%s, MTU %u, "
                 "buffers of %u, quota %u; loss %.3g/%.3g reorder %.3g duplicate %.3g corrupt %.3g clog %.3g; "
-                "fault: %s",
+                "fault: %s%s",
                 to_string(s.source.age), s.source.channels,
                 kMethods[static_cast<std::size_t>(s.source.method)], s.source.pages, s.source.parts,
                 s.source.return_path ? ", return path" : "", s.source.xbzrle ? ", xbzrle" : "",
                 s.source.compress ? ", compress" : "", s.receiver.poll_cores, s.receiver.workers,
                 s.receiver.two_nodes ? " on two nodes" : "", s.receiver.mtu, s.receiver.buffer_bytes,
                 s.receiver.quota, s.to_receiver.loss, s.to_source.loss, s.to_receiver.reorder,
-                s.to_receiver.duplicate, s.to_receiver.corrupt, s.to_receiver.clog, to_string(s.fault));
+                s.to_receiver.duplicate, s.to_receiver.corrupt, s.to_receiver.clog, to_string(s.fault),
+                s.ipv6 ? "; IPv6" : "");
   return text;
 }
 

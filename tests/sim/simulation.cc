@@ -10,6 +10,13 @@ constexpr uint64_t kSecond = 1'000 * kMs;
 constexpr Ipv4Address kReceiver{0x0a4d0002};
 constexpr Ipv4Address kSource{0x0a4d0001};
 constexpr Ipv4Address kStranger{0x0a4d0009};
+
+// The same host in the scenario's family.
+IpAddress in_family(Ipv4Address host, const Scenario& scenario) {
+  if (scenario.ipv6) return {0xfd00'0000'0000'0000, host.value};
+  return host;
+}
+
 constexpr uint16_t kPort = 4444;
 constexpr uint16_t kFirstPort = 40'000;
 constexpr uint16_t kSecondPort = 45'000;
@@ -33,12 +40,12 @@ EthernetAddress mac_of(uint8_t last) {
 
 TcpSenderOptions sender_options(Random& random, Ipv4Address from, uint16_t port, const Scenario& scenario) {
   TcpSenderOptions options;
-  options.tuple = {kReceiver, from, kPort, port};
+  options.tuple = {in_family(kReceiver, scenario), in_family(from, scenario), kPort, port};
   options.link = {mac_of(2), mac_of(from == kSource ? 1 : 9), 0, 0};
   // Often close to the wrap of sequence numbers.
   options.iss = random.chance(0.5) ? static_cast<uint32_t>(0 - random.below(200'000))
                                    : static_cast<uint32_t>(random.next());
-  options.mss = static_cast<uint16_t>(scenario.receiver.mtu - 40);
+  options.mss = static_cast<uint16_t>(scenario.receiver.mtu - (scenario.ipv6 ? 60 : 40));
   options.timestamps = random.chance(0.7);
   options.sack = random.chance(0.7);
   options.window_scaling = random.chance(0.8);
@@ -144,7 +151,7 @@ void Simulation::begin_second(uint64_t at_ns) {
 bool Simulation::is_seconds(const Handoff* connection) const {
   if (connection == nullptr) return false;
   const std::string peer = connection->peer.data();
-  const int port = std::stoi(peer.substr(peer.find(':') + 1));
+  const int port = std::stoi(peer.substr(peer.rfind(':') + 1));
   return port >= kSecondPort && port < kStrangerPort;
 }
 
@@ -282,7 +289,7 @@ bool Simulation::move_source() {
     if (!second_senders_.empty()) busy = second_->step(now_ns_) > 0 || busy;
   }
   if (fault_at_ns_ <= now_ns_) cause_fault();
-  const bool known = strangers_.empty() || receiver_.knows(kSource);
+  const bool known = strangers_.empty() || receiver_.knows(in_family(kSource, scenario_));
   if (scenario_.fault == Fault::second_main && known)
     strangers_.front()->come_at(now_ns_ + random_.below(5 * kMs));
   for (const auto& stranger : strangers_) {
@@ -321,10 +328,7 @@ bool Simulation::move_receiver() {
         if (random_.chance(0.0005)) stalled_until_ns_ = now_ns_ + random_.below(400 * kMs);
       }
     }
-    // While the clock leaps a poll core has its turns: one that was left out again and again would stand for
-    // seconds, and no core of a receiver does.
-    const bool lazy = i >= receiver_.cores() || idle_turns_ < kLazyTurns;
-    if (random_.below(1000) >= pace && lazy) {
+    if (random_.below(1000) >= pace) {
       skipped = true;
       continue;
     }

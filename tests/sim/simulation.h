@@ -63,6 +63,7 @@ struct Scenario {
   // second_vm: the other VM, which begins within 10 ms of the first, or when all of the first is there.
   SourceOptions second;
   bool second_late = false;
+  bool ipv6 = false;
 };
 // What the seed says. The same seed gives the same scenario and run for ever, as long as the code is the
 // same.

@@ -32,7 +32,7 @@ struct TcpListenerTest : testing::Test {
 
   static TcpSegment syn(uint16_t port = 45678, uint32_t ip = 0x0a4d0001) {
     TcpSegment s;
-    s.tuple = {{ip}, {0x0a4d0002}, port, 4444};
+    s.tuple = {Ipv4Address{ip}, Ipv4Address{0x0a4d0002}, port, 4444};
     s.seq = SeqNum{0xffff'ffff};
     s.flags = tcp_flag::syn;
     s.window = 64000;
@@ -268,7 +268,7 @@ TEST_F(TcpListenerTest, syn_to_another_port_is_reset) {
 }
 
 TEST_F(TcpListenerTest, strangers_are_refused) {
-  config.allow = {{{0x0a4d0000}, 24}, {{0xc0a80101}, 32}};
+  config.allow = {{Ipv4Address{0x0a4d0000}, 24}, {Ipv4Address{0xc0a80101}, 32}};
   make();
   expect(give(syn(1, 0x0a4d00fe)), Action::reply, TcpCounter::syn);
   expect(give(syn(1, 0xc0a80101)), Action::reply, TcpCounter::syn);

@@ -102,7 +102,7 @@ class Script {
   explicit Script(const ScriptOptions& options)
       : options_(options), config_(make_config(options)), handoff_(options.slots) {
     TcpHandshake h;
-    h.tuple = {{0x0a4d0001}, {0x0a4d0002}, 45678, 4444};
+    h.tuple = {Ipv4Address{0x0a4d0001}, Ipv4Address{0x0a4d0002}, 45678, 4444};
     h.irs = options.irs;
     h.iss = options.iss;
     h.send_mss = options.mss;
@@ -136,7 +136,7 @@ class Script {
 
   TcpCounter sends(const Seg& s) {
     OutSegment out;
-    out.tuple = {{0x0a4d0002}, {0x0a4d0001}, 4444, 45678};
+    out.tuple = {Ipv4Address{0x0a4d0002}, Ipv4Address{0x0a4d0001}, 4444, 45678};
     out.seq = options_.irs + s.seq_.value_or(peer_nxt_);
     out.ack = options_.iss + s.ack_.value_or(heard_end_);
     out.flags = s.flags;

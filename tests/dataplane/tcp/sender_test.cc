@@ -21,7 +21,8 @@ constexpr uint32_t kIrs = 5000;
 class Rig {
  public:
   explicit Rig(TcpSenderConfig config = {}, bool sack = true, uint32_t window = 1 << 20)
-      : sender(config, FourTuple{{1}, {2}, 4444, 5555}, {}, SeqNum{kIss}, 7), window_(window) {
+      : sender(config, FourTuple{Ipv4Address{1}, Ipv4Address{2}, 4444, 5555}, {}, SeqNum{kIss}, 7),
+        window_(window) {
     sender.connect(now);
     EXPECT_TRUE(next());
     EXPECT_EQ(out.flags, tcp_flag::syn);
@@ -326,7 +327,7 @@ Outcome run(uint64_t bytes, const sim::LinkOptions& options, uint64_t seed) {
   sim::Random random(seed);
   sim::Link there(options, random.fork());
   sim::Link back(options, random.fork());
-  const FourTuple tuple{{0x0a000002}, {0x0a000001}, 4444, 5555};
+  const FourTuple tuple{Ipv4Address{0x0a000002}, Ipv4Address{0x0a000001}, 4444, 5555};
   TcpSender sender({}, tuple, {}, SeqNum{kIss}, 0);
   PlainReceiver receiver(1 << 20);
   uint64_t now = kMs;

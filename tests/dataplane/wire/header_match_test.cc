@@ -12,7 +12,7 @@ using Packet = std::vector<std::byte>;
 
 Packet data_segment(uint32_t payload, uint8_t flags = tcp_flag::ack) {
   OutSegment out;
-  out.tuple = {{0x0a4d0002}, {0x0a4d0001}, 4444, 45678};
+  out.tuple = {Ipv4Address{0x0a4d0002}, Ipv4Address{0x0a4d0001}, 4444, 45678};
   out.link.remote_mac.bytes.fill(std::byte{2});
   out.link.local_mac.bytes.fill(std::byte{4});
   out.seq = SeqNum{0xffff'fffe};
@@ -34,7 +34,7 @@ HeaderMatch learnt(const Packet& packet) {
   EXPECT_EQ(parse_segment(packet, static_cast<uint32_t>(packet.size()), segment), WireCounter::segment_ok);
   EXPECT_TRUE(HeaderMatch::fits(segment, packet.data()));
   HeaderMatch match;
-  match.learn(packet.data());
+  match.learn(segment, packet.data());
   return match;
 }
 

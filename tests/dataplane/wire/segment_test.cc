@@ -20,7 +20,8 @@ Bytes bytes_of(std::string_view text) {
 
 OutSegment sample() {
   OutSegment out;
-  out.tuple = {{0x0a4d0002}, {0x0a4d0001}, 4444, 45678};  // what the sender calls remote is we
+  out.tuple = {Ipv4Address{0x0a4d0002}, Ipv4Address{0x0a4d0001}, 4444,
+               45678};  // what the sender calls remote is we
   out.link.remote_mac.bytes.fill(std::byte{2});
   out.link.local_mac.bytes.fill(std::byte{4});
   out.seq = SeqNum{0xffff'fffe};
@@ -54,7 +55,7 @@ TEST(Segment, built_segment_is_parsed_back) {
   const Frame frame = build(out);
   TcpSegment in;
   ASSERT_EQ(parse(frame, in), WireCounter::segment_ok);
-  EXPECT_EQ(in.tuple, (FourTuple{{0x0a4d0001}, {0x0a4d0002}, 45678, 4444}));
+  EXPECT_EQ(in.tuple, (FourTuple{Ipv4Address{0x0a4d0001}, Ipv4Address{0x0a4d0002}, 45678, 4444}));
   EXPECT_EQ(in.link.remote_mac, out.link.local_mac);
   EXPECT_EQ(in.link.local_mac, out.link.remote_mac);
   EXPECT_EQ(in.seq, out.seq);

@@ -44,7 +44,8 @@ TEST(ReceiveOptions, addresses_that_no_host_has_are_refused) {
   };
   EXPECT_EQ(with_address("10.77.0.2/24"), "");
   EXPECT_EQ(with_address("10.77.0.2/31"), "");
-  EXPECT_EQ(with_address("10.77.0.2/32"), "");
+  for (const char* const good : {"fd00::2/64", "fd00::/127", "fe80::2/64", "10.77.0.2/24,fd00::2/64"})
+    EXPECT_EQ(with_address(good), "");
   for (const auto& [text, why] : {std::pair{"10.77.0.255/24", "broadcast"},
                                   {"10.77.0.0/24", "subnet itself"},
                                   {"224.0.0.5/24", "multicast"},
@@ -53,7 +54,21 @@ TEST(ReceiveOptions, addresses_that_no_host_has_are_refused) {
                                   {"255.255.255.255/32", "reserved"},
                                   {"10.77.0.2", "prefix length"},
                                   {"10.77.0.2/33", "prefix length"},
-                                  {"host/24", "prefix length"}})
+                                  {"host/24", "prefix length"},
+                                  {"10.77.0.2/32", "subnet of one"},
+                                  {"fd00::2/128", "subnet of one"},
+                                  {"fd00::/64", "subnet itself"},
+                                  {"ff02::1/64", "multicast"},
+                                  {"::1/64", "loopback"},
+                                  {"::/64", "means no host"},
+                                  {"::10.77.0.2/96", "IPv4-compatible"},
+                                  {"::ffff:10.77.0.2/96", "prefix length"},
+                                  {"fd00::2", "prefix length"},
+                                  {"fd00::2/129", "prefix length"},
+                                  {"fe80::2%mig0/64", "prefix length"},
+                                  {"[fd00::2]/64", "prefix length"},
+                                  {"10.77.0.2/24,", "prefix length"},
+                                  {"fd00::2/64,fd00:0::2/64", "twice"}})
     EXPECT_NE(with_address(text).find(why), std::string::npos) << text << ": " << with_address(text);
 }
 
@@ -72,6 +87,47 @@ TEST(ReceiveOptions, a_gateway_is_in_a_ports_subnet_and_listen_is_a_port) {
   options.allow.clear();
   options.listen = 0;
   EXPECT_NE(check_receive_options(options).find("--listen 0"), std::string::npos);
+}
+
+TEST(ReceiveOptions, ipv6_slips_are_named) {
+  ReceiveOptions options = parse(with({}));
+  const auto said = [&](const char* what) {
+    const std::string problem = check_receive_options(options);
+    return problem.find(what) != std::string::npos ? std::string{} : "said: " + problem;
+  };
+  options.addresses = {"fd00::2/64"};
+  EXPECT_EQ(check_receive_options(options), "");
+  for (const char* const gateway : {"fd00::1", "fe80::1"}) {
+    options.gateway = gateway;
+    EXPECT_EQ(check_receive_options(options), "") << gateway;
+  }
+  for (const auto& [gateway, why] : {std::pair{"10.77.0.1", "another family"},
+                                     {"fd00:0:0:1::1", "subnet of no --address"},
+                                     {"fd00::2", "own address"},
+                                     {"ff02::2", "no host's"},
+                                     {"fe80::1%eth0", "expected an address"},
+                                     {"fd00::1,fd00::3", "one gateway of each family"}}) {
+    options.gateway = gateway;
+    EXPECT_EQ(said(why), "") << gateway;
+  }
+  options.addresses = {"10.77.0.2/24,fd00::2/64"};
+  options.gateway = "10.77.0.1,fe80::1";
+  EXPECT_EQ(check_receive_options(options), "");
+  options.gateway.reset();
+  options.addresses = {"10.77.0.2/24"};
+  options.allow = {"fd00::/64"};
+  EXPECT_EQ(said("no --address is of that family"), "");
+  options.allow.clear();
+  options.source_nat = {"fd00::/64"};
+  EXPECT_EQ(said("no --address is of that family"), "");
+  options.source_nat.clear();
+  options.addresses = {"10.77.0.2/32"};
+  options.allow = {"10.77.0.0/24"};
+  EXPECT_EQ(check_receive_options(options), "");
+  options.addresses = {"fd00::2/64"};
+  options.allow.clear();
+  options.mtu = 1279;
+  EXPECT_EQ(said("IPv6 needs 1280"), "");
 }
 
 TEST(ReceiveOptions, an_option_takes_one_word) {

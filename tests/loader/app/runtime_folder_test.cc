@@ -18,8 +18,8 @@ namespace fs = std::filesystem;
 
 LostConnection lost(uint16_t port) {
   LostConnection connection;
-  connection.tuple = {{0x0a4d0001}, {0x0a4d0002}, port, 4444};
-  connection.next_hop = {0x0a4d0001};
+  connection.tuple = {Ipv4Address{0x0a4d0001}, Ipv4Address{0x0a4d0002}, port, 4444};
+  connection.next_hop = Ipv4Address{0x0a4d0001};
   return connection;
 }
 
@@ -60,6 +60,12 @@ TEST(LostRecord, who_is_in_the_way) {
   EXPECT_TRUE(in_the_way(one, other));  // the port
   other.ports = {"net_tap5,iface=mig5"};
   EXPECT_FALSE(in_the_way(one, other));
+  other.addresses = {"10.77.0.3/24,fd00::2/64"};
+  LostRecord six = record();
+  six.addresses = {"10.77.0.4/24,fd00:0:0::2/48"};
+  EXPECT_TRUE(in_the_way(six, other));  // an address, written in another way
+  six.addresses = {"10.77.0.4/24,fd00::3/64"};
+  EXPECT_FALSE(in_the_way(six, other));
   other.addresses = {"10.77.0.2/16"};
   EXPECT_TRUE(in_the_way(one, other));  // the address
   other.ports = one.ports;

@@ -169,17 +169,35 @@ TEST(Supervisor, what_a_killed_receiver_would_have_said_is_the_status) {
 
 TEST(Supervisor, a_connection_is_told_in_words_without_loss) {
   LostConnection lost;
-  lost.tuple = {{0x0a4d0001}, {0x0a4d0002}, 50192, 4444};
+  lost.tuple = {Ipv4Address{0x0a4d0001}, Ipv4Address{0x0a4d0002}, 50192, 4444};
   for (uint8_t i = 0; i < 6; ++i) {
     lost.link.remote_mac.bytes[i] = std::byte(0xf0 + i);
     lost.link.local_mac.bytes[i] = std::byte(i);
   }
   lost.link.vlan_tci = 0xe007;
   lost.link.tagged = 1;
-  lost.next_hop = {0xffff'ffff};
+  lost.next_hop = Ipv4Address{0xffff'ffff};
   const auto again = lost_connection_from(to_text(lost));
   ASSERT_TRUE(again);
   EXPECT_EQ(*again, lost);
+  LostConnection ipv6 = lost;
+  ipv6.tuple = {{0xfd00'0000'0000'0000, 1}, {0xfd00'0000'0000'0000, 2}, 50192, 4444};
+  ipv6.next_hop = {0xfe80'0000'0000'0000, 0xffff'ffff'ffff'ffff};
+  const auto six = lost_connection_from(to_text(ipv6));
+  ASSERT_TRUE(six);
+  EXPECT_EQ(*six, ipv6);
+  // As receivers before IPv6 wrote it.
+  const auto old = lost_connection_from("a4d0001 c410 a4d0002 115c f0f1f2f3f4f5 102030405 e007 1 ffffffff");
+  ASSERT_TRUE(old);
+  EXPECT_EQ(*old, lost);
+  // Two families in one connection; an IPv4 address in the clothes of the other; a word too many.
+  ipv6.next_hop = Ipv4Address{1};
+  EXPECT_FALSE(lost_connection_from(to_text(ipv6)));
+  EXPECT_FALSE(
+      lost_connection_from("00000000000000000000ffff0a4d0001 1 00000000000000000000ffff0a4d0002 2 3 4 5 0 "
+                           "00000000000000000000ffff0a4d0001"));
+  EXPECT_FALSE(lost_connection_from(to_text(lost) + " 1"));
+  EXPECT_FALSE(lost_connection_from(to_text(lost) + " "));
   EXPECT_FALSE(lost_connection_from("a4d0001 c410 a4d0002"));
   EXPECT_FALSE(lost_connection_from(""));
 }

@@ -91,7 +91,7 @@ class World {
     generator = std::make_unique<Generator>(config, generator_queue_, source);
 
     PollCoreConfig core;
-    core.ports = {{&receiver_queue_, kReceiver, PollPort::kAnyVlan}};
+    core.ports = {{&receiver_queue_, {PortAddress{kReceiver}}, PollPort::kAnyVlan}};
     core.connections_max = channels + 1 + 4;
     core.handoff_slots = 63;
     core.tcp.buffer_bytes = 2048;

@@ -12,8 +12,8 @@ namespace {
 
 using Verdict = AdmissionVerdict;
 
-constexpr uint32_t kHere = 0x0a4d0001;
-constexpr uint32_t kElsewhere = 0x0a4d0009;
+constexpr IpAddress kHere{Ipv4Address{0x0a4d0001}};
+constexpr IpAddress kElsewhere{Ipv4Address{0x0a4d0009}};
 
 MultifdUuid uuid_of(int guest) {
   MultifdUuid uuid{};
@@ -27,7 +27,7 @@ MultifdInit init_of(uint8_t id, int guest = 0) {
 // Connections are told apart by their address in memory alone.
 class AdmissionTest : public ::testing::Test {
  protected:
-  Applicant who(uint32_t address = kHere, uint64_t opened_ns = 0) {
+  Applicant who(const IpAddress& address = kHere, uint64_t opened_ns = 0) {
     return {reinterpret_cast<const Handoff*>(&places_[used_++]), address, opened_ns};
   }
   std::array<char, 64> places_{};

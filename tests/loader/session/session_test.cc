@@ -375,18 +375,18 @@ TEST_F(SessionTest, another_hosts_channel_is_refused_and_disturbs_nobody) {
   MainStreamBuilder b;
   b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
   Wire& main = connect();
-  main.handoff.peer_address = 0x0a4d0001;
+  main.handoff.peer_address = Ipv4Address{0x0a4d0001};
   main.give(b.bytes(), 1448);
   run();
   MultifdStreamBuilder c;
   c.init(0);
   Wire& stranger = connect();
-  stranger.handoff.peer_address = 0x0a4d0009;
+  stranger.handoff.peer_address = Ipv4Address{0x0a4d0009};
   stranger.give(c.bytes, 64);
   run();
   EXPECT_TRUE(stranger.reset);
   Wire& channel = connect();
-  channel.handoff.peer_address = 0x0a4d0001;
+  channel.handoff.peer_address = Ipv4Address{0x0a4d0001};
   channel.give(c.bytes, 64);
   run();
   EXPECT_FALSE(channel.reset);
@@ -396,19 +396,19 @@ TEST_F(SessionTest, another_hosts_channel_is_refused_and_disturbs_nobody) {
 
 // A NAT with a pool gives each connection an address of its own.
 TEST_F(SessionTest, channels_from_the_addresses_of_a_nat_are_one_sources_when_it_is_named) {
-  source_nat_.add(0x0a4d0000, 28);
+  source_nat_.add({Ipv4Address{0x0a4d0000}, 28});
   start(2);
   MainStreamBuilder b;
   b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
   Wire& main = connect();
-  main.handoff.peer_address = 0x0a4d0001;
+  main.handoff.peer_address = Ipv4Address{0x0a4d0001};
   main.give(b.bytes(), 1448);
   run();
   for (uint32_t i = 0; i < 2; ++i) {
     MultifdStreamBuilder c;
     c.init(static_cast<uint8_t>(i));
     Wire& channel = connect();
-    channel.handoff.peer_address = 0x0a4d0008 + i;
+    channel.handoff.peer_address = Ipv4Address{0x0a4d0008 + i};
     channel.give(c.bytes, 64);
     run();
     EXPECT_FALSE(channel.reset);
@@ -422,13 +422,13 @@ TEST_F(SessionTest, a_source_that_gives_up_because_of_its_other_address_hears_of
   MainStreamBuilder b;
   b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
   Wire& main = connect();
-  main.handoff.peer_address = 0x0a4d0001;
+  main.handoff.peer_address = Ipv4Address{0x0a4d0001};
   main.give(b.bytes(), 1448);
   run();
   MultifdStreamBuilder c;
   c.init(0);
   Wire& channel = connect();
-  channel.handoff.peer_address = 0x0a4d0009;
+  channel.handoff.peer_address = Ipv4Address{0x0a4d0009};
   channel.give(c.bytes, 64);
   run();
   EXPECT_TRUE(channel.reset);
@@ -494,14 +494,14 @@ TEST_F(SessionTest, a_silent_connection_of_another_host_is_given_up_while_channe
   limits.identify_ns = 50 * kMs;
   start(2, limits);
   Wire& first = connect();
-  first.handoff.peer_address = 0x0a4d0001;
+  first.handoff.peer_address = Ipv4Address{0x0a4d0001};
   MultifdStreamBuilder c;
   c.init(0);
   first.give(c.bytes, 64);
   Wire& main = connect();
-  main.handoff.peer_address = 0x0a4d0001;
+  main.handoff.peer_address = Ipv4Address{0x0a4d0001};
   Wire& stranger = connect();
-  stranger.handoff.peer_address = 0x0a4d0009;
+  stranger.handoff.peer_address = Ipv4Address{0x0a4d0009};
   run(60);
   EXPECT_TRUE(stranger.reset);
   EXPECT_FALSE(main.reset);

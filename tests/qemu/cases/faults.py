@@ -25,7 +25,7 @@ class Faulty:
     def __init__(self, transfer, folder, stack, ram=None, **receiver_changes):
         need(transfer.version)
         self.transfer, self.folder = transfer, folder
-        self.network = stack.enter_context(Network(transfer.mtu))
+        self.network = stack.enter_context(Network(transfer.mtu, ipv6=transfer.ipv6))
         self.source = transfer.start_source(folder, stack, self.network)
         options, self.files = transfer.ram_files(folder, self.source)
         told = dataclasses.replace(transfer, **receiver_changes)
@@ -97,9 +97,9 @@ def _case(name, body, quick=True):
     return Case(name, run, quick, 90)
 
 
-def cancelled(version, channels):
+def cancelled(version, channels, **changes):
     def body(folder, stack):
-        faulty = Faulty(_busy(version, channels=channels), folder, stack)
+        faulty = Faulty(_busy(version, channels=channels, **changes), folder, stack)
         faulty.begin()
         faulty.source.qmp.command("migrate_cancel")
         remark = faulty.expect_source_free(("cancelled",))
@@ -173,9 +173,9 @@ def source_killed(version, channels):
     return body
 
 
-def receiver_terminated(version, number):
+def receiver_terminated(version, number, **changes):
     def body(folder, stack):
-        faulty = Faulty(_busy(version), folder, stack)
+        faulty = Faulty(_busy(version, **changes), folder, stack)
         faulty.begin()
         faulty.receiver.signal(number)
         remark = faulty.expect_source_free()
@@ -187,10 +187,10 @@ def receiver_terminated(version, number):
     return body
 
 
-def worker_killed(version, return_path=True):
+def worker_killed(version, return_path=True, **changes):
     """SIGKILL of the process that holds the connections: its parent must free the source."""
     def body(folder, stack):
-        faulty = Faulty(_busy(version, return_path=return_path), folder, stack)
+        faulty = Faulty(_busy(version, return_path=return_path, **changes), folder, stack)
         faulty.begin()
         workers = faulty.receiver.children()
         expect(len(workers) == 1, "migrx has the children %s, expected one worker", workers)

@@ -2,8 +2,8 @@
 
 Plain:   [source and receiver's tap mig0, 10.77.0.1/24]
 Routed:  [source 10.78.0.2] == tap - impair.py - tap == [router 10.78.0.1, 10.77.0.1 on mig0]
-The receiver creates mig0 itself (DPDK's net_tap) and answers as 10.77.0.2. No address ever exists outside
-these namespaces. Names carry the rig's process id; what a killed rig left is removed by the next one.
+The receiver creates mig0 itself (DPDK's net_tap) and answers as 10.77.0.2. With IPv6 it answers as fd00:77::2, too,
+which is what sources are told, and the source is fd00:77::1. No address ever exists outside these namespaces. Names carry the rig's process id; what a killed rig left is removed by the next one.
 """
 
 import itertools
@@ -18,6 +18,7 @@ from .machine import die_with_parent
 _RUN = "/run/netns"
 _numbers = itertools.count()
 INTERFACE, RECEIVER, NEAR, FAR = "mig0", "10.77.0.2", "10.77.0.1", "10.78.0.2"
+RECEIVER_6, NEAR_6 = "fd00:77::2", "fd00:77::1"
 # Of a receiver with two ports.
 SECOND_INTERFACE, SECOND_RECEIVER, SECOND_NEAR = "mig1", "10.79.0.2", "10.79.0.1"
 
@@ -39,9 +40,12 @@ def remove_stale_namespaces():
 class Network:
     """The namespaces of one test. `source` and `receiver` name those for the two processes."""
 
-    def __init__(self, mtu=9000, congestion=None, impair=None):
+    def __init__(self, mtu=9000, congestion=None, impair=None, ipv6=False):
         """`congestion`: the source's TCP congestion control; `impair`: options for impair.py, which also
-        puts the router in between, e.g. {"seed": 1, "loss": 0.01}."""
+        puts the router in between, e.g. {"seed": 1, "loss": 0.01}. `ipv6`: beside IPv4, not with a router."""
+        self.ipv6 = ipv6
+        self.address = RECEIVER + "/24" + (",%s/64" % RECEIVER_6 if ipv6 else "")  # of --address
+        self.told = "[%s]" % RECEIVER_6 if ipv6 else RECEIVER  # of the source's URI
         self.mtu, self.port, self._names, self._impairment = mtu, "net_tap0,iface=" + INTERFACE, [], None
         self.is_routed = impair is not None
         number = next(_numbers)
@@ -59,8 +63,11 @@ class Network:
     def _make(self, name):
         _ip("netns", "add", name)
         self._names.append(name)
-        self.sysctl(name, "net/ipv6/conf/all/disable_ipv6", "1")
-        self.sysctl(name, "net/ipv6/conf/default/disable_ipv6", "1")
+        for scope in ("all", "default"):
+            self.sysctl(name, "net/ipv6/conf/%s/disable_ipv6" % scope, "0" if self.ipv6 else "1")
+            # The kernel's end need not ask for seconds whether it may use what it is given.
+            if self.ipv6:
+                self.sysctl(name, "net/ipv6/conf/%s/accept_dad" % scope, "0")
         _ip("-n", name, "link", "set", "lo", "up")
         return name
 
@@ -112,6 +119,8 @@ class Network:
             time.sleep(0.02)
         _ip("-n", self.receiver, "link", "set", interface, "mtu", str(self.mtu), "up")
         _ip("-n", self.receiver, "addr", "replace", address + "/24", "dev", interface)
+        if self.ipv6:
+            _ip("-n", self.receiver, "addr", "replace", NEAR_6 + "/64", "dev", interface, "nodad")
         return True
 
     def set_away(self, away):
@@ -164,14 +173,16 @@ class Veth(Network):
     Frames are what a wire would carry: segmentation and checksums are not left to the other end.
     """
 
-    def __init__(self, mtu=9000):
-        super().__init__(mtu)
+    def __init__(self, mtu=9000, ipv6=False):
+        super().__init__(mtu, ipv6=ipv6)
         self.port = "net_af_packet0,iface=" + INTERFACE
         try:
             self.source = self._make(self.receiver + "v")
             _ip("-n", self.source, "link", "add", "near0", "mtu", str(mtu), "type", "veth", "peer", "name", INTERFACE,
                 "mtu", str(mtu), "netns", self.receiver)
             _ip("-n", self.source, "addr", "add", NEAR + "/24", "dev", "near0")
+            if ipv6:
+                _ip("-n", self.source, "addr", "add", NEAR_6 + "/64", "dev", "near0", "nodad")
             for name, interface in ((self.source, "near0"), (self.receiver, INTERFACE)):
                 _ip("-n", name, "link", "set", interface, "up")
                 subprocess.run(["nsenter", "--net=%s/%s" % (_RUN, name), "ethtool", "-K", interface, "rx", "off", "tx",

@@ -12,7 +12,7 @@ import urllib.parse
 import jsonschema
 
 from .machine import cpu_seconds, die_with_parent, in_namespace
-from .network import NEAR, RECEIVER, SECOND_INTERFACE, SECOND_NEAR, SECOND_RECEIVER
+from .network import NEAR, SECOND_INTERFACE, SECOND_NEAR, SECOND_RECEIVER
 
 _ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
 PORT = 4444
@@ -43,11 +43,11 @@ class Receiver:
         self.dump = os.path.join(folder, name + ".blocks")
         self.runtime_dir = os.path.join(folder, "run")
         self.log_path = os.path.join(folder, name + ".log")
-        self.uri = "tcp:%s:%d" % (SECOND_RECEIVER if two_ports else RECEIVER, PORT)
+        self.uri = "tcp:%s:%d" % (SECOND_RECEIVER if two_ports else network.told, PORT)
         os.makedirs(self.dump, exist_ok=True)
         ready_read, ready_write = os.pipe()
         command = [migrx_program(), "receive", "--port", network.port,
-                   "--address", RECEIVER + "/24", "--listen", str(PORT), "--mtu", str(network.mtu),
+                   "--address", network.address, "--listen", str(PORT), "--mtu", str(network.mtu),
                    "--report", self.report_path, "--dump-blocks", self.dump, "--ready-fd", str(ready_write),
                    "--runtime-dir", self.runtime_dir]
         if two_ports:

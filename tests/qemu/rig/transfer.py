@@ -63,6 +63,7 @@ class Transfer:
     two_ports: bool = False
     congestion: object = None
     impair: object = None
+    ipv6: bool = False
     small_blocks: bool = True
     ready: object = None  # (files by block), when migrx has said that it is ready
     check: object = None  # (report, transfer) -> remark, after everything else
@@ -117,7 +118,7 @@ class Transfer:
             source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
 
     def _run(self, folder, stack):
-        network = stack.enter_context(Network(self.mtu, self.congestion, self.impair))
+        network = stack.enter_context(Network(self.mtu, self.congestion, self.impair, self.ipv6))
         source = self.start_source(folder, stack, network)
         options, files = self.ram_files(folder, source)
         receiver = self.start_receiver(folder, stack, network, options)
