@@ -1,5 +1,5 @@
-// Whether somebody else has an address already, before we use it (RFC 5227 section 2.1, RFC 4862
-// section 5.4). Sans-IO.
+// Asks, before a port uses an address, whether another host has that address already (RFC 5227 section 2.1;
+// RFC 4862 section 5.4). Sans-IO.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Which connection of this poll core a segment belongs to.
+// Finds the connection of this poll core to which a segment belongs.
 #pragma once
 
 #include <cstdint>

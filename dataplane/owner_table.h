@@ -5,8 +5,8 @@
 // when one is full, and redirection tables are changed while packets are under way. A core that does not know
 // a tuple asks the owner table; only a tuple nobody owns is answered with RST.
 //
-//   queue 1 ─▶ core 1 ── not mine ──▶ OwnerTable ── core 0's ──▶ ring 1→0 ──▶ core 0 copies it into its own
-//   pool
+//   queue 1 ─▶ core 1 ── not mine ──▶ OwnerTable ── core 0's ──▶ ring 1→0 ──▶ core 0, which copies the frame
+//                                                                            into a buffer of its own pool
 #pragma once
 
 #include <array>
@@ -83,13 +83,15 @@ class PollMesh {
 
   [[nodiscard]] uint32_t cores() const noexcept { return cores_; }
   [[nodiscard]] OwnerTable& owners() noexcept { return owners_; }
-  // Any core: handshakes live in cookies that it gave out, and unknown tuples are doubtful until then
-  // (TcpListener::doubtful_until_ns()). Relaxed: a moment too late costs a RST that would have come without.
-  [[nodiscard]] uint64_t doubtful_until_ns() const noexcept {
-    return doubtful_until_ns_.load(std::memory_order_relaxed);
+  // Any core. Until then handshakes may live only in cookies that some core gave out
+  // (TcpListener::cookies_in_flight_until_ns()). Relaxed order is enough: a core that hears of it too late
+  // sends a RST that it would have sent without the mesh.
+  [[nodiscard]] uint64_t cookies_in_flight_until_ns() const noexcept {
+    return cookies_in_flight_until_ns_.load(std::memory_order_relaxed);
   }
-  void set_doubtful_until_ns(uint64_t until_ns) noexcept {
-    if (until_ns > doubtful_until_ns()) doubtful_until_ns_.store(until_ns, std::memory_order_relaxed);
+  void set_cookies_in_flight_until_ns(uint64_t until_ns) noexcept {
+    if (until_ns > cookies_in_flight_until_ns())
+      cookies_in_flight_until_ns_.store(until_ns, std::memory_order_relaxed);
   }
   // Producer: core `from`. Consumer: core `to`.
   [[nodiscard]] SpscRing<Forwarded>& ring(uint32_t from, uint32_t to) noexcept {
@@ -103,7 +105,7 @@ class PollMesh {
  private:
   const uint32_t cores_;
   OwnerTable owners_;
-  std::atomic<uint64_t> doubtful_until_ns_{0};
+  std::atomic<uint64_t> cookies_in_flight_until_ns_{0};
   std::vector<std::unique_ptr<SpscRing<Forwarded>>> rings_;
   std::vector<std::unique_ptr<SpscRing<Neighbour>>> neighbours_;
 };

@@ -180,7 +180,7 @@ uint32_t PollCore::receive(uint32_t port_index, uint64_t now_ns) noexcept {
   for (uint32_t i = 0; i < received; ++i) {
     if (i + kPrefetchAhead < received) prefetch_headers(frames_[i + kPrefetchAhead], long_headers_);
     bytes += frames_[i].frame_len;
-    if (!expected(frames_[i], port_index, now_ns)) on_frame(frames_[i], port_index, false, now_ns);
+    if (!take_predicted(frames_[i], port_index, now_ns)) on_frame(frames_[i], port_index, false, now_ns);
   }
   counters_.add(PollCounter::bursts);
   if (received == kBurst) counters_.add(PollCounter::bursts_full);
@@ -215,18 +215,18 @@ uint32_t PollCore::adopt_forwarded(uint64_t now_ns) noexcept {
 
 // The segment every bulk sender sends nearly always: the next one of the connection that the last one was of.
 // What on_frame() would check first has been checked on the frame whose headers these equal.
-bool PollCore::expected(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
+bool PollCore::take_predicted(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
   TcpInOrder segment;
-  if (expected_index_ == ConnectionPool::kNone || expected_port_ != port_index || frame.nb_segs != 1 ||
+  if (predicted_index_ == ConnectionPool::kNone || predicted_port_ != port_index || frame.nb_segs != 1 ||
       frame.l4_checksum != ChecksumState::good ||
-      (frame.ip_checksum != ChecksumState::good && expected_headers_.is_ipv4()) ||
-      !expected_headers_.matches(frame.data, frame.data_len, segment))
+      (frame.ip_checksum != ChecksumState::good && predicted_headers_.is_ipv4()) ||
+      !predicted_headers_.matches(frame.data, frame.data_len, segment))
     return false;
-  Slot& slot = pool_[expected_index_];
-  if (!slot.tcp.on_in_order(segment, frame.data + expected_headers_.header_bytes(), frame.buffer, now_ns))
+  Slot& slot = pool_[predicted_index_];
+  if (!slot.tcp.on_in_order(segment, frame.data + predicted_headers_.header_bytes(), frame.buffer, now_ns))
     return false;
   ++segments_ok_;
-  pool_.touch(expected_index_);
+  pool_.touch(predicted_index_);
   return true;
 }
 
@@ -284,11 +284,11 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
   if (index == ConnectionPool::kNone) return on_unknown(port_index, payload, now_ns);
   // The frame may be the port's again when deliver() returns.
   long_headers_ = segment_.payload_offset > HeaderMatch::kHeaderBytes;
-  expected_index_ = ConnectionPool::kNone;
+  predicted_index_ = ConnectionPool::kNone;
   if (!refusing_ && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
-    expected_headers_.learn(segment_, frame.data);
-    expected_index_ = index;
-    expected_port_ = port_index;
+    predicted_headers_.learn(segment_, frame.data);
+    predicted_index_ = index;
+    predicted_port_ = port_index;
   }
   deliver(index, port_index, payload, now_ns);
 }
@@ -411,7 +411,8 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
     return drop_all(payload);
   }
   TcpHandshake handshake;
-  if (config_.mesh != nullptr) listener_.set_doubtful_until_ns(config_.mesh->doubtful_until_ns());
+  if (config_.mesh != nullptr)
+    listener_.set_cookies_in_flight_until_ns(config_.mesh->cookies_in_flight_until_ns());
   const TcpListener::Result result = listener_.on_segment(segment_, pool_.free(), now_ns, out_, handshake);
   switch (result.action) {
     case TcpListener::Action::none:
@@ -421,7 +422,7 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
       if (config_.mesh != nullptr && result.fate == TcpCounter::syn)
         config_.mesh->owners().offer(segment_.tuple, config_.index);
       if (config_.mesh != nullptr && result.fate == TcpCounter::syn_cookie_sent)
-        config_.mesh->set_doubtful_until_ns(listener_.doubtful_until_ns());
+        config_.mesh->set_cookies_in_flight_until_ns(listener_.cookies_in_flight_until_ns());
       break;
     case TcpListener::Action::accept:
       return open_connection(handshake, port_index, payload, now_ns);
@@ -512,7 +513,7 @@ void PollCore::close_connection(uint32_t index) noexcept {
   if (!pool_[index].open) return;
   pool_.close(index);
   if (config_.mesh != nullptr) config_.mesh->owners().release(pool_[index].tcp.tuple(), config_.index);
-  if (expected_index_ == index) expected_index_ = ConnectionPool::kNone;
+  if (predicted_index_ == index) predicted_index_ = ConnectionPool::kNone;
   counters_.add(PollCounter::connections_closed);
 }
 

@@ -110,7 +110,7 @@ class PollCore final : public Agent {
 
   uint32_t receive(uint32_t port_index, uint64_t now_ns) noexcept;
   uint32_t adopt_forwarded(uint64_t now_ns) noexcept;
-  [[nodiscard]] bool expected(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
+  [[nodiscard]] bool take_predicted(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
   void on_frame(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept;
   void on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
@@ -160,9 +160,9 @@ class PollCore final : public Agent {
   uint64_t next_deadline_ns_ = kNever;
 
   // Headers of the last segment with a connection, if they have the common layout, and whose they are.
-  HeaderMatch expected_headers_;
-  uint32_t expected_index_ = ConnectionPool::kNone;
-  uint32_t expected_port_ = 0;
+  HeaderMatch predicted_headers_;
+  uint32_t predicted_index_ = ConnectionPool::kNone;
+  uint32_t predicted_port_ = 0;
   bool long_headers_ = false;  // the last segment's headers reached beyond HeaderMatch::kHeaderBytes
 
   bool resetting_ = false;                                 // somebody lost is to be told

@@ -1,4 +1,4 @@
-// What a poll core counts beside the fates of segments, which dataplane/wire and dataplane/tcp count.
+// The counters of a poll core, without the fates of segments: dataplane/wire and dataplane/tcp count those.
 #pragma once
 
 #include <array>

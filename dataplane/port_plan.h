@@ -1,5 +1,5 @@
-// What is asked of a device, from what it says of itself and what is wanted of it. Pure: devices of all kinds
-// are tested without one.
+// The configuration that a device is given: negotiated between what the device says it can do and what the
+// operator wants. Pure: every kind of device is tested without the device.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// How many answers strangers can make us send.
+// A limit on the answers that strangers can make us send, per second.
 #pragma once
 
 #include <algorithm>

@@ -23,9 +23,9 @@ void ResetMode::on_segment(const FourTuple& tuple, bool rst, uint64_t now_ns) no
   for (std::size_t i = 0; i < peers_.size(); ++i) {
     Peer& peer = peers_[i];
     if (peer.at.tuple != tuple) continue;
-    asked = config_.board->told(i);
-    config_.board->note(i, rst ? ResetBoard::kGone : ResetBoard::kTold);
-    if (gone(peer) && std::exchange(peer.moved, false)) --moved_;  // no need to ask at the new address
+    asked = config_.board->state(i) != ResetBoard::State::lost;
+    config_.board->advance(i, rst ? ResetBoard::State::closed : ResetBoard::State::reset_sent);
+    if (closed(peer) && std::exchange(peer.moved, false)) --moved_;  // no need to ask at the new address
   }
   // What answers our own probes over and over must not keep us here.
   if (!asked) heard_ns_ = now_ns;
@@ -33,12 +33,12 @@ void ResetMode::on_segment(const FourTuple& tuple, bool rst, uint64_t now_ns) no
 
 bool ResetMode::answers_for(const IpAddress& local_ip) const noexcept {
   return std::any_of(peers_.begin(), peers_.end(),
-                     [&](const Peer& peer) { return peer.at.tuple.local_ip == local_ip && !gone(peer); });
+                     [&](const Peer& peer) { return peer.at.tuple.local_ip == local_ip && !closed(peer); });
 }
 
 bool ResetMode::is_lost(const FourTuple& tuple) const noexcept {
   return std::any_of(peers_.begin(), peers_.end(),
-                     [&](const Peer& peer) { return peer.at.tuple == tuple && !gone(peer); });
+                     [&](const Peer& peer) { return peer.at.tuple == tuple && !closed(peer); });
 }
 
 void ResetMode::on_neighbour(const IpAddress& local_ip, const IpAddress& ip, EthernetAddress mac) noexcept {
@@ -47,7 +47,7 @@ void ResetMode::on_neighbour(const IpAddress& local_ip, const IpAddress& ip, Eth
   for (Peer& peer : peers_) {
     if (peer.at.next_hop != ip || peer.at.tuple.local_ip != local_ip || peer.answered) continue;
     peer.answered = true;
-    if (gone(peer) || peer.at.link.remote_mac == mac) continue;
+    if (closed(peer) || peer.at.link.remote_mac == mac) continue;
     peer.at.link.remote_mac = mac;
     peer.moved = true;
     ++moved_;
@@ -64,12 +64,12 @@ std::optional<ResetMode::Probe> ResetMode::poll_output(uint64_t now_ns) noexcept
     while (next_ < peers_.size()) {
       Peer& peer = peers_[next_];
       // Channels of one source lie side by side: one question does for all.
-      if (!gone(peer) && asked_ != peer.at.next_hop) {
+      if (!closed(peer) && asked_ != peer.at.next_hop) {
         asked_ = peer.at.next_hop;
         return Probe{Probe::Kind::who_has, &peer.at};
       }
       ++next_;
-      if (!gone(peer)) return syn(peer);
+      if (!closed(peer)) return syn(peer);
     }
     next_ = 0;
     asked_ = {};
@@ -78,14 +78,14 @@ std::optional<ResetMode::Probe> ResetMode::poll_output(uint64_t now_ns) noexcept
   }
   if (moved_ > 0)
     for (Peer& peer : peers_)
-      if (peer.moved) return syn(peer);  // gone since, by what another core heard: once more does no harm
+      if (peer.moved) return syn(peer);  // closed since, by what another core heard: once more does no harm
   return std::nullopt;
 }
 
 bool ResetMode::over(uint64_t now_ns) const noexcept {
   if (now_ns - since_ns_ >= config_.max_ns) return true;
   for (std::size_t i = 0; i < peers_.size(); ++i)
-    if (!config_.board->told(i)) return false;
+    if (config_.board->state(i) == ResetBoard::State::lost) return false;
   return now_ns - heard_ns_ >= config_.quiet_ns;
 }
 

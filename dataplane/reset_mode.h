@@ -1,18 +1,19 @@
-// Reset mode: what a process does that takes the place of one that is gone, or has given up.
+// Reset mode: a process takes the place of one that has ended or given up, and resets the connections of that
+// predecessor.
 //
-// It is CLOSED (RFC 9293 section 3.10.7.1) to the connections of that process: each of their segments is
-// answered with RST, ARP, neighbour discovery and ping as ever. That frees every source that sends something.
-// One that has sent everything and waits for the last word, its guest standing still, sends nothing: each
-// connection that the predecessor had is asked with a SYN, which a live peer answers with an ACK of what it
-// expects (RFC 9293 section 3.5.1, figure 9; RFC 5961 section 4.2), and that ACK gets the RST it believes. A
-// peer without that connection answers with RST itself. The SYN bears an ACK: to the peer they are the same,
-// but a stateful firewall before it (Linux's conntrack) drops a bare SYN that comes against its connection's
-// direction, and lets this pass as a handshake's.
+// To those connections the process is CLOSED (RFC 9293 section 3.10.7.1): it answers each of their segments
+// with RST. It answers ARP, neighbour discovery and ping as ever. That frees every source that sends
+// something. A source that has sent everything sends nothing: it waits for the destination's last word, and
+// its guest stands still. So the process probes each peer of the predecessor with a SYN. A live peer answers
+// a SYN with an ACK of the number it expects (RFC 9293 section 3.5.1, figure 9; RFC 5961 section 4.2), and
+// believes the RST that answers this ACK. A peer without that connection answers with RST itself. The SYN
+// bears an ACK: the peer treats both alike, but a stateful firewall before the peer (Linux's conntrack) drops
+// a bare SYN that comes against its connection's direction, and takes a SYN with ACK for part of a handshake.
 //
-//   lost ─ its segment answered with RST ─▶ told ─ its RST ─▶ gone
-//     └──────────────── its RST ──────────────────────────────▲
+//   lost ─ its segment answered with RST ─▶ reset_sent ─ its RST ─▶ closed
+//     └──────────────── its RST ────────────────────────────────────▲
 //
-// Several poll cores may share the list: what one hears, all know, and one of them asks.
+// Several poll cores may share the list. What one core hears all cores know, and one core sends the probes.
 //
 // Sans-IO: segments and time in, probes out. The poll core's thread, but for the constructor and the board.
 #pragma once
@@ -28,7 +29,7 @@
 
 namespace migrx {
 
-// A connection of a process that is gone, and how it was reached.
+// A connection of the predecessor, and how its peer was reached.
 struct LostConnection {
   FourTuple tuple;
   FrameAddress link;   // local_mac: of that process, which need not be ours
@@ -39,34 +40,38 @@ struct LostConnection {
 // What has been heard of each lost connection. Written by poll cores, read by any thread.
 class ResetBoard {
  public:
+  // In this order, and never back.
+  enum class State : uint8_t {
+    lost,        // nothing has been heard of the peer
+    reset_sent,  // a segment of the peer was answered with RST
+    closed,      // the peer sent RST: it has no such connection any more
+  };
   explicit ResetBoard(std::size_t peers)
-      : size_(peers), peers_(std::make_unique<std::atomic<uint8_t>[]>(peers)) {}
+      : size_(peers), states_(std::make_unique<std::atomic<State>[]>(peers)) {}
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  // It was answered with RST, or has shown that it is gone.
-  [[nodiscard]] bool told(std::size_t i) const noexcept { return read(i) != 0; }
-  // It has no such connection any more.
-  [[nodiscard]] bool gone(std::size_t i) const noexcept { return (read(i) & kGone) != 0; }
-  [[nodiscard]] bool all_gone() const noexcept {
+  [[nodiscard]] State state(std::size_t i) const noexcept {
+    return states_[i].load(std::memory_order_acquire);
+  }
+  [[nodiscard]] bool all_closed() const noexcept {
     for (std::size_t i = 0; i < size_; ++i)
-      if (!gone(i)) return false;
+      if (state(i) != State::closed) return false;
     return true;
   }
 
  private:
   friend class ResetMode;
-  static constexpr uint8_t kTold = 1;
-  static constexpr uint8_t kGone = 2;
-  [[nodiscard]] uint8_t read(std::size_t i) const noexcept {
-    return peers_[i].load(std::memory_order_acquire);
+  void advance(std::size_t i, State to) noexcept {
+    State seen = state(i);
+    while (seen < to && !states_[i].compare_exchange_weak(seen, to, std::memory_order_acq_rel)) {
+    }
   }
-  void note(std::size_t i, uint8_t what) noexcept { peers_[i].fetch_or(what, std::memory_order_acq_rel); }
   std::size_t size_;
-  std::unique_ptr<std::atomic<uint8_t>[]> peers_;
+  std::unique_ptr<std::atomic<State>[]> states_;
 };
 
 struct ResetModeConfig {
-  // Over when every lost connection was told and no segment has come for that long: a source that failed may
-  // still be closing its other channels, or try again, and be refused at once.
+  // Over when every lost connection was answered with RST and no segment has come for that long: a source
+  // that failed may still be closing its other channels, or try again, and be refused at once.
   uint64_t quiet_ns = 3 * kNsPerSecond;
   uint64_t max_ns = 120 * kNsPerSecond;  // over at the latest
   uint64_t probe_ns =
@@ -74,7 +79,7 @@ struct ResetModeConfig {
   std::vector<LostConnection> lost{};
   // As long as `lost`; null: one of its own.
   std::shared_ptr<ResetBoard> board{};
-  bool asks = true;  // sends probes: one core does
+  bool asks = true;  // this core is the one that sends probes
   // Everything else is refused, too. false: beside connections that live and a listener that listens.
   bool refuses_all = true;
 };
@@ -98,9 +103,9 @@ class ResetMode {
   [[nodiscard]] std::optional<Probe> poll_output(uint64_t now_ns) noexcept;
   [[nodiscard]] bool over(uint64_t now_ns) const noexcept;
   [[nodiscard]] const ResetModeConfig& config() const noexcept { return config_; }
-  // The process that is gone answered to that address, and somebody may still use it.
+  // The predecessor answered to that address, and a peer may still use it.
   [[nodiscard]] bool answers_for(const IpAddress& local_ip) const noexcept;
-  // One of the lost connections that is not known to be gone.
+  // One of the lost connections whose peer is not known to be CLOSED.
   [[nodiscard]] bool is_lost(const FourTuple& tuple) const noexcept;
 
  private:
@@ -110,8 +115,8 @@ class ResetMode {
         false;  // where it is, in this round: one answer counts, or two that disagree would never end
     bool moved = false;  // and that was news: a SYN is due
   };
-  [[nodiscard]] bool gone(const Peer& peer) const noexcept {
-    return config_.board->gone(static_cast<std::size_t>(&peer - peers_.data()));
+  [[nodiscard]] bool closed(const Peer& peer) const noexcept {
+    return config_.board->state(static_cast<std::size_t>(&peer - peers_.data())) == ResetBoard::State::closed;
   }
   const ResetModeConfig config_;
   std::vector<Peer> peers_;

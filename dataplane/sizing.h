@@ -1,4 +1,4 @@
-// How many packet buffers poll cores need, from what their ports really have. Pure.
+// Computes how many packet buffers poll cores need, from the descriptors that their ports really have. Pure.
 #pragma once
 
 #include <cstdint>

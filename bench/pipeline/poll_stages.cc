@@ -167,7 +167,7 @@ class Parts {
       for (uint32_t i = 0; i < std::min(kPrefetchAhead, count); ++i) __builtin_prefetch(frames_[i].data);
       for (uint32_t i = 0; i < count; ++i) {
         if (i + kPrefetchAhead < count) __builtin_prefetch(frames_[i + kPrefetchAhead].data);
-        if (!expected(frames_[i], now_ns)) on_frame(frames_[i], now_ns);
+        if (!take_predicted(frames_[i], now_ns)) on_frame(frames_[i], now_ns);
       }
     }
     if constexpr (kLevel >= Level::reclaim) reclaim();
@@ -190,8 +190,8 @@ class Parts {
     return count;
   }
 
-  // As PollCore::expected(): the next segment of the connection that the last one was of.
-  bool expected(const Frame& frame, uint64_t now_ns) noexcept {
+  // As PollCore::take_predicted(): the next segment of the connection that the last one was of.
+  bool take_predicted(const Frame& frame, uint64_t now_ns) noexcept {
     TcpInOrder segment;
     if (last_index_ == FlowTable::kNone || !headers_learnt_ || frame.l4_checksum != ChecksumState::good ||
         !headers_.matches(frame.data, frame.data_len, segment))

@@ -1,4 +1,4 @@
-// Multicast groups of a kernel's interface whose frames a packet socket is to see.
+// Joins multicast groups on a kernel's interface, so that a packet socket sees their frames.
 #pragma once
 
 #include <vector>

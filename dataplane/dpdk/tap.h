@@ -1,4 +1,4 @@
-// What net_tap leaves to be done from outside.
+// Settings of a tap interface that net_tap does not make itself.
 #pragma once
 
 #include <cstdint>

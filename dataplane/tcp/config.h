@@ -1,4 +1,4 @@
-// What an endpoint is told at start, and what a finished handshake leaves behind.
+// The settings of an endpoint, and what a finished handshake hands to its connection.
 #pragma once
 
 #include <algorithm>

@@ -91,13 +91,13 @@ void TcpConnection::open(const TcpHandshake& handshake, uint64_t now_ns) noexcep
   send_queue_.clear();
   rtt_.reset(config_);
   if (handshake.rtt_ns != 0) rtt_.sample(handshake.rtt_ns, config_);
-  refresh_plain();
+  refresh_predictable();
 }
 
 // Header prediction, after Van Jacobson: the segment every bulk sender sends nearly always. It passes steps 1
 // to 6 and its text is taken as it is; whatever differs goes the long way.
 bool TcpConnection::predicted(const TcpInOrder& segment, bool timestamps, std::size_t slices) const noexcept {
-  return plain_ && segment.seq == rcv_nxt_ && segment.ack == snd_una_ && segment.payload_length != 0 &&
+  return predictable_ && segment.seq == rcv_nxt_ && segment.ack == snd_una_ && segment.payload_length != 0 &&
          segment.payload_length <= bytes_between(rcv_nxt_, rcv_adv_) &&
          segment.payload_length <= segment_bytes_ && timestamps == timestamps_ &&
          (!timestamps_ || static_cast<int32_t>(segment.ts_val - ts_recent_) >= 0) &&
@@ -134,23 +134,23 @@ bool TcpConnection::on_in_order(const TcpInOrder& segment, const std::byte* payl
 
 TcpCounter TcpConnection::on_segment(const TcpSegment& segment, std::span<Slice> payload,
                                      uint64_t now_ns) noexcept {
-  const TcpInOrder expected{segment.seq,    segment.ack,
+  const TcpInOrder in_order{segment.seq,    segment.ack,
                             segment.ts_val, segment.payload_length,
                             segment.window, segment.has(tcp_flag::psh)};
   if ((segment.flags & ~tcp_flag::psh) == tcp_flag::ack &&
-      predicted(expected, segment.has_option(tcp_option::timestamps), payload.size())) [[likely]] {
+      predicted(in_order, segment.has_option(tcp_option::timestamps), payload.size())) [[likely]] {
     link_ = segment.link;
     for (Slice& slice : payload) {
       if (slice.length == 0) continue;
       handoff_.push(slice.data, slice.buffer, slice.length);
       slice.buffer = nullptr;
     }
-    note_predicted(expected, now_ns);
+    note_predicted(in_order, now_ns);
     return TcpCounter::in_order;  // counted when the burst is published
   }
   const TcpCounter fate = on_segment_in_full(segment, payload, now_ns);
   counters_.add(fate);
-  refresh_plain();
+  refresh_predictable();
   return fate;
 }
 
@@ -642,14 +642,14 @@ void TcpConnection::note_segment_size(uint32_t bytes) noexcept {
   window_whole_ = std::min(window_max_, window_for(config_, quota_, bytes));
 }
 
-void TcpConnection::refresh_plain() noexcept {
-  plain_ = state_ == TcpState::established && reassembly_.empty() && tail_.empty() && !fin_seen_ &&
-           !handoff_.detached();
+void TcpConnection::refresh_predictable() noexcept {
+  predictable_ = state_ == TcpState::established && reassembly_.empty() && tail_.empty() && !fin_seen_ &&
+                 !handoff_.detached();
 }
 
 void TcpConnection::become_closed(StreamEnd end) noexcept {
   state_ = TcpState::closed;
-  plain_ = false;
+  predictable_ = false;
   ack_need_ = AckNeed::none;
   ack_deadline_ns_ = rto_deadline_ns_ = state_deadline_ns_ = kNever;
   reassembly_.clear();
@@ -671,7 +671,7 @@ uint32_t TcpConnection::reclaim(std::span<void*> freed) noexcept {
   uint32_t count = reassembly_.take_discarded(freed);
   uint32_t released = 0;
   static_cast<void>(handoff_.reclaim(freed.subspan(count), released));
-  if (handoff_.detached()) plain_ = false;
+  if (handoff_.detached()) predictable_ = false;
   return count + released;
 }
 
@@ -717,7 +717,7 @@ void TcpConnection::close(uint64_t now_ns) noexcept {
   }
   close_requested_ = true;
   unacked_since_ns_ = now_ns;
-  refresh_plain();
+  refresh_predictable();
 }
 
 void TcpConnection::abort() noexcept {

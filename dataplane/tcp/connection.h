@@ -15,9 +15,8 @@
 // How the poll core calls it, per burst:
 //   1. on_segment() for each segment; slices whose `buffer` is still set afterwards are the caller's to free.
 //   2. reclaim() for connections that hold buffers, freeing what it gives; take_commands() now and then.
-//   3. poll_output() until false, for each connection touched by 1 or 2 or whose next_deadline_ns() has come.
-//   It
-//      publishes the slices to the loader and emits at most one ACK without data.
+//   3. poll_output() until false, for each connection touched by 1 or 2 or whose next_deadline_ns() has come:
+//      poll_output() publishes the slices to the loader and emits at most one ACK without data.
 //   4. finished(): take it out of the flow table; recyclable(): the Handoff may be reset and used again.
 #pragma once
 
@@ -181,7 +180,7 @@ class TcpConnection {
   void report_duplicate(SackBlock range) noexcept;
   void become_closed(StreamEnd end) noexcept;
   void enter_time_wait(uint64_t now_ns) noexcept;
-  void refresh_plain() noexcept;
+  void refresh_predictable() noexcept;
   void note_segment_size(uint32_t bytes) noexcept;
   [[nodiscard]] bool receiving() const noexcept {
     return state_ == TcpState::established || state_ == TcpState::fin_wait_1 ||
@@ -214,8 +213,8 @@ class TcpConnection {
   alignas(kCacheLineBytes) TcpState state_ = TcpState::closed;
   AckNeed ack_need_ = AckNeed::none;
   bool timestamps_ = false;
-  // ESTABLISHED, nothing out of order, no tail, no FIN seen, a reader present: header prediction may apply.
-  bool plain_ = false;
+  // Header prediction may apply: ESTABLISHED, nothing out of order, no tail, no FIN seen, a reader present.
+  bool predictable_ = false;
   bool unpublished_ = false;
   uint8_t send_shift_ = 0;
   uint8_t receive_shift_ = 0;
@@ -285,7 +284,7 @@ class TcpConnection {
   SendQueue send_queue_;
   ConnectionCommand command_;  // taken from the ring, waiting for room in the queue
 
-  // Receiving small segments. Not empty: unpublished_ is true and plain_ is not.
+  // Receiving small segments. Not empty: unpublished_ is true and predictable_ is not.
   TailBuffer tail_;
 };
 

@@ -8,11 +8,11 @@ namespace migrx {
 void TcpConnection::publish() noexcept {
   if (!unpublished_) return;
   unpublished_ = false;
-  if (!plain_ && !tail_.empty()) [[unlikely]] {
+  if (!predictable_ && !tail_.empty()) [[unlikely]] {
     // A loader that has nothing else gets it whatever was promised: it may be what everybody waits for.
     if (handoff_.held() == 0 || promise_kept(rcv_nxt_, 1)) {
       push_tail();
-      refresh_plain();
+      refresh_predictable();
     } else {
       unpublished_ = true;  // looked at again with each visit
     }

@@ -1,4 +1,4 @@
-// What becomes of TCP segments, counted per poll core.
+// The fates of TCP segments, counted per poll core.
 #pragma once
 
 #include <array>

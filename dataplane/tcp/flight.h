@@ -1,6 +1,6 @@
-// What a TCP sender has sent and not yet had acknowledged: the scoreboard of RFC 6675 in segments as they
-// were sent, with the order of transmissions as RFC 8985 (RACK) keeps it, so that a repetition that is lost
-// as well is noticed without the timer.
+// The segments that a TCP sender has sent and that are not acknowledged yet: the scoreboard of RFC 6675, with
+// the order of transmissions as RFC 8985 (RACK) keeps it. With that order a repetition that is lost as well
+// is noticed without the timer.
 #pragma once
 
 #include <cstdint>

@@ -172,7 +172,7 @@ TcpListener::Result TcpListener::on_segment(const TcpSegment& segment, uint32_t 
         now_ns < cookies_until_ns_ && open_cookie(segment, now_ns, entry)) {
       return on_cookie(entry, segment, connections_free, now_ns, reply, handshake);
     }
-    if (now_ns < doubtful_until_ns_ && segment.tuple.local_port == listener_.port &&
+    if (now_ns < cookies_in_flight_until_ns_ && segment.tuple.local_port == listener_.port &&
         segment.payload_length > 0)
       return count(Action::none, TcpCounter::no_connection_doubtful);
     fill_rst(segment, reply);
@@ -209,7 +209,7 @@ TcpListener::Result TcpListener::on_syn(const TcpSegment& segment, uint32_t conn
     make_cookie(segment, cookie, now_ns);
     fill_syn_ack(cookie, now_ns, reply);
     cookies_until_ns_ = now_ns + (kCookieTicksMax + 1) * kCookieTickNs;
-    set_doubtful_until_ns(now_ns + kDoubtNs);
+    set_cookies_in_flight_until_ns(now_ns + kDoubtNs);
     return count(Action::reply, TcpCounter::syn_cookie_sent);
   }
   offer(segment, *entry);
@@ -328,7 +328,7 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
       static_cast<int32_t>(segment.ts_val - entry.ts_recent) < 0) {
     return count(Action::none, TcpCounter::paws_rejected);
   }
-  if (!says_enough(segment, rcv_nxt, connections_free)) {
+  if (!first_bytes_suffice(segment, rcv_nxt, connections_free)) {
     // A FIN beyond a hole says that there are bytes to come.
     if (segment.has(tcp_flag::fin) && segment.seq == rcv_nxt && segment.payload_length == 0) {
       fill_rst(segment, reply);
@@ -356,7 +356,7 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
 TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segment,
                                            uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
                                            TcpHandshake& handshake) noexcept {
-  const bool enough = says_enough(segment, cookie.irs + 1, connections_free);
+  const bool enough = first_bytes_suffice(segment, cookie.irs + 1, connections_free);
   if (enough && connections_free > 0) {
     fill_handshake(cookie, segment, now_ns, handshake);
     return count(Action::accept, TcpCounter::handshake_done);
@@ -379,8 +379,8 @@ TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segm
 
 // Departure: RFC 9293 section 3.10.7.4 enters ESTABLISHED with the ACK. To the peer nothing looks different:
 // what is not acknowledged it sends again.
-bool TcpListener::says_enough(const TcpSegment& segment, SeqNum rcv_nxt,
-                              uint32_t connections_free) const noexcept {
+bool TcpListener::first_bytes_suffice(const TcpSegment& segment, SeqNum rcv_nxt,
+                                      uint32_t connections_free) const noexcept {
   if (listener_.first_bytes_min == 0) return true;
   if (segment.payload_length == 0) return false;
   if (connections_free > listener_.places_reserved) return true;

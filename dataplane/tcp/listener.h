@@ -6,8 +6,8 @@
 //                                              └─ not yet: the entry waits for them
 //
 // Places for connections are few, because packet buffers are reserved for each. With first_bytes_min set, a
-// connection takes its place when it says something: who connects and is silent, or leaves a hole at the
-// beginning, costs an entry of the SYN table and keeps nobody out.
+// connection takes its place when its first bytes come. A peer that connects and is silent, or whose first
+// bytes are missing, costs an entry of the SYN table and keeps nobody out.
 //
 // SYN floods (RFC 4987): half-open connections live in a set-associative table of fixed size; when a set is
 // full the answer is a SYN cookie, which needs no state. MSS travels in the cookie, window scale and SACK in
@@ -70,12 +70,12 @@ class TcpListener {
   Result on_segment(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
                     TcpHandshake& handshake) noexcept;
 
-  // Where a handshake may live in a cookie only, here or on another poll core, a segment of an unknown tuple
-  // may have overtaken the one that opens the connection. Until then it is dropped, and the peer repeats it;
-  // a RST would end an honest connection.
-  [[nodiscard]] uint64_t doubtful_until_ns() const noexcept { return doubtful_until_ns_; }
-  void set_doubtful_until_ns(uint64_t until_ns) noexcept {
-    if (until_ns > doubtful_until_ns_) doubtful_until_ns_ = until_ns;
+  // Until then a handshake may live only in a cookie, of this poll core or another one, and a segment of an
+  // unknown tuple may have overtaken the segment that opens the connection. Such a segment is dropped and the
+  // peer repeats it; a RST would end an honest connection.
+  [[nodiscard]] uint64_t cookies_in_flight_until_ns() const noexcept { return cookies_in_flight_until_ns_; }
+  void set_cookies_in_flight_until_ns(uint64_t until_ns) noexcept {
+    if (until_ns > cookies_in_flight_until_ns_) cookies_in_flight_until_ns_ = until_ns;
   }
 
   // Repeats a SYN-ACK that is due; call until false.
@@ -93,8 +93,8 @@ class TcpListener {
   struct Entry;
   [[nodiscard]] Entry* find(const FourTuple& tuple, uint64_t hash) noexcept;
   [[nodiscard]] Entry* place(uint64_t hash) noexcept;
-  [[nodiscard]] bool says_enough(const TcpSegment& segment, SeqNum rcv_nxt,
-                                 uint32_t connections_free) const noexcept;
+  [[nodiscard]] bool first_bytes_suffice(const TcpSegment& segment, SeqNum rcv_nxt,
+                                         uint32_t connections_free) const noexcept;
   Result on_cookie(Entry& cookie, const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
                    OutSegment& reply, TcpHandshake& handshake) noexcept;
   void await_first_bytes(Entry& entry, uint64_t now_ns) noexcept;
@@ -124,7 +124,7 @@ class TcpListener {
   const std::unique_ptr<Entry[]> entries_;
   uint32_t half_open_ = 0;
   uint64_t next_deadline_ns_ = kNever;
-  uint64_t doubtful_until_ns_ = 0;
+  uint64_t cookies_in_flight_until_ns_ = 0;
   uint64_t cookies_until_ns_ = 0;  // cookies are only believed when some were given out lately
 };
 

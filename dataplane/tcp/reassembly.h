@@ -1,4 +1,5 @@
-// Segments that arrived beyond a hole, until the hole is filled (RFC 9293 section 3.10.7.4, seventh step).
+// Keeps segments that arrived beyond a hole until the hole is filled (RFC 9293 section 3.10.7.4, seventh
+// step).
 //
 //   rcv_nxt         run 0                run 1
 //   |....hole....[node][node]...hole...[node]

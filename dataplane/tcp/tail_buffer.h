@@ -1,4 +1,4 @@
-// Where small segments are put together when packet buffers are short. Read connection.h first.
+// A buffer in which small segments are put together when packet buffers are short. Read connection.h first.
 #pragma once
 
 #include <algorithm>

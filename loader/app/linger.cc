@@ -93,7 +93,7 @@ class Doorkeeper {
     record.process = ::getpid();
     record.lost.clear();
     for (std::size_t i = 0; i < record_.lost.size(); ++i)
-      if (!board_->gone(i)) record.lost.push_back(record_.lost[i]);
+      if (board_->state(i) != ResetBoard::State::closed) record.lost.push_back(record_.lost[i]);
     return record;
   }
 

@@ -77,7 +77,7 @@ void ResetDuty::start() {
 void ResetDuty::look() {
   if (board_ == nullptr) return;
   for (std::size_t i = 0; i < board_->size(); ++i)
-    if (board_->gone(i)) live_.ended(list_.places[i]);
+    if (board_->state(i) == ResetBoard::State::closed) live_.ended(list_.places[i]);
 }
 
 void ResetDuty::finish(const Session& session, bool completed, const SignalWatch& signals) {
@@ -94,7 +94,7 @@ void ResetDuty::finish(const Session& session, bool completed, const SignalWatch
   if (own_left) begin(live_.all(), true);
   const uint64_t over_ns = monotonic_ns();
   for (;;) {
-    const bool busy = network_.connections() > 0 || (own_left && !board_->all_gone());
+    const bool busy = network_.connections() > 0 || (own_left && !board_->all_closed());
     const uint64_t least_ns = completed ? 0 : kRefuseNs;
     if (monotonic_ns() >= over_ns + (busy ? kCloseNs : least_ns)) break;
     (void)signals.wait(1000);

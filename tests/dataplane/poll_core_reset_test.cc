@@ -160,17 +160,16 @@ TEST(PollCoreReset, beside_a_living_connection_the_lost_ones_are_told) {
   ASSERT_GE(heard.size(), 1U);
   EXPECT_TRUE(heard.back().has(tcp_flag::rst));
   EXPECT_EQ(heard.back().seq, (SeqNum{0x1234'5678}));
-  EXPECT_TRUE(board->told(0));
-  EXPECT_FALSE(board->gone(0));
+  EXPECT_EQ(board->state(0), ResetBoard::State::reset_sent);
   old.send(tcp_flag::rst);
   rig.run(1);
-  EXPECT_TRUE(board->gone(0));
-  EXPECT_FALSE(board->all_gone());
+  EXPECT_EQ(board->state(0), ResetBoard::State::closed);
+  EXPECT_FALSE(board->all_closed());
   // A new source from the same port as the other one.
   Peer successor(rig, 5001);
   static_cast<void>(successor.hears());  // the probe for its predecessor
   ASSERT_NE(successor.connect(), nullptr);
-  EXPECT_TRUE(board->all_gone());
+  EXPECT_TRUE(board->all_closed());
   living.data("goes on");
   rig.run();
   EXPECT_EQ(testing::drain(*handoff), "goes on");

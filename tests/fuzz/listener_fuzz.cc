@@ -152,7 +152,7 @@ class Endpoint {
   }
 
   void set_places(uint8_t free) { free_ = free % 4; }
-  void doubt(uint8_t ms) { listener_.set_doubtful_until_ns(now_ + ms * kNsPerMs); }
+  void doubt(uint8_t ms) { listener_.set_cookies_in_flight_until_ns(now_ + ms * kNsPerMs); }
 
  private:
   static TcpConfig tcp_config(uint8_t shape) {
@@ -230,7 +230,7 @@ class Endpoint {
     switch (result.action) {
       case TcpListener::Action::none:
         require(result.fate != TcpCounter::no_connection_doubtful ||
-                (s.payload_length > 0 && now_ < listener_.doubtful_until_ns()));
+                (s.payload_length > 0 && now_ < listener_.cookies_in_flight_until_ns()));
         break;
       case TcpListener::Action::reply:
         replied(s, result.fate, reply);

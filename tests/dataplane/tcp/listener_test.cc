@@ -517,9 +517,9 @@ TEST_F(TcpListenerPlaces, while_cookies_are_about_an_unknown_segment_with_bytes_
   expect(give(first), Action::accept, TcpCounter::handshake_done);
   now += 3 * kNsPerSecond;
   expect(give(second), Action::reply, TcpCounter::no_connection);
-  listener->set_doubtful_until_ns(now + 1);  // another core gave cookies out
+  listener->set_cookies_in_flight_until_ns(now + 1);  // another core gave cookies out
   expect(give(second), Action::none, TcpCounter::no_connection_doubtful);
-  listener->set_doubtful_until_ns(now);
+  listener->set_cookies_in_flight_until_ns(now);
   expect(give(second), Action::none, TcpCounter::no_connection_doubtful);
 }
 
