@@ -52,7 +52,7 @@ std::string no_hosts_address(const IpNetwork& network) {
   return network.address.is_ipv4() ? no_hosts_ipv4(network) : no_hosts_ipv6(network);
 }
 
-std::string check_ports(const ReceiveOptions& options, std::vector<IpNetwork>& networks) {
+std::string check_ports(const HostOptions& options, std::vector<IpNetwork>& networks) {
   for (const std::string& text : options.addresses) {
     std::string problem;
     const std::vector<IpNetwork> of_port = parse_networks(text, problem);
@@ -117,7 +117,7 @@ std::string check_sources(const char* option, const std::string& text,
 
 }  // namespace
 
-std::string check_addresses(const ReceiveOptions& options) {
+std::string check_addresses(const HostOptions& options) {
   if (options.listen == 0) return "--listen 0: give the TCP port that the source is told, such as 4444";
   std::vector<IpNetwork> networks;
   if (std::string problem = check_ports(options, networks); !problem.empty()) return problem;

@@ -3,11 +3,11 @@
 
 #include <string>
 
-#include "loader/app/receive_options.h"
+#include "loader/app/host_options.h"
 
 namespace migrx {
 
 // Of --address, --gateway, --allow and --listen. Empty: they make sense; otherwise what to change.
-[[nodiscard]] std::string check_addresses(const ReceiveOptions& options);
+[[nodiscard]] std::string check_addresses(const HostOptions& options);
 
 }  // namespace migrx

@@ -1,0 +1,36 @@
+// What a stream is: the source's capabilities and parameters, and its encryption.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace migrx {
+
+// Names are QEMU's where QEMU has one: capabilities and parameters as in `migrate_set_capability`.
+struct StreamOptions {
+  uint32_t multifd_channels = 0;  // 0: multifd off
+  std::string multifd_compression = "none";
+  std::vector<std::string> capabilities;
+  std::optional<bool> multifd_flush_after_each_section;
+  std::optional<bool> switchover_ack_legacy;
+  std::optional<std::string> uuid;
+
+  // Encryption: "x509:dir=…" or "psk:dir=…" (loader/tls/credentials.h), and who of those may connect.
+  std::optional<std::string> tls_creds;
+  std::vector<std::string> tls_authz;
+};
+
+// Adds the options to a subcommand; values appear in `options` when the command line has been parsed.
+void add_stream_options(CLI::App& command, StreamOptions& options);
+
+// Options that contradict each other, or that migrx does not support. Empty: none. The text says what to
+// change.
+[[nodiscard]] std::string check_stream_options(const StreamOptions& options);
+
+}  // namespace migrx
