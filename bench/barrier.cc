@@ -167,8 +167,8 @@ class Measurement {
     const uint64_t start = __rdtsc();
     give(Order::episode);
     if (channels_ > 0) {
-      wait([this] { return barrier_.all_arrived(epoch_); });
-      barrier_.release(epoch_);
+      wait([this] { return barrier_.all_arrived(Epoch{epoch_}); });
+      barrier_.release(Epoch{epoch_});
     }
     wait([this] { return done_.load(std::memory_order_acquire) == number_; });
     const uint64_t spent = __rdtsc() - start;
@@ -190,9 +190,10 @@ class Measurement {
       if (order == Order::spin) {
         row_.stalls[1].spin(slice_cycles_, ns_per_cycle_);
       } else {
-        for (uint32_t i = 0; i < channels_; ++i) barrier_.arrive(i, epoch);
+        for (uint32_t i = 0; i < channels_; ++i) barrier_.arrive(MultifdId{i}, Epoch{epoch});
         if (channels_ > 0)
-          for (uint32_t i = 0; i < channels_; ++i) wait([this, epoch] { return barrier_.released(epoch); });
+          for (uint32_t i = 0; i < channels_; ++i)
+            wait([this, epoch] { return barrier_.released(Epoch{epoch}); });
         ++epoch;
       }
       done_.store(number, std::memory_order_release);

@@ -170,7 +170,7 @@ void report_session(const Session& session, const SessionControl& control, const
   }
   for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i)
     if (session.multifd_connection(i) != nullptr)
-      add_channel(to_string(ChannelName{static_cast<int32_t>(i)}), session.multifd_connection(i),
+      add_channel(to_string(ChannelName{MultifdId{i}}), session.multifd_connection(i),
                   counters_of(session.multifd_channel(i).counters()));
 
   report.wire_bytes = wire_bytes(session);
@@ -223,8 +223,8 @@ void sample_channels(const Session& session, uint64_t start_ns, Report& report) 
     add_channel("main", session.main_connection(), counters_of(session.main_channel().counters()));
   for (uint32_t i = 0; i + 1 < session.channels_expected(); ++i) {
     // Before its init packet a channel has no name that would last.
-    if (session.multifd_connection(i) == nullptr || session.multifd_channel(i).id() < 0) continue;
-    add_channel(to_string(ChannelName{session.multifd_channel(i).id()}), session.multifd_connection(i),
+    if (session.multifd_connection(i) == nullptr || !session.multifd_channel(i).id()) continue;
+    add_channel(to_string(ChannelName{MultifdId{i}}), session.multifd_connection(i),
                 counters_of(session.multifd_channel(i).counters()));
   }
 }

@@ -114,8 +114,8 @@ void ColoSecondary::on_ram_section_end(SectionType type, uint32_t section_id, bo
     next().on_ram_section_end(type, section_id, has_footer);
 }
 
-void ColoSecondary::on_epoch_closed(uint64_t k) noexcept {
-  if (!in_end_) next().on_epoch_closed(k);
+void ColoSecondary::on_epoch_closed(Epoch epoch) noexcept {
+  if (!in_end_) next().on_epoch_closed(epoch);
 }
 
 void ColoSecondary::on_ram_complete() noexcept {

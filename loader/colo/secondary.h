@@ -68,7 +68,7 @@ class ColoSecondary final : public ForwardingEvents, public ColoEvents {
   StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) override;
   void on_ram_section_begin(SectionType type, uint32_t section_id) noexcept override;
   void on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept override;
-  void on_epoch_closed(uint64_t k) noexcept override;
+  void on_epoch_closed(Epoch epoch) noexcept override;
   void on_ram_complete() noexcept override;
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 

@@ -256,7 +256,7 @@ uint32_t DestinationQemu::receive_some() {
   while (verdict_ == Verdict::pending && reader_.next(message)) take(message);
   if (verdict_ == Verdict::pending && reader_.error()) {
     error_ = reader_.error();
-    error_.channel.index = ChannelName::kMain;
+    error_.channel = ChannelName::main();
     verdict_ = Verdict::refused;
     abandon();
   }
@@ -299,7 +299,7 @@ void DestinationQemu::refuse(const char* what, int error) {
 
 void DestinationQemu::refuse_because(ErrorClass error_class, const std::string& why) {
   error_ = make_error(error_class, sent_, "destination QEMU", "%s", why.c_str());
-  error_.channel.index = ChannelName::kMain;
+  error_.channel = ChannelName::main();
   verdict_ = Verdict::refused;
   abandon();
 }

@@ -204,7 +204,7 @@ void StreamRewriter::take_pages() noexcept {
       blocks_[i].written().take_into(*taken_[i], [&](uint64_t page) { add_page(i, page); });
 }
 
-void StreamRewriter::on_epoch_closed(uint64_t /*k*/) noexcept {
+void StreamRewriter::on_epoch_closed(Epoch /*epoch*/) noexcept {
   // START still waits for its footer, or the section before is still on its way: what has changed stays
   // marked.
   if (pending_ || !start_.empty()) return;

@@ -54,7 +54,7 @@ class StreamRewriter final : public MainEvents {
   StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) override;
   void on_ram_section_begin(SectionType, uint32_t) noexcept override {}
   void on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept override;
-  void on_epoch_closed(uint64_t k) noexcept override;
+  void on_epoch_closed(Epoch epoch) noexcept override;
   void on_ram_complete() noexcept override;
   void on_other_section_begin(const SectionHeader&) noexcept override {}
   [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override { return out_.write(bytes); }

@@ -29,7 +29,7 @@ class ForwardingEvents : public MainEvents {
   void on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept override {
     next_.on_ram_section_end(type, section_id, has_footer);
   }
-  void on_epoch_closed(uint64_t k) noexcept override { next_.on_epoch_closed(k); }
+  void on_epoch_closed(Epoch epoch) noexcept override { next_.on_epoch_closed(epoch); }
   void on_ram_complete() noexcept override { next_.on_ram_complete(); }
   void on_other_section_begin(const SectionHeader& section) noexcept override {
     next_.on_other_section_begin(section);

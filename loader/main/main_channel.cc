@@ -142,7 +142,7 @@ StreamError MainChannel::end_of_stream() noexcept {
   if (state_ == State::colo_message || in_checkpoint_) where = checkpoint_.where();
   StreamError error;
   error.error_class = ErrorClass::truncated;
-  error.channel.index = ChannelName::kMain;
+  error.channel = ChannelName::main();
   error.offset = offset();
   error.field = where;
   error_ = error;
@@ -152,7 +152,7 @@ StreamError MainChannel::end_of_stream() noexcept {
 
 ParseStatus MainChannel::fail(const StreamError& error) noexcept {
   error_ = error;
-  error_.channel.index = ChannelName::kMain;
+  error_.channel = ChannelName::main();
   state_ = State::failed;
   return ParseStatus::failed;
 }
@@ -192,7 +192,7 @@ void MainChannel::publish() noexcept {
   expanded_bytes_ = (tally.zero_pages - tally.zero_pages_untouched) * kPageBytes;
   counters_.ram_sections.set(ram_sections_);
   counters_.tail_bytes.set(tail_.bytes());
-  counters_.markers.set(epoch_);
+  counters_.markers.set(epoch_.number());
   counters_.per_round.set(mode_ == FlushMode::round ? 1 : 0);
   counters_.begun_anew.set(ram_.begun_anew());
 }
@@ -512,7 +512,7 @@ StreamError MainChannel::closed_too_early() const noexcept {
   StreamError error = make_error(ErrorClass::truncated, offset(), "main channel",
                                  "closed inside the device state, before the source was told the outcome: "
                                  "it has failed or was cancelled");
-  error.channel.index = ChannelName::kMain;
+  error.channel = ChannelName::main();
   return error;
 }
 
@@ -522,7 +522,7 @@ StreamError MainChannel::closed_unread() const noexcept {
       "everything is here, but the source closed before it could read that: if it still exists its guest "
       "goes "
       "on there (query-migrate), so do not continue the destination; if it is dead, the guest here is whole");
-  error.channel.index = ChannelName::kMain;
+  error.channel = ChannelName::main();
   return error;
 }
 
@@ -545,7 +545,7 @@ MainChannel::Outcome MainChannel::at_marker() noexcept {
   }
   events_.on_epoch_closed(epoch_);
   barrier_.release(epoch_);
-  ++epoch_;
+  epoch_ = epoch_.next();
   state_ = after_marker_;
   // Sources send tens of thousands of empty PARTs: nothing to copy behind them.
   if (colo_enabled() && pages_copied_ != ram_.page_records()) state_ = State::colo_copy;
@@ -555,10 +555,11 @@ MainChannel::Outcome MainChannel::at_marker() noexcept {
 // All markers have been met. QEMU 9.1 and 9.2 still send one SYNC per channel: it must not wait for a marker.
 bool MainChannel::end_of_ram() noexcept {
   ram_ended_ = true;
-  if (const uint32_t i = barrier_.release_all(); i < barrier_.channels()) {
-    fail(make_error(
-        ErrorClass::bad_stream, item_at_, kSectionField,
-        "END of RAM while multifd channel %u has pages behind its last SYNC: its stream is corrupt", i));
+  if (const std::optional<MultifdId> late = barrier_.release_all()) {
+    fail(
+        make_error(ErrorClass::bad_stream, item_at_, kSectionField,
+                   "END of RAM while multifd channel %u has pages after its last SYNC: its stream is corrupt",
+                   late->number()));
     return false;
   }
   if (type_ != SectionType::end) events_.on_ram_complete();  // no END section: background-snapshot

@@ -76,7 +76,7 @@ class MainChannel final : public ChannelParser {
   [[nodiscard]] const MainCounters& counters() const noexcept { return counters_; }
   // Main's worker, or when the channel has stopped.
   [[nodiscard]] FlushMode flush_mode() const noexcept { return mode_; }
-  [[nodiscard]] uint64_t epoch() const noexcept { return epoch_; }
+  [[nodiscard]] Epoch epoch() const noexcept { return epoch_; }
   // Main's worker: page records so far that brought more than zeros.
   [[nodiscard]] uint64_t pages_with_content() const noexcept {
     return ram_.page_records() - ram_.tally().zero_pages;
@@ -209,7 +209,7 @@ class MainChannel final : public ChannelParser {
   const Section* current_ = nullptr;
   bool ram_started_ = false;
   bool ram_ended_ = false;
-  uint64_t epoch_ = 0;               // number of the next marker
+  Epoch epoch_;                      // number of the next marker
   bool in_checkpoint_ = false;       // between VMSTATE_SEND and EOF
   bool checkpoint_has_ram_ = false;  // its END section has come
   uint64_t pages_copied_ = 0;        // page records before the last time that the cache was brought up

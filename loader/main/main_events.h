@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "dataplane/handoff/byte_order.h"
+#include "loader/stream/epoch.h"
 #include "loader/stream/error.h"
 
 namespace migrx {
@@ -137,12 +138,12 @@ class MainEvents {
   virtual void on_ram_section_begin(SectionType type, uint32_t section_id) noexcept = 0;
   // EOS, and the footer if there is one, of ram START, PART or END.
   virtual void on_ram_section_end(SectionType type, uint32_t section_id, bool has_footer) noexcept = 0;
-  // Everything of epoch `k` from all channels is in memory and nobody writes pages until this returns: the
+  // Everything of `epoch` from all channels is in memory and nobody writes pages until this returns: the
   // moment to switch page targets, and the only one in which bits of pages may be taken (PageBitmap::take):
   // at other times a bit may stand before its page is visible. A page noted here can be read later: whoever
   // writes it again meanwhile sets its bit again. Without multifd each EOS closes an epoch, of empty PARTs
   // too. Be quick.
-  virtual void on_epoch_closed(uint64_t k) noexcept = 0;
+  virtual void on_epoch_closed(Epoch epoch) noexcept = 0;
   // RAM END has been met, all pages are in memory, no channel will write another.
   virtual void on_ram_complete() noexcept = 0;
 

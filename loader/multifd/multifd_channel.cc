@@ -13,7 +13,8 @@ MultifdChannel::MultifdChannel(const MultifdSession& session, const NodeRouter* 
       pages_(*session.kernels) {}
 
 ChannelName MultifdChannel::name() const noexcept {
-  return {id() >= 0 ? id() : ChannelName::kUnknown};
+  const std::optional<MultifdId> known = id();
+  return known ? ChannelName{*known} : ChannelName{};
 }
 
 MultifdChannel::Step MultifdChannel::fail(const StreamError& error) noexcept {
@@ -94,7 +95,7 @@ MultifdChannel::Step MultifdChannel::step() noexcept {
 
     case State::barrier:
       if (!session_.barrier->released(epoch_)) return Step::parked;
-      ++epoch_;
+      epoch_ = epoch_.next();
       state_ = State::prefix;
       return Step::again;
 
@@ -107,13 +108,13 @@ MultifdChannel::Step MultifdChannel::step() noexcept {
 MultifdChannel::Step MultifdChannel::on_init(const std::byte* bytes) noexcept {
   MultifdInit init;
   if (const StreamError error = parse_multifd_init(bytes, 0, init)) return fail(error);
-  if (init.id >= session_.barrier->channels())
+  if (init.id.number() >= session_.barrier->channels())
     return fail(
         make_error(ErrorClass::mismatch, 0, "multifd init packet: id",
                    "channel id %u, but parameter multifd-channels is %u here; set it alike at the source",
-                   static_cast<unsigned>(init.id), session_.barrier->channels()));
+                   init.id.number(), session_.barrier->channels()));
   std::copy_n(bytes, kMultifdInitBytes, init_packet_.begin());
-  id_.store(init.id, std::memory_order_release);
+  id_.store(static_cast<int32_t>(init.id.number()), std::memory_order_release);
   state_ = State::prefix;
   return Step::again;
 }
@@ -151,11 +152,11 @@ MultifdChannel::Step MultifdChannel::on_body(const std::byte* body) noexcept {
 MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) noexcept {
   // Sources begin every channel with SYNC 0 and main's START section holds marker 0, so the block list is
   // complete once SYNC 0 is released. A data packet before it cannot be placed.
-  if (epoch_ == 0)
+  if (epoch_ == Epoch{0})
     return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
                            "pages before the first SYNC"));
   // Every page stands before the SYNC that main's last marker waits for; behind it the guest may run.
-  if (!session_.barrier->begin_pages(static_cast<uint32_t>(id())))
+  if (!session_.barrier->begin_pages(*id()))
     return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
                            "pages behind the end of RAM"));
   if (session_.rounds != nullptr && noted_epoch_ != epoch_) session_.rounds->note(noted_epoch_ = epoch_);
@@ -308,7 +309,7 @@ MultifdChannel::Step MultifdChannel::on_pages_done() noexcept {
 
 MultifdChannel::Step MultifdChannel::on_copies_done() noexcept {
   pages_.fence();
-  session_.barrier->arrive(static_cast<uint32_t>(id()), epoch_);
+  session_.barrier->arrive(*id(), epoch_);
   counters_.syncs.add();
   state_ = State::barrier;
   return Step::again;
@@ -364,7 +365,7 @@ StreamError MultifdChannel::end_of_stream() noexcept {
   if (inside == nullptr) return {};
   StreamError error = make_error(ErrorClass::truncated, in_.offset() + in_.carried(), inside,
                                  "the connection ended here, after %" PRIu64 " packets, in epoch %" PRIu64,
-                                 counters_.packets.read(), epoch_);
+                                 counters_.packets.read(), epoch_.number());
   error.channel = name();
   return error;
 }
@@ -373,7 +374,7 @@ StreamError MultifdChannel::closed_too_early() const noexcept {
   StreamError error =
       make_error(ErrorClass::truncated, in_.offset(), "multifd channel",
                  "closed after %" PRIu64 " packets, in epoch %" PRIu64 ", before RAM was complete",
-                 counters_.packets.read(), epoch_);
+                 counters_.packets.read(), epoch_.number());
   error.channel = name();
   return error;
 }

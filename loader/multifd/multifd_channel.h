@@ -17,6 +17,7 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <optional>
 
 #include "dataplane/handoff/counter.h"
 #include "loader/multifd/decoder.h"
@@ -70,14 +71,18 @@ class MultifdChannel final : public ChannelParser {
   [[nodiscard]] uint64_t offset() const noexcept override { return in_.offset(); }
   [[nodiscard]] uint64_t needed_from() noexcept override;
 
-  // Any thread; -1 before the init packet. Who may have which id is the session's to say (Admission).
-  [[nodiscard]] int32_t id() const noexcept { return id_.load(std::memory_order_acquire); }
-  // Any thread, when id() is not -1: the init packet as it came.
+  // Any thread; nothing before the init packet. Who may have which id is the session's to say (Admission).
+  [[nodiscard]] std::optional<MultifdId> id() const noexcept {
+    const int32_t number = id_.load(std::memory_order_acquire);
+    if (number < 0) return std::nullopt;
+    return MultifdId{static_cast<uint32_t>(number)};
+  }
+  // Any thread, when there is an id(): the init packet as it came.
   [[nodiscard]] const std::array<std::byte, kMultifdInitBytes>& init_packet() const noexcept {
     return init_packet_;
   }
   // SYNCs that have taken effect.
-  [[nodiscard]] uint64_t epoch() const noexcept { return epoch_; }
+  [[nodiscard]] Epoch epoch() const noexcept { return epoch_; }
   [[nodiscard]] const MultifdCounters& counters() const noexcept { return counters_; }
   // For the session, after end_of_stream().
   [[nodiscard]] StreamError closed_too_early() const noexcept;
@@ -122,8 +127,8 @@ class MultifdChannel final : public ChannelParser {
 
   State state_ = State::init;
   std::array<std::byte, kMultifdInitBytes> init_packet_{};  // published by id_
-  std::atomic<int32_t> id_{-1};
-  uint64_t epoch_ = 0;  // also the number of the SYNC that comes next
+  std::atomic<int32_t> id_{-1};                             // -1: not known yet
+  Epoch epoch_;                                             // also the number of the SYNC that comes next
   uint64_t packet_offset_ = 0;
   uint64_t piece_offset_ = 0;  // of the piece being parsed
 
@@ -140,7 +145,7 @@ class MultifdChannel final : public ChannelParser {
 
   RoutedBytes routed_;
   PassCounter passes_;
-  uint64_t noted_epoch_ = 0;  // of session_.rounds
+  Epoch noted_epoch_;  // of session_.rounds
   MultifdCounters counters_;
   StreamError error_;
 };

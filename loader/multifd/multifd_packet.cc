@@ -105,7 +105,7 @@ StreamError parse_multifd_init(const std::byte* bytes, uint64_t offset, MultifdI
           check_magic_version(bytes, offset, "multifd init packet: magic", "multifd init packet: version"))
     return error;
   std::memcpy(out.uuid.data(), bytes + init_at::kUuid, out.uuid.size());
-  out.id = std::to_integer<uint8_t>(bytes[init_at::kId]);
+  out.id = MultifdId{std::to_integer<uint32_t>(bytes[init_at::kId])};
   return {};
 }
 

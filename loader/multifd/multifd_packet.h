@@ -10,6 +10,7 @@
 #include "dataplane/handoff/byte_order.h"
 #include "loader/ram/ram_block.h"
 #include "loader/stream/error.h"
+#include "loader/stream/multifd_id.h"
 
 namespace migrx {
 
@@ -56,7 +57,7 @@ using MultifdUuid = std::array<std::byte, 16>;
 
 struct MultifdInit {
   MultifdUuid uuid{};
-  uint8_t id = 0;
+  MultifdId id{0};
 };
 
 struct MultifdPacket {

@@ -123,15 +123,15 @@ AdmissionAnswer Admission::left(const Applicant& who, bool orderly) {
 AdmissionAnswer Admission::late_channel(const Applicant& who, const MultifdInit& init) {
   if (address_.get() != who.address || (uuid_ && *uuid_ != init.uuid))
     return answer(AdmissionVerdict::stranger);
-  if (came_before(who)) return init.id >= channels_ ? too_many(init) : twice(init);
+  if (came_before(who)) return init.id.number() >= channels_ ? too_many(init) : twice(init);
   surplus_.fetch_add(1, std::memory_order_relaxed);
-  surplus_id_.store(init.id, std::memory_order_relaxed);
+  surplus_id_.store(init.id.number(), std::memory_order_relaxed);
   return answer(AdmissionVerdict::stranger);
 }
 
 AdmissionAnswer Admission::too_many(const MultifdInit& init) {
   return conflict(make_error_values(
-      ErrorClass::mismatch, 0, "multifd channel: count", uint64_t{init.id} + 1, channels_,
+      ErrorClass::mismatch, 0, "multifd channel: count", uint64_t{init.id.number()} + 1, channels_,
       channels_ == 0 ? "the source uses multifd: give --multifd-channels its number, or turn "
                        "the capability multifd off there"
                      : "the source opens more channels than --multifd-channels says: make "
@@ -141,7 +141,7 @@ AdmissionAnswer Admission::too_many(const MultifdInit& init) {
 AdmissionAnswer Admission::twice(const MultifdInit& init) {
   return conflict(make_error(ErrorClass::mismatch, 0, "multifd init packet: id",
                              "a second channel with id %u, so two sources migrate to this port; %s",
-                             static_cast<unsigned>(init.id), kBoth));
+                             init.id.number(), kBoth));
 }
 
 AdmissionAnswer Admission::channel(const Applicant& who, const MultifdInit& init, uint64_t now_ns) {
@@ -165,10 +165,10 @@ AdmissionAnswer Admission::channel(const Applicant& who, const MultifdInit& init
                                "channels of two guests came before either was complete; %s", kBoth));
   // QEMU (migration/multifd.c, multifd_recv_initial_packet) lets id == channels pass; it cannot come from a
   // source that is configured alike.
-  if (init.id >= channels_) return too_many(init);
-  if (present_[init.id]) return twice(init);
+  if (init.id.number() >= channels_) return too_many(init);
+  if (present_[init.id.number()]) return twice(init);
   uuid_ = init.uuid;
-  present_[init.id] = true;
+  present_[init.id.number()] = true;
   here_.fetch_add(1, std::memory_order_relaxed);
   last_opened_ns_ = std::max(last_opened_ns_, who.opened_ns);
   address_.set(who.address);

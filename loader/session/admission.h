@@ -30,6 +30,7 @@
 #include "loader/multifd/multifd_packet.h"
 #include "loader/session/shared_address.h"
 #include "loader/stream/error.h"
+#include "loader/stream/multifd_id.h"
 
 namespace migrx {
 
@@ -92,7 +93,9 @@ class Admission {
   // Multifd channels that were refused because all were here, from the source's address and with its uuid, so
   // that they may be the source's own; and the id of the last of them.
   [[nodiscard]] uint32_t surplus() const noexcept { return surplus_.load(std::memory_order_relaxed); }
-  [[nodiscard]] uint32_t surplus_id() const noexcept { return surplus_id_.load(std::memory_order_relaxed); }
+  [[nodiscard]] MultifdId surplus_id() const noexcept {
+    return MultifdId{surplus_id_.load(std::memory_order_relaxed)};
+  }
 
  private:
   struct Main {

@@ -89,7 +89,7 @@ void Session::fail(const StreamError& error) noexcept {
     std::snprintf(told.text.data() + used, told.text.size() - used,
                   "%smultifd channel %u was refused before, as one too many: if it was this source's, give "
                   "--multifd-channels its parameter multifd-channels (0: multifd off)",
-                  used > 0 ? "; " : "", admission_.surplus_id());
+                  used > 0 ? "; " : "", admission_.surplus_id().number());
   }
   const std::optional<IpAddress> elsewhere = elsewhere_.get();
   const bool somebody_is_missing = error.error_class == ErrorClass::truncated ||
@@ -160,7 +160,7 @@ Introduction Session::ask_again(Handoff& connection, uint32_t worker) noexcept {
 
 Introduction Session::left(const Handoff& connection, StreamEnd end) noexcept {
   AdmissionAnswer answer = admission_.left(applicant(connection), end == StreamEnd::fin);
-  answer.error.channel.index = ChannelName::kMain;
+  answer.error.channel = ChannelName::main();
   if (answer.verdict == AdmissionVerdict::conflict) fail(answer.error);
   return {
       answer.verdict == AdmissionVerdict::waits ? Introduction::Kind::waits : Introduction::Kind::stranger, 0,
@@ -205,9 +205,10 @@ Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint
   shared.blocks = &blocks_.list();
   shared.kernels = &kernels_;
   shared.compression = settings_.multifd_compression;
-  multifd_[init.id] = std::make_unique<MultifdChannel>(shared, router_of(worker));
-  multifd_connections_[init.id].store(&connection, std::memory_order_release);
-  return Introduction::as(*multifd_[init.id]);
+  const uint32_t place = init.id.number();
+  multifd_[place] = std::make_unique<MultifdChannel>(shared, router_of(worker));
+  multifd_connections_[place].store(&connection, std::memory_order_release);
+  return Introduction::as(*multifd_[place]);
 }
 
 std::optional<IpAddress> Session::take_misled_peer() noexcept {
@@ -224,7 +225,7 @@ std::string Session::standing() const {
     if (connection == nullptr)
       out += " missing";
     else
-      out += " met " + std::to_string(barrier_.epochs_arrived(i)) + " at byte " +
+      out += " met " + std::to_string(barrier_.epochs_arrived(MultifdId{i})) + " at byte " +
              std::to_string(connection->bytes_received.read());
   }
   return out;
@@ -292,7 +293,7 @@ void Session::on_ram_complete() noexcept {
   // them. (Main's own counters are a piece of stream behind.)
   if (settings_.main.multifd_channels == 0 && admission_.surplus() > 0 && main_->pages_with_content() == 0)
     return fail(make_error_values(ErrorClass::mismatch, 0, "multifd channel: count",
-                                  uint64_t{admission_.surplus_id()} + 1, 0,
+                                  uint64_t{admission_.surplus_id().number()} + 1, 0,
                                   "the source uses multifd, and its channels were refused: give "
                                   "--multifd-channels its number, or turn the capability multifd off there"));
   next().on_ram_complete();

@@ -161,7 +161,7 @@ void SessionControl::tell_destination_of_channels() {
   channels_told_.resize(session_.channels_expected() - 1);
   for (uint32_t i = 0; i < channels_told_.size(); ++i) {
     if (channels_told_[i] || session_.multifd_connection(i) == nullptr) continue;
-    if (session_.multifd_channel(i).id() < 0) continue;
+    if (!session_.multifd_channel(i).id()) continue;
     channels_told_[i] = true;
     destination_.on_multifd_init(session_.multifd_channel(i).init_packet());
   }
@@ -329,7 +329,7 @@ bool SessionControl::watch_ends() {
     facts.ends_parked = channel->ends_parked();
     facts.let_go = channel->let_go();
     facts.end = channel->end();
-    facts.awaited = barrier.main_waits_for(i);
+    facts.awaited = barrier.main_waits_for(MultifdId{i});
     facts.device_state = session_.state() == SessionState::device_state;
     switch (judge_end(facts)) {
       case EndVerdict::fine:
@@ -338,7 +338,7 @@ bool SessionControl::watch_ends() {
         StreamError error = make_error(
             ErrorClass::truncated, session_.multifd_connection(i)->bytes_received.read(), "multifd channel",
             "closed behind its first SYNC, before main had begun: the source was cancelled, or has failed");
-        error.channel.index = static_cast<int32_t>(i);
+        error.channel = ChannelName{MultifdId{i}};
         session_.fail(error);
         return true;
       }
@@ -374,8 +374,9 @@ void SessionControl::watch_silence(uint64_t now_ns) {
   const FlushBarrier& barrier = session_.barrier();
   facts.one_too_many = session_.admission().surplus() > 0 && barrier.epochs_released() <= 2;
   for (uint32_t i = 0; i < barrier.channels(); ++i)
-    facts.channels_wait = facts.channels_wait || barrier.epochs_arrived(i) > barrier.epochs_released() ||
-                          barrier.main_waits_for(i);
+    facts.channels_wait = facts.channels_wait ||
+                          barrier.epochs_arrived(MultifdId{i}) > barrier.epochs_released() ||
+                          barrier.main_waits_for(MultifdId{i});
   const SilenceVerdict verdict = judge_silence(facts, limits_);
   if (verdict != SilenceVerdict::fine) session_.fail(error_of(verdict, limits_, session_.standing()));
 }

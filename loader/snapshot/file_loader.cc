@@ -13,7 +13,7 @@ constexpr std::size_t kReadBytes = 1 << 20;
 StreamError file_error(ErrorClass error_class, uint64_t position, const char* field,
                        const std::string& text) {
   StreamError error = make_error(error_class, position, field, "%s", text.c_str());
-  error.channel.index = ChannelName::kMain;
+  error.channel = ChannelName::main();
   return error;
 }
 

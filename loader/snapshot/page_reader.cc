@@ -27,7 +27,7 @@ constexpr auto kTurnPause = std::chrono::milliseconds(20);
 
 StreamError io_error(const char* field, uint64_t offset, const std::string& name) {
   StreamError error = make_error(ErrorClass::io, offset, field, "%s: %s", name.c_str(), std::strerror(errno));
-  error.channel.index = ChannelName::kMain;
+  error.channel = ChannelName::main();
   return error;
 }
 
@@ -77,7 +77,7 @@ StreamError PageReader::load(const RamBlockList& blocks, std::span<const BlockEn
       StreamError error =
           make_error_values(ErrorClass::truncated, header.bitmap_offset, "mapped-ram: bitmap",
                             header.bitmap_offset + bytes, file_bytes, "the file ends inside it");
-      error.channel.index = ChannelName::kMain;
+      error.channel = ChannelName::main();
       return error;
     }
     if (::pread(fd_, region.bitmap.data(), bytes, static_cast<off_t>(header.bitmap_offset)) !=
@@ -176,7 +176,7 @@ StreamError PageReader::read_run(const Region& region, uint64_t first, uint64_t 
       StreamError error = make_error(ErrorClass::truncated, position, "mapped-ram: pages",
                                      "the file ends before a page of block %s that its bitmap names",
                                      region.block->idstr().c_str());
-      error.channel.index = ChannelName::kMain;
+      error.channel = ChannelName::main();
       return error;
     }
     into += n;

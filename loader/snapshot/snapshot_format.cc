@@ -58,7 +58,7 @@ std::string_view text_of(Bytes bytes) {
 StreamError refusal(ErrorClass error_class, const SnapshotName& name, const std::string& text) {
   StreamError error = make_error(error_class, name.offset, "file", "%s %s",
                                  name.path == "-" ? "standard input" : name.path.c_str(), text.c_str());
-  error.channel.index = ChannelName::kMain;
+  error.channel = ChannelName::main();
   return error;
 }
 

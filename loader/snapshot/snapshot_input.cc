@@ -27,7 +27,7 @@ SnapshotInput::~SnapshotInput() {
 
 StreamError SnapshotInput::error(ErrorClass error_class, const std::string& text) const {
   StreamError error = make_error(error_class, position_, "file", "%s %s", name_.c_str(), text.c_str());
-  error.channel.index = ChannelName::kMain;
+  error.channel = ChannelName::main();
   return error;
 }
 

@@ -9,9 +9,9 @@
 namespace migrx {
 
 std::string to_string(ChannelName channel) {
-  if (channel.index == ChannelName::kMain) return "main";
-  if (channel.index == ChannelName::kUnknown) return "unidentified";
-  return "multifd " + std::to_string(channel.index);
+  if (channel.is_main()) return "main";
+  const std::optional<MultifdId> id = channel.multifd();
+  return id ? "multifd " + std::to_string(id->number()) : "unidentified";
 }
 
 const char* to_string(ErrorClass error_class) noexcept {

@@ -3,16 +3,35 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
+
+#include "loader/stream/multifd_id.h"
 
 namespace migrx {
 
-// The main channel, or multifd channel N.
-struct ChannelName {
-  static constexpr int32_t kMain = -1;
-  static constexpr int32_t kUnknown = -2;  // has not said yet what it is
-  int32_t index = kUnknown;
+// The main channel, a multifd channel, or a connection that has not said yet what it is.
+class ChannelName {
+ public:
+  constexpr ChannelName() noexcept = default;  // unidentified
+  constexpr explicit ChannelName(MultifdId id) noexcept : number_(static_cast<int32_t>(id.number())) {}
+  [[nodiscard]] static constexpr ChannelName main() noexcept {
+    ChannelName name;
+    name.number_ = kMain;
+    return name;
+  }
+  [[nodiscard]] constexpr bool is_main() const noexcept { return number_ == kMain; }
+  // Nothing: main, or unidentified.
+  [[nodiscard]] constexpr std::optional<MultifdId> multifd() const noexcept {
+    if (number_ < 0) return std::nullopt;
+    return MultifdId{static_cast<uint32_t>(number_)};
+  }
   friend bool operator==(ChannelName, ChannelName) = default;
+
+ private:
+  static constexpr int32_t kMain = -1;
+  static constexpr int32_t kUnknown = -2;
+  int32_t number_ = kUnknown;
 };
 [[nodiscard]] std::string to_string(ChannelName channel);  // "main", "multifd 3", "unidentified"
 

@@ -22,8 +22,11 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "dataplane/handoff/spsc_ring.h"
+#include "loader/stream/epoch.h"
+#include "loader/stream/multifd_id.h"
 
 namespace migrx {
 
@@ -34,50 +37,56 @@ class FlushBarrier {
 
   [[nodiscard]] uint32_t channels() const noexcept { return channels_; }
 
-  // Channel `i`'s worker: SYNC number `k` (from 0, ascending) and everything before it has been applied.
-  void arrive(uint32_t i, uint64_t k) noexcept {
-    arrived_[i].has_pages.store(false, std::memory_order_relaxed);
-    arrived_[i].epochs.store(k + 1, std::memory_order_release);
+  // The channel's worker: the channel's SYNC that ends `epoch` and everything before it has been applied.
+  // Epochs ascend.
+  void arrive(MultifdId channel, Epoch epoch) noexcept {
+    Line& line = arrived_[channel.number()];
+    line.has_pages.store(false, std::memory_order_relaxed);
+    line.epochs.store(epoch.number() + 1, std::memory_order_release);
   }
-  // Channel `i`'s worker: a packet with pages begins. False: RAM is complete, and it must not be applied.
-  [[nodiscard]] bool begin_pages(uint32_t i) noexcept {
-    std::atomic<bool>& has_pages = arrived_[i].has_pages;
+  // The channel's worker: a packet with pages begins. False: RAM is complete, and the packet must not be
+  // applied.
+  [[nodiscard]] bool begin_pages(MultifdId channel) noexcept {
+    std::atomic<bool>& has_pages = arrived_[channel.number()].has_pages;
     // Store before load here, in release_all() too: both seq_cst, once per epoch.
     if (!has_pages.load(std::memory_order_relaxed)) has_pages.store(true, std::memory_order_seq_cst);
     return released_.load(std::memory_order_seq_cst) != UINT64_MAX;
   }
-  // Channel `i`'s worker: may bytes behind SYNC k be applied?
-  [[nodiscard]] bool released(uint64_t k) const noexcept {
-    return released_.load(std::memory_order_acquire) > k;  // pairs with release()
+  // A channel's worker: may bytes after the SYNC of `epoch` be applied?
+  [[nodiscard]] bool released(Epoch epoch) const noexcept {
+    return released_.load(std::memory_order_acquire) > epoch.number();  // pairs with release()
   }
 
-  // Main's worker: has every channel finished SYNC k?
-  [[nodiscard]] bool all_arrived(uint64_t k) const noexcept {
+  // Main's worker: has every channel finished `epoch`?
+  [[nodiscard]] bool all_arrived(Epoch epoch) const noexcept {
     for (uint32_t i = 0; i < channels_; ++i)
-      if (arrived_[i].epochs.load(std::memory_order_acquire) <= k) return false;  // pairs with arrive()
+      if (arrived_[i].epochs.load(std::memory_order_acquire) <= epoch.number())
+        return false;  // pairs with arrive()
     return true;
   }
-  // Main's worker: main stands at marker k and somebody has not arrived.
-  void wait(uint64_t k) noexcept { waiting_.store(k + 1, std::memory_order_relaxed); }
-  // Main's worker: marker k has been met and everything main had to apply before it is in memory.
-  void release(uint64_t k) noexcept { released_.store(k + 1, std::memory_order_release); }
-  // Main's worker: RAM is complete; whoever still comes with a SYNC passes (QEMU 9.1 and 9.2 send one more).
-  // Returns the first channel with pages behind its last SYNC, channels() if there is none, as it must be.
-  [[nodiscard]] uint32_t release_all() noexcept {
+  // Main's worker: main stands at the marker of `epoch` and a channel has not arrived.
+  void wait(Epoch epoch) noexcept { waiting_.store(epoch.number() + 1, std::memory_order_relaxed); }
+  // Main's worker: the marker of `epoch` has been met and everything that main had to apply before the marker
+  // is in memory.
+  void release(Epoch epoch) noexcept { released_.store(epoch.number() + 1, std::memory_order_release); }
+  // Main's worker: RAM is complete; a channel that still comes with a SYNC passes (QEMU 9.1 and 9.2 send one
+  // more). Returns the first channel with pages after its last SYNC; nothing, as it must be: there is none.
+  [[nodiscard]] std::optional<MultifdId> release_all() noexcept {
     released_.store(UINT64_MAX, std::memory_order_seq_cst);
-    uint32_t i = 0;
-    while (i < channels_ && !arrived_[i].has_pages.load(std::memory_order_seq_cst)) ++i;
-    return i;
+    for (uint32_t i = 0; i < channels_; ++i)
+      if (arrived_[i].has_pages.load(std::memory_order_seq_cst)) return MultifdId{i};
+    return std::nullopt;
   }
 
   // Any thread, for reports.
-  [[nodiscard]] uint64_t epochs_arrived(uint32_t i) const noexcept {
-    return arrived_[i].epochs.load(std::memory_order_relaxed);
+  // Epochs that the channel has finished: a count.
+  [[nodiscard]] uint64_t epochs_arrived(MultifdId channel) const noexcept {
+    return arrived_[channel.number()].epochs.load(std::memory_order_relaxed);
   }
-  // Main waits at a marker for channel `i`: if that has ended, for ever.
-  [[nodiscard]] bool main_waits_for(uint32_t i) const noexcept {
+  // Main waits at a marker for this channel: for ever, if the channel has ended.
+  [[nodiscard]] bool main_waits_for(MultifdId channel) const noexcept {
     const uint64_t waiting = waiting_.load(std::memory_order_relaxed);
-    return waiting > epochs_released() && waiting > epochs_arrived(i);
+    return waiting > epochs_released() && waiting > epochs_arrived(channel);
   }
   // acquire pairs with release_all().
   [[nodiscard]] bool all_released() const noexcept {
@@ -91,7 +100,7 @@ class FlushBarrier {
   struct alignas(kCacheLineBytes) Line {
     // Both are written by the channel's worker only.
     std::atomic<uint64_t> epochs{0};
-    std::atomic<bool> has_pages{false};  // behind the last SYNC
+    std::atomic<bool> has_pages{false};  // after the last SYNC
   };
   const uint32_t channels_;
   const std::unique_ptr<Line[]> arrived_;

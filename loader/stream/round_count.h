@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "loader/stream/epoch.h"
+
 namespace migrx {
 
 // Shared by the channels of a session. Statistics: orders nothing.
@@ -12,7 +14,8 @@ class RoundCount {
  public:
   // A channel's worker: a packet with pages came in this epoch. Once per channel and epoch is enough. Epochs
   // of different channels never lie apart, as the flush barrier holds whoever is ahead.
-  void note(uint64_t epoch) noexcept {
+  void note(Epoch in) noexcept {
+    const uint64_t epoch = in.number();
     uint64_t last = last_.load(std::memory_order_relaxed);
     while (epoch > last)
       if (last_.compare_exchange_weak(last, epoch, std::memory_order_relaxed)) {

@@ -35,7 +35,7 @@ class FuzzEvents final : public MainEvents {
   }
   void on_ram_section_begin(SectionType, uint32_t) noexcept override {}
   void on_ram_section_end(SectionType, uint32_t, bool) noexcept override {}
-  void on_epoch_closed(uint64_t) noexcept override {}
+  void on_epoch_closed(Epoch) noexcept override {}
   void on_ram_complete() noexcept override {}
   void on_other_section_begin(const SectionHeader&) noexcept override {}
   std::size_t on_verbatim(Bytes bytes) noexcept override { return bytes.size() > 600 ? 600 : bytes.size(); }
@@ -96,7 +96,8 @@ class FuzzChannel {
         }
         // Whoever main waits for comes.
         compress_.helper(0).do_work();
-        for (uint32_t i = 0; i < settings_.multifd_channels; ++i) barrier_.arrive(i, channel_.epoch());
+        for (uint32_t i = 0; i < settings_.multifd_channels; ++i)
+          barrier_.arrive(MultifdId{i}, channel_.epoch());
         if (channel_.file_position_wanted().has_value()) channel_.file_position_reached();
         require(turns < 100000);
       }

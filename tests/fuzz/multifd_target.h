@@ -25,7 +25,7 @@ class FuzzMultifd {
   explicit FuzzMultifd(MultifdCompression compression) {
     blocks_.add(std::make_unique<RamBlock>("mem", mem_.data(), kMemBytes, true, true, kAnyNode));
     blocks_.add(std::make_unique<RamBlock>("small", small_.data(), kSmallBytes, false, false, kAnyNode));
-    barrier_.release(1U << 30);  // nothing has to wait
+    barrier_.release(Epoch{1U << 30});  // nothing has to wait
     MultifdSession session;
     session.barrier = &barrier_;
     session.blocks = &blocks_;

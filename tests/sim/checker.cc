@@ -6,14 +6,15 @@
 
 namespace migrx::sim {
 
-void EpochChecker::on_epoch_closed(uint64_t k) noexcept {
+void EpochChecker::on_epoch_closed(Epoch epoch) noexcept {
+  const uint64_t k = epoch.number();
   const AllocationsNotCounted ours;
   if (k != epochs_)
     complain("epoch " + std::to_string(k) + " closed where " + std::to_string(epochs_) + " was next");
   ++epochs_;
   if (k >= source_.epochs().size()) {
     complain("epoch " + std::to_string(k) + " closed, which the source never began");
-    return next().on_epoch_closed(k);
+    return next().on_epoch_closed(epoch);
   }
   for (const SentPage& page : source_.epochs()[k]) {
     const std::size_t at = std::size_t{page.page} * kPageBytes;
@@ -42,7 +43,7 @@ void EpochChecker::on_epoch_closed(uint64_t k) noexcept {
       break;
     }
   }
-  next().on_epoch_closed(k);
+  next().on_epoch_closed(epoch);
 }
 
 }  // namespace migrx::sim

@@ -29,7 +29,7 @@ class EpochChecker : public ForwardingEvents {
     header_read_ = true;
     return ForwardingEvents::on_header(version);
   }
-  void on_epoch_closed(uint64_t k) noexcept override;
+  void on_epoch_closed(Epoch epoch) noexcept override;
 
  private:
   void complain(std::string what) {

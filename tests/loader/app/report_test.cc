@@ -14,7 +14,7 @@ TEST(Report, names_the_error_as_an_operator_needs_it) {
   report.outcome = "failed";
   report.error =
       make_error_values(ErrorClass::bad_stream, 4711, "multifd packet: normal_pages", 200, 128, "too many");
-  report.error.channel = ChannelName{3};
+  report.error.channel = ChannelName{MultifdId{3}};
   const auto json = nlohmann::json::parse(to_json(report));
   EXPECT_EQ(json["error"]["class"], "bad-stream");
   EXPECT_EQ(json["error"]["channel"], "multifd 3");

@@ -222,7 +222,7 @@ TEST_F(StreamRewriterTest, a_page_loaded_before_the_first_part_went_out_comes_ag
   ASSERT_FALSE(rewriter_.on_ram_start({SectionType::start, 2, "ram", 0, 4}, entries()));
   load(1000, 0x11);
   rewriter_.on_ram_section_end(SectionType::start, 2, true);
-  rewriter_.on_epoch_closed(1);
+  rewriter_.on_epoch_closed(Epoch{1});
   Reader reader(drain());
   const std::vector<Record> first = read_start(reader);
   ASSERT_EQ(first.size(), kVideoPages + 2);
@@ -235,11 +235,11 @@ TEST_F(StreamRewriterTest, each_epoch_brings_what_changed_in_it_and_end_what_cha
   begin();
   load(3, 0x33);
   load(700, 0x77);
-  rewriter_.on_epoch_closed(1);
+  rewriter_.on_epoch_closed(Epoch{1});
   Reader part(drain());
   EXPECT_EQ(part.section(SectionType::part), (std::vector<Record>{{"vga", 3, 0x33}, {"vga", 700, 0x77}}));
   EXPECT_TRUE(part.done());
-  rewriter_.on_epoch_closed(2);
+  rewriter_.on_epoch_closed(Epoch{2});
   EXPECT_TRUE(drain().empty());  // nothing has changed
   load(3, 0x34);
   EXPECT_EQ(end(), (std::vector<Record>{{"vga", 3, 0x34}}));
@@ -250,7 +250,7 @@ TEST_F(StreamRewriterTest, each_epoch_brings_what_changed_in_it_and_end_what_cha
 TEST_F(StreamRewriterTest, a_page_that_had_content_is_cleared_and_sent_as_zero) {
   begin();
   load(5, 0x55);
-  rewriter_.on_epoch_closed(1);
+  rewriter_.on_epoch_closed(Epoch{1});
   (void)drain();
   load_zero(5);
   EXPECT_EQ(video_memory_[5 * kPageBytes], std::byte{0});
@@ -278,7 +278,7 @@ class NarrowStreamRewriterTest : public StreamRewriterTest {
 TEST_F(NarrowStreamRewriterTest, a_part_larger_than_the_fifo_goes_out_as_there_is_room) {
   begin();
   for (uint64_t page = 0; page < kVideoPages; ++page) load(page, static_cast<uint8_t>(page % 255 + 1));
-  rewriter_.on_epoch_closed(1);
+  rewriter_.on_epoch_closed(Epoch{1});
   EXPECT_FALSE(rewriter_.writable());
   Reader part(drain());
   const std::vector<Record> records = part.section(SectionType::part);

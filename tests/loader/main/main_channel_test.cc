@@ -235,7 +235,7 @@ TEST(MainChannel, an_event_can_refuse_and_its_error_gets_place_and_channel) {
   MainRig rig;
   rig.events.refuse_command = MigCommand::switchover_start;
   ASSERT_EQ(ParseStatus::failed, rig.feed(precopy.stream.bytes()));
-  EXPECT_EQ(ChannelName::kMain, rig.channel.error().channel.index);
+  EXPECT_EQ(ChannelName::main(), rig.channel.error().channel);
   EXPECT_GT(rig.channel.error().offset, 0u);
   EXPECT_STREQ("command", rig.channel.error().field);
   EXPECT_EQ(ParseStatus::failed, rig.channel.parse({}).status) << "stays failed";
@@ -295,7 +295,7 @@ TEST(MainChannel, the_end_of_the_stream_is_an_error_before_the_device_state) {
     ASSERT_TRUE(error) << cut;
     EXPECT_EQ(ErrorClass::truncated, error.error_class);
     EXPECT_EQ(cut, error.offset);
-    EXPECT_EQ(ChannelName::kMain, error.channel.index);
+    EXPECT_EQ(ChannelName::main(), error.channel);
   }
 }
 

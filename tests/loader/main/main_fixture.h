@@ -61,9 +61,9 @@ class RecordingEvents : public MainEvents {
   void on_ram_section_end(SectionType, uint32_t id, bool has_footer) noexcept override {
     log.push_back("ram section end " + std::to_string(id) + (has_footer ? " footer" : ""));
   }
-  void on_epoch_closed(uint64_t k) noexcept override {
-    log.push_back("epoch " + std::to_string(k));
-    if (at_epoch) at_epoch(k);
+  void on_epoch_closed(Epoch epoch) noexcept override {
+    log.push_back("epoch " + std::to_string(epoch.number()));
+    if (at_epoch) at_epoch(epoch.number());
   }
   void on_ram_complete() noexcept override { log.push_back("ram complete"); }
   void on_other_section_begin(const SectionHeader& s) noexcept override {

@@ -36,7 +36,7 @@ void expect_refusals(const std::vector<Refusal>& refusals) {
       const std::string message = rig.channel.error().message();
       EXPECT_EQ(refusal.error_class, rig.channel.error().error_class) << refusal.name << ": " << message;
       EXPECT_NE(std::string::npos, message.find(refusal.words)) << refusal.name << ": " << message;
-      EXPECT_EQ(ChannelName::kMain, rig.channel.error().channel.index);
+      EXPECT_EQ(ChannelName::main(), rig.channel.error().channel);
       EXPECT_LE(rig.channel.error().offset, b.size()) << refusal.name;
       if (first.empty()) first = message;
       EXPECT_EQ(first, message) << refusal.name;

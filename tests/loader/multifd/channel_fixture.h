@@ -48,7 +48,7 @@ class ChannelFixture : public testing::Test {
   FlushBarrier& barrier() { return *barrier_; }
   RamBlock& block() { return (*blocks_)[0]; }
   RamBlock& block2() { return (*blocks_)[1]; }
-  void release(uint64_t k) { barrier_->release(k); }
+  void release(uint64_t k) { barrier_->release(Epoch{k}); }
   DecoderLimits limits_;
 
   // Expects that all is used up, unless the channel fails.

@@ -59,7 +59,7 @@ TEST_P(EachMethod, many_packets_in_random_pieces) {
        {std::size_t{100}, std::size_t{1448}, std::size_t{9000}, b.bytes.size()}) {
     reset();
     make_channel(compression());
-    barrier().release(1U << 30);  // nothing has to wait
+    barrier().release(Epoch{1U << 30});  // nothing has to wait
     for (std::size_t at = 0; at < b.bytes.size();) {
       const std::size_t n = std::min<std::size_t>(
           piece_max == b.bytes.size() ? piece_max : 1 + random() % piece_max, b.bytes.size() - at);

@@ -38,7 +38,7 @@ TEST_F(RoutedChannel, data_is_needed_until_copied_and_the_sync_waits) {
   EXPECT_EQ(result.status, ParseStatus::parked);
   EXPECT_EQ(result.consumed, b.bytes.size() - packet);
   EXPECT_EQ(channel().needed_from(), packet);
-  EXPECT_EQ(barrier().epochs_arrived(0), 1U);
+  EXPECT_EQ(barrier().epochs_arrived(MultifdId{0}), 1U);
   EXPECT_FALSE(channel().ready());
   EXPECT_TRUE(page_is_zero(0x1000));
 
@@ -46,7 +46,7 @@ TEST_F(RoutedChannel, data_is_needed_until_copied_and_the_sync_waits) {
   EXPECT_TRUE(channel().ready());
   EXPECT_EQ(channel().needed_from(), ChannelParser::kNothingNeeded);
   EXPECT_EQ(channel().parse({}).status, ParseStatus::parked);  // at the barrier now
-  EXPECT_EQ(barrier().epochs_arrived(0), 2U);
+  EXPECT_EQ(barrier().epochs_arrived(MultifdId{0}), 2U);
   EXPECT_TRUE(page_is(0x1000, 1) && page_is(0x2000, 1));
   EXPECT_EQ(channel().counters().routed_bytes.read(), 2U * kPageBytes);
 }
@@ -117,7 +117,7 @@ TEST_F(RoutedChannel, two_threads_with_pieces_reused_as_soon_as_allowed) {
     }
   }
   make_channel(MultifdCompression::none, &router_);
-  barrier().release(1U << 30);  // nothing has to wait
+  barrier().release(Epoch{1U << 30});  // nothing has to wait
   struct Piece {
     uint64_t begin;
     std::vector<std::byte> bytes;

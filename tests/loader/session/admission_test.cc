@@ -21,7 +21,7 @@ MultifdUuid uuid_of(int guest) {
   return uuid;
 }
 MultifdInit init_of(uint8_t id, int guest = 0) {
-  return {uuid_of(guest), id};
+  return {uuid_of(guest), MultifdId{id}};
 }
 
 // Connections are told apart by their address in memory alone.
@@ -98,7 +98,7 @@ TEST_F(AdmissionTest, too_many_channels_are_named_with_both_numbers) {
   EXPECT_EQ(full.main(who(), {}, 1).verdict, Verdict::admitted);
   EXPECT_EQ(full.channel(who(), init_of(1), 1).verdict, Verdict::stranger);
   EXPECT_EQ(full.surplus(), 1U);
-  EXPECT_EQ(full.surplus_id(), 1U);
+  EXPECT_EQ(full.surplus_id(), MultifdId{1});
 }
 
 TEST_F(AdmissionTest, without_multifd_the_first_main_is_all_there_is) {

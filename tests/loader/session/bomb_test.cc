@@ -58,7 +58,7 @@ class TwoChannels final : private ChannelDirectory {
       : streams_{&first, &second} {
     blocks_.add(std::make_unique<RamBlock>("mem", memory_.data(), kPagesPerPacket * kPageBytes, true, true,
                                            kAnyNode));
-    barrier_.release(0);
+    barrier_.release(Epoch{0});
     for (Channel& channel : channels_) EXPECT_TRUE(worker_.attach(channel));
   }
   // Bytes that each channel's parser took, and those it wrote beyond them, in kTurns turns that had enough.

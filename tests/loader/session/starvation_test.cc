@@ -33,7 +33,7 @@ class SlowDestination final : public Destination, private MainEvents {
   StreamError on_ram_start(const SectionHeader&, std::span<const BlockEntry>) override { return {}; }
   void on_ram_section_begin(SectionType, uint32_t) noexcept override {}
   void on_ram_section_end(SectionType, uint32_t, bool) noexcept override {}
-  void on_epoch_closed(uint64_t) noexcept override {}
+  void on_epoch_closed(Epoch) noexcept override {}
   void on_ram_complete() noexcept override {}
   void on_other_section_begin(const SectionHeader&) noexcept override {}
   [[nodiscard]] std::size_t on_verbatim(Bytes) noexcept override { return 0; }

@@ -188,7 +188,7 @@ TEST_F(FileLoaderTest, an_operator_may_end_it_at_any_position) {
     cancel_at_ = at;
     const StreamError error = load();
     EXPECT_EQ(error.error_class, ErrorClass::cancelled) << at;
-    EXPECT_EQ(error.channel.index, ChannelName::kMain);
+    EXPECT_EQ(error.channel, ChannelName::main());
   }
 }
 
@@ -266,7 +266,7 @@ class DeafDestination final : public Destination {
     StreamError on_ram_start(const SectionHeader&, std::span<const BlockEntry>) override { return {}; }
     void on_ram_section_begin(SectionType, uint32_t) noexcept override {}
     void on_ram_section_end(SectionType, uint32_t, bool) noexcept override {}
-    void on_epoch_closed(uint64_t) noexcept override {}
+    void on_epoch_closed(Epoch) noexcept override {}
     void on_ram_complete() noexcept override {}
     void on_other_section_begin(const SectionHeader&) noexcept override {}
     [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override { return bytes.size(); }

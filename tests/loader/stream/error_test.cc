@@ -10,11 +10,11 @@ namespace {
 TEST(StreamError, names_channel_offset_field_values_and_what_to_do) {
   StreamError error =
       make_error_values(ErrorClass::bad_stream, 4711, "RAM section: offset", 9, 8, "look there");
-  error.channel.index = 3;
+  error.channel = ChannelName{MultifdId{3}};
   EXPECT_EQ(error.message(), "multifd 3: byte 4711: RAM section: offset: found 9, allowed 8: look there");
   error = make_error(ErrorClass::io, 0, "file", "%s is %d", "this", 5);
   EXPECT_EQ(error.message(), "unidentified: byte 0: file: this is 5");
-  error.channel.index = ChannelName::kMain;
+  error.channel = ChannelName::main();
   error.text[0] = '\0';
   EXPECT_EQ(error.message(), "main: byte 0: file");
 }

@@ -63,7 +63,7 @@ TEST(PassCounter, has_places_for_the_first_blocks_only) {
 TEST(RoundCount, counts_each_epoch_that_brought_pages_once) {
   RoundCount rounds;
   EXPECT_EQ(rounds.count(), 0U);
-  for (const uint64_t epoch : {1U, 1U, 2U, 2U, 4U, 4U, 4U, 9U}) rounds.note(epoch);
+  for (const uint64_t epoch : {1U, 1U, 2U, 2U, 4U, 4U, 4U, 9U}) rounds.note(Epoch{epoch});
   EXPECT_EQ(rounds.count(), 4U);
 }
 
@@ -72,7 +72,7 @@ TEST(RoundCount, channels_on_several_threads_count_a_round_once) {
   std::vector<std::thread> channels;
   for (int i = 0; i < 4; ++i)
     channels.emplace_back([&rounds] {
-      for (uint64_t epoch = 1; epoch <= 10'000; ++epoch) rounds.note(epoch);
+      for (uint64_t epoch = 1; epoch <= 10'000; ++epoch) rounds.note(Epoch{epoch});
     });
   for (std::thread& channel : channels) channel.join();
   EXPECT_LE(rounds.count(), 10'000U);  // a thread that is epochs behind the others sees that they are counted
