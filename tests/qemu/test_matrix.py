@@ -27,11 +27,21 @@ def every_case():
         yield case
 
 
+def _with(needs, cases):
+    """Cases that have something of this machine to themselves when others run beside them (--jobs)."""
+    for case in cases:
+        case.needs = needs
+        yield case
+
+
 def _cases():
+    # Cases that measure, count what the machine has, or look at all of its processes.
+    measuring = [*benches.cases(), *pingpong.cases(), *metrics.cases()]
+    looking = [*memory.cases(), *running_guest.cases()]
     return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
-            *outages.cases(), *colo.cases(), *pingpong.cases(), *benches.cases(), *generate.cases(),
-            *hostile.cases(), *metrics.cases(), *libvirt.cases(), *links.cases(), *ipv6.cases(), *tls.cases(), *memory.cases(),
-            *running_guest.cases(), *second_vm.cases()]
+            *outages.cases(), *colo.cases(), *_with(runner.MACHINE, measuring), *generate.cases(),
+            *hostile.cases(), *_with("libvirt", libvirt.cases()), *links.cases(), *ipv6.cases(), *tls.cases(),
+            *_with(runner.MACHINE, looking), *second_vm.cases()]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import dataclasses
+import json
 import os
+import select
 import shutil
 import signal
 import sys
@@ -29,12 +31,20 @@ def expect(condition, text, *arguments):
 
 @dataclasses.dataclass
 class Case:
-    """One test: `run(scratch_folder)` returns normally when it passes, maybe with a remark to print."""
+    """One test: `run(scratch_folder)` returns normally when it passes, maybe with a remark to print.
+
+    `needs`: what of this machine the case has to itself while it runs, such as "libvirt"; two cases that need the same
+    do not run side by side, and beside one that needs MACHINE nothing does.
+    """
 
     name: str
     run: object
     quick: bool = True
     seconds: int = 120
+    needs: str = ""
+
+
+MACHINE = "machine"
 
 
 class _Overtime(BaseException):
@@ -91,12 +101,90 @@ def run_case(case, folder, kept):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class _Child:
+    """A case in a process of its own."""
+
+    def __init__(self, case, folder, kept):
+        self.case, self.begun = case, time.monotonic()
+        self.result, write = os.pipe()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self.result)
+            os._exit(self._run(folder, kept, write))
+        os.close(write)
+
+    def _run(self, folder, kept, write):
+        signal.signal(signal.SIGTERM, _interrupted)
+        try:
+            outcome = run_case(self.case, folder, kept)
+        except KeyboardInterrupt as reason:
+            outcome = ("FAILED", "interrupted by %s" % (reason or "SIGINT"))
+        os.write(write, json.dumps(outcome).encode())
+        return 0
+
+    def finish(self):
+        """Waits for its end; returns what run_case() did."""
+        with os.fdopen(self.result, "rb") as result:
+            text = result.read()
+        status = os.waitpid(self.pid, 0)[1]
+        return tuple(json.loads(text)) if text else ("FAILED", "its process ended with status %d" % status)
+
+    def stop(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+
+def _next_case(waiting, running):
+    """The first case that may run beside those that do; None: one of them has to end first."""
+    if any(child.case.needs == MACHINE for child in running):
+        return None
+    taken = {child.case.needs for child in running if child.case.needs}
+    for case in waiting:
+        if case.needs not in taken and not (case.needs == MACHINE and running):
+            return case
+    return None
+
+
+def run_side_by_side(cases, jobs, root, logs):
+    """Yields (case, outcome, remark, seconds) in the order in which cases end, at most `jobs` at a time."""
+    # What needs the whole machine comes last, so that the others do not wait for each other's end again and again.
+    waiting, running = sorted(cases, key=lambda case: case.needs == MACHINE), []
+    try:
+        while waiting or running:
+            while len(running) < jobs:
+                case = _next_case(waiting, running)
+                if case is None:
+                    break
+                waiting.remove(case)
+                running.append(_Child(case, os.path.join(root, case.name), os.path.join(logs, case.name)))
+            ended = select.select([child.result for child in running], [], [])[0]
+            for child in [child for child in running if child.result in ended]:
+                running.remove(child)
+                outcome, remark = child.finish()
+                yield child.case, outcome, remark, time.monotonic() - child.begun
+    finally:
+        for child in running:
+            child.stop()
+        for child in running:
+            child.finish()
+
+
+def run_in_turn(cases, root, logs):
+    """The same in this process, one after the other."""
+    for case in cases:
+        begun = time.monotonic()
+        outcome, remark = run_case(case, os.path.join(root, case.name), os.path.join(logs, case.name))
+        yield case, outcome, remark, time.monotonic() - begun
+
+
 def main(cases, description):
     """Command line of a test program; exits with status 1 when a case failed."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("names", nargs="*", help="run only cases whose name contains one of these words")
     parser.add_argument("--all", action="store_true", help="also the slow cases")
     parser.add_argument("--list", action="store_true", help="print the names and end")
+    parser.add_argument("--jobs", type=int, default=1, help="cases side by side (default: %(default)s)")
     parser.add_argument("--logs", default="/tmp/migrx-failed", help="folder for the logs of failed cases")
     options = parser.parse_args()
     known = {case.name for case in cases}
@@ -114,14 +202,14 @@ def main(cases, description):
     root = os.path.join(SCRATCH_ROOT, "migrx-test-%d" % os.getpid())
     os.makedirs(root)
     try:
-        for case in chosen:
-            begun = time.monotonic()
-            outcome, remark = run_case(case, os.path.join(root, case.name), os.path.join(options.logs, case.name))
-            counts[outcome] += 1
-            if outcome == "FAILED":
-                failed.append(case.name)
-            print("%-8s%s (%.1f s)%s" % (outcome, case.name, time.monotonic() - begun,
-                                         ": " + remark if remark else ""), flush=True)
+        results = run_in_turn(chosen, root, options.logs) if options.jobs == 1 else run_side_by_side(
+            chosen, options.jobs, root, options.logs)
+        with contextlib.closing(results):
+            for case, outcome, remark, seconds in results:
+                counts[outcome] += 1
+                if outcome == "FAILED":
+                    failed.append(case.name)
+                print("%-8s%s (%.1f s)%s" % (outcome, case.name, seconds, ": " + remark if remark else ""), flush=True)
     except KeyboardInterrupt as reason:
         print("interrupted by %s" % (reason or "SIGINT"))
         counts["FAILED"] += 1
