@@ -150,6 +150,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
       (32U << 20);
   eal.port_devargs = options.ports;
   eal.extra_args = options.eal;
+  eal.telemetry = options.telemetry;
   eal_ = std::make_unique<Eal>(eal);
   for (std::size_t p = 0; p < ports.size(); ++p) {
     ports_.push_back(std::make_unique<DpdkPort>(std::move(ports[p])));

@@ -9,9 +9,11 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "dataplane/agent_thread.h"
 #include "dataplane/dpdk/eal.h"
+#include "dataplane/dpdk/telemetry.h"
 #include "dataplane/wire/address_text.h"
 #include "loader/app/address_claim.h"
 #include "loader/app/colo_watch.h"
@@ -33,6 +35,7 @@
 #include "loader/app/tls_setup.h"
 #include "loader/app/watch/metric_table.h"
 #include "loader/app/watch/service_manager.h"
+#include "loader/app/watch/telemetry_pages.h"
 #include "loader/app/watch/watch.h"
 #include "loader/app/workers.h"
 
@@ -156,6 +159,13 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
     inherit_from_predecessors(options, live_connections, terminal);
     Network network(options, placement);
     for (const std::string& warning : network.warnings()) report.warnings.push_back(warning);
+    std::optional<Telemetry> telemetry;
+    if (options.telemetry) {
+      telemetry.emplace(telemetry_commands());
+      watch.also([&telemetry](const Report& live, const ProgressSample& progress) {
+        telemetry->publish(telemetry_pages(live, progress));
+      });
+    }
     network.start();
     // What a predecessor answered for until now is ours already.
     AddressClaim claim(

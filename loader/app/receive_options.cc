@@ -70,6 +70,11 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
       .add_option("--ready-fd", o.ready_fd, "file descriptor that gets one line when the source may connect")
       ->group(reporting);
   command
+      .add_flag(
+          "--telemetry", o.telemetry,
+          "answer dpdk-telemetry.py: DPDK's own commands, and sessions, cores, tcp and pools below /migrx/")
+      ->group(reporting);
+  command
       .add_flag("!--no-supervisor", o.supervise,
                 "run without the parent process that frees the source when this "
                 "process is killed")

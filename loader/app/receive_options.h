@@ -21,6 +21,7 @@ struct ReceiveOptions : HostOptions, StreamOptions, JobOptions, CoreOptions {
 
   // Reporting.
   int ready_fd = -1;
+  bool telemetry = false;
   bool supervise = true;
 };
 

@@ -47,6 +47,7 @@ class DpdkEnvironment final : public ::testing::Environment {
     options.memory =
         std::getenv("MIGRX_TEST_HUGEPAGES") != nullptr ? EalMemory::automatic : EalMemory::ordinary;
     options.memory_bytes = 192U << 20;
+    options.telemetry = true;
     eal_.emplace(options);
   }
   void TearDown() override {

@@ -13,6 +13,9 @@ constexpr double kQuietS = 0.02;
 }  // namespace
 
 Watch::Watch(const std::optional<std::string>& address, const std::vector<CpuId>& taken, const Report& head) {
+  head_.version = head.version;
+  head_.command = head.command;
+  head_.started_unix_s = head.started_unix_s;
   if (!address) return;
   std::string listening;
   bool loopback = false;
@@ -26,16 +29,13 @@ Watch::Watch(const std::optional<std::string>& address, const std::vector<CpuId>
   } catch (const std::exception& problem) {
     throw SetupError(problem.what());
   }
-  head_.version = head.version;
-  head_.command = head.command;
-  head_.started_unix_s = head.started_unix_s;
   publish(head_, {});
 }
 
 void Watch::look(double now_s, SessionState state, uint32_t work,
                  const std::function<ProgressSample(Report&)>& sample) {
   if (work > 0) worked_s_ = now_s;
-  if (server_ == nullptr || now_s < next_s_) return;
+  if ((server_ == nullptr && !also_) || now_s < next_s_) return;
   const bool standing_still = state == SessionState::switchover || state == SessionState::device_state;
   if (standing_still && now_s - worked_s_ < kQuietS) return;
   next_s_ = now_s + kIntervalS;
@@ -45,7 +45,8 @@ void Watch::look(double now_s, SessionState state, uint32_t work,
 }
 
 void Watch::publish(const Report& report, const ProgressSample& progress) {
-  server_->publish(metrics_of(report, progress, last_));
+  if (also_) also_(report, progress);
+  if (server_ != nullptr) server_->publish(metrics_of(report, progress, last_));
 }
 
 }  // namespace migrx

@@ -21,6 +21,8 @@ class Watch {
 
   // Something for the operator to know, or "".
   [[nodiscard]] const std::string& warning() const noexcept { return warning_; }
+  // Somebody else who is shown each look.
+  void also(std::function<void(const Report&, const ProgressSample&)> tell) { also_ = std::move(tell); }
   // Takes a look when one is due: `sample` fills a report and a progress sample as they stand now. Not while
   // the guest stands still and this thread has something to do (`work`): the look would be downtime.
   void look(double now_s, SessionState state, uint32_t work,
@@ -30,6 +32,7 @@ class Watch {
   void publish(const Report& report, const ProgressSample& progress);
 
   std::unique_ptr<MetricsServer> server_;
+  std::function<void(const Report&, const ProgressSample&)> also_;
   std::string warning_;
   Report head_;
   double next_s_ = 0;

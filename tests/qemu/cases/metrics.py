@@ -390,6 +390,61 @@ def _rounds(version, channels):
     return run
 
 
+def _ask_telemetry(pid, *commands):
+    """The answers of DPDK's telemetry socket of that process, as dpdk-telemetry.py asks."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.settimeout(10)
+        client.connect("/var/run/dpdk/migrx-%d/dpdk_telemetry.v2" % pid)
+        client.recv(65536)
+        answers = []
+        for command in commands:
+            client.sendall(command.encode())
+            answers.append(json.loads(client.recv(65536))[command.split(",")[0]])
+        return answers
+
+
+def _telemetry(folder):
+    """`--telemetry`: DPDK's socket knows the migration while it runs, and the report says the same or more."""
+    need("10")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(Network())
+        transfer = Transfer(dirty_s=3, channels=2)
+        source = transfer.start_source(folder, stack, network)
+        options, files = transfer.ram_files(folder, source)
+        receiver = stack.enter_context(Receiver(folder, network, options, 2, extra=("--telemetry",)))
+        expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+        worker = receiver.children()[0]
+        source.migrate(receiver.uri)
+        def pages_told():
+            return _ask_telemetry(worker, "/migrx/sessions")[0].get("pages", 0) > 0
+        _wait("pages", pages_told)
+        sessions, cores, tcp, pools, listed, one = _ask_telemetry(
+            worker, "/migrx/sessions", "/migrx/cores", "/migrx/tcp", "/migrx/pools", "/", "/migrx/sessions,multifd_0")
+        if shutil.which("dpdk-telemetry.py"):
+            script = subprocess.run(["dpdk-telemetry.py", "-f", "migrx-%d" % worker], input="/migrx/pools\nquit\n",
+                                    capture_output=True, text=True, check=False, timeout=60)
+            expect(json.dumps(pools["rx_buffers"]) in script.stdout, "dpdk-telemetry.py: %s%s", script.stdout,
+                   script.stderr)
+        transfer.converge(source)
+        source.wait_migration(timeout=90)
+        expect(receiver.wait(60) == 0, "migrx failed: %s", receiver.log()[-2000:])
+        report = receiver.report()
+        expect({"/migrx/sessions", "/migrx/cores", "/migrx/tcp", "/migrx/pools", "/ethdev/stats"} <= set(listed),
+               "commands: %s", listed)
+        expect(sessions["state"] in ("precopy", "switchover") and sessions["rounds"] >= 1, "sessions: %s", sessions)
+        expect(0 < sessions["wire_bytes"] <= report["wire_bytes"], "wire_bytes %d", sessions["wire_bytes"])
+        expect(list(one) == ["multifd_0"] and one["multifd_0"]["packets"] > 0, "one channel: %s", one)
+        for channel in report["channels"]:
+            told = sessions[channel["name"].replace(" ", "_")]
+            expect(0 < told["bytes"] <= channel["bytes"], "%s: %s", channel["name"], told)
+        expect({"cpu_%d" % core["cpu"] for core in report["cores"]} == set(cores), "cores: %s", cores)
+        expect(0 < tcp["tcp_in_order"] <= report["dataplane"]["tcp.in_order"], "tcp: %s", tcp)
+        expect(pools["rx_buffers"] == report["memory"]["rx_buffers"], "pools: %s", pools)
+        expect_same_files("mem", files["mem"], source.backends[0].path)
+        os.unlink(files["mem"])
+        return "%d counters of frames and segments" % len(tcp)
+
+
 class _Manager:
     """The service manager's end of $NOTIFY_SOCKET, for a program started within `for_child`."""
 
@@ -487,5 +542,6 @@ def cases():
     for version in ("7.2", "10"):
         yield Case("metrics-rounds-main-" + version, _rounds(version, 0), quick=version == "7.2")
         yield Case("metrics-rounds-multifd-" + version, _rounds(version, 2), quick=version == "10")
+    yield Case("metrics-telemetry-10", _telemetry)
     yield Case("metrics-notify-10", _told_to_manager)
     yield Case("metrics-watchdog-10", _watchdog_ends)
