@@ -42,6 +42,8 @@ def of_list(values):
 
 def shape_of(row):
     text = "1 thread" if row["one_thread"] else "1+%d cores" % row["loader_cores"]
+    if row.get("ipv6"):
+        text += ", IPv6"
     if row["checksum"] != "good by port":
         text += ", software checksum"
     if row["scatter"]:

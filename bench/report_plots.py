@@ -42,6 +42,8 @@ def label_of(row):
         return "1 thread"
     if row["checksum"] != "good by port":
         return "1+1, software checksum"
+    if row.get("ipv6"):
+        return "1+1, IPv6"
     return "1+1, scattered pages" if row["scatter"] else "1+1"
 
 

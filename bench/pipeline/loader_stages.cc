@@ -15,7 +15,7 @@ namespace {
 constexpr uint64_t kGuestPages = 16'384;
 
 uint32_t rounds_for(const StageOptions& options) {
-  const uint64_t bytes = uint64_t{options.segments} * ReplayPort::segment_bytes_of(options.mtu);
+  const uint64_t bytes = uint64_t{options.segments} * ReplayPort::segment_bytes_of(options.mtu, false);
   return static_cast<uint32_t>(bytes / (kGuestPages * kPageBytes)) + 1;
 }
 

@@ -49,6 +49,9 @@ std::vector<PipelineOptions> all_rows(const PipelineOptions& base) {
     other.one_thread = true;
     rows.push_back(other);
     other = row;
+    other.ipv6 = true;
+    rows.push_back(other);
+    other = row;
     other.checksum_good = false;
     rows.push_back(other);
     other = row;
@@ -86,6 +89,19 @@ std::vector<PipelineOptions> tiny_rows(const PipelineOptions& base) {
   PipelineOptions other = rows.front();
   other.channels = 8;
   other.loader_cores = 3;
+  rows.push_back(other);
+  // IPv6 with all that looks into its frames.
+  PipelineOptions ipv6 = rows.front();
+  ipv6.ipv6 = true;
+  ipv6.channels = 8;
+  other = ipv6;
+  other.checksum_good = false;
+  rows.push_back(other);
+  other = ipv6;
+  other.coalesce_kib = 64;
+  rows.push_back(other);
+  other = ipv6;
+  other.drop_every = 20;
   rows.push_back(other);
   for (const uint32_t burst : {8U, 16U, kBurst}) {
     other = rows.front();
@@ -133,7 +149,7 @@ std::vector<StageOptions> stage_rows(const PipelineOptions& base, uint32_t repet
       "pipeline: %s\n"
       "usage: pipeline [--mtu BYTES] [--channels 1..255] [--pool MIB] [--guest MIB] [--rounds N] [--run N]\n"
       "                [--burst FRAMES] [--coalesce KIB] [--drop-every SEGMENTS] [--loader-cores N]\n"
-      "                [--one-thread] [--software-checksum] [--scatter] [--no-demote]\n"
+      "                [--one-thread] [--software-checksum] [--scatter] [--no-demote] [--ipv6]\n"
       "                [--realtime] [--poll-cpu N] [--worker-cpu N] [--repetitions N] [--json FILE]\n"
       "                [--stages] [--all] [--tiny]\n",
       what);
@@ -191,6 +207,8 @@ Command parse(int argc, char** argv) {
       row.scatter = true;
     else if (option == "--no-demote")
       row.demote = false;
+    else if (option == "--ipv6")
+      row.ipv6 = true;
     else if (option == "--realtime")
       row.realtime = true;
     else if (option == "--stages")
@@ -204,6 +222,7 @@ Command parse(int argc, char** argv) {
     else
       usage(("unknown option " + std::string(option)).c_str());
   }
+  if (stages && row.ipv6) usage("--stages measures IPv4 alone: leave out --ipv6");
   command.rows = {row};
   if (all) command.rows = all_rows(row);
   if (tiny) {

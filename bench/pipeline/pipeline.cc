@@ -14,6 +14,7 @@
 #include "bench/pipeline/receiver.h"
 #include "bench/pipeline/replay_check.h"
 #include "dataplane/agent_thread.h"
+#include "dataplane/wire/ipv6.h"
 
 namespace migrx::bench {
 namespace {
@@ -241,6 +242,9 @@ std::string problem_of(const PipelineOptions& options) {
   if (options.burst == 0 || options.burst > kBurst)
     return "a burst is 1 to " + std::to_string(kBurst) +
            " frames in this program; pipeline_burst_64 takes 64";
+  if (options.ipv6 && options.mtu < kIpv6MtuMin)
+    return "--ipv6 with --mtu " + std::to_string(options.mtu) + ": IPv6 needs an MTU of " +
+           std::to_string(kIpv6MtuMin) + " at least";
   if (options.coalesce_kib > 64) return "a frame holds 64 KiB at most";
   if (options.coalesce_kib > 0 && !options.checksum_good)
     return "--coalesce with --software-checksum: only what the port has verified is coalesced";
@@ -272,6 +276,7 @@ PipelineResult run_pipeline(const PipelineOptions& options) {
   const HugeRegion guest(plan.guest_bytes());
   ReplayOptions replay;
   replay.mtu = options.mtu;
+  replay.ipv6 = options.ipv6;
   replay.run = options.run;
   replay.checksum_good = options.checksum_good;
   replay.demote = options.demote;

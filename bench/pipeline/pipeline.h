@@ -13,6 +13,7 @@ namespace migrx::bench {
 
 struct PipelineOptions {
   uint32_t mtu = 1500;
+  bool ipv6 = false;      // the source's and the receiver's addresses
   uint32_t channels = 8;  // multifd; the main channel comes on top
   uint32_t pool_mib = 16;
   uint32_t guest_mib = 512;

@@ -210,7 +210,7 @@ class Parts {
   void on_frame(const Frame& frame, uint64_t now_ns) noexcept {
     const WireCounter fate = parse_segment({frame.data, frame.data_len}, frame.frame_len, segment_);
     if (fate != WireCounter::segment_ok || !(segment_.link.local_mac == mac_) ||
-        segment_.tuple.local_ip != ReplayPort::kReceiver) {
+        segment_.tuple.local_ip != port_.receiver()) {
       ++wrong_;
       return;
     }

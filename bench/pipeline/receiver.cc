@@ -15,7 +15,7 @@ PoolPlan plan_pool(uint32_t mtu, uint32_t pool_mib, uint32_t channels, uint32_t 
   tcp.mss = static_cast<uint16_t>(mtu - 40);
   tcp.buffer_bytes = ReplayPort::buffer_bytes_of(mtu);
   // Enough to open TCP's window of 4 MiB is enough.
-  const uint32_t most = tcp.window_bytes / ReplayPort::segment_bytes_of(mtu) + 64;
+  const uint32_t most = tcp.window_bytes / ReplayPort::segment_bytes_of(mtu, false) + 64;
   PoolPlan plan;
   plan.quota = std::max(std::min(fair, most), buffer_quota_min(tcp));
   plan.buffers = std::max(fit, spare + (channels + 1) * plan.quota);
@@ -24,7 +24,7 @@ PoolPlan plan_pool(uint32_t mtu, uint32_t pool_mib, uint32_t channels, uint32_t 
 
 PollCoreConfig poll_core_config(ReplayPort& port, uint32_t mtu, uint32_t channels, uint32_t quota) {
   PollCoreConfig config;
-  config.ports = {{&port, {PortAddress{ReplayPort::kReceiver}}, PollPort::kAnyVlan}};
+  config.ports = {{&port, {PortAddress{port.receiver()}}, PollPort::kAnyVlan}};
   config.connections_max = channels + 1;
   config.handoff_slots = quota;
   config.tcp.mss = static_cast<uint16_t>(mtu - 40);

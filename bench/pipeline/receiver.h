@@ -15,7 +15,8 @@
 
 namespace migrx::bench {
 
-// How a pool is shared out: a burst and what waits to be freed stay out of the connections' promises.
+// How a pool is shared out: a burst and what waits to be freed stay out of the connections' promises. It is
+// the same for both families, so that they can be compared.
 struct PoolPlan {
   uint32_t buffers = 0;
   uint32_t quota = 0;  // of each connection

@@ -9,6 +9,7 @@
 
 #include "dataplane/tcp/config.h"
 #include "dataplane/wire/checksum.h"
+#include "dataplane/wire/ipv6.h"
 
 namespace migrx::bench {
 namespace {
@@ -21,7 +22,7 @@ constexpr uint8_t kOurShift = 7;
 constexpr uint16_t kFirstPort = 20000;
 constexpr uint32_t kWireOverhead = 24;  // preamble 8, frame check sequence 4, gap 12
 constexpr uint32_t kNoBuffer = UINT32_MAX;
-constexpr uint32_t kCoalescedMax = 65'535 - 52;  // IPv4's length field holds headers and payload
+constexpr uint32_t kCoalescedMax = 65'535 - 52;  // IPv4's length field holds headers and payload; IPv6's, TCP
 constexpr uint64_t kBurstsPerMs = 512;  // of the source's clock: about what 32 segments take at these rates
 
 uint32_t iss_of(uint32_t connection) {
@@ -47,7 +48,7 @@ uint32_t ReplayPort::stride_of(uint32_t mtu) noexcept {
 
 ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
     : options_(options),
-      segment_bytes_(segment_bytes_of(options.mtu)),
+      segment_bytes_(segment_bytes_of(options.mtu, options.ipv6)),
       main_stream_(plan.main_stream()),
       memory_(std::size_t{options.buffers} * stride_of(options.mtu)),
       connections_(plan.channels() + 1),
@@ -59,6 +60,7 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
       links_(options.buffers),
       tx_(kTxFrames) {
   if (options.mtu < 576 || options.mtu > 9000) throw std::invalid_argument("the MTU must be 576 to 9000");
+  if (options.ipv6 && options.mtu < kIpv6MtuMin) throw std::invalid_argument("IPv6 needs an MTU of 1280");
   if (options.burst == 0 || options.burst > kBurst)
     throw std::invalid_argument("a burst is 1 to " + std::to_string(kBurst) + " frames");
   if (options.drop_every == 1) throw std::invalid_argument("not every segment can be lost");
@@ -70,8 +72,8 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
   free_mask_ = capacity - 1;
   free_.resize(capacity);
   for (uint32_t i = 0; i < options.buffers; ++i) {
-    std::memset(data_of(i), 0, kHeaderBytes);
-    fill_fresh(i, {data_of(i) + kHeaderBytes, segment_bytes_});
+    std::memset(data_of(i), 0, header_bytes_);
+    fill_fresh(i, {data_of(i) + header_bytes_, segment_bytes_});
     free_[free_tail_++] = i;
   }
   for (uint32_t i = 0; i < connections_.size(); ++i) {
@@ -91,7 +93,7 @@ ReplayPort::ReplayPort(const ReplayOptions& options, const GuestPlan& plan)
     connection.shift = receiver_shift();
     connection.state = Connection::State::established;
     make_header(connection);
-    store_be32(connection.header.data() + 42, (kReceiverIss + 1U).value());
+    store_be32(connection.header.data() + tcp_at_ + 8, (kReceiverIss + 1U).value());
     ++settled_;
   }
   std::size_t segments = 0;
@@ -140,7 +142,7 @@ bool ReplayPort::all_acknowledged() const noexcept {
 
 OutSegment ReplayPort::outgoing(const Connection& connection) const noexcept {
   OutSegment out;
-  out.tuple = {kReceiver, kSource, kListenPort, connection.port};  // remote is where it goes
+  out.tuple = {receiver(), source(), kListenPort, connection.port};  // remote is where it goes
   out.link = {mac_of(2), mac_of(1), 0, 0};
   out.seq = SeqNum{connection.next};
   out.window = 512;
@@ -156,6 +158,7 @@ void ReplayPort::look_ahead() noexcept {
   constexpr uint32_t kAhead = 12;
   std::byte* const data = data_of(free_[(free_head_ + kAhead) & free_mask_]);
   __builtin_prefetch(data, 1);
+  if (options_.ipv6) __builtin_prefetch(data + kLine, 1);
   const bool same = kAhead < run_left_;
   const Connection& connection = connections_[same                               ? turn_
                                               : turn_ + 1 == connections_.size() ? 0
@@ -164,8 +167,8 @@ void ReplayPort::look_ahead() noexcept {
   const uint32_t segments = same ? kAhead : kAhead - run_left_;
   const uint32_t in_page = connection.script->page_position(segments * segment_bytes_);
   for (uint32_t at = in_page == 0 ? 0 : kPageBytes - in_page; at < segment_bytes_; at += kPageBytes) {
-    __builtin_prefetch(data + kHeaderBytes + at, 1);
-    __builtin_prefetch(data + kHeaderBytes + at + sizeof(PageStamp) - 1, 1);
+    __builtin_prefetch(data + header_bytes_ + at, 1);
+    __builtin_prefetch(data + header_bytes_ + at + sizeof(PageStamp) - 1, 1);
   }
 }
 
@@ -198,25 +201,42 @@ void ReplayPort::finish_frame(std::byte* data, uint32_t length, Frame& out) noex
   counters_.wire_bytes += length + kWireOverhead;
 }
 
+// What the IP header says of the length: IPv4's counts itself, IPv6's does not.
+void ReplayPort::store_length(std::byte* data, uint32_t frame_bytes) const noexcept {
+  if (options_.ipv6)
+    store_be16(data + 18, static_cast<uint16_t>(frame_bytes - tcp_at_));
+  else
+    store_be16(data + 16, static_cast<uint16_t>(frame_bytes - kEthernetHeaderBytes));
+}
+
+// Not ARP or ICMPv6.
+bool ReplayPort::is_tcp(const std::byte* data) const noexcept {
+  return options_.ipv6 ? load_be16(data + 12) == 0x86dd && data[20] == std::byte{ipv6_next::tcp}
+                       : load_be16(data + 12) == 0x0800;
+}
+
 void ReplayPort::make_header(Connection& connection) noexcept {
   OutSegment out = outgoing(connection);
   out.ack = SeqNum{0};
   out.flags = tcp_flag::ack;
   std::array<std::byte, kHeaderBytesMax> frame;
   static_cast<void>(build_segment(out, frame, TxChecksum::both_by_port));
-  std::memcpy(connection.header.data(), frame.data(), kHeaderBytes);
+  std::memcpy(connection.header.data(), frame.data(), header_bytes_);
 }
 
 void ReplayPort::present(Connection& connection, uint32_t index, uint32_t buffer, Made& out) noexcept {
   std::byte* const data = data_of(buffer);
-  std::byte* const payload = data + kHeaderBytes;
+  std::byte* const payload = data + header_bytes_;
+  std::byte* const tcp = data + tcp_at_;
   const auto length =
       static_cast<uint32_t>(std::min<uint64_t>(segment_bytes_, connection.bytes - connection.sent));
-  std::memcpy(data, connection.header.data(), kHeaderWritten);
-  store_be16(data + 16, static_cast<uint16_t>(kHeaderBytes - 14 + length));
-  store_be32(data + 38, connection.next);
-  store_be32(data + 58, now_ms_);
-  store_be16(data + 62, static_cast<uint16_t>(connection.ts_echo >> 16));
+  std::memcpy(data, connection.header.data(), kLine);
+  if (options_.ipv6)
+    std::memcpy(data + kLine, connection.header.data() + kLine, kIpv6Bytes - kUnwritten - kLine);
+  store_length(data, header_bytes_ + length);
+  store_be32(tcp + 4, connection.next);
+  store_be32(tcp + 24, now_ms_);
+  store_be16(tcp + 28, static_cast<uint16_t>(connection.ts_echo >> 16));
   uses_[use_count_].connection = index & 0xff;
   uses_[use_count_++].buffer = buffer & 0xff'ffff;
   if (connection.script != nullptr) {
@@ -225,27 +245,32 @@ void ReplayPort::present(Connection& connection, uint32_t index, uint32_t buffer
     std::memcpy(payload, main_stream_.data() + connection.sent, length);
     out.piece[0] = {0, static_cast<uint16_t>(length)};
     out.pieces = 1;
-    if (connection.sent + length == connection.bytes) data[47] |= std::byte{tcp_flag::psh};
+    if (connection.sent + length == connection.bytes) tcp[13] |= std::byte{tcp_flag::psh};
   }
   connection.next += length;
   connection.sent += length;
   ++counters_.segments;
-  sum_up(data, kHeaderBytes + length);
-  finish_frame(data, kHeaderBytes + length, out.frame);
+  sum_up(data, header_bytes_ + length);
+  finish_frame(data, header_bytes_ + length, out.frame);
 }
 
 // TCP's checksum of a data frame, where the port does not vouch for it.
 void ReplayPort::sum_up(std::byte* data, uint32_t length) noexcept {
   if (options_.checksum_good) return;
-  const uint32_t tcp_length = length - 34;
-  store_be16(data + 50, 0);
+  const uint32_t tcp_length = length - tcp_at_;
+  std::byte* const tcp = data + tcp_at_;
+  store_be16(tcp + 16, 0);
   ChecksumSum sum;
-  sum.add_be32(kSource.value);
-  sum.add_be32(kReceiver.value);
-  sum.add_be16(6);
-  sum.add_be16(static_cast<uint16_t>(tcp_length));
-  sum.add({data + 34, tcp_length});
-  store_be16(data + 50, sum.checksum());
+  if (options_.ipv6) {
+    add_ipv6_pseudo_header(sum, source(), receiver(), ipv6_next::tcp, tcp_length);
+  } else {
+    sum.add_be32(source().ipv4().value);
+    sum.add_be32(receiver().ipv4().value);
+    sum.add_be16(6);
+    sum.add_be16(static_cast<uint16_t>(tcp_length));
+  }
+  sum.add({tcp, tcp_length});
+  store_be16(tcp + 16, sum.checksum());
 }
 
 // ---- Loss
@@ -254,7 +279,7 @@ void ReplayPort::sum_up(std::byte* data, uint32_t length) noexcept {
 bool ReplayPort::dropped(const Connection& connection, uint32_t index, const Frame& frame) {
   if (options_.drop_every == 0 || !gate_open_ || connection.script == nullptr) return false;
   if (++droppable_ % options_.drop_every != 0) return false;
-  lost_.push_back({frame, index, load_be32(frame.data + 38), now_ms_, 0});
+  lost_.push_back({frame, index, load_be32(frame.data + tcp_at_ + 4), now_ms_, 0});
   ++counters_.lost;
   return true;
 }
@@ -271,8 +296,8 @@ void ReplayPort::send_again(bool idle) noexcept {
       continue;
     }
     auto* const data = static_cast<std::byte*>(lost.frame.buffer);
-    store_be32(data + 58, now_ms_);
-    store_be16(data + 62, static_cast<uint16_t>(connections_[lost.connection].ts_echo >> 16));
+    store_be32(data + tcp_at_ + 24, now_ms_);
+    store_be16(data + tcp_at_ + 28, static_cast<uint16_t>(connections_[lost.connection].ts_echo >> 16));
     sum_up(data, lost.frame.data_len);
     Made& made = ready_[ready_tail_++ % ready_max_];
     made.frame = lost.frame;
@@ -306,14 +331,14 @@ bool ReplayPort::control_frame(Connection& connection, Made& out) noexcept {
   if (open) {
     segment.flags = tcp_flag::syn;
     segment.options |= tcp_option::mss | tcp_option::window_scale | tcp_option::sack_permitted;
-    segment.mss = static_cast<uint16_t>(options_.mtu - 40);
+    segment.mss = static_cast<uint16_t>(segment_bytes_ + kTimestampBytes);
     segment.window_scale = kOurShift;
     segment.window = 65535;
     segment.ts_ecr = 0;
     connection.state = Connection::State::syn_sent;
   } else {
     segment.flags = tcp_flag::fin | tcp_flag::ack;
-    segment.ack = SeqNum{load_be32(connection.header.data() + 42)};
+    segment.ack = SeqNum{load_be32(connection.header.data() + tcp_at_ + 8)};
     connection.state = Connection::State::fin_sent;
   }
   const uint32_t buffer = take();
@@ -333,9 +358,10 @@ void ReplayPort::demote_made() noexcept {
     const Made& made = ready_[demoted_ % ready_max_];
     auto* const data = static_cast<std::byte*>(made.frame.buffer);
     _cldemote(data);
+    if (options_.ipv6) _cldemote(data + kLine);
     for (uint32_t i = 0; i < made.pieces; ++i)
       for (uint32_t at = 0; at < made.piece[i].length; at += 64)
-        _cldemote(data + kHeaderBytes + made.piece[i].begin + at);
+        _cldemote(data + header_bytes_ + made.piece[i].begin + at);
   }
 }
 
@@ -394,18 +420,19 @@ uint32_t ReplayPort::rx_burst(std::span<Frame> out) noexcept {
 // Flags end a chain (FIN, PSH), as with a device.
 void ReplayPort::coalesce(Frame& frame) noexcept {
   auto* const data = static_cast<std::byte*>(frame.buffer);
-  const auto is_plain = [](const Frame& f) {
-    return f.data == f.buffer && f.data[47] == std::byte{tcp_flag::ack} && f.data_len > kHeaderBytes;
+  const auto is_plain = [this](const Frame& f) {
+    return f.data == f.buffer && f.data[tcp_at_ + 13] == std::byte{tcp_flag::ack} &&
+           f.data_len > header_bytes_;
   };
   if (frame.data != frame.buffer || !is_plain(frame)) return;
   uint32_t last = index_of(data);
-  uint32_t next_seq = load_be32(data + 38) + frame.data_len - kHeaderBytes;
+  uint32_t next_seq = load_be32(data + tcp_at_ + 4) + frame.data_len - header_bytes_;
   while (frame.nb_segs < chain_max_ && ready_head_ != ready_tail_) {
     const Frame& next = ready_[ready_head_ % ready_max_].frame;
-    if (!is_plain(next) || load_be32(next.data + 38) != next_seq ||
-        load_be16(next.data + 34) != load_be16(data + 34))
+    if (!is_plain(next) || load_be32(next.data + tcp_at_ + 4) != next_seq ||
+        load_be16(next.data + tcp_at_) != load_be16(data + tcp_at_))
       break;
-    const uint32_t bytes = next.data_len - kHeaderBytes;
+    const uint32_t bytes = next.data_len - header_bytes_;
     last = links_[last].next = index_of(next.buffer);
     links_[last].bytes = bytes;
     next_seq += bytes;
@@ -413,7 +440,7 @@ void ReplayPort::coalesce(Frame& frame) noexcept {
     ++frame.nb_segs;
     ++ready_head_;
   }
-  if (frame.nb_segs > 1) store_be16(data + 16, static_cast<uint16_t>(frame.frame_len - 14));
+  if (frame.nb_segs > 1) store_length(data, frame.frame_len);
 }
 
 // Buffers of a chain but the first hold payload alone: their frames' headers stand in front of it.
@@ -424,7 +451,7 @@ uint32_t ReplayPort::unchain(const Frame& frame, std::span<Slice> out) noexcept 
   for (uint32_t i = 1; i < frame.nb_segs; ++i) {
     buffer = links_[buffer].next;
     std::byte* const data = data_of(buffer);
-    out[i] = {data + kHeaderBytes, data, links_[buffer].bytes, StreamEnd::none};
+    out[i] = {data + header_bytes_, data, links_[buffer].bytes, StreamEnd::none};
   }
   return frame.nb_segs;
 }
@@ -464,18 +491,19 @@ uint32_t ReplayPort::tx_flush() noexcept {
 
 // The receiver's frames are known to be well-formed: its own tests see to that.
 void ReplayPort::on_answer(const std::byte* data, uint32_t length) noexcept {
-  if (length < 54 || load_be16(data + 12) != 0x0800) return;  // ARP
-  const uint32_t index = uint32_t{load_be16(data + 36)} - kFirstPort;
+  if (length < tcp_at_ + kTcpHeaderBytes || !is_tcp(data)) return;
+  const std::byte* const tcp = data + tcp_at_;
+  const uint32_t index = uint32_t{load_be16(tcp + 2)} - kFirstPort;
   if (index >= connections_.size()) return;
   Connection& connection = connections_[index];
-  const uint8_t flags = std::to_integer<uint8_t>(data[47]);
+  const uint8_t flags = std::to_integer<uint8_t>(tcp[13]);
   if ((flags & tcp_flag::rst) != 0) {
     ++counters_.resets;
     return;
   }
-  const uint32_t seq = load_be32(data + 38);
-  const uint32_t ack = load_be32(data + 42);
-  const uint32_t window = load_be16(data + 48);
+  const uint32_t seq = load_be32(tcp + 4);
+  const uint32_t ack = load_be32(tcp + 8);
+  const uint32_t window = load_be16(tcp + 14);
   ++counters_.acks;
   if ((flags & tcp_flag::syn) != 0) {
     TcpSegment segment;
@@ -485,11 +513,11 @@ void ReplayPort::on_answer(const std::byte* data, uint32_t length) noexcept {
     connection.edge = ack + window;  // never scaled in a SYN: RFC 7323 section 2.2
     connection.state = Connection::State::established;
     make_header(connection);
-    store_be32(connection.header.data() + 42, seq + 1);
+    store_be32(connection.header.data() + tcp_at_ + 8, seq + 1);
     connection.shift = segment.window_scale;
     return;
   }
-  connection.ts_echo = load_be32(data + 58) & kEchoMask;
+  connection.ts_echo = load_be32(tcp + 24) & kEchoMask;
   if (options_.drop_every > 0) note_sack(index, data, length);
   if (reaches(ack, connection.acked)) {
     connection.acked = ack;

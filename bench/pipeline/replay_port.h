@@ -4,13 +4,13 @@
 // It is a TCP peer as far as these wires need one: handshake, sequence numbers, timestamps, and it sends no
 // byte beyond the window that the receiver's ACKs announce. On request every Nth segment is lost, and comes
 // again one round trip after the receiver's SACK told of the hole; there is no congestion control. Payload is
-// not copied: a buffer holds bytes of its own, no other's, and making a frame writes one line of headers and
-// what is the stream's own (packet headers, page stamps), and nothing else: lines that the receiver read last
-// are dear, and a device would not make this core pay for them. What a buffer's earlier uses left in it is
-// sent again; which buffer bore which segment is noted (uses()), so that replay_check.h can tell afterwards
-// what was sent. Frames are made some way ahead of the receiver, as a device fills its descriptors, and then
-// sent away from the first levels of cache. What that costs is measured apart (source_cycles), for at a real
-// port the device does it.
+// not copied: a buffer holds bytes of its own, no other's, and making a frame writes the headers (one line,
+// two of IPv6) and what is the stream's own (packet headers, page stamps), and nothing else: lines that the
+// receiver read last are dear, and a device would not make this core pay for them. What a buffer's earlier
+// uses left in it is sent again; which buffer bore which segment is noted (uses()), so that replay_check.h
+// can tell afterwards what was sent. Frames are made some way ahead of the receiver, as a device fills its
+// descriptors, and then sent away from the first levels of cache. What that costs is measured apart
+// (source_cycles), for at a real port the device does it.
 #pragma once
 
 #include <array>
@@ -27,6 +27,7 @@ namespace migrx::bench {
 
 struct ReplayOptions {
   uint32_t mtu = 1500;
+  bool ipv6 = false;
   uint32_t buffers = 16384;
   // Segments of one connection that come one behind the other before it is the next one's turn: what a
   // sender's segmentation offload makes of its writes.
@@ -55,9 +56,11 @@ class ReplayPort final : public PortQueue {
   ReplayPort(const ReplayOptions& options, const GuestPlan& plan);
   ~ReplayPort() override;
 
-  // Payload of a full segment: MTU without headers of 20 + 32 bytes.
+  // Payload of a full segment: MTU without headers of 20 + 32 bytes, or 40 + 32.
   [[nodiscard]] uint32_t segment_bytes() const noexcept { return segment_bytes_; }
-  [[nodiscard]] static uint32_t segment_bytes_of(uint32_t mtu) noexcept { return mtu - 52; }
+  [[nodiscard]] static uint32_t segment_bytes_of(uint32_t mtu, bool ipv6) noexcept {
+    return mtu + kEthernetHeaderBytes - header_bytes_of(ipv6);
+  }
   // Room of one packet buffer of a port of that MTU.
   [[nodiscard]] static uint32_t buffer_bytes_of(uint32_t mtu) noexcept;
   // From one buffer to the next.
@@ -75,7 +78,7 @@ class ReplayPort final : public PortQueue {
 
   // The payload of packet buffer i, for measuring what copying alone takes.
   [[nodiscard]] Bytes payload(uint32_t i) const noexcept {
-    return {memory_.data() + std::size_t{i} * stride_of(options_.mtu) + kHeadroom + kHeaderBytes,
+    return {memory_.data() + std::size_t{i} * stride_of(options_.mtu) + kHeadroom + header_bytes_,
             segment_bytes_};
   }
 
@@ -124,24 +127,35 @@ class ReplayPort final : public PortQueue {
   // connections(): its tuple as the receiver sees it, and the number of its first byte.
   [[nodiscard]] uint32_t connections() const noexcept { return static_cast<uint32_t>(connections_.size()); }
   [[nodiscard]] FourTuple tuple_of(uint32_t i) const noexcept {
-    return {kSource, kReceiver, connections_[i].port, kListenPort};
+    return {source(), receiver(), connections_[i].port, kListenPort};
   }
   [[nodiscard]] SeqNum first_byte_of(uint32_t i) const noexcept;
   // The receiver's, whose window scale the source takes for agreed.
   static constexpr SeqNum kReceiverIss{5'000};
   [[nodiscard]] static uint8_t receiver_shift() noexcept;
 
-  static constexpr Ipv4Address kReceiver{0x0a4d0002};  // 10.77.0.2
-  static constexpr Ipv4Address kSource{0x0a4d0001};
+  // 10.77.0.2 and 10.77.0.1, or fd00:77::2 and fd00:77::1.
+  [[nodiscard]] IpAddress receiver() const noexcept { return address_of(2); }
+  [[nodiscard]] IpAddress source() const noexcept { return address_of(1); }
   static constexpr uint16_t kListenPort = 4444;
 
  private:
   // In front of each buffer's frame, where DPDK has its rte_mbuf and headroom.
   static constexpr uint32_t kHeadroom = 256;
-  static constexpr uint32_t kHeaderBytes = 14 + 20 + 32;
-  // Of these, what is written for each segment: one line. The rest is the lower half of TSecr, which is
-  // always 0: this source echoes its peer's clock in steps of a minute, and nobody measures anything by it.
-  static constexpr uint32_t kHeaderWritten = 64;
+  static constexpr uint32_t kLine = 64;
+  static constexpr uint32_t kTimestampBytes = 12;
+  // All headers.
+  static constexpr uint32_t kIpv4Bytes =
+      kEthernetHeaderBytes + kIpv4HeaderBytes + kTcpHeaderBytes + kTimestampBytes;
+  static constexpr uint32_t kIpv6Bytes = kIpv4Bytes - kIpv4HeaderBytes + kIpv6HeaderBytes;
+  [[nodiscard]] static constexpr uint32_t header_bytes_of(bool ipv6) noexcept {
+    return ipv6 ? kIpv6Bytes : kIpv4Bytes;
+  }
+  // Of these, what is not written for each segment: the lower half of TSecr, which is always 0. This source
+  // echoes its peer's clock in steps of a minute, and nobody measures anything by it. With IPv4 the rest is
+  // one line.
+  static constexpr uint32_t kUnwritten = 2;
+  static_assert(kIpv4Bytes - kUnwritten == kLine);
   static constexpr uint32_t kEchoMask = 0xffff'0000;
   // The frames of SYN and FIN begin a line earlier, so that they end before the payload.
   static constexpr uint32_t kControlEarlier = 64;
@@ -158,8 +172,8 @@ class ReplayPort final : public PortQueue {
     uint64_t sent = 0;     // payload bytes
     uint64_t bytes = 0;    // of the whole stream
     uint16_t port = 0;
-    std::array<std::byte, kHeaderBytes> header{};  // of its next data segment, but for what changes
-    std::unique_ptr<ChannelScript> script;         // null: main
+    std::array<std::byte, kIpv6Bytes> header{};  // of its next data segment, but for what changes
+    std::unique_ptr<ChannelScript> script;       // null: main
   };
 
   // A frame, and what was written into its payload.
@@ -181,6 +195,10 @@ class ReplayPort final : public PortQueue {
   // Of the source's clock: when nothing behind the hole can be sent, nobody asks.
   static constexpr uint32_t kTimeoutMs = 20;
 
+  [[nodiscard]] IpAddress address_of(uint8_t host) const noexcept {
+    return options_.ipv6 ? IpAddress{0xfd00'0077'0000'0000, host}
+                         : IpAddress{Ipv4Address{0x0a4d'0000U + host}};
+  }
   [[nodiscard]] std::byte* data_of(uint32_t buffer) const noexcept {
     return memory_.data() + std::size_t{buffer} * stride_ + kHeadroom;
   }
@@ -189,6 +207,8 @@ class ReplayPort final : public PortQueue {
   [[nodiscard]] bool dropped(const Connection& connection, uint32_t index, const Frame& frame);
   void send_again(bool idle) noexcept;
   void note_sack(uint32_t index, const std::byte* data, uint32_t length) noexcept;
+  void store_length(std::byte* data, uint32_t frame_bytes) const noexcept;
+  [[nodiscard]] bool is_tcp(const std::byte* data) const noexcept;
   void sum_up(std::byte* data, uint32_t length) noexcept;
   void coalesce(Frame& frame) noexcept;
   [[nodiscard]] uint32_t index_of(const void* buffer) const noexcept {
@@ -208,6 +228,9 @@ class ReplayPort final : public PortQueue {
 
   const ReplayOptions options_;
   const uint32_t segment_bytes_;
+  // Where TCP and the payload begin in a data frame.
+  const uint32_t header_bytes_ = header_bytes_of(options_.ipv6);
+  const uint32_t tcp_at_ = header_bytes_ - kTcpHeaderBytes - kTimestampBytes;
   std::vector<std::byte> main_stream_;
   HugeRegion memory_;
   std::vector<Connection> connections_;  // the last one is main

@@ -94,6 +94,7 @@ std::string cpu_model() {
 
 std::string kind_of(const PipelineOptions& row) {
   std::string kind = row.one_thread ? "1 thread" : "1+" + std::to_string(row.loader_cores);
+  if (row.ipv6) kind += " IPv6";
   if (!row.checksum_good) kind += " sw-csum";
   if (row.scatter) kind += " scatter";
   if (row.coalesce_kib > 0) kind += " lro " + std::to_string(row.coalesce_kib) + "K";
@@ -141,7 +142,7 @@ void Report::add(const PipelineOptions& row, const std::vector<PipelineResult>& 
       ", \"drop_every\": " + std::to_string(row.drop_every) +
       ", \"coalesce_kib\": " + std::to_string(row.coalesce_kib) +
       ", \"loader_cores\": " + std::to_string(row.loader_cores) +
-      ", \"one_thread\": " + flag(row.one_thread) +
+      ", \"one_thread\": " + flag(row.one_thread) + ", \"ipv6\": " + flag(row.ipv6) +
       ", \"checksum\": " + (row.checksum_good ? "\"good by port\"" : "\"software\"") +
       ", \"scatter\": " + flag(row.scatter) + ", \"demote\": " + flag(row.demote) +
       ", \"buffers\": " + std::to_string(results.front().buffers) + ", \"pool_mib_used\": " +

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -19,6 +20,8 @@
 #include <cstring>
 #include <optional>
 #include <random>
+
+#include "dataplane/wire/ipv6.h"
 
 namespace migrx::testing {
 namespace {
@@ -64,6 +67,21 @@ class DpdkEnvironment final : public ::testing::Environment {
 [[maybe_unused]] const ::testing::Environment* const environment =
     ::testing::AddGlobalTestEnvironment(new DpdkEnvironment);
 
+IpAddress ours(uint32_t network, bool ipv6) {
+  if (ipv6) return {0xfd00'0077'0000'0000U | uint64_t{network} << 16, 2};
+  return Ipv4Address{10U << 24 | 77U << 16 | network << 8 | 2};
+}
+
+sockaddr_in6 address_of(const IpAddress& ip, uint16_t port) {
+  sockaddr_in6 address{};
+  address.sin6_family = AF_INET6;
+  address.sin6_port = htons(port);
+  std::array<std::byte, 16> bytes;
+  store_ipv6(bytes.data(), ip);
+  std::memcpy(&address.sin6_addr, bytes.data(), bytes.size());
+  return address;
+}
+
 sockaddr_in address_of(uint32_t network, uint32_t host, uint16_t port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -96,7 +114,11 @@ const std::string& why_no_devices() {
   return devices_refused;
 }
 
-std::string bring_up(const std::string& interface, uint32_t network) {
+bool kernel_has_ipv6() {
+  return access("/proc/net/if_inet6", R_OK) == 0 && run_ip("-V");
+}
+
+std::string bring_up(const std::string& interface, uint32_t network, bool ipv6) {
   const ControlSocket control;
   const auto set_address = [&](unsigned long what, const sockaddr_in& address) {
     ifreq ifr = request_for(interface);
@@ -111,7 +133,11 @@ std::string bring_up(const std::string& interface, uint32_t network) {
       !control.request(SIOCGIFFLAGS, flags))
     return interface + ": " + std::strerror(errno);
   flags.ifr_flags = static_cast<short>(flags.ifr_flags | IFF_UP | IFF_RUNNING);
-  return control.request(SIOCSIFFLAGS, flags) ? "" : interface + ": " + std::strerror(errno);
+  if (!control.request(SIOCSIFFLAGS, flags)) return interface + ": " + std::strerror(errno);
+  // nodad: else the address may not be used for a second.
+  if (ipv6 && !run_ip("addr add fd00:77:" + std::to_string(network) + "::1/64 dev " + interface + " nodad"))
+    return interface + ": ip takes no IPv6 address for it";
+  return {};
 }
 
 void disable_offloads(const std::string& interface) {
@@ -228,6 +254,8 @@ Receiver::Receiver(const ReceiverOptions& options) : options_(options) {
   port.buffer_bytes = buffer_bytes;
   port.rx_descriptors = 256;
   port.tx_descriptors = 256;
+  const IpAddress ip = ours(options.network, options.ipv6);
+  if (options.ipv6) port.groups = {multicast_mac(solicited_node(ip)), multicast_mac(kAllNodes)};
   port_ = std::make_unique<DpdkPort>(port);
   SizingNeeds needs;
   needs.ports = {port_->descriptors()};
@@ -255,8 +283,7 @@ Receiver::Receiver(const ReceiverOptions& options) : options_(options) {
   for (uint32_t i = 0; i < options.cores; ++i) {
     PollCoreConfig config;
     config.index = i;
-    config.ports = {
-        {&port_->queue(i), {PortAddress{Ipv4Address{10U << 24 | 77U << 16 | options.network << 8 | 2}}}}};
+    config.ports = {{&port_->queue(i), {PortAddress{ip}}}};
     config.connections_max = options.flows_max;
     config.handoff_slots = options.handoff_slots;
     config.tcp.mss = mss_for_mtu(options.mtu);
@@ -298,15 +325,18 @@ uint64_t Receiver::count(PollCounter which) const {
 }
 
 int Receiver::connect_socket(uint16_t port, int& error, const std::string& congestion) const {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int fd = socket(options_.ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   timeval patience{};
   patience.tv_sec = 20;
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   const sockaddr_in address = address_of(options_.network, 2, port);
+  const sockaddr_in6 address6 = address_of(ours(options_.network, true), port);
   const auto length = static_cast<socklen_t>(congestion.size());
   const bool told =
       congestion.empty() || setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion.data(), length) == 0;
-  error = told && connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
+  const auto* const to = options_.ipv6 ? reinterpret_cast<const sockaddr*>(&address6)
+                                       : reinterpret_cast<const sockaddr*>(&address);
+  error = told && connect(fd, to, options_.ipv6 ? sizeof address6 : sizeof address) == 0 ? 0 : errno;
   return fd;
 }
 
@@ -370,10 +400,10 @@ std::vector<SenderInfo> Receiver::receive(uint32_t flows, uint64_t bytes, const 
   const double cpu_ns = static_cast<double>(thread_->cpu_ns() - cpu_before_ns);
   const double bits = static_cast<double>(flows * bytes) * 8;
   std::printf(
-      "%s, MTU %u, %u flows, %u cores: %.2f Gbit/s; receiver: %.0f ns of CPU per frame, %.2f Gbit per "
+      "%s, %s, MTU %u, %u flows, %u cores: %.2f Gbit/s; receiver: %.0f ns of CPU per frame, %.2f Gbit per "
       "CPU second; %u segments sent again\n",
-      options_.devargs.c_str(), options_.mtu, flows, options_.cores, bits * 1e-9 / seconds,
-      cpu_ns / static_cast<double>(frames), bits / cpu_ns, sent_again);
+      options_.devargs.c_str(), options_.ipv6 ? "IPv6" : "IPv4", options_.mtu, flows, options_.cores,
+      bits * 1e-9 / seconds, cpu_ns / static_cast<double>(frames), bits / cpu_ns, sent_again);
   return infos;
 }
 

@@ -22,8 +22,11 @@ namespace migrx::testing {
 
 // Empty: this process may make devices, in a namespace nobody else sees. Else the reason to skip.
 [[nodiscard]] const std::string& why_no_devices();
-// Brings an interface of the namespace up with an address of 10.77.N.1/24. Empty: done.
-[[nodiscard]] std::string bring_up(const std::string& interface, uint32_t network);
+// Brings an interface of the namespace up with an address of 10.77.N.1/24 or, ipv6, fd00:77:N::1/64 beside
+// it. Empty: done.
+[[nodiscard]] std::string bring_up(const std::string& interface, uint32_t network, bool ipv6 = false);
+// The kernel has IPv6, and `ip` is there to set it.
+[[nodiscard]] bool kernel_has_ipv6();
 // Checksum and segmentation offloads off: a packet socket gets to see what would go over a wire.
 void disable_offloads(const std::string& interface);
 void set_mtu(const std::string& interface, uint32_t mtu);
@@ -44,7 +47,8 @@ class Pattern {
 
 struct ReceiverOptions {
   std::string devargs;
-  uint32_t network = 0;  // our address is 10.77.N.2
+  uint32_t network = 0;  // our address is 10.77.N.2, and no other,
+  bool ipv6 = false;     // or fd00:77:N::2, and no other
   uint32_t mtu = 1500;
   uint32_t cores = 1;
   uint32_t flows_max = 4;
