@@ -9,7 +9,7 @@ import time
 from rig.compare import expect_same_files
 from rig.guest import MIB
 from rig.machine import die_with_parent, in_namespace
-from rig.network import INTERFACE, NEAR, RECEIVER, Network
+from rig.network import INTERFACE, NEAR, NEAR_6, RECEIVER, RECEIVER_6, Network
 from rig.receiver import PORT
 from rig.runner import Case, expect
 from rig.transfer import FAST, SLOW, Transfer, need
@@ -40,13 +40,18 @@ _REFUSED = {
     "wire.frame_too_short": "frames cut short",
     "wire.tcp_header_bad|wire.ip_header_bad|wire.ip_length_bad": "noise in the place of headers",
 }
+# IPv6 has no checksum of its header: what is wrong there is its length.
+_REFUSED_6 = {names: why for names, why in _REFUSED.items() if names != "wire.ip_checksum_bad"}
+_REFUSED_6["wire.ip_length_bad"] = "lengths beyond the end of the frame"
+_REFUSED_6["wire.ip_extension_bad"] = "options that must be understood"
 
 
 class Neighbour:
     """The hostile program, running in the receiver's namespace."""
 
     def __init__(self, network, *words):
-        command = [sys.executable, _PROGRAM, INTERFACE, RECEIVER, str(PORT), NEAR, *words]
+        target, source = (RECEIVER_6, NEAR_6) if network.ipv6 else (RECEIVER, NEAR)
+        command = [sys.executable, _PROGRAM, INTERFACE, target, str(PORT), source, *words]
         self._process = subprocess.Popen(in_namespace(network.receiver, command), stdout=subprocess.PIPE, text=True,
                                          preexec_fn=die_with_parent)
         expect(self._process.stdout.readline() == "ready\n", "the hostile neighbour did not start")
@@ -69,7 +74,7 @@ class Neighbour:
 
 def _set_up(transfer, folder, stack):
     need(transfer.version)
-    network = stack.enter_context(Network(transfer.mtu))
+    network = stack.enter_context(Network(transfer.mtu, ipv6=transfer.ipv6))
     source = transfer.start_source(folder, stack, network)
     options, files = transfer.ram_files(folder, source)
     receiver = transfer.start_receiver(folder, stack, network, options)
@@ -98,11 +103,12 @@ def _value(report, names):
     return sum(report["dataplane"].get(name, 0) for name in names.split("|"))
 
 
-def under_attack(version, channels):
+def under_attack(version, channels, ipv6=False):
     """Every attack there is, from before the first round to behind the last."""
     def body(folder):
         with contextlib.ExitStack() as stack:
-            transfer = Transfer(version, channels=channels, dirty_s=1.0, parameters={"max_bandwidth": SLOW})
+            transfer = Transfer(version, channels=channels, dirty_s=1.0, parameters={"max_bandwidth": SLOW},
+                                ipv6=ipv6)
             network, source, receiver, files = _set_up(transfer, folder, stack)
             source.migrate(receiver.uri)
             neighbour = stack.enter_context(Neighbour(network))
@@ -117,7 +123,7 @@ def under_attack(version, channels):
             for name, count in sent.items():
                 expect(count > 0, "the attack %s sent nothing: %s", name, sent)
             expect(sent["syn_flood"] > 2000, "a flood of %d SYNs is none", sent["syn_flood"])
-            for names, why in _REFUSED.items():
+            for names, why in (_REFUSED_6 if ipv6 else _REFUSED).items():
                 expect(_value(report, names) > 0, "the report does not count %s (%s): %s", names, why,
                        report["dataplane"])
             expect(_value(report, "tcp.rst") <= 12, "connections were reset: %s", report["dataplane"])
@@ -126,11 +132,11 @@ def under_attack(version, channels):
     return body
 
 
-def crowded(version, channels):
+def crowded(version, channels, ipv6=False):
     """A flood, and connections of strangers on every place there is, before the source comes."""
     def body(folder):
         with contextlib.ExitStack() as stack:
-            transfer = Transfer(version, channels=channels, dirty_s=0.5)
+            transfer = Transfer(version, channels=channels, dirty_s=0.5, ipv6=ipv6)
             network, source, receiver, files = _set_up(transfer, folder, stack)
             # All but one that speaks as a source would: whoever does that first is taken for it (docs/limits.md).
             neighbour = stack.enter_context(Neighbour(
@@ -154,3 +160,5 @@ def cases():
         yield Case("hostile-multifd-%s" % version, under_attack(version, 4), newest, 90)
         yield Case("hostile-precopy-%s" % version, under_attack(version, 0), not newest, 90)
         yield Case("hostile-before-%s" % version, crowded(version, 4), newest, 90)
+        yield Case("hostile-ipv6-multifd-%s" % version, under_attack(version, 4, ipv6=True), newest, 120)
+        yield Case("hostile-ipv6-before-%s" % version, crowded(version, 4, ipv6=True), False, 120)

@@ -3,13 +3,14 @@
 
 usage: hostile.py INTERFACE TARGET PORT SOURCE [--seed N] [--only ATTACK...] [--manners MANNER...]
 
-In the network namespace that holds INTERFACE. TARGET is migrx's address, SOURCE that of the migration's source, whose
-live connections it watches to know their numbers: it is as bad as a neighbour can be that does not use what would end
-any TCP connection, an RST or data with exactly the next number and a valid timestamp. SIGTERM ends it; then it prints
-one line per attack with the number of frames sent.
+In the network namespace that holds INTERFACE. TARGET is migrx's address, of either family, SOURCE that of the
+migration's source, whose live connections it watches to know their numbers: it is as bad as a neighbour can be that
+does not use what would end any TCP connection, an RST or data with exactly the next number and a valid timestamp.
+SIGTERM ends it; then it prints one line per attack with the number of frames sent.
 """
 
 import argparse
+import ipaddress
 import random
 import signal
 import socket
@@ -39,12 +40,20 @@ def timestamps(value, echo):
     return struct.pack(">BBBBII", 1, 1, 8, 10, value & _MASK, echo & _MASK)
 
 
+def family_of(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def packed(address):
+    return socket.inet_pton(family_of(address), address)
+
+
 def tcp(source, target, ports, seq, ack, flags, window=1000, options=b"", payload=b"", damage=0):
     """A TCP segment; `damage` is added to its checksum."""
     options += b"\1" * (-len(options) % 4)
     head = struct.pack(">HHIIBBHHH", ports[0], ports[1], seq & _MASK, ack & _MASK, (5 + len(options) // 4) << 4, flags,
                        window, 0, 0) + options
-    pseudo = socket.inet_aton(source) + socket.inet_aton(target) + struct.pack(">HH", 6, len(head) + len(payload))
+    pseudo = packed(source) + packed(target) + struct.pack(">II", len(head) + len(payload), 6)
     value = (checksum(pseudo + head + payload) + damage) & 0xffff
     return head[:16] + struct.pack(">H", value) + head[18:] + payload
 
@@ -52,8 +61,17 @@ def tcp(source, target, ports, seq, ack, flags, window=1000, options=b"", payloa
 def ip(source, target, payload, options=b"", fragment=0, damage=0):
     """An IPv4 packet. `fragment`: the field with flags and offset."""
     head = struct.pack(">BBHHHBBH", 0x45 + len(options) // 4, 0, 20 + len(options) + len(payload), 0x4242, fragment,
-                       64, 6, 0) + socket.inet_aton(source) + socket.inet_aton(target) + options
+                       64, 6, 0) + packed(source) + packed(target) + options
     return head[:10] + struct.pack(">H", (checksum(head) + damage) & 0xffff) + head[12:] + payload
+
+
+def ip6(source, target, payload, extension=b"", kind=0, damage=0):
+    """An IPv6 packet. `extension`: an extension header without its first byte, `kind` its number; `damage` is added to
+    the payload length, for the header has no checksum."""
+    if extension:
+        payload = b"\6" + extension + payload
+    head = struct.pack(">IHBB", 6 << 28, len(payload) + damage, kind if extension else 6, 64)
+    return head + packed(source) + packed(target) + payload
 
 
 class Live:
@@ -79,7 +97,10 @@ class Hostile:
 
     def __init__(self, options):
         self._random, self._target, self._port = random.Random(options.seed), options.target, options.port
-        self._source, self._subnet = options.source, options.target.rsplit(".", 1)[0] + "."
+        self._source, self._ipv6 = options.source, ":" in options.target
+        self._subnet = ipaddress.ip_interface(options.target + ("/64" if self._ipv6 else "/24")).network
+        self._family = family_of(options.target)
+        self._ether_type = b"\x86\xdd" if self._ipv6 else b"\x08\x00"
         # ETH_P_ALL: only such a socket sees what the host itself sends.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self._socket.bind((options.interface, 3))
@@ -98,35 +119,41 @@ class Hostile:
 
     def _send(self, packet):
         try:
-            self._socket.send(self._target_mac + self._own_mac + b"\x08\x00" + packet)
+            self._socket.send(self._target_mac + self._own_mac + self._ether_type + packet)
             self.counts[self._present] += 1
         except OSError:
             pass  # the interface's queue is full, or migrx has ended and it is gone
 
     def listen(self):
         """Takes in what passed by, so that numbers are fresh."""
+        target = packed(self._target)
         for _ in range(4000):
             try:
                 frame = self._socket.recv(128)
             except OSError:
                 return
-            if frame[12:14] == b"\x08\x06" and frame[28:32] == socket.inet_aton(self._target):
+            if frame[12:14] == b"\x08\x06" and frame[28:32] == target:
                 self._target_mac = frame[22:28]  # it announced itself, or answered
-            if len(frame) < 54 or frame[12:14] != b"\x08\x00" or frame[23] != 6:
+            if self._ipv6 and frame[12:14] == self._ether_type and frame[20] == 58 and frame[22:38] == target:
+                self._target_mac = frame[6:12]  # by neighbour discovery
+            if len(frame) < 54 or frame[12:14] != self._ether_type or frame[20 if self._ipv6 else 23] != 6:
                 continue
-            head = 14 + (frame[14] & 15) * 4
+            head = 54 if self._ipv6 else 14 + (frame[14] & 15) * 4
             if len(frame) < head + 20:
                 continue
             self._overhear(frame, head)
 
     def _overhear(self, frame, head):
-        source, target = socket.inet_ntoa(frame[26:30]), socket.inet_ntoa(frame[30:34])
+        at, size = (22, 16) if self._ipv6 else (26, 4)
+        source, target = (socket.inet_ntop(self._family, frame[i:i + size]) for i in (at, at + size))
         ports, seq, ack = struct.unpack_from(">HH", frame, head), *struct.unpack_from(">II", frame, head + 4)
         length, flags = (frame[head + 12] >> 4) * 4, frame[head + 13]
         ts = None
         if length >= 32 and frame[head + 20:head + 24] == b"\1\1\x08\x0a" and len(frame) >= head + 32:
             ts = struct.unpack_from(">I", frame, head + 24)[0]
-        payload = struct.unpack_from(">H", frame, 16)[0] - (head - 14) - length
+        # IPv6's length does not count its own header.
+        payload = (struct.unpack_from(">H", frame, 18)[0] if self._ipv6 else
+                   struct.unpack_from(">H", frame, 16)[0] - (head - 14)) - length
         if self._target_mac is None and target == self._target:
             self._target_mac = frame[:6]
         if source == self._target and ports[0] == self._port:
@@ -151,7 +178,7 @@ class Hostile:
 
     def run(self, stop):
         """Attacks in turn until `stop` holds something."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:  # the kernel asks by ARP where it is
+        with socket.socket(self._family, socket.SOCK_DGRAM) as asks:  # the kernel asks the link where it is
             asks.sendto(b"", (self._target, 9))
         while not stop:
             self.listen()
@@ -164,30 +191,33 @@ class Hostile:
     # ---- Without a connection
 
     def _neighbour(self):
-        return self._subnet + str(self._random.randrange(100, 250))
+        return str(self._subnet[self._random.randrange(100, 250)])
 
     def _syn(self, source):
         ports = (self._random.randrange(1024, 65535), self._port)
         options = struct.pack(">BBHBBBBBBBB", 2, 4, 1460, 4, 2, 1, 3, 3, 7, 1, 1) + timestamps(77, 0)
         segment = tcp(source, self._target, ports, self._random.getrandbits(32), 0, SYN, options=options)
-        self._send(ip(source, self._target, segment))
+        self._send(self._packet(source, segment))
 
     def syn_flood(self):
         for _ in range(_FLOOD_PER_ROUND):
             self._syn(self._neighbour())
 
     def syn_from_afar(self):
-        self._syn("192.0.2.%d" % self._random.randrange(1, 255))
+        self._syn(("2001:db8::%x" if self._ipv6 else "192.0.2.%d") % self._random.randrange(1, 255))
+
+    def _packet(self, source, segment):
+        return (ip6 if self._ipv6 else ip)(source, self._target, segment)
 
     def stray_segments(self):
         for flags in (ACK, ACK | PSH, FIN | ACK, RST, SYN | ACK, 0, 255):
             source, ports = self._neighbour(), (self._random.randrange(1024, 65535), self._port)
             segment = tcp(source, self._target, ports, self._random.getrandbits(32), self._random.getrandbits(32), flags,
                           payload=b"x" * self._random.randrange(0, 40))
-            self._send(ip(source, self._target, segment))
+            self._send(self._packet(source, segment))
 
     def torn_frames(self):
-        whole = ip(self._neighbour(), self._target, tcp(self._source, self._target, (1, self._port), 1, 1, ACK))
+        whole = self._packet(self._neighbour(), tcp(self._source, self._target, (1, self._port), 1, 1, ACK))
         self._send(whole[:self._random.randrange(0, len(whole))])
         self._send(self._random.randbytes(self._random.randrange(0, 400)))
 
@@ -198,8 +228,16 @@ class Hostile:
                   "options": timestamps(live.source_ts, live.migrx_ts)}
         outer = {key: changes.pop(key) for key in ("fragment", "ip_options", "ip_damage") if key in changes}
         fields.update(changes)
-        self._send(ip(self._source, self._target, tcp(self._source, self._target, **fields),
-                      outer.get("ip_options", b""), outer.get("fragment", 0), outer.get("ip_damage", 0)))
+        segment = tcp(self._source, self._target, **fields)
+        if not self._ipv6:
+            self._send(ip(self._source, self._target, segment, outer.get("ip_options", b""), outer.get("fragment", 0),
+                          outer.get("ip_damage", 0)))
+        elif "fragment" in outer:  # RFC 8200 section 4.5: the offset stands three bits higher, "more" is the last
+            field = (outer["fragment"] & 0x1fff) << 3 | outer["fragment"] >> 13
+            self._send(ip6(self._source, self._target, segment, struct.pack(">BHI", 0, field, 0x4242), 44))
+        else:
+            self._send(ip6(self._source, self._target, segment, outer.get("ip_options", b""), 60,
+                           outer.get("ip_damage", 0)))
 
     def _victims(self):
         return [(port, live) for port, live in self._live.items() if live.complete()]
@@ -262,8 +300,12 @@ class Hostile:
             self._forge(port, live, payload=b"later part", fragment=0x0010)
 
     def ip_options(self):
-        for port, live in self._victims():  # record route; what follows is refused for its number alone
-            self._forge(port, live, seq=live.acknowledged + (1 << 29), payload=b"options", ip_options=b"\7\7\4\0\0\0\0\0")
+        # Record route; what follows is refused for its number alone. Of IPv6, destination options that a receiver need
+        # not know, and some that it must.
+        options = (b"\0\x1e\4\0\0\0\0", b"\0\xde\4\0\0\0\0") if self._ipv6 else (b"\7\7\4\0\0\0\0\0",)
+        for port, live in self._victims():
+            for each in options:
+                self._forge(port, live, seq=live.acknowledged + (1 << 29), payload=b"options", ip_options=each)
 
     # ---- Connections of its own
 
@@ -286,7 +328,7 @@ class Hostile:
         window = {"zero_window": 0, "tiny": 1}.get(peer.manner, 65535)
         segment = tcp(peer.address, self._target, (peer.port, self._port), peer.seq + offset, peer.ack, flags, window,
                       b"" if flags & SYN == 0 else struct.pack(">BBH", 2, 4, 64), payload)
-        self._send(ip(peer.address, self._target, segment))
+        self._send(self._packet(peer.address, segment))
 
     def _behave(self, peer):
         peer.sent += 1
