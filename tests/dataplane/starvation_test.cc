@@ -34,10 +34,12 @@ constexpr uint32_t kHonestFrames = 6;    // each, per round
 constexpr uint32_t kHostileFrames = 24;  // all, per round
 constexpr uint32_t kRounds = 3000;
 constexpr uint32_t kRoundsPerMeasurement = 50;
-constexpr uint32_t kSegment = 1448;
+constexpr uint32_t kSegment = 1440;  // the MSS of IPv6
 // What dataplane/sizing.h asks for, without what only a device keeps: nobody can take the rest.
 constexpr uint32_t kBuffers = (kHonest + kHostile) * kSlots + kBurst;
 constexpr uint16_t kFirstHostilePort = 2000;
+constexpr IpAddress kOurs6{0xfd00'0077'0000'0000, 2};
+constexpr IpAddress kTheirs6{0xfd00'0077'0000'0000, 1};
 
 uint64_t thread_cpu_ns() {
   timespec now{};
@@ -58,7 +60,7 @@ class Host {
  public:
   using Attack = std::function<void(uint32_t round)>;
 
-  Host() {
+  explicit Host(bool ipv6) : ipv6_(ipv6) {
     for (uint32_t i = 0; i < kHonest; ++i) honest.push_back(connect(static_cast<uint16_t>(1000 + i)));
   }
   ~Host() {
@@ -76,6 +78,7 @@ class Host {
   Sender connect(uint16_t port) {
     Sender sender;
     sender.peer = std::make_unique<Peer>(rig, port);
+    if (ipv6_) sender.peer->header().tuple = {kOurs6, kTheirs6, testing::kPort, port};
     sender.handoff = sender.peer->connect();
     EXPECT_NE(sender.handoff, nullptr);
     sender.acked = sender.edge = sender.peer->next;
@@ -113,8 +116,10 @@ class Host {
   }
   [[nodiscard]] uint64_t count(TcpCounter which) const { return rig.cores[0]->tcp_counters().read(which); }
 
-  Rig rig{testing::RigOptions{
-      .buffers = kBuffers, .connections_max = kHonest + kHostile, .handoff_slots = kSlots}};
+  Rig rig{testing::RigOptions{.buffers = kBuffers,
+                              .connections_max = kHonest + kHostile,
+                              .handoff_slots = kSlots,
+                              .more_addresses = {PortAddress{kOurs6}}}};
   std::vector<Sender> honest;
   std::vector<Sender> hostile;
   const std::string text = std::string(kSegment, 'h');
@@ -160,6 +165,7 @@ class Host {
     }
     rig.queues[0]->sent.clear();
   }
+  const bool ipv6_;
   std::vector<MemoryQueue::Packet> honest_frames_, hostile_frames_;
 };
 
@@ -173,7 +179,8 @@ constexpr bool kCostIsAsserted = true;
 constexpr bool kCostIsAsserted = false;  // another program, with other costs
 #endif
 
-class Starvation : public ::testing::Test {
+// Over IPv4 or IPv6.
+class Starvation : public ::testing::TestWithParam<bool> {
  protected:
   void expect_unharmed(const Host::Attack& attack, bool read_hostile = true) {
     double cost = 0;
@@ -194,8 +201,8 @@ class Starvation : public ::testing::Test {
   }
   [[nodiscard]] uint64_t count(TcpCounter which) const { return host_.count(which); }
 
-  Host alone_;
-  Host host_;
+  Host alone_{GetParam()};
+  Host host_{GetParam()};
   std::vector<Sender>& hostile_ = host_.hostile;
   std::mt19937 random_{1};
   uint32_t rounds_ = 0;
@@ -219,7 +226,7 @@ class Starvation : public ::testing::Test {
   }
 };
 
-TEST_F(Starvation, segments_of_one_byte) {
+TEST_P(Starvation, segments_of_one_byte) {
   host_.connect_hostile();
   expect_unharmed([&](uint32_t) {
     for (uint32_t i = 0; i < kHostileFrames; ++i) {
@@ -231,7 +238,7 @@ TEST_F(Starvation, segments_of_one_byte) {
 }
 
 // A channel that never reaches its SYNC, or whose destination does not read: nobody takes its bytes.
-TEST_F(Starvation, streams_that_nobody_can_go_on_with) {
+TEST_P(Starvation, streams_that_nobody_can_go_on_with) {
   host_.connect_hostile();
   expect_unharmed(
       [&](uint32_t round) {
@@ -249,7 +256,7 @@ TEST_F(Starvation, streams_that_nobody_can_go_on_with) {
             100U);
 }
 
-TEST_F(Starvation, holes_that_are_never_filled) {
+TEST_P(Starvation, holes_that_are_never_filled) {
   host_.connect_hostile();
   expect_unharmed([&](uint32_t round) {
     for (uint32_t i = 0; i < kHostileFrames; ++i) {
@@ -265,7 +272,7 @@ TEST_F(Starvation, holes_that_are_never_filled) {
 }
 
 // What we have to say goes out byte by byte, and each is acknowledged at once.
-TEST_F(Starvation, windows_of_one_byte) {
+TEST_P(Starvation, windows_of_one_byte) {
   host_.connect_hostile();
   for (Sender& sender : hostile_) sender.peer->header().window = 1;
   const std::vector<std::byte> message(60, std::byte{7});
@@ -278,12 +285,16 @@ TEST_F(Starvation, windows_of_one_byte) {
   });
 }
 
-TEST_F(Starvation, a_flood_of_syns) {
+TEST_P(Starvation, a_flood_of_syns) {
   expect_unharmed([&](uint32_t) {
     for (uint32_t i = 0; i < kHostileFrames; ++i) {
       OutSegment syn;
-      syn.tuple = {kOurs, Ipv4Address{0x0a4d0000 + static_cast<uint32_t>(random_() % 65536)}, testing::kPort,
-                   static_cast<uint16_t>(3000 + random_() % 60'000)};
+      const auto host = static_cast<uint32_t>(random_() % 65536);
+      syn.tuple.local_port = static_cast<uint16_t>(3000 + random_() % 60'000);
+      syn.tuple.remote_port = testing::kPort;
+      syn.tuple.remote_ip = GetParam() ? kOurs6 : IpAddress{kOurs};
+      syn.tuple.local_ip =
+          GetParam() ? IpAddress{kTheirs6.high, host} : IpAddress{Ipv4Address{0x0a4d0000 + host}};
       syn.link = {mac_of(2), mac_of(1), 0, 0};
       syn.seq = SeqNum{static_cast<uint32_t>(random_())};
       syn.flags = tcp_flag::syn;
@@ -298,9 +309,10 @@ TEST_F(Starvation, a_flood_of_syns) {
 
 // They took every place there is. They hold no packet buffer, and their places come back when they do not
 // answer.
-TEST_F(Starvation, connections_that_are_silent) {
+TEST_P(Starvation, connections_that_are_silent) {
   host_.connect_hostile();
   Peer one_more(host_.rig, 1999);
+  if (GetParam()) one_more.header().tuple = {kOurs6, kTheirs6, testing::kPort, 1999};
   expect_unharmed([&](uint32_t) {
     for (uint32_t i = 0; i < kHostileFrames; ++i)
       host_.arrive(one_more.frame(tcp_flag::syn, {}, tcp_option::mss));
@@ -329,7 +341,7 @@ TEST_F(Starvation, connections_that_are_silent) {
   hostile_.push_back(host_.connect(1998));
 }
 
-TEST_F(Starvation, forged_segments_for_the_honest_connections) {
+TEST_P(Starvation, forged_segments_for_the_honest_connections) {
   expect_unharmed([&](uint32_t round) {
     for (uint32_t i = 0; i < kHostileFrames; ++i) {
       Peer& peer = *host_.honest[i % kHonest].peer;
@@ -364,7 +376,7 @@ TEST_F(Starvation, forged_segments_for_the_honest_connections) {
   EXPECT_GT(count(TcpCounter::challenge_acks_limited), 1000U);
 }
 
-TEST_F(Starvation, damaged_segments) {
+TEST_P(Starvation, damaged_segments) {
   expect_unharmed([&](uint32_t) {
     for (uint32_t i = 0; i < kHostileFrames; ++i) {
       MemoryQueue::Packet packet = host_.honest[i % kHonest].peer->frame(tcp_flag::ack, host_.text);
@@ -375,7 +387,7 @@ TEST_F(Starvation, damaged_segments) {
 }
 
 // Connect, speak, reset, and again: places come back, and the honest ones do not notice.
-TEST_F(Starvation, connections_that_come_and_go) {
+TEST_P(Starvation, connections_that_come_and_go) {
   expect_unharmed([&](uint32_t round) {
     if (round % 20 != 0) return;
     if (round % 40 == 0) {
@@ -391,6 +403,9 @@ TEST_F(Starvation, connections_that_come_and_go) {
   EXPECT_EQ(count(TcpCounter::rst), rounds_ / 40);
   EXPECT_EQ(host_.rig.cores[0]->connections(), kHonest);
 }
+
+INSTANTIATE_TEST_SUITE_P(Family, Starvation, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "IPv6" : "IPv4"; });
 
 }  // namespace
 }  // namespace migrx
