@@ -158,7 +158,7 @@ FileClaim::Outcome FileClaim::take(int fd, const std::string& path, Before befor
                (before == Before::written ? "has it open for writing" : "may map it") +
                ", and may run a guest on it: run migrx as root in the host's PID namespace, remove the file, "
                "or say " +
-               "in-use=allow when you know better";
+               "in-use=allow when you know that it runs none";
     return Outcome::refused;
   }
   return Outcome::alone;

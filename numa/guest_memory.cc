@@ -166,8 +166,8 @@ std::string GuestMemory::prefault(const std::vector<CpuId>& cpus, const std::str
   request.clear = must_clear_;
   request.cpus = cpus;
   request.charge_to = charge_to;
-  // Once a guest runs on small pages it keeps them; a host without huge pages for shared memory does not
-  // mind.
+  // Once a guest runs on small pages it keeps them; a host without huge pages for shared memory
+  // does not mind.
   if (page_bytes_ == kSmallPage) (void)::madvise(data_, mapped_, MADV_HUGEPAGE);
   const PopulateOutcome outcome = populate(request, go_on);
   charged_here_ = outcome.charged_here;

@@ -64,8 +64,8 @@ std::string hugepages_problem(const std::vector<MemoryNeed>& needs, const Memory
       if (free < wanted) return pages_missing(node, size, wanted, free, pool == nullptr ? 0 : pool->total);
       continue;
     }
-    // A reservation is the host's; which nodes may serve it is the cpuset's affair, and SIGBUS where none
-    // can.
+    // A reservation is the host's; which nodes may serve it is the cpuset's affair, and SIGBUS
+    // where none can.
     uint64_t free = 0;
     const HugepagePool* const first =
         facts.allowed.empty() ? nullptr : facts.pool(*facts.allowed.begin(), size);

@@ -260,8 +260,8 @@ class Planner {
     const std::vector<NodeId> from = port_nodes();
     const std::vector<NodeId> to = ram_nodes();
     for (const CpuId cpu : wish_.poll_cpus) add(AgentRole::poll, *topology_.find(cpu));
-    // A loader has nothing to do without a poll core, and the other way round: where cores are few each gets
-    // half.
+    // A loader has nothing to do without a poll core, and the other way round: where cores are few
+    // each gets half.
     const std::size_t room =
         wish_.loader_cpus.empty() ? std::max<std::size_t>(1, pool.size() / 2) : pool.size();
     for (std::size_t i = 0;
@@ -271,7 +271,7 @@ class Planner {
       add(AgentRole::poll, cpu);
       reason("poll core " + std::to_string(i) + " on CPU " + std::to_string(cpu.cpu.value()) + ", " +
              text_of(cpu.node) +
-             (node == kAnyNode   ? ": the port hangs on no node"
+             (node == kAnyNode   ? ": the port belongs to no node"
               : node == cpu.node ? ": the port's node"
                                  : ": no core was left on the port's " + text_of(node)));
     }
@@ -326,8 +326,8 @@ class Planner {
                           : "idle threads yield: their CPUs are not isolated");
     if (out_.idle == "spin" && !all_isolated)
       out_.warnings.emplace_back(
-          "spinning on CPUs that are not isolated makes everything else there late: isolcpus=, or --idle "
-          "yield");
+          "spinning on CPUs that are not isolated makes everything else there late: isolate them "
+          "(isolcpus=), or use --idle yield");
     // While the guest stands still, source and destination work on the other CPU and would be interrupted by
     // every look of the control thread, or let it wait; beside a thread that gives way it waits for nobody.
     if (few_cores_ && out_.idle != "spin") {

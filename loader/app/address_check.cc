@@ -44,7 +44,7 @@ std::string no_hosts_ipv6(const IpNetwork& network) {
   const uint64_t low = bits >= 64 ? ~uint64_t{0} : (uint64_t{1} << bits) - 1;
   const uint64_t high = bits >= 128 ? ~uint64_t{0} : bits > 64 ? (uint64_t{1} << (bits - 64)) - 1 : 0;
   if ((address.low & low) == 0 && (address.high & high) == 0)
-    return "names the subnet itself (it is that of its routers)";
+    return "names the subnet itself (that address belongs to the subnet's routers)";
   return {};
 }
 
@@ -67,8 +67,8 @@ std::string check_ports(const HostOptions& options, std::vector<IpNetwork>& netw
       const bool alone = network.prefix_length == (network.address.is_ipv4() ? 32 : kIpv6Bits);
       if (alone && options.allow.empty() && !options.gateway)
         return fmt::format(
-            "--address {}/{} is a subnet of one, so that no source may connect: give the subnet's own prefix "
-            "length, or say with --allow who may",
+            "--address {}/{} is a subnet of one address, so no source may connect: give the subnet's own "
+            "prefix length, or name the sources with --allow",
             address.view(), network.prefix_length);
       for (const IpNetwork& other : networks)
         if (other.address == network.address)
@@ -87,7 +87,7 @@ std::string check_gateways(const std::string& text, const std::vector<IpNetwork>
     const IpAddressText name(gateway);
     const auto of_family = [&](const IpNetwork& n) { return n.address.is_ipv4() == gateway.is_ipv4(); };
     if (std::none_of(networks.begin(), networks.end(), of_family))
-      return fmt::format("--gateway {} is of another family than every --address", name.view());
+      return fmt::format("--gateway {} is of a family that no --address has", name.view());
     if (!gateway.is_ipv4() && !plausible_source(gateway))
       return fmt::format("--gateway {} is no host's address", name.view());
     bool reached = gateway.is_link_local();
@@ -97,13 +97,14 @@ std::string check_gateways(const std::string& text, const std::vector<IpNetwork>
       reached = reached || network.contains(gateway);
     }
     if (!reached)
-      return fmt::format("--gateway {} is in the subnet of no --address: correct it, or the prefix length",
-                         name.view());
+      return fmt::format(
+          "--gateway {} is in the subnet of no --address: correct the gateway or the prefix length",
+          name.view());
   }
   return {};
 }
 
-// A network that nobody of whom could reach us is a slip.
+// A network none of whose hosts could reach us is a slip.
 std::string check_sources(const char* option, const std::string& text,
                           const std::vector<IpNetwork>& networks) {
   IpNetwork network;
@@ -111,14 +112,14 @@ std::string check_sources(const char* option, const std::string& text,
     return fmt::format("{} {}: expected a network such as 10.77.0.0/24 or fd00::/64", option, text);
   const auto of_family = [&](const IpNetwork& n) { return n.address.is_ipv4() == network.address.is_ipv4(); };
   if (std::any_of(networks.begin(), networks.end(), of_family)) return {};
-  return fmt::format("{} {}: no --address is of that family, so that nobody from there can connect", option,
+  return fmt::format("{} {}: no --address is of that family, so no host of that network can connect", option,
                      text);
 }
 
 }  // namespace
 
 std::string check_addresses(const HostOptions& options) {
-  if (options.listen == 0) return "--listen 0: give the TCP port that the source is told, such as 4444";
+  if (options.listen == 0) return "--listen 0: give the TCP port that the source connects to, such as 4444";
   std::vector<IpNetwork> networks;
   if (std::string problem = check_ports(options, networks); !problem.empty()) return problem;
   if (options.gateway)

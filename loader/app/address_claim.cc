@@ -146,7 +146,7 @@ void AddressClaim::probe() {
       if (const std::string name = kernel_interface_with(address.ip); !name.empty()) {
         problem_ = fmt::format(
             "address {} is this host's own, on {}: its kernel would reset the source's connections. Give "
-            "--address another one, or take it from {} (--no-probe goes on all the same)",
+            "--address another one, or take it from {} (--no-probe starts regardless)",
             IpAddressText(address.ip).view(), name, name);
         return;
       }
@@ -169,8 +169,8 @@ void AddressClaim::probe() {
         over = over && probes[p][i].over(monotonic_ns());
         if (!probes[p][i].other()) continue;
         problem_ = fmt::format(
-            "address {} of port {} is in use by {}: give --address another one, or end whoever has it there. "
-            "If that is a router that answers for everybody (proxy ARP), --no-probe does not ask",
+            "address {} of port {} is in use by {}: give --address another one, or take it from that host. "
+            "If a router answers there for every address (proxy ARP), --no-probe skips the question",
             IpAddressText(network_.poll_port(p, 0).addresses[i].ip).view(), network_.port_name(p),
             text_of(*probes[p][i].other()));
         return;

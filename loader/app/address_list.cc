@@ -70,7 +70,7 @@ std::vector<IpAddress> parse_gateways(const std::string& text, std::string& prob
       return {};
     }
     if (gateway_for(gateway, gateways) != nullptr) {
-      problem = fmt::format("{}: one gateway of each family", text);
+      problem = fmt::format("{}: give at most one gateway of each family", text);
       return {};
     }
     gateways.push_back(gateway);

@@ -27,10 +27,10 @@ void ColoWatch::look(const ColoSecondary& colo, Terminal& terminal) {
   }
   if (!lost_ && colo.source_lost()) {
     lost_ = true;
-    terminal.warn(fmt::format(
-        "COLO: the source is lost: {}. {} checkpoints are finished: SIGUSR1 fails over to the last "
-        "(once the source's guest is surely stopped), SIGTERM drops it",
-        colo.loss().message(), colo.checkpoints.read()));
+    terminal.warn(
+        fmt::format("COLO: the source is lost: {}. {} checkpoints are finished: SIGUSR1 fails over to the "
+                    "last one (only once the source's guest has surely stopped), SIGTERM drops them",
+                    colo.loss().message(), colo.checkpoints.read()));
   }
 }
 

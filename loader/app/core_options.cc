@@ -15,10 +15,9 @@ void add_core_options(CLI::App& command, CoreOptions& o, const std::string& grou
                   "CPUs that write guest RAM, e.g. 4-7, or how many: count=4")
       ->group(group);
   command
-      .add_option(
-          "--link", o.link,
-          "speed of each port's link, e.g. 100G, for which cores are chosen (default: what the kernel says "
-          "of an interface of its own, else 100G)")
+      .add_option("--link", o.link,
+                  "speed of each port's link, e.g. 100G, which decides how many cores are taken (default: "
+                  "what the kernel says of its own interface, else 100G)")
       ->group(group);
   command
       .add_option("--idle", o.idle, "what an idle core does: spin, yield or sleep (default: by placement)")

@@ -80,8 +80,8 @@ int examine_host(const DoctorOptions& options) {
 
 void add_doctor_command(CLI::App& app, int& exit_status) {
   auto options = std::make_shared<DoctorOptions>();
-  CLI::App* const command =
-      app.add_subcommand("doctor", "tell whether this host is ready to receive, and what mends it");
+  CLI::App* const command = app.add_subcommand(
+      "doctor", "tell whether this host is ready to receive, and which command mends what is not");
   command->add_option("--port", options->ports, "DPDK devargs of a port that will receive; may repeat")
       ->type_name("DEVARGS");
   command->add_option("--address", options->addresses, "the port's IPv4 address; may repeat")
@@ -96,11 +96,11 @@ void add_doctor_command(CLI::App& app, int& exit_status) {
       ->add_option("--certificate", options->certificate, "PEM file of the receiver's certificate, for TLS")
       ->type_name("FILE");
   command
-      ->add_option(
-          "--root", options->root,
-          "folder with another host's /proc and /sys: checks that host; programs are not asked there")
+      ->add_option("--root", options->root,
+                   "folder with another host's /proc and /sys: checks that host by its files, without "
+                   "running programs")
       ->type_name("DIR");
-  command->add_flag("--all", options->all, "tell what is in order, too");
+  command->add_flag("--all", options->all, "list also what is in order");
   command->add_flag("--strict", options->strict, "warnings count as failures in the exit status");
   command->add_flag("--json", options->json, "for machines");
   command->add_flag("--list", options->list, "only list the checks, with the reason for each");

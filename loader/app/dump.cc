@@ -50,7 +50,7 @@ std::string dump_blocks(const BlockTable& blocks, const std::string& directory) 
     const auto problem = [&] {
       return "cannot write block " + printable(block.idstr()) + " to " + path + ": " + std::strerror(errno);
     };
-    // Guest memory is nobody else's business, whatever stood there before.
+    // No other user may read guest memory, whatever file stood there before.
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return problem();
     bool whole = ::fchmod(fd, 0600) == 0;

@@ -31,8 +31,8 @@ namespace {
 constexpr uint32_t kTxBuffers = 2047;
 constexpr uint32_t kRxBuffers = 2047;
 constexpr uint32_t kEphemeralFirst = 49152;  // RFC 6335 section 6
-// Bytes of pages whose content the pool holds: within a core's second-level cache, or beyond any compressor's
-// window.
+// Bytes of pages whose content the pool holds: within a core's second-level cache, or beyond
+// any compressor's window.
 constexpr uint32_t kPoolPagesPlain = 128;
 constexpr uint32_t kPoolPagesCompressed = 4096;
 

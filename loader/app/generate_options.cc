@@ -84,7 +84,7 @@ void add_generate_options(CLI::App& command, GenerateOptions& o) {
                   "machine type in the stream; a QEMU compares as many characters as are given")
       ->capture_default_str()
       ->group(guest);
-  command.add_option("--seed", o.seed, "everything about the guest follows from it")
+  command.add_option("--seed", o.seed, "seed: everything about the guest follows from this number")
       ->capture_default_str()
       ->group(guest);
   command.add_option("--zero-percent", o.zero_percent, "pages that are zero")
@@ -97,7 +97,7 @@ void add_generate_options(CLI::App& command, GenerateOptions& o) {
       ->check(CLI::Range(0, 100))
       ->capture_default_str()
       ->group(guest);
-  command.add_option("--rounds", o.rounds, "passes over RAM, each behind a barrier")
+  command.add_option("--rounds", o.rounds, "passes over RAM, with a barrier after each")
       ->check(CLI::Range(1, 10'000))
       ->capture_default_str()
       ->group(guest);
@@ -150,7 +150,9 @@ void add_generate_options(CLI::App& command, GenerateOptions& o) {
   command.add_option("--cpu", o.cpu, "CPU of the sending thread (default: any)")
       ->check(CLI::Range(0, 4095))
       ->group(placement);
-  command.add_option("--idle", o.idle, "what it does when there is nothing to send: spin, yield or sleep")
+  command
+      .add_option("--idle", o.idle,
+                  "what the sending thread does when there is nothing to send: spin, yield or sleep")
       ->check(CLI::IsMember({"spin", "yield", "sleep"}))
       ->capture_default_str()
       ->group(placement);
@@ -188,7 +190,7 @@ std::string check_generate_options(const GenerateOptions& o, GenerateTarget& out
         !problem.empty())
       return problem;
   } else if (o.tls_hostname) {
-    return "--tls-hostname is what a certificate must say: it needs --tls-creds";
+    return "--tls-hostname is compared with a certificate: it needs --tls-creds";
   }
   if (o.tls_hostname && o.tls_hostname->empty()) return "--tls-hostname is empty: leave it out";
   in_addr remote{htonl(out.remote.value)};

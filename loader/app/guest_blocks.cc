@@ -33,13 +33,13 @@ GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes
           "block " + spec.id + ": " + spec.path + " is mapped by " + memory->users_text();
       if (!handed_on && !users.empty())
         throw SetupError(subject +
-                         ", which may run a guest on it: end that process or name another file (in-use=allow "
-                         "in --ram, when it runs none)");
+                         ", which may run a guest on it: end that process or name another file (or add "
+                         "in-use=allow to --ram, when that process runs no guest)");
       if (users.size() > 1)
         throw SetupError(
             subject +
-            ", and only the destination QEMU of --handoff may use the RAM of this guest: end the "
-            "others or name other files (in-use=allow in --ram, when they run none)");
+            ", and only the destination QEMU of --handoff may use the RAM of this guest: end the others or "
+            "name other files (or add in-use=allow to --ram, when those processes run no guest)");
     }
     if (memory->made_here()) lifeline_.made(memory->path(), memory->id());
     files_.push_back(std::move(memory));
@@ -104,8 +104,7 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
   const std::unique_ptr<MemoryPromise> promise =
       MemoryPromise::make(settings.runtime_folder, missing_bytes(), group, judge, problem);
   if (!problem.empty())
-    throw SetupError(problem +
-                     " (--no-memory-check goes on all the same; the kernel may end a process then)");
+    throw SetupError(problem + " (--no-memory-check starts regardless; the kernel may then kill a process)");
 
   for (const auto& memory : files_) {
     std::vector<CpuId> cpus;

@@ -52,8 +52,8 @@ void add_host_options(CLI::App& command, HostOptions& o) {
       ->group(network);
   command
       .add_option("--source-nat", o.source_nat,
-                  "network, in CIDR form, of whose addresses a NAT may give the source any for each of its "
-                  "connections; may repeat (default: a source has one address)")
+                  "network, in CIDR form, from which a NAT may give each of the source's connections another "
+                  "address; may repeat (default: a source has one address)")
       ->group(network);
   command
       .add_option("--pool-mbufs", o.pool_mbufs,

@@ -33,7 +33,7 @@ void add_job_options(CLI::App& command, JobOptions& o) {
 
   command
       .add_flag("--no-memory-check", o.no_memory_check,
-                "take memory that the host, or a control group, does not seem to have")
+                "start even when the host, or a control group, seems to have too little memory")
       ->group(memory);
   command
       .add_option(
@@ -50,8 +50,8 @@ void add_job_options(CLI::App& command, JobOptions& o) {
           ->group(destination);
   command
       .add_option("--destination-pid", o.destination_pid,
-                  "process of the destination QEMU, whose memory is looked at (default: who listens at "
-                  "--handoff); needed when a relay stands in between")
+                  "process id of the destination QEMU, whose memory is checked (default: the process that "
+                  "listens at --handoff); needed when a relay stands in between")
       ->needs(handoff)
       ->check(CLI::Range(1, INT32_MAX))
       ->group(destination);
@@ -81,8 +81,9 @@ void add_job_options(CLI::App& command, JobOptions& o) {
   const char* const reporting = "Reporting";
   command.add_option("--report", o.report, "file for the JSON report")->group(reporting);
   command
-      .add_option("--metrics", o.metrics,
-                  "serve metrics for Prometheus there, at /metrics; a port alone is one of 127.0.0.1")
+      .add_option(
+          "--metrics", o.metrics,
+          "address at which metrics for Prometheus are served, as /metrics; a port alone means 127.0.0.1")
       ->type_name("[ADDRESS:]PORT")
       ->group(reporting);
   command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(reporting);
@@ -122,7 +123,7 @@ MemorySettings memory_settings(const JobOptions& options) {
       (!settings.group.starts_with("/sys/fs/cgroup/") || settings.group.find("/..") != std::string::npos ||
        !files.exists(settings.group + "/cgroup.procs")))
     throw SetupError("--memory-cgroup " + settings.group +
-                     ": this is no control group: name its folder below /sys/fs/cgroup");
+                     ": not a control group: name a folder below /sys/fs/cgroup");
   const std::string folder = options.runtime_dir.empty() ? default_runtime_folder() : options.runtime_dir;
   // Without such a folder receivers cannot tell each other, and each sees what is free now.
   std::string problem;

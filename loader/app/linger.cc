@@ -65,7 +65,7 @@ ReceiveOptions port_options(const LostRecord& record) {
   return options;
 }
 
-// Serves whoever wants the port: on a thread of its own, for DPDK's start takes its time.
+// Serves a receiver that wants the port: on a thread of its own, since DPDK's start takes its time.
 class Doorkeeper {
  public:
   Doorkeeper(LostRecord record, std::shared_ptr<const ResetBoard> board, const LingerOptions& options)
@@ -84,7 +84,7 @@ class Doorkeeper {
   }
   Doorkeeper(const Doorkeeper&) = delete;
   Doorkeeper& operator=(const Doorkeeper&) = delete;
-  // Nobody is left to be told, or the time is over.
+  // No peer is left to be told, or the time is over.
   void withdraw() const noexcept {
     if (folder_) folder_->withdraw(name_);
   }
@@ -125,7 +125,8 @@ int linger(const LingerOptions& options) {
   const std::optional<LostRecord> record = lost_record_from(read_all(STDIN_FILENO));
   if (!record) {
     std::fprintf(stderr,
-                 "migrx linger is started by migrx receive when that gives up; it takes a record on stdin\n");
+                 "migrx receive starts migrx linger when it gives up, with a record on stdin: there is no "
+                 "need to run it by hand\n");
     return 2;
   }
   const SignalWatch signals;
@@ -161,7 +162,7 @@ int linger(const LingerOptions& options) {
       const uint64_t at_ns = monotonic_ns();
       if (signalled_ns != 0 && at_ns - signalled_ns >= kSignalNs) break;
       if (signalled_ns == 0) signalled_ns = at_ns;
-      ::syslog(LOG_NOTICE, "%zu sources are still to be told; a second signal ends this all the same",
+      ::syslog(LOG_NOTICE, "%zu sources have not been told yet; a second signal ends this process regardless",
                doorkeeper.now().lost.size());
     }
     thread.stop();
@@ -233,8 +234,8 @@ std::string start_lingering(const LostRecord& record, const std::string& folder)
   const auto failed = [&](int error) {
     if (announcement) announcement->socket.reset();
     return fmt::format(
-        "{}, and the process that would have reset them could not be started ({}): if its guest stands "
-        "still, start another receive on the same port, or migrate_cancel there",
+        "{}, and the process that would have reset them could not be started ({}): if the source's guest "
+        "stands still, start another receive on the same port, or give migrate_cancel at the source",
         sources, std::strerror(error));
   };
   const std::string text = to_text(record);
@@ -260,7 +261,7 @@ std::string start_lingering(const LostRecord& record, const std::string& folder)
     return failed(error);
   }
   std::string sentence = fmt::format(
-      "{}: process {} stays behind and resets them until all are gone, for {:.0f} s at most, and a new "
+      "{}: process {} stays and resets them until all are gone, for {:.0f} s at most, and a new "
       "receive takes the port over from it",
       sources, child, static_cast<double>(record.until_ns - boottime_ns()) * 1e-9);
   if (!announcement) sentence += fmt::format(" once it has been ended ({})", problem);
@@ -269,9 +270,9 @@ std::string start_lingering(const LostRecord& record, const std::string& folder)
 
 void add_linger_command(CLI::App& app, int& exit_status) {
   auto options = std::make_shared<LingerOptions>();
-  CLI::App* const command = app.add_subcommand(
-      "linger",
-      "resets what a receive that gave up has left; receive starts it itself, with a record on stdin");
+  CLI::App* const command = app.add_subcommand("linger",
+                                               "resets the connections of a receive that gave up; receive "
+                                               "starts this command itself, with a record on stdin");
   command->add_option("--announced", options->announced,
                       "name of its socket and record in the runtime folder");
   command->add_option("--runtime-dir", options->runtime_dir, "that folder");

@@ -232,12 +232,13 @@ void add_load_command(CLI::App& app, int& exit_status) {
       ->add_option("--workers", options->workers,
                    "threads that read a mapped-ram snapshot (default: one per CPU)")
       ->check(CLI::Range(1, 256));
-  command->add_option("--loader-cores", options->loader_cores, "CPUs for them, e.g. 4-7");
+  command->add_option("--loader-cores", options->loader_cores, "CPUs for those threads, e.g. 4-7");
   add_job_options(*command, *options);
   const CLI::Range seconds(0.0, 1e6);
   command
       ->add_option("--stall-timeout", options->stall_timeout_s,
-                   "seconds that a pipe may bring, or the destination take, no byte (0: for ever)")
+                   "seconds in which a pipe brings no byte, or the destination takes none, before loading "
+                   "fails (0: for ever)")
       ->check(seconds)
       ->capture_default_str();
   command

@@ -41,7 +41,7 @@ std::string port_key(const std::string& devargs) {
   return "interface " + devargs.substr(begin, devargs.find(',', begin) - begin);
 }
 
-// The addresses of all ports, whichever way they are written. One that is none is nobody's.
+// The addresses of all ports, whichever way they are written. A text that is no address belongs to none.
 std::vector<IpNetwork> addresses_of(const LostRecord& record) {
   std::vector<IpNetwork> all;
   for (const std::string& text : record.addresses) {

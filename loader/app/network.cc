@@ -13,7 +13,7 @@ namespace {
 
 // Connections beyond the source's own: strangers, and a source that tries again at once.
 constexpr uint32_t kSpareConnections = 8;
-// Slots of a hand-off ring when nobody says otherwise. 512 segments of 1448 bytes are 0.7 MiB per connection:
+// Slots of a hand-off ring by default. 512 segments of 1448 bytes are 0.7 MiB per connection:
 // several bandwidth-delay products of a rack, and with 8 channels still in the caches of a server CPU.
 constexpr uint32_t kHandoffSlots = 512;
 // 100 Gbit/s: what windows are made for, as far as the slots reach.
@@ -135,7 +135,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
     if (options.window_bytes == 0) slots = std::min(slots, spare);
     if (slots > spare)
       throw SetupError(
-          "--window needs more packet buffers than --pool-mbufs gives: lower the one or raise the other");
+          "--window needs more packet buffers than --pool-mbufs gives: lower --window or raise --pool-mbufs");
   }
   slots = std::max(slots, buffer_quota_min(tcp));
   tcp.buffer_quota = slots;
@@ -291,8 +291,8 @@ std::vector<std::string> Network::warnings() const {
     for (const PortAddress& address : port)
       if (address.ip.is_link_local())
         all.push_back(std::string("address ") + IpAddressText(address.ip).c_str() +
-                      " is link-local, so that the source must name its own interface with it "
-                      "(tcp:[fe80::2%eth0]:4444): a unique local one (fd00::/8) needs no such thing");
+                      " is link-local, so the source must add the name of its own interface "
+                      "(tcp:[fe80::2%eth0]:4444); a unique local address (fd00::/8) needs none");
   return all;
 }
 

@@ -88,7 +88,7 @@ std::string plan(const PlanOptions& options) {
     if (at != std::string::npos) {
       std::vector<CpuId> number;
       if (!parse_cpu_list(text.substr(at + 1), number).empty() || number.size() != 1)
-        return "--port " + text + ": behind @ stands the number of a node";
+        return "--port " + text + ": after @ comes the number of a node";
       port.node = NodeId{number[0].value()};
       if (!topology->has_node(port.node))
         return "--port " + text + ": " + topology->source + " has no such node";

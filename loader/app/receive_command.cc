@@ -112,8 +112,8 @@ ProgressSample with_poll_times(ProgressSample sample,
   return sample;
 }
 
-// Topology, placement, memory, network, session, threads, run: every long-lived object is made here, in this
-// order.
+// Topology, placement, memory, network, session, threads, run: every long-lived object is made here,
+// in this order.
 int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
   const uint64_t start_ns = monotonic_ns();
   const auto now_s = [start_ns] { return static_cast<double>(monotonic_ns() - start_ns) * 1e-9; };

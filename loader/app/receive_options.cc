@@ -17,8 +17,7 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
   const CLI::Range seconds(0.0, 1e6);
   command
       .add_option("--identify-timeout", o.identify_timeout_s,
-                  "seconds a connection may stay silent before it has "
-                  "said what it is (0: for ever)")
+                  "seconds that a new connection may take to say which channel it is (0: for ever)")
       ->check(seconds)
       ->capture_default_str()
       ->group(limits);
@@ -31,38 +30,37 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
   command
       .add_option(
           "--stall-timeout", o.stall_timeout_s,
-          "seconds that channels may wait for each other, or for the destination, a source before its "
-          "first page, or device state for its end without any byte moving (0: for ever)")
+          "seconds without any byte moving before the migration fails: while channels wait for each other or "
+          "for the destination, before the source's first page, or inside the device state (0: for ever)")
       ->check(seconds)
       ->capture_default_str()
       ->group(limits);
   command
       .add_option("--destination-timeout", o.destination_timeout_s,
-                  "seconds behind the last byte of device state for the destination to say that it has the "
-                  "guest (0: for ever)")
+                  "seconds after the last byte of device state in which the destination must say that it has "
+                  "the guest (0: for ever)")
       ->check(seconds)
       ->capture_default_str()
       ->group(limits);
 
   command
       .add_option("--peer-timeout", o.peer_timeout_s,
-                  "seconds of silence after which a source's connection is given up; as long as a source "
-                  "with Linux bears by default (0: for ever)")
+                  "seconds of silence after which a source's connection is given up; the default is as long "
+                  "as a Linux source's TCP waits (0: for ever)")
       ->check(seconds)
       ->capture_default_str()
       ->group(limits);
   command
-      .add_option(
-          "--linger", o.linger_s,
-          "seconds that a process stays behind, after this one has given up, to reset connections whose "
-          "source could not be told (0: none does, and such a source may stand still)")
+      .add_option("--linger", o.linger_s,
+                  "once migrx has given up: seconds that a small process stays to reset connections whose "
+                  "source could not be told (0: no such process, and that source's guest may stand still)")
       ->check(seconds)
       ->capture_default_str()
       ->group(limits);
   command
       .add_option("--runtime-dir", o.runtime_dir,
-                  "folder in which that process announces itself, and where a new receive finds it (default: "
-                  "/run/migrx, or migrx in $XDG_RUNTIME_DIR)")
+                  "folder in which the process of --linger announces itself and a new receive finds it "
+                  "(default: /run/migrx, or migrx in $XDG_RUNTIME_DIR)")
       ->group(limits);
 
   const char* const reporting = "Reporting";

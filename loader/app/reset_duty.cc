@@ -15,7 +15,7 @@ namespace migrx {
 namespace {
 
 constexpr uint64_t kCloseNs = 1'000'000'000;
-// A source whose migration failed may be about to open its next channel: with nobody here to refuse it, its
+// A source whose migration failed may be about to open its next channel: with no process to refuse it, its
 // kernel would go on trying for two minutes.
 constexpr uint64_t kRefuseNs = 250'000'000;
 
@@ -43,9 +43,8 @@ void inherit_from_predecessors(const ReceiveOptions& options, LiveConnections& l
 std::string leave_behind(const ReceiveOptions& options, std::vector<LostConnection> lost, bool killed) {
   if (options.linger_s == 0)
     return fmt::format(
-        "{} connections of the source are not known to be gone, and --linger 0 lets nobody stay behind: if "
-        "its "
-        "guest stands still, migrate_cancel there",
+        "{} connections of the source are not known to be gone, and --linger 0 starts no process to reset "
+        "them: if the source's guest stands still, give migrate_cancel there",
         lost.size());
   LostRecord record = record_of(options, std::move(lost));
   record.killed = killed;

@@ -41,7 +41,7 @@ void bound_waits(int socket) {
   (void)::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &kAnswerTime, sizeof kAnswerTime);
 }
 
-// The address of a name in an open folder: paths of any length, and no race with whoever renames the folder.
+// The address of a name in an open folder: paths of any length, and no race with a rename of the folder.
 sockaddr_un address_of(int folder, const std::string& name) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -224,7 +224,7 @@ void RuntimeFolder::take_over(const LostRecord& ours,
     int error = 0;
     const Descriptor socket = connect(name, error);
     if (error == ECONNREFUSED || error == ENOENT) {
-      // That process was killed: nobody holds the port, and the list is what it left.
+      // That process was killed: no process holds the port, and the list is what it left.
       if (record->until_ns > boottime_ns()) adopt(record->lost);
       withdraw(name);
       continue;
@@ -235,9 +235,8 @@ void RuntimeFolder::take_over(const LostRecord& ours,
     if (!answer || !process) {
       if (!read(name)) continue;  // it has ended meanwhile
       throw SetupError(
-          fmt::format("a process that stayed behind for an earlier receiver (started by process {}) holds {} "
-                      "and does not "
-                      "answer at {}/{}.sock: end it (ss -xlp names it), and try again",
+          fmt::format("a process that stayed for an earlier receiver (started by process {}) holds {} and "
+                      "does not answer at {}/{}.sock: end that process (ss -xlp names it), and try again",
                       record->process, record->ports.front(), path_, name));
     }
     adopt(answer->lost);

@@ -132,12 +132,12 @@ void report_session(const Session& session, const SessionControl& control, const
     report.outcome = "unsure";
     report.warnings.emplace_back(
         "the destination has the guest, and the source did not acknowledge that: ask the source "
-        "(query-migrate). completed: continue the destination; failed, or its guest runs: end the "
-        "destination");
+        "(query-migrate). If it says completed, continue the destination; if it says failed, or its guest "
+        "runs, end the destination");
   }
   if (const StreamError* const late = session.late_error(); late != nullptr)
     report.warnings.push_back(
-        "behind the end of RAM and of the device state, when nothing could go wrong any more: " +
+        "after the end of RAM and of the device state, when no error could harm the guest any more: " +
         late->message());
   const bool colo = session.colo() != nullptr && session.colo()->enabled();  // takes the return path's place
   if (!report.return_path && !colo && report.timeline.precopy_s >= 0)

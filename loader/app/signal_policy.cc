@@ -37,17 +37,18 @@ std::string to_text(SignalAnswer answer, int number) {
     case SignalAnswer::end:
       return signal + ": ending; the guest stays at the source";
     case SignalAnswer::drain:
-      return signal + ": the guest is in transit, so the migration is finished first; once more cancels it";
+      return signal +
+             ": the guest is in transit, so the migration finishes first; a second signal cancels it";
     case SignalAnswer::cancel:
       return signal + " once more: cancelling; the guest stays at the source";
     case SignalAnswer::give_up:
       return signal +
-             " once more: the source is not waited for any longer; ask it (query-migrate) who has the guest";
+             " once more: migrx waits no longer for the source; ask the source (query-migrate) who has the "
+             "guest";
     case SignalAnswer::refuse:
       return signal +
              " once more: the source has no return path and may believe that it is done, so the migration "
-             "goes "
-             "on: to cancel could lose the guest";
+             "goes on: cancelling could lose the guest";
     case SignalAnswer::fail_over:
       return signal + ": failover to the last finished checkpoint";
   }

@@ -13,8 +13,8 @@ namespace {
 constexpr std::array kCompressions{"none", "zlib", "zstd", "qpl", "uadk", "qatzip"};
 
 // Capabilities that change what migrx has to do, and those that change nothing at a receiver (QEMU
-// qapi/migration.json, MigrationCapability): accepted so that an operator can pass the source's list as it
-// is.
+// qapi/migration.json, MigrationCapability): accepted so that an operator can pass the source's list
+// as it is.
 constexpr std::array kCapabilitiesUsed{"xbzrle",         "compress",      "multifd",
                                        "switchover-ack", "validate-uuid", "background-snapshot",
                                        "x-colo",         "return-path",   "mapped-ram"};
@@ -65,7 +65,7 @@ void add_stream_options(CLI::App& command, StreamOptions& o) {
   const char* const encryption = "Encryption (as the destination of QEMU's tls-creds)";
   command
       .add_option("--tls-creds", o.tls_creds,
-                  "x509:dir=DIR or psk:dir=DIR, and, each behind a comma, verify-peer=off, priority=STRING, "
+                  "x509:dir=DIR or psk:dir=DIR, then, each after a comma, verify-peer=off, priority=STRING, "
                   "sanity-check=off, password-file=FILE; the files in DIR are QEMU's (ca-cert.pem, "
                   "server-cert.pem, server-key.pem; keys.psk)")
       ->group(encryption);
@@ -84,8 +84,8 @@ std::string check_stream_options(const StreamOptions& o) {
   if (o.multifd_compression == "qatzip")
     return "--multifd-compression qatzip is not supported: set another method at the source";
   if (o.uuid && o.multifd_channels == 0 && !contains(o.capabilities, "validate-uuid"))
-    return "--uuid: without multifd and validate-uuid the stream bears none: turn that capability on at the "
-           "source and here";
+    return "--uuid: without multifd and validate-uuid the stream carries no uuid: turn the capability "
+           "validate-uuid on at the source and here";
   for (const std::string& name : o.capabilities) {
     if (contains(kCapabilitiesRefused, name))
       return "capability " + name + " is not supported: turn it off at the source (migrate_set_capability " +

@@ -66,7 +66,7 @@ pid_t start_child(const sigset_t& mask, const std::function<int()>& body) {
   const pid_t parent = ::getpid();
   const pid_t child = ::fork();
   if (child != 0) {
-    if (child > 0) (void)::setpgid(child, child);  // whoever comes first
+    if (child > 0) (void)::setpgid(child, child);  // parent and child: the first call counts
     return child;
   }
   (void)::setpgid(0, 0);
@@ -81,8 +81,8 @@ pid_t start_child(const sigset_t& mask, const std::function<int()>& body) {
   std::_Exit(status);
 }
 
-// Passes each signal on, of several within a second one: the group's, a manager's and a script's are the
-// same.
+// Passes each signal on, of several within a second one: the group's, a manager's and a script's
+// are the same.
 class Relay {
  public:
   explicit Relay(pid_t child) : child_(child) {}
@@ -165,7 +165,7 @@ int supervise(const Supervision& supervision) {
   // A parent that is kept waiting must not lose a word of what strangers' connections bring; as it is, where
   // the limit for pipes is lower.
   (void)::fcntl(pipe[1], F_SETPIPE_SZ, 1 << 20);
-  ::signal(SIGCHLD, SIG_DFL);  // whoever started us may have ignored it, and nothing could be waited for
+  ::signal(SIGCHLD, SIG_DFL);  // our own parent may have ignored it, and nothing could be waited for
   sigset_t old_mask;
   sigset_t mask = handled_signals();
   // The child's from its first moment on: it looks at them when it has a SignalWatch.

@@ -16,9 +16,8 @@ std::string TrafficWatch::look(const TrafficFacts& facts) {
     checksums_told_ = true;
     return fmt::format(
         "{} packets in a row came with a wrong checksum and were dropped: on a virtual port the sender "
-        "leaves "
-        "checksums to a NIC that is not there; switch that off at the source's end (ethtool -K INTERFACE tx "
-        "off)",
+        "leaves checksums to a NIC that is not there; switch checksum offload off at the source's end "
+        "(ethtool -K INTERFACE tx off)",
         facts.wrong_checksums - sound_.wrong_checksums);
   }
   if (facts.in_order != progress_.in_order || facts.connections == 0) {
@@ -29,9 +28,9 @@ std::string TrafficWatch::look(const TrafficFacts& facts) {
       facts.acks_from_behind_hole >= progress_.acks_from_behind_hole + kAnswers) {
     hole_told_ = true;
     return fmt::format(
-        "the source's small packets come, and large ones it has sent do not, for {:.0f} s: the path does not "
-        "carry --mtu {}. `ping -M do -s {} {}` at the source shows it; start with the --mtu that it does "
-        "carry",
+        "for {:.0f} s the source's small packets have come and its large ones have not: the path does not "
+        "carry --mtu {}. `ping -M do -s {} {}` at the source shows it; start migrx with the --mtu that the "
+        "path does carry",
         facts.now_s - progress_.now_s, mtu_, mtu_ - (address_.find(':') == std::string::npos ? 28 : 48),
         address_);
   }

@@ -90,8 +90,8 @@ Workers::Workers(const Placement& placement, uint32_t channels_max) {
 
   for (uint32_t i = 0; i < placement.loader_agents; ++i)
     workers_.push_back(std::make_unique<LoaderWorker>(channels_max));
-  // Main's own worker is among the helpers: it is not known yet which one that will be, and its turn comes
-  // too.
+  // Main's own worker is among the helpers: it is not known yet which one that will be, and its
+  // turn comes too.
   const uint32_t helpers = placement.loader_agents > 1 ? placement.loader_agents : 0;
   compress_ = std::make_unique<CompressJobs>(helpers, kCompressSlots, *kernels_);
   for (uint32_t i = 0; i < helpers; ++i) {
@@ -101,8 +101,8 @@ Workers::Workers(const Placement& placement, uint32_t channels_max) {
   const bool several_nodes =
       std::any_of(nodes.begin(), nodes.end(), [&](NodeId node) { return node != nodes.front(); });
   if (!several_nodes) return;
-  // One lane from each worker to one worker of every other node; senders of a node are spread over its
-  // workers.
+  // One lane from each worker to one worker of every other node; senders of a node are spread
+  // over its workers.
   std::map<NodeId, std::vector<uint32_t>> by_node;
   for (uint32_t i = 0; i < nodes.size(); ++i) by_node[nodes[i]].push_back(i);
   for (uint32_t from = 0; from < nodes.size(); ++from) {

@@ -34,7 +34,8 @@ const std::vector<std::string>& server_options() {
   return options;
 }
 
-// The calling thread off some CPUs, and behind everybody who has work: threads that it makes inherit that.
+// Keeps the calling thread off some CPUs and gives it the lowest priority; threads that it
+// makes inherit both.
 void step_aside(const std::vector<CpuId>& taken) {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
@@ -67,9 +68,9 @@ prometheus::MetricFamily to_prometheus(const MetricFamily& family) {
 
 std::string cannot_listen(const std::string& address, int error) {
   return "--metrics: cannot listen on " + address + ": " + std::strerror(error) +
-         (error == EADDRNOTAVAIL ? ": the address is not this host's; name one of its own"
+         (error == EADDRNOTAVAIL ? ": the address is not this host's; name one that is"
           : error == EACCES      ? ": ports below 1024 are root's; choose another"
-                                 : ": choose another port, or end who has it (ss -ltnp shows it)");
+                            : ": choose another port, or end the process that has it (ss -ltnp shows which)");
 }
 
 }  // namespace
@@ -181,7 +182,7 @@ MetricsServer::MetricsServer(const std::string& address, const std::vector<CpuId
   if (exposition_ == nullptr) throw std::runtime_error(cannot_listen(address, EADDRINUSE));
 }
 
-// The library joins its threads, and one that has a slow client may take seconds. Nobody waits for that: the
+// The library joins its threads, and one that has a slow client may take seconds. No caller waits for it: the
 // thread that does ends by itself, or with the process.
 MetricsServer::~MetricsServer() {
   constexpr std::chrono::milliseconds kPatience{20};

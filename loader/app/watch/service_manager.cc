@@ -40,7 +40,7 @@ ServiceManager::ServiceManager(const ServiceEnvironment& environment, pid_t main
   if ((address_[0] != '/' && address_[0] != '@') || address_.size() < 2 ||
       address_.size() >= sizeof(sockaddr_un::sun_path)) {
     warning_ = "NOTIFY_SOCKET=" + environment.notify_socket +
-               " is no path of a UNIX socket: nobody is told when migrx is ready";
+               " is no path of a UNIX socket: the service manager is not told when migrx is ready";
     return;
   }
   if (address_[0] == '@') address_[0] = '\0';

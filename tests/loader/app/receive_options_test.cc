@@ -101,12 +101,12 @@ TEST(ReceiveOptions, ipv6_slips_are_named) {
     options.gateway = gateway;
     EXPECT_EQ(check_receive_options(options), "") << gateway;
   }
-  for (const auto& [gateway, why] : {std::pair{"10.77.0.1", "another family"},
+  for (const auto& [gateway, why] : {std::pair{"10.77.0.1", "a family that no --address has"},
                                      {"fd00:0:0:1::1", "subnet of no --address"},
                                      {"fd00::2", "own address"},
                                      {"ff02::2", "no host's"},
                                      {"fe80::1%eth0", "expected an address"},
-                                     {"fd00::1,fd00::3", "one gateway of each family"}}) {
+                                     {"fd00::1,fd00::3", "give at most one gateway of each family"}}) {
     options.gateway = gateway;
     EXPECT_EQ(said(why), "") << gateway;
   }

@@ -95,7 +95,7 @@ def _another_group_pays(folder):
         _expect_refused(_run(_command(folder, path + ",size=256M", ("--memory-cgroup", group))), path,
                         "are left below " + group)
         _expect_refused(_run(_command(folder, path + ",size=256M", ("--memory-cgroup", "/tmp"))), path,
-                        "no control group")
+                        "not a control group")
 
 
 def _signal_while_taking(folder):
