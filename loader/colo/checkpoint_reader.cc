@@ -46,7 +46,7 @@ const char* CheckpointReader::where() const noexcept {
     case State::dropped:
       break;
   }
-  return "COLO: behind a checkpoint's device state";
+  return "COLO: after a checkpoint's device state";
 }
 
 CheckpointReader::Expected CheckpointReader::expect(ColoMessage wanted, ByteReader& in,

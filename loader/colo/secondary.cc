@@ -12,7 +12,7 @@ namespace migrx {
 namespace {
 
 // Device state of a checkpoint ends with EOF and no VM description; an empty one (06, be32 length, JSON) lets
-// whoever gets it see the end, as behind an ordinary migration. QEMU reads and ignores it.
+// whoever gets it see the end, as after an ordinary migration. QEMU reads and ignores it.
 constexpr std::array<std::byte, 7> kEmptyDescription{
     std::byte{6}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{2}, std::byte{'{'}, std::byte{'}'}};
 
@@ -61,7 +61,7 @@ StreamError ColoSecondary::on_command(MigCommand command, Bytes payload) {
   if (command == MigCommand::enable_colo) {
     if (ram_started_ || enabled())
       return make_error(ErrorClass::bad_stream, 0, "command", "ENABLE_COLO: %s",
-                        enabled() ? "sent twice" : "behind the START section of RAM");
+                        enabled() ? "sent twice" : "after the START section of RAM");
     stage_.store(Stage::migrating, std::memory_order_release);
   }
   if (enabled() && return_path_)
@@ -71,7 +71,7 @@ StreamError ColoSecondary::on_command(MigCommand command, Bytes payload) {
         "source with both closes it when COLO begins; turn the capability return-path off at the source");
   if (command == MigCommand::enable_colo || in_end_) {
     if (command == MigCommand::enable_colo || command == MigCommand::switchover_start) return {};
-    return make_error(ErrorClass::bad_stream, 0, "command", "%s behind the end of RAM", to_string(command));
+    return make_error(ErrorClass::bad_stream, 0, "command", "%s after the end of RAM", to_string(command));
   }
   return next().on_command(command, payload);
 }

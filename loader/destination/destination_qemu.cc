@@ -152,11 +152,11 @@ bool DestinationQemu::prove_memory() {
   else if (memory.warning.empty())
     refuse_because(ErrorClass::io, "process " + std::to_string(process_.process()) + " has ended");
   else
-    // A block that it does not share would be lost without a word from anybody.
+    // A block that the destination does not share would be lost without any message.
     refuse_because(ErrorClass::mismatch,
                    memory.warning +
-                       "; nothing is handed over to memory that cannot be looked at: run migrx "
-                       "as root where that QEMU can be seen, and name it with --destination-pid");
+                       "; migrx hands nothing over to memory that it cannot check: run migrx as root where "
+                       "that QEMU can be seen, and name the QEMU with --destination-pid");
   return false;
 }
 

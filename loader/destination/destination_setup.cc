@@ -15,14 +15,14 @@ namespace {
 constexpr std::array<std::string_view, 5> kMustBeOff{"multifd", "postcopy-ram", "postcopy-preempt",
                                                      "mapped-ram", "x-colo"};
 
-// The id of a block's backend stands last in its name: alone, behind "/objects/" (machine types up to 3.1),
-// or behind a device's path ("0000:00:05.0/shm").
+// The id of a block's backend stands last in its name: alone, after "/objects/" (machine types up to 3.1),
+// or after a device's path ("0000:00:05.0/shm").
 std::string object_id(const std::string& idstr) {
   return idstr.substr(idstr.rfind('/') + 1);
 }
 
-// QEMU up to 8.0 ignores every shared backend, later ones only those in named files (system/physmem.c,
-// qemu_ram_is_named_file).
+// QEMU up to 8.0 ignores every shared backend, later ones only those in named
+// files (system/physmem.c, qemu_ram_is_named_file).
 bool ignores_anonymous(const std::string& version) {
   int major = 0;
   int minor = 0;
@@ -107,8 +107,8 @@ class Inspection : public Conversation {
     if (qmp_.started_stopped() == false)
       out_.warnings.emplace_back(
           "the destination was started without -S: its guest runs as soon as it has loaded everything, "
-          "before the "
-          "source has been told; with -S, and cont when the source says completed, two guests can never run");
+          "before the source has been told; start it with -S, and give it cont when the source says "
+          "completed: then two guests can never run");
     return true;
   }
 

@@ -46,7 +46,7 @@ uint32_t DeviceStateFile::do_work(uint64_t now_ns) {
     fifo_.consume(bytes.size());
     ++work;
   }
-  // With a return path the connection stays open behind the last byte: only the VM description tells that it
+  // With a return path the connection stays open after the last byte: only the VM description tells that it
   // was the last. Without one, the end of the connection tells as well.
   const bool tail_ended = detector_.complete() || (source_ended_ && fifo_.empty());
   if (!ram_complete_.load(std::memory_order_acquire)) return work;
@@ -59,8 +59,8 @@ uint32_t DeviceStateFile::do_work(uint64_t now_ns) {
     moved_ns_ = now_ns;
   } else if (limits_.stall_ns > 0 && now_ns - moved_ns_ >= limits_.stall_ns) {
     refuse(make_error(ErrorClass::timed_out, detector_.bytes(), "device state",
-                      "no byte came for %.0f s and it does not end with a VM description: damaged, or the "
-                      "source is stuck (--stall-timeout)",
+                      "no byte came for %.0f s and the device state does not end with a VM description: it "
+                      "is damaged, or the source is stuck (--stall-timeout)",
                       static_cast<double>(limits_.stall_ns) * 1e-9));
   }
   return work;

@@ -95,7 +95,8 @@ std::string file_replaced(const std::vector<SharedFile>& files) {
   for (const SharedFile& file : files)
     if (file_id_at(file.path) != file.id)
       return file.path + " of block " + file.idstr +
-             " was removed or replaced after migrx had opened it: start migrx again after whoever does that";
+             " was removed or replaced after migrx had opened it: another program did that; start migrx "
+             "again after that program";
   return {};
 }
 

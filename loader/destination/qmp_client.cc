@@ -144,7 +144,7 @@ std::string QmpClient::read_message(int64_t deadline_ms, QmpMessage& out) {
   for (;;) {
     if (const auto line = lines_.next()) {
       const auto message = parse_qmp_message(*line);
-      if (!message) return "what came is no QMP: " + line->substr(0, 80);
+      if (!message) return "the answer is no QMP: " + line->substr(0, 80);
       out = *message;
       if (out.kind == QmpKind::greeting) {
         version_ = out.text;

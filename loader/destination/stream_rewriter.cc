@@ -99,8 +99,8 @@ StreamError StreamRewriter::on_configuration(const Configuration& configuration)
       .text(configuration.machine);
   for (const ConfigurationSubsection& subsection : configuration.subsections)
     if (subsection.name != kCapabilities) writer.raw(subsection.raw);
-  // Capabilities that QEMU validates; mapped-ram belongs to the file this may come from, not to what goes
-  // out.
+  // Capabilities that QEMU validates; mapped-ram belongs to the file this may come from, not to
+  // what goes out.
   std::vector<std::string> names;
   for (const std::string& name : configuration.capabilities)
     if (name != "mapped-ram" && name != kIgnoreShared) names.push_back(name);
@@ -120,8 +120,8 @@ StreamError StreamRewriter::on_configuration(const Configuration& configuration)
 }
 
 StreamError StreamRewriter::on_command(MigCommand command, Bytes payload) {
-  // The return path has been opened above, and SWITCHOVER_START is unknown to QEMU before 10.0 and needed by
-  // none.
+  // The return path has been opened above, and SWITCHOVER_START is unknown to QEMU before 10.0 and
+  // needed by none.
   if (command == MigCommand::open_return_path || command == MigCommand::ping ||
       command == MigCommand::switchover_start)
     return {};
@@ -168,7 +168,7 @@ StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span
     if (form_ == HandoffForm::x_ignore_shared) writer.be64(addresses[entry.idstr]);
   }
   writer.be64(kEos);
-  // A PART that is on its way and END behind it.
+  // A PART that is on its way, and END after it.
   pages_.reserve(2 * private_pages + blocks_.size() * (kTouchPagesMax / kTouchPages));
   known_zero_.assign(private_pages, false);
   return {};
@@ -205,15 +205,15 @@ void StreamRewriter::take_pages() noexcept {
 }
 
 void StreamRewriter::on_epoch_closed(Epoch /*epoch*/) noexcept {
-  // START still waits for its footer, or the section before is still on its way: what has changed stays
-  // marked.
+  // START still waits for its footer, or the section before is still on its way: what has
+  // changed stays marked.
   if (pending_ || !start_.empty()) return;
   take_pages();
   pending_ = !pages_.empty();
 }
 
 void StreamRewriter::on_ram_complete() noexcept {
-  take_pages();  // behind those of a PART that may be on its way
+  take_pages();  // after those of a PART that may be on its way
   pending_ = true;
   final_ = true;
 }

@@ -72,8 +72,8 @@ const HugepageFacts* pool_of(const HostFacts& host, NodeId node, uint64_t page_b
   return at == host.hugepages.end() ? nullptr : &*at;
 }
 
-// Free pages that nobody was promised. Reservations are counted for the host as a whole: on a node they may
-// be anybody's, so the node is not credited with more than the host has left.
+// Free pages that no mapping was promised. Reservations are counted for the host as a whole: on a node they
+// may be anybody's, so the node is not credited with more than the host has left.
 uint64_t unpromised(const HostFacts& host, const HugepageFacts& pool) {
   const HugepageFacts* const all = pool_of(host, kAnyNode, pool.page_bytes);
   if (all == nullptr) return pool.free - std::min(pool.free, pool.reserved);

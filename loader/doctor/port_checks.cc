@@ -181,7 +181,8 @@ double transfers(const std::string& text) {
 
 Verdict pcie(const CheckInput& in) {
   return each_port(in, [](const PciFacts& pci) {
-    if (pci.pcie_width == 0 || pci.pcie_width_max == 0) return skipped("no PCIe link is told");
+    if (pci.pcie_width == 0 || pci.pcie_width_max == 0)
+      return skipped("the kernel tells nothing of its PCIe link");
     const std::string now = "x" + std::to_string(pci.pcie_width) + " at " + pci.pcie_speed;
     if (pci.pcie_width < pci.pcie_width_max || transfers(pci.pcie_speed) < transfers(pci.pcie_speed_max))
       return warn(pci.address + " runs " + now + ", it could x" + std::to_string(pci.pcie_width_max) +

@@ -229,7 +229,7 @@ void Generator::step(uint64_t now_ns) noexcept {
     }
     case GeneratorPhase::streaming: {
       if (ram_loaded_ns_ == 0 && verdict_.pong() == kPingRamLoaded) ram_loaded_ns_ = now_ns;
-      if (verdict_.nonsense()) end("channel main: what comes back is no return path");
+      if (verdict_.nonsense()) end("channel main: the bytes that come back are no return path");
       if (verdict_.shut() && *verdict_.shut() != 0)
         end("the destination refuses the migration: SHUT " + std::to_string(*verdict_.shut()));
       // A destination closes its multifd channels once RAM is loaded, before it gives its verdict. What it

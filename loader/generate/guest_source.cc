@@ -46,7 +46,7 @@ struct PacketFields {
   std::string_view block;
 };
 
-// As sources since 9.0 write it: offsets of pages with data first, of zero pages behind them.
+// As sources since 9.0 write it: offsets of pages with data first, of zero pages after them.
 std::vector<std::byte> packet_header(const PacketFields& fields, const std::vector<PageVersion>& normal,
                                      const std::vector<PageVersion>& zero) {
   WireWriter out;

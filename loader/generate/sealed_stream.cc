@@ -38,7 +38,7 @@ bool SealedStream::receive(Bytes bytes, std::vector<std::byte>& text) {
   if (!secured_) {
     if (!handshake(bytes)) return false;
     if (!secured_) return true;
-    bytes = {};  // GnuTLS has what came behind it
+    bytes = {};  // GnuTLS has what came after it
   }
   if (session_.read(bytes, text)) return true;
   return session_.problem().empty() ? false : fail(session_.problem());

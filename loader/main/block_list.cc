@@ -131,7 +131,7 @@ bool BlockListReader::check_mapped_ram(uint64_t at, const MappedRamHeader& heade
   }
   if (header.pages_offset % kPageBytes != 0 || header.pages_offset < bitmap_end) {
     error = make_error(ErrorClass::bad_stream, at, kMappedRamField,
-                       "block '%s': pages_offset %llu is not a page boundary behind the bitmap's end at %llu",
+                       "block '%s': pages_offset %llu is not a page boundary after the bitmap's end at %llu",
                        entry.idstr.c_str(), static_cast<unsigned long long>(header.pages_offset),
                        static_cast<unsigned long long>(bitmap_end));
     return false;

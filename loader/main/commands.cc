@@ -63,7 +63,7 @@ bool CommandReader::check(uint64_t at, uint16_t cmd, uint16_t length, StreamErro
   const MigCommand command = static_cast<MigCommand>(cmd);
   switch (command) {
     case MigCommand::invalid:
-      error = make_error(ErrorClass::bad_stream, at, kField, "MIG_CMD 0 is none");
+      error = make_error(ErrorClass::bad_stream, at, kField, "MIG_CMD 0 is not a command");
       return false;
     case MigCommand::open_return_path:
     case MigCommand::switchover_start:

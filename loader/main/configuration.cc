@@ -87,8 +87,8 @@ Step ConfigurationReader::read(ByteReader& in, StreamError& error) {
                              "'%s' contains a NUL", printable(p, length_).c_str());
           return Step::failed;
         }
-        // QEMU compares the received bytes only, so that "pc" passes everywhere; the whole name is compared
-        // here.
+        // QEMU compares the received bytes only, so that "pc" passes everywhere; the whole name
+        // is compared here.
         if (!settings_.machine.empty() && configuration_.machine != settings_.machine) {
           error = make_error(
               ErrorClass::mismatch, in.offset() - length_, kMachineField,
@@ -221,7 +221,7 @@ bool ConfigurationReader::begin_subsection(StreamError& error) {
   } else if (name == kUuid) {
     state_ = State::uuid;
   } else {
-    // Its payload has no length: nobody who does not know it can step over it.
+    // Its payload has no length: a reader that does not know it cannot step over it.
     error =
         make_error(ErrorClass::unsupported, at_, kSubsectionField, "unknown subsection '%s'", name.c_str());
     return false;

@@ -253,7 +253,7 @@ MainChannel::Outcome MainChannel::at_configuration_event() {
 
 // ---- Items
 
-// Its type is looked at, and taken by whoever it belongs to: what begins the tail stays where it is.
+// Its type is looked at, and taken by the reader it belongs to: what begins the tail stays where it is.
 MainChannel::Outcome MainChannel::at_item() {
   const std::optional<std::byte> type = in_.peek();
   if (!type) return ParseStatus::need_more;
@@ -338,7 +338,7 @@ MainChannel::Outcome MainChannel::begin_part(uint32_t id) {
                            type_ == SectionType::part ? "PART" : "END", id));
   if (found->ended && !in_checkpoint_)
     return fail(make_error(ErrorClass::bad_stream, item_at_, "section: section_id",
-                           "section %u ('%s') goes on behind its END", id, found->idstr.c_str()));
+                           "section %u ('%s') goes on after its END", id, found->idstr.c_str()));
   if (in_checkpoint_ && found->kind != SectionKind::ram)
     return fail(make_error(ErrorClass::bad_stream, item_at_, "COLO: checkpoint",
                            "END of section '%s': only RAM is loaded", found->idstr.c_str()));
@@ -501,8 +501,8 @@ MainChannel::Outcome MainChannel::met_flush() noexcept {
   if (mode_ == FlushMode::automatic) mode_ = FlushMode::round;
   if (mode_ == FlushMode::section && settings_.multifd_flush_after_each_section == FlushMode::automatic)
     return fail(make_error(ErrorClass::bad_stream, in_.offset() - 8, "RAM section: flags",
-                           "MULTIFD_FLUSH, but the START section had none: say what the source's "
-                           "multifd-flush-after-each-section is"));
+                           "MULTIFD_FLUSH, but the START section had none: give the source's value with "
+                           "--multifd-flush-after-each-section"));
   after_marker_ = State::ram_body;
   state_ = State::marker;
   return std::nullopt;
@@ -517,11 +517,11 @@ StreamError MainChannel::closed_too_early() const noexcept {
 }
 
 StreamError MainChannel::closed_unread() const noexcept {
-  StreamError error = make_error(
-      ErrorClass::truncated, offset(), "main channel",
-      "everything is here, but the source closed before it could read that: if it still exists its guest "
-      "goes "
-      "on there (query-migrate), so do not continue the destination; if it is dead, the guest here is whole");
+  StreamError error =
+      make_error(ErrorClass::truncated, offset(), "main channel",
+                 "all of the guest is here, but the source closed before it could read that: if the source "
+                 "still exists, its guest goes on there (query-migrate), so do not continue the destination; "
+                 "if the source is dead, the guest here is whole");
   error.channel = ChannelName::main();
   return error;
 }
@@ -547,7 +547,7 @@ MainChannel::Outcome MainChannel::at_marker() noexcept {
   barrier_.release(epoch_);
   epoch_ = epoch_.next();
   state_ = after_marker_;
-  // Sources send tens of thousands of empty PARTs: nothing to copy behind them.
+  // Sources send tens of thousands of empty PARTs: nothing to copy after them.
   if (colo_enabled() && pages_copied_ != ram_.page_records()) state_ = State::colo_copy;
   return std::nullopt;
 }

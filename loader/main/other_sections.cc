@@ -23,8 +23,8 @@ constexpr uint64_t kBlockProgress = 0x04;
 constexpr uint64_t kBlockZero = 0x08;
 constexpr uint64_t kBlockBytes = 1U << 20;
 
-// virtio-mem: be64 addr, be64 region_size, be64 block_size, be32 node, be64 size, then the bitmap of plugged
-// blocks.
+// virtio-mem: be64 addr, be64 region_size, be64 block_size, be32 node, be64 size, then the bitmap
+// of plugged blocks.
 constexpr std::size_t kVirtioMemHeaderBytes = 36;
 // 2^27 blocks: 256 TiB in blocks of 2 MiB.
 constexpr uint64_t kVirtioMemBlocksMax = uint64_t{1} << 27;
@@ -68,8 +68,8 @@ void OtherSectionBody::begin(SectionKind kind) noexcept {
 
 const std::byte* OtherSectionBody::pass(ByteReader& in, std::size_t n) noexcept {
   const std::byte* const p = in.take(n);
-  // There was room for an event when this record began, and a record's fixed fields are much smaller than
-  // that.
+  // There was room for an event when this record began, and a record's fixed fields are much
+  // smaller than that.
   if (p != nullptr) static_cast<void>(events_.on_verbatim({p, n}));
   return p;
 }

@@ -293,7 +293,7 @@ bool RamSection::find_block(std::string_view idstr, StreamError& error) noexcept
   return false;
 }
 
-// Behind the word and the name of a page record.
+// After the word and the name of a page record.
 void RamSection::payload_follows() noexcept {
   // Threads of the source that compress overtake each other by some pages.
   constexpr uint64_t kSlack = 64 * kPageBytes;

@@ -59,8 +59,8 @@ bool ReturnPathReader::next(ReturnPathMessage& message) noexcept {
     length_ = load_be16(p + 2);
     type_ = static_cast<ReturnPathType>(type);
     if (shut_seen_) {
-      error_ = make_error(ErrorClass::bad_stream, at, kField, "message %u behind SHUT, which is the last one",
-                          type);
+      error_ = make_error(ErrorClass::bad_stream, at, kField,
+                          "message %u after SHUT, which must be the last one", type);
       return false;
     }
     uint16_t expected = 0;

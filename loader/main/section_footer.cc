@@ -17,7 +17,7 @@ bool SectionFooterReader::find_out(std::byte next, uint64_t at, StreamError& err
   present_ = type == static_cast<uint8_t>(SectionType::footer);
   if (*present_ || begins_item(type)) return true;
   error = make_error(ErrorClass::bad_stream, at, "section footer",
-                     "0x%02x is neither a footer nor the begin of the next section", type);
+                     "0x%02x is neither a footer nor the beginning of the next section", type);
   return false;
 }
 
@@ -33,7 +33,7 @@ Step SectionFooterReader::read(ByteReader& in, uint32_t section_id, std::string_
   if (p == nullptr) return Step::need_more;
   const uint64_t at = in.offset() - kFooterBytes;
   if (*p != std::byte{static_cast<uint8_t>(SectionType::footer)}) {
-    error = make_error(ErrorClass::bad_stream, at, "section footer", "missing behind '%.*s': 0x%02x",
+    error = make_error(ErrorClass::bad_stream, at, "section footer", "missing after '%.*s': 0x%02x",
                        static_cast<int>(idstr.size()), idstr.data(), std::to_integer<unsigned>(*p));
     return Step::failed;
   }

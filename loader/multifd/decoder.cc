@@ -13,7 +13,7 @@ const char* to_string(DecodeStatus status) noexcept {
     case DecodeStatus::corrupt:
       return "the compressed data is corrupt";
     case DecodeStatus::stream_ended:
-      return "the channel's compressed stream ends, which a source never lets it";
+      return "the channel's compressed stream ends, and a QEMU source never ends it";
     case DecodeStatus::too_little:
       return "the payload ends before all pages of the packet are filled";
     case DecodeStatus::too_much:

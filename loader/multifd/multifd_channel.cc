@@ -50,7 +50,7 @@ std::size_t MultifdChannel::take_page_data(std::span<const Slice> slices) noexce
   std::size_t taken = 0;
   std::size_t bytes = 0;
   for (const Slice& slice : slices) {
-    // The payload's last slice goes through parse(), which knows what comes behind.
+    // The payload's last slice goes through parse(), which knows what follows.
     if (slice.end != StreamEnd::none || slice.length >= payload_left_ - bytes) break;
     if (++taken < slices.size()) prefetch_slice(slices[taken]);
     pages_.write({slice.data, slice.length});
@@ -155,10 +155,10 @@ MultifdChannel::Step MultifdChannel::resolve_pages(const MultifdPacket& packet) 
   if (epoch_ == Epoch{0})
     return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
                            "pages before the first SYNC"));
-  // Every page stands before the SYNC that main's last marker waits for; behind it the guest may run.
+  // Every page stands before the SYNC that main's last marker waits for; after it the guest may run.
   if (!session_.barrier->begin_pages(*id()))
     return fail(make_error(ErrorClass::bad_stream, packet_offset_, "multifd packet: ramblock",
-                           "pages behind the end of RAM"));
+                           "pages after the end of RAM"));
   if (session_.rounds != nullptr && noted_epoch_ != epoch_) session_.rounds->note(noted_epoch_ = epoch_);
   if (block_ == nullptr || block_->idstr() != packet.ramblock) {
     block_ = session_.blocks->find(packet.ramblock);
@@ -293,8 +293,8 @@ MultifdChannel::Step MultifdChannel::fail_decode(DecodeStatus status) noexcept {
 }
 
 MultifdChannel::Step MultifdChannel::on_pages_done() noexcept {
-  // Routed pages are marked before they are copied: who must not miss one takes the bits behind a barrier,
-  // and there the copies are complete.
+  // Routed pages are marked before they are copied: a reader that must not miss one takes the bits after a
+  // barrier, and there the copies are complete.
   for (uint32_t i = 0; i < runs_; ++i)
     target_.bits->set_range(static_cast<uint64_t>(page_runs_[i].dst - target_.base) / kPageBytes,
                             page_runs_[i].bytes / kPageBytes);

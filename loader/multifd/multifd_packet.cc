@@ -5,11 +5,11 @@
 namespace migrx {
 namespace {
 
-// Where a packet's body begins: behind magic, version and flags, which parse_multifd_prefix() has seen.
+// Where a packet's body begins: after magic, version and flags, which parse_multifd_prefix() has seen.
 constexpr std::size_t kBody = kMultifdPrefixBytes;
 
-// Positions in MultiFDInit_t, MultiFDPacket_t and MultiFDPacketDeviceState_t (QEMU migration/multifd.c,
-// multifd.h).
+// Positions in MultiFDInit_t, MultiFDPacket_t and MultiFDPacketDeviceState_t
+// (QEMU migration/multifd.c, multifd.h).
 namespace init_at {
 constexpr std::size_t kMagic = 0, kVersion = 4, kUuid = 8, kId = 24;
 }
@@ -34,7 +34,7 @@ StreamError check_magic_version(const std::byte* bytes, uint64_t offset, const c
   const uint32_t magic = load_be32(bytes + at::kMagic);
   if (magic != kMultifdMagic)
     return make_error_values(ErrorClass::bad_stream, offset, magic_field, magic, kMultifdMagic,
-                             "the stream is corrupt, or something else than a QEMU multifd channel");
+                             "the stream is corrupt, or this is not a QEMU multifd channel");
   const uint32_t version = load_be32(bytes + at::kVersion);
   if (version != kMultifdVersion)
     return make_error_values(ErrorClass::unsupported, offset, version_field, version, kMultifdVersion,

@@ -62,7 +62,7 @@ DecodeStatus ZlibDecoder::inflate(Bytes in) noexcept {
   state_->avail_in = static_cast<uint32_t>(in.size());
   for (;;) {
     // One byte more than the packet may hold: it stays free unless the payload is too long. That also keeps
-    // the library going to the end of the input (the flush marker lies behind the last page's last byte).
+    // the library going to the end of the input (the flush marker lies after the last page's last byte).
     const uint32_t room = std::min(kOutBytes, pages_.left() + 1);
     state_->next_out = reinterpret_cast<uint8_t*>(out_.get());
     state_->avail_out = room;

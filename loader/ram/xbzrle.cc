@@ -3,8 +3,8 @@
 namespace migrx {
 namespace {
 
-// Reads a run length at *p; returns the bytes it took, 0: it has a third byte. At least two bytes must be
-// readable.
+// Reads a run length at *p; returns the bytes it took, 0: it has a third byte. At least two bytes
+// must be readable.
 std::size_t read_run(const std::byte* p, uint32_t& run) noexcept {
   const uint32_t low = std::to_integer<uint32_t>(p[0]);
   if (low < 0x80) {

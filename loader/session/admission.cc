@@ -35,7 +35,7 @@ void Admission::forget_main() {
   if (here_.load(std::memory_order_relaxed) == 0) address_.set(std::nullopt);
 }
 
-// Everybody is here. One whose own channels may have been refused waits: its source is about to give up.
+// All are here. A main whose own channels may have been refused waits: its source is about to give up.
 void Admission::settle(uint64_t now_ns) {
   if (main_ && here_.load(std::memory_order_relaxed) == channels_ && !suspicious(*main_, now_ns))
     complete_.store(true, std::memory_order_release);

@@ -37,7 +37,7 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
       return 0;
     }
     state_ = State::streaming;
-    // What the parser does behind a barrier must not wait for more bytes to come: others wait for it.
+    // What the parser does after a barrier must not wait for more bytes to come: others wait for it.
     feed({});
     if (state_ == State::streaming) replay();
     if (state_ != State::streaming) {

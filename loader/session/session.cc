@@ -87,8 +87,8 @@ void Session::fail(const StreamError& error) noexcept {
   if (error.error_class == ErrorClass::truncated && admission_.surplus() > 0) {
     const std::size_t used = std::strlen(told.text.data());
     std::snprintf(told.text.data() + used, told.text.size() - used,
-                  "%smultifd channel %u was refused before, as one too many: if it was this source's, give "
-                  "--multifd-channels its parameter multifd-channels (0: multifd off)",
+                  "%smultifd channel %u was refused before, as one too many: if that was this source's, set "
+                  "--multifd-channels to the source's parameter multifd-channels (0: multifd off)",
                   used > 0 ? "; " : "", admission_.surplus_id().number());
   }
   const std::optional<IpAddress> elsewhere = elsewhere_.get();
@@ -133,7 +133,7 @@ Introduction Session::identify_stream(Bytes greeting, Handoff& connection, uint3
 
 Introduction Session::identify_main(Bytes greeting, Handoff& connection, uint32_t worker) {
   std::optional<MultifdUuid> uuid;
-  // Nobody's uuid matters when all are here, or when the first to come is all that is expected.
+  // No uuid matters when all are here, or when the first to come is all that is expected.
   const bool matters =
       !admission_.complete() && (settings_.main.multifd_channels > 0 || settings_.main.uuid.has_value());
   if (matters && read_main_uuid(greeting, uuid) == PreambleStatus::need_more &&
@@ -148,7 +148,7 @@ Applicant Session::applicant(const Handoff& connection) const noexcept {
   return {&connection, settings_.source_nat.source_of(connection.peer_address), connection.opened_ns};
 }
 
-// Refused only for where it comes from, while somebody is missing: what it says of itself would do.
+// Refused only for where it comes from, while a channel is missing: what it says of itself would do.
 void Session::note_elsewhere(const Handoff& connection) noexcept {
   if (admission_.complete() || !is_stranger(connection)) return;
   elsewhere_.set(connection.peer_address);
@@ -242,8 +242,8 @@ void Session::tell(const SessionEvent& event) noexcept {
 }
 
 bool Session::writable() noexcept {
-  // Half of the ring is kept for one item's events; a flood of PINGs therefore parks main instead of being
-  // lost.
+  // Half of the ring is kept for one item's events; a flood of PINGs therefore parks main instead
+  // of being lost.
   return events_.size() < events_.capacity() / 2 && next().writable();
 }
 
@@ -262,12 +262,12 @@ OwedAck Session::owed_ack() const noexcept {
 }
 
 StreamError Session::on_command(MigCommand command, Bytes payload) {
-  // Taken for an ordinary migration, a COLO source would wait for ever for the answer to its first
-  // checkpoint.
+  // Taken for an ordinary migration, a COLO source would wait for ever for the answer to
+  // its first checkpoint.
   if (command == MigCommand::enable_colo && settings_.colo == nullptr)
     return make_error(
         ErrorClass::unsupported, 0, "command",
-        "ENABLE_COLO: nobody here keeps checkpoints; turn the capability x-colo off at the source");
+        "ENABLE_COLO: no checkpoints are kept here; turn the capability x-colo off at the source");
   if (command == MigCommand::open_return_path)
     tell({SessionEvent::Kind::return_path_opened, static_cast<uint32_t>(owed_ack())});
   if (command == MigCommand::ping) tell({SessionEvent::Kind::ping, load_be32(payload.data())});
@@ -290,7 +290,7 @@ void Session::on_ram_section_begin(SectionType type, uint32_t section_id) noexce
 
 void Session::on_ram_complete() noexcept {
   // Pages of a source with multifd come over its channels, and those were refused here: RAM has nothing of
-  // them. (Main's own counters are a piece of stream behind.)
+  // them. (Main's own counters lag by one piece of stream.)
   if (settings_.main.multifd_channels == 0 && admission_.surplus() > 0 && main_->pages_with_content() == 0)
     return fail(make_error_values(ErrorClass::mismatch, 0, "multifd channel: count",
                                   uint64_t{admission_.surplus_id().number()} + 1, 0,

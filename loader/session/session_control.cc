@@ -39,7 +39,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       const Channel* const main = channel_of(session_.main_connection());
       const StreamEnd end = main == nullptr ? StreamEnd::fin : main->end();
       const bool gone = end != StreamEnd::none;
-      // Read behind `gone`: an acknowledgement that came before the end counts.
+      // Read after `gone`: an acknowledgement that came before the end counts.
       const bool told =
           main == nullptr || (to_source_.empty() && session_.main_connection()->all_acknowledged());
       if (return_path_open_ && !told && (end == StreamEnd::fin || end == StreamEnd::reset)) {
@@ -58,11 +58,10 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
         source_unsure_ = return_path_open_ && !told;
         if (late && told && return_path_open_ && !gone)
           warnings_.push_back(
-              "the source was told that its guest is here, and it keeps its connection: ask it "
-              "(query-migrate). If that says colo, x-colo is on there, and its guest stands still and waits "
-              "for "
-              "checkpoints: end that QEMU (quit), and never give it x-colo-lost-heartbeat, or the guest runs "
-              "twice");
+              "the source was told that its guest is here, and keeps its connection open: ask the source "
+              "(query-migrate). If the answer is colo, x-colo is on there, and its guest stands still and "
+              "waits for checkpoints: end that QEMU (quit), and never give it x-colo-lost-heartbeat, or the "
+              "guest runs twice");
         session_.finish();
         // A source that may still wait for SHUT 0 must not wait for ever.
         if (source_unsure_) reset_all();
@@ -231,7 +230,7 @@ bool SessionControl::answer_source() {
     }
     (void)to_source_.flush(main, session_.security());
   }
-  // What a destination QEMU says is passed on, also when nobody told migrx of the capability: the source,
+  // What a destination QEMU says is passed on, also when migrx was not told of the capability: the source,
   // whose capabilities are the same, waits for it. The first has a place of its own in the queue.
   const uint32_t due = destination_.switchover_acks().value_or(own_switchover_acks_);
   while (return_path_open_ && switchover_acks_ < due && (switchover_acks_ == 0 || to_source_.has_room())) {
@@ -247,11 +246,9 @@ void SessionControl::open_return_path(OwedAck owed) {
   own_switchover_acks_ = owed == OwedAck::none ? 0 : 1;
   if (owed == OwedAck::one_perhaps)
     warnings_.push_back(
-        "the machine type does not tell whether the source waits for a SWITCHOVER_ACK: it was sent one, as "
-        "QEMU "
-        "before 11.1 needs it; a newer source does not finish then, and its guest runs on: migrate again "
-        "with "
-        "--switchover-ack-legacy off");
+        "the machine type does not tell whether the source waits for a SWITCHOVER_ACK: migrx sent one, which "
+        "QEMU before 11.1 needs; a newer source then does not finish, and its guest runs on: in that case "
+        "migrate again with --switchover-ack-legacy off");
 }
 
 std::optional<std::string> SessionControl::take_warning() {
@@ -337,7 +334,7 @@ bool SessionControl::watch_ends() {
       case EndVerdict::before_main: {
         StreamError error = make_error(
             ErrorClass::truncated, session_.multifd_connection(i)->bytes_received.read(), "multifd channel",
-            "closed behind its first SYNC, before main had begun: the source was cancelled, or has failed");
+            "closed after its first SYNC, before main had begun: the source was cancelled, or has failed");
         error.channel = ChannelName{MultifdId{i}};
         session_.fail(error);
         return true;
@@ -450,8 +447,8 @@ void SessionControl::judge(uint64_t now_ns) {
       session_.state() == SessionState::device_state) {
     source_end_told_ = true;
     // With a return path the source keeps main open until it has read our verdict (QEMU
-    // migration/migration.c, await_return_path_close_on_source): whoever closes before has failed, and its
-    // guest runs on.
+    // migration/migration.c, await_return_path_close_on_source): a source that closes before has failed, and
+    // its guest runs on.
     if (!return_path_open_ && !colo_enabled)
       destination_.source_ended();
     else if (!colo_enabled && destination_.verdict() == Verdict::pending)

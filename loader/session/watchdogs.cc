@@ -36,7 +36,7 @@ StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits
 }
 
 EndVerdict judge_end(const EndFacts& facts) noexcept {
-  // Nobody is through before the first barrier: a source cancelled while it connected.
+  // No channel is complete before the first barrier: a source cancelled while it connected.
   if (!facts.begun && facts.ends_parked) return EndVerdict::before_main;
   if (!facts.let_go) return EndVerdict::fine;
   // A source that is through closes its channels in good order (FIN), perhaps before main is through: that
@@ -70,11 +70,10 @@ StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const 
           "(--destination-timeout): end that QEMU, it must not be continued",
           seconds(limits.destination_ns));
     case SilenceVerdict::barrier:
-      return make_error(
-          ErrorClass::timed_out, 0, "session: flush barrier",
-          "no byte came for %.0f s while channels wait for each other (%s): is the source alive, "
-          "and is multifd-flush-after-each-section as there?",
-          seconds(limits.stall_ns), standing.c_str());
+      return make_error(ErrorClass::timed_out, 0, "session: flush barrier",
+                        "no byte came for %.0f s while channels wait for each other (%s): is the source "
+                        "alive, and has --multifd-flush-after-each-section the source's value?",
+                        seconds(limits.stall_ns), standing.c_str());
     case SilenceVerdict::setup:
       // QEMU 11's migrate_cancel() waits for the thread that reads the return path, with its guest standing
       // still: only our end of the connection can end that.
@@ -93,8 +92,8 @@ StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const 
           seconds(kRefusedNs));
     case SilenceVerdict::destination_takes_none:
       return make_error(ErrorClass::timed_out, 0, "session: destination",
-                        "it took no byte for %.0f s although some wait for it: is the destination QEMU "
-                        "alive, and waiting with -incoming? (--stall-timeout)",
+                        "the destination took no byte for %.0f s although bytes wait for it: is the "
+                        "destination QEMU alive, and waiting with -incoming? (--stall-timeout)",
                         seconds(limits.stall_ns));
   }
   return {};

@@ -94,8 +94,8 @@ StreamError FileLoader::feed() {
       }
       if (stalled)
         return file_error(ErrorClass::timed_out, input_->position(), "session: destination",
-                          "it took no byte for " + seconds_text(settings_.stall_ns) +
-                              " although some wait for it: is the destination QEMU alive, and waiting with "
+                          "the destination took no byte for " + seconds_text(settings_.stall_ns) +
+                              " although bytes wait for it: is the destination QEMU alive, and waiting with "
                               "-incoming? (--stall-timeout)");
       std::this_thread::sleep_for(pause);
       pause = std::min(2 * pause, kPauseMax);
@@ -172,7 +172,7 @@ StreamError FileLoader::load_pages(std::span<const BlockEntry> entries) {
     if (destination_.verdict() == Verdict::refused) return destination_.error();
     if (settings_.stall_ns > 0 && settings_.now_ns() - since_ns >= settings_.stall_ns)
       return file_error(ErrorClass::timed_out, input_->position(), "session: destination",
-                        "it has not answered for " + seconds_text(settings_.stall_ns) +
+                        "the destination has not answered for " + seconds_text(settings_.stall_ns) +
                             ": is it a QEMU that waits with -incoming? (--stall-timeout)");
     std::this_thread::sleep_for(kPauseMin);
   }

@@ -181,11 +181,11 @@ SnapshotFormat recognise_snapshot(Bytes head, const SnapshotName& name) {
   std::string begins;
   for (std::size_t i = 0; i < kQemuMagic.size(); ++i)
     begins += fmt::format("{}{:02x}", i == 0 ? "" : " ", std::to_integer<unsigned>(head[i]));
-  format.error = refusal(
-      ErrorClass::bad_stream, name,
-      fmt::format("is no migration stream: it begins with {}, QEMU's with 51 45 56 4d (QEVM); where the "
-                  "stream begins later, say so with --offset",
-                  begins));
+  format.error =
+      refusal(ErrorClass::bad_stream, name,
+              fmt::format("is no migration stream: it begins with {}, QEMU's with 51 45 56 4d (QEVM); if the "
+                          "stream begins later in the file, say where with --offset",
+                          begins));
   return format;
 }
 

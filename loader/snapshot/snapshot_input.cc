@@ -80,8 +80,8 @@ StreamError SnapshotInput::open_descriptor() {
                                      : "is a terminal or another character device: give a file or a pipe");
   seekable_ = type == S_IFREG || type == S_IFBLK;
   if (type == S_IFREG) length_ = static_cast<uint64_t>(status.st_size);
-  // Standard input may have been read up to here by somebody else, as `(read line; migrx load -) < FILE`
-  // does.
+  // Standard input may have been read up to here by another program, as `(read line; migrx load -)
+  // < FILE` does.
   if (seekable_ && path_ == "-")
     if (const off_t at = ::lseek(fd_, 0, SEEK_CUR); at > 0) position_ = static_cast<uint64_t>(at);
   return {};
@@ -107,7 +107,7 @@ StreamError SnapshotInput::open(const Turn& turn, const Clock& now_ns, uint64_t 
     if (StreamError problem = look(format)) return problem;
     if (format.libvirt)
       return error(ErrorClass::bad_stream,
-                   "is a libvirt save image inside another one: that is no work of libvirt's");
+                   "is a libvirt save image inside another one: libvirt writes no such file");
   }
   mapped_ram_ = format.mapped_ram;
   return {};

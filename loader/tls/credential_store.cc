@@ -63,7 +63,7 @@ void TlsCredentialStore::reload(int64_t now_unix_s, const FolderState& state,
   std::string problem;
   std::shared_ptr<const TlsCredentials> next = TlsCredentials::load(options_, problem);
   if (next != nullptr && loaded_->has_revocations() && !next->has_revocations()) {
-    problem = options_.dir + "/ca-crl.pem has gone, and revoked certificates would be let in";
+    problem = options_.dir + "/ca-crl.pem is gone, and revoked certificates would be accepted";
     next = nullptr;
   }
   if (next == nullptr) {

@@ -26,8 +26,8 @@ constexpr std::array kCiphers{GNUTLS_CIPHER_AES_256_GCM, GNUTLS_CIPHER_AES_128_G
 constexpr const char* kDefaultPriority = "NORMAL:-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305";
 constexpr const char* kVersions = ":-VERS-TLS1.0:-VERS-TLS1.1";
 constexpr const char* kPskExchanges = ":+ECDHE-PSK:+DHE-PSK:+PSK";
-// An external PSK is bound to SHA-256, so AES-256 is out; AES-128 costs a source a third of what ChaCha20
-// does.
+// An external PSK is bound to SHA-256, so AES-256 is out; AES-128 costs a source a third of
+// what ChaCha20 does.
 constexpr const char* kPskOrder = ":%SERVER_PRECEDENCE";
 constexpr std::size_t kFileBytesMax = 4 << 20;
 constexpr int kPairsMax = 4;  // server-cert-0.pem to server-cert-3.pem
@@ -149,7 +149,7 @@ std::string verify_chain(const Certificates& chain, const std::string& path, con
   return path + " against " + authorities_path + ": " + verification_text(status);
 }
 
-// The key of whoever a session's client says to be; its own memory, which GnuTLS frees. 1: no such user, and
+// The key of the user that a client says it is; its own memory, which GnuTLS frees. 1: no such user, and
 // GnuTLS goes on with a random key, so that a client cannot tell who is known.
 int find_psk(gnutls_session_t session, const gnutls_datum_t* user, gnutls_datum_t* key) {
   const auto* const keys = static_cast<const PskKeys*>(gnutls_session_get_ptr(session));
@@ -168,7 +168,7 @@ int find_psk(gnutls_session_t session, const gnutls_datum_t* user, gnutls_datum_
 std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out,
                             TlsCredsOptions::Endpoint endpoint) {
   const std::string form =
-      "--tls-creds " + text + ": expected x509:dir=DIR or psk:dir=DIR with options behind commas";
+      "--tls-creds " + text + ": expected x509:dir=DIR or psk:dir=DIR with options after commas";
   out = {};
   out.endpoint = endpoint;
   if (text.starts_with("x509:"))
@@ -274,7 +274,7 @@ std::string TlsCredentials::set_priority() {
     }
     if (known == 0)
       return "priority " + options_.priority +
-             " allows none of the ciphers that are read here: AES-256-GCM, AES-128-GCM, CHACHA20-POLY1305";
+             " allows none of the ciphers that migrx reads: AES-256-GCM, AES-128-GCM, CHACHA20-POLY1305";
     if (known == count) return {};
     gnutls_priority_deinit(std::exchange(handles_->priority, nullptr));
     result = gnutls_priority_init(&handles_->priority, text.c_str(), &where);

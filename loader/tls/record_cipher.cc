@@ -149,7 +149,7 @@ std::size_t RecordCipher::seal(uint8_t type, Bytes text, std::byte* out) noexcep
   sealing_ = true;
   const std::size_t inner = text.size() + (version_ == TlsVersion::tls13 ? 1 : 0);
   const std::size_t length = explicit_bytes_ + inner + kTlsTagBytes;
-  // TLS 1.3 hides the type behind the text (RFC 8446, section 5.2).
+  // TLS 1.3 puts the type after the text (RFC 8446, section 5.2).
   out[0] = static_cast<std::byte>(version_ == TlsVersion::tls13 ? 23 : type);
   out[1] = std::byte{3};
   out[2] = std::byte{3};

@@ -345,8 +345,8 @@ StreamError TlsChannel::end_of_stream() noexcept {
   if (inner_ == nullptr) return {};
   StreamError error = inner_->end_of_stream();
   if (error) return error;
-  // Without close_notify the end is as good as the stream says (QEMU up to 9.2 sends none), but not inside a
-  // record.
+  // Without close_notify the end is as good as the stream says (QEMU up to 9.2 sends none), but not
+  // inside a record.
   if (state_ == State::body || state_ == State::tag || header_have_ > 0)
     return make_error(ErrorClass::truncated, ciphertext_bytes_, "TLS record",
                       "the connection ended inside a record");

@@ -204,7 +204,7 @@ TEST_F(HostileMultifd, no_page_may_come_behind_the_end_of_ram) {
     make_channel();
     EXPECT_FALSE(barrier().release_all());
     EXPECT_EQ(channel().parse(b.bytes).status, ParseStatus::failed);
-    expect(channel().error(), ErrorClass::bad_stream, "behind the end of RAM", 64 + 2 * 1344);
+    expect(channel().error(), ErrorClass::bad_stream, "after the end of RAM", 64 + 2 * 1344);
     EXPECT_TRUE(pages_written().empty());
   }
 }
