@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The demonstration behind scripts/demo."""
+"""What scripts/demo runs: a real migration through migrx, checked at both ends."""
 
 import argparse
 import contextlib
@@ -143,7 +143,7 @@ def show_live(source, path, start_receiver, stack):
          (len(lines), len(lines) - here + 1, len(lines))),
         ("memory", "%d pages equal the source's byte for byte; %d the guest rewrites and checks itself:" %
          (same, (DIRTY_END - DIRTY_START) // 4096)),
-        ("", "0 bad in %d passes, %d of them behind the migration" % (lines[-1][1], lines[-1][1] - passes))])
+        ("", "0 bad in %d passes, %d of them after the migration" % (lines[-1][1], lines[-1][1] - passes))])
 
 
 def show_receiver(source, path, start_receiver):
@@ -226,7 +226,7 @@ def main():
         sys.exit("demo: interrupted (%s); everything was taken down" % (reason or "SIGINT"))
     except (Failure, RuntimeError, TimeoutError) as failure:
         sys.exit("demo: %s" % failure)
-    say("nothing is left behind: processes ended, namespace removed, hugepages given back")
+    say("nothing is left over: processes ended, namespace removed, hugepages given back")
 
 
 if __name__ == "__main__":
