@@ -18,6 +18,8 @@
 #include <mutex>
 #include <sstream>
 
+#include "dataplane/dpdk/tap.h"
+
 namespace migrx {
 namespace {
 
@@ -189,6 +191,7 @@ std::vector<std::string> eal_arguments(const EalOptions& options) {
 
 Eal::Eal(const EalOptions& options) {
   LogKeeper::instance().attach(options.verbose);
+  block_tap_signals();
   std::vector<std::string> arguments = eal_arguments(options);
   std::string line;
   std::vector<char*> argv;

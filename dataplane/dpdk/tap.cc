@@ -2,18 +2,27 @@
 
 #include <fcntl.h>
 #include <net/if.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 
 namespace migrx {
 
 namespace fs = std::filesystem;
+
+void block_tap_signals() noexcept {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (int number = SIGRTMIN; number <= SIGRTMAX; ++number) sigaddset(&signals, number);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
 
 uint32_t silence_tap_signals() noexcept {
   uint32_t silenced = 0;

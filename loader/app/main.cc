@@ -1,6 +1,7 @@
 // The migrx program: one subcommand per job.
 #include <CLI/CLI.hpp>
 
+#include "dataplane/dpdk/tap.h"
 #include "loader/app/doctor_command.h"
 #include "loader/app/generate_command.h"
 #include "loader/app/linger.h"
@@ -9,6 +10,7 @@
 #include "loader/app/receive_command.h"
 
 int main(int argc, char** argv) {
+  migrx::block_tap_signals();  // before any thread is made
   CLI::App app("Receives live migrations of QEMU guests by kernel bypass.", "migrx");
   app.set_version_flag("--version", std::string("migrx ") + MIGRX_VERSION);
   app.require_subcommand(1);
