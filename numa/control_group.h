@@ -1,4 +1,4 @@
-// What the control groups of a process still let it have: cgroup v2, v1, and both at a time.
+// How much memory the control groups of a process still allow it: cgroup v2, v1, and both at a time.
 #pragma once
 
 #include <cstdint>

@@ -1,12 +1,13 @@
-// A RAM file that nobody else uses, or that one process alone maps which has yet to prove that it waits.
+// Claims a RAM file for this process. Either no other process uses the file, or exactly one maps it, which
+// then has to prove that it is a destination QEMU that waits.
 //
 // Two guards, both before a byte of the file is changed:
 // - A lock (flock) keeps a second migrx out for as long as this one holds the file. /proc/locks names its
 // holder.
-// - Whoever else maps the file may be running a guest on it. The mappings of all processes are searched
-//   (/proc/PID/maps), and the file's users named by PID and command. A process that cannot be seen (of
-//   another PID namespace, or of another user) is noticed by the kernel's refusal of a read lease (fcntl(2),
-//   F_SETLEASE).
+// - Another process that maps the file may be running a guest on it. The mappings of all processes are
+//   searched (/proc/PID/maps), and the file's users named by PID and command. A process that cannot be seen
+//   (of another PID namespace, or of another user) is noticed by the kernel's refusal of a read lease
+//   (fcntl(2), F_SETLEASE).
 #pragma once
 
 #include <sys/types.h>
@@ -33,14 +34,14 @@ struct FileUser {
 class FileClaim {
  public:
   enum class Outcome : unsigned char {
-    alone,   // nobody else uses it
+    alone,   // no other process uses it
     shared,  // `users` do: nothing may be written before they have proved to wait
     refused,
   };
   // How the file was found before this process opened it.
   enum class Before : unsigned char {
-    missing,  // this process made it, so nobody else can have it
-    idle,     // nobody has it open for writing or maps it so: the kernel granted a read lease
+    missing,  // this process made it, so no other process can have it
+    idle,     // no process has it open for writing or maps it so: the kernel granted a read lease
     written,  // somebody does
     unknown,  // no lease can be had here (another user's file, a file system without)
   };

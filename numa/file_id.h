@@ -1,4 +1,4 @@
-// What a file is, whatever its path leads to by now: its device and inode.
+// The identity of a file, whatever its path leads to by now: its device and inode.
 #pragma once
 
 #include <sys/stat.h>

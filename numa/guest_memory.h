@@ -1,5 +1,5 @@
-// Guest RAM as files: one RAM block is one named file on hugetlbfs or tmpfs, which a destination QEMU maps as
-// well.
+// Guest RAM as files: one RAM block is one named file on hugetlbfs or tmpfs, which a destination QEMU
+// maps as well.
 //
 // Rules that keep other people's memory safe:
 // - A file that existed is never truncated, shrunk or punched: under a live mapping that would zero a guest's

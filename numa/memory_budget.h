@@ -53,8 +53,8 @@ struct MemoryFacts {
 [[nodiscard]] std::string memory_problem(const std::vector<MemoryNeed>& needs, uint64_t private_bytes,
                                          const MemoryFacts& facts);
 
-// How many of `wanted` pages are not free on the node (kAnyNode: on the host), and the command that makes
-// them.
+// How many of `wanted` pages are not free on the node (kAnyNode: on the host), and the command
+// that makes them.
 [[nodiscard]] std::string hugepages_missing(const MemoryFacts& facts, uint64_t page_bytes, uint64_t wanted,
                                             NodeId node);
 

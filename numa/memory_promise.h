@@ -20,10 +20,10 @@ struct PromisedBytes {
 
 class MemoryPromise {
  public:
-  // folder: exists, and only we write there. group: folder of the control group that pays, or empty. `judge`
-  // is given what others have promised; a text from it is a refusal, `problem` then, and nullptr returned. A
-  // folder that cannot be used is no reason to refuse: then nobody's promises are known, and the result is
-  // empty-handed.
+  // folder: exists, and only we write there. group: folder of the control group that pays, or empty.
+  // `judge` is given what others have promised; a text from it is a refusal, `problem` then, and nullptr
+  // returned. A folder that cannot be used is no reason to refuse: then nobody's promises are known, and
+  // the result is empty-handed.
   [[nodiscard]] static std::unique_ptr<MemoryPromise> make(
       const std::string& folder, uint64_t bytes, const std::string& group,
       const std::function<std::string(const PromisedBytes&)>& judge, std::string& problem);

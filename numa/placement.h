@@ -16,7 +16,7 @@ struct PortWish {
   uint64_t link_bits_per_s = 0;  // 0: not known, kLinkAssumed
 };
 
-// What a port is taken for whose speed nobody knows.
+// The speed that is assumed for a port whose speed is not known.
 constexpr uint64_t kLinkAssumed = 100'000'000'000;
 
 struct RamWish {

@@ -9,7 +9,7 @@
 
 namespace migrx {
 
-// Who a file belongs to that is made here.
+// The owner of a file that is made here.
 struct FileOwner {
   uint32_t user = 0;
   uint32_t group = 0;
@@ -26,7 +26,7 @@ struct RamSpec {
   std::optional<uint64_t> addr;
   uint32_t mode = 0600;            // of a file that is made here
   std::optional<FileOwner> owner;  // of a file that is made here; nothing: this process's user
-  // in-use=allow: the operator knows that whoever else has the file runs no guest on it.
+  // in-use=allow: the operator knows that the other process that has the file runs no guest on it.
   bool in_use_allowed = false;
 };
 // Empty: `out` is filled. Otherwise what is wrong with the text.

@@ -1,4 +1,4 @@
-// What a host looks like: nodes, CPUs, which of them share a core, where PCI functions hang.
+// A host's topology: nodes, CPUs, which of them share a core, and to which node each PCI function belongs.
 #pragma once
 
 #include <cstdint>
@@ -37,9 +37,9 @@ struct Topology {
   [[nodiscard]] bool has_node(NodeId node) const noexcept;
 };
 
-// "" or "this": the running host, cpuset and cgroup limits applied. "synthetic:pack:2 core:8 pu:2": hwloc's
-// synthetic descriptions. Anything else: an XML file as lstopo writes it. nullopt: `problem` says what is
-// wrong.
+// "" or "this": the running host, cpuset and cgroup limits applied. "synthetic:pack:2 core:8 pu:2":
+// hwloc's synthetic descriptions. Anything else: an XML file as lstopo writes it. nullopt: `problem` says
+// what is wrong.
 [[nodiscard]] std::optional<Topology> load_topology(const std::string& which, std::string& problem);
 
 }  // namespace migrx

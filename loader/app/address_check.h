@@ -7,7 +7,8 @@
 
 namespace migrx {
 
-// Of --address, --gateway, --allow and --listen. Empty: they make sense; otherwise what to change.
+// Checks --address, --gateway, --allow and --listen. Empty: they make sense; otherwise the text says
+// what to change.
 [[nodiscard]] std::string check_addresses(const HostOptions& options);
 
 }  // namespace migrx

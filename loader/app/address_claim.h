@@ -1,4 +1,5 @@
-// Before the source may connect: the links are up, and nobody else has the ports' addresses.
+// Makes sure, before the source may connect, that the links are up and that no other host has
+// the ports' addresses.
 #pragma once
 
 #include <atomic>
@@ -22,9 +23,8 @@ struct AddressClaimOptions {
   bool probe = true;  // RFC 5227, RFC 4862: false when the addresses are ours already
 };
 
-// Works on a thread of its own from its construction on, so that it costs nobody time who has other things to
-// do before. It is the only user of the ports' queues until finish() has returned: poll cores start
-// afterwards.
+// Works on a thread of its own from its construction on, so that the caller can do other things meanwhile. It
+// is the only user of the ports' queues until finish() has returned: poll cores start afterwards.
 class AddressClaim {
  public:
   // The network outlives it and has been started.
@@ -33,7 +33,8 @@ class AddressClaim {
   AddressClaim(const AddressClaim&) = delete;
   AddressClaim& operator=(const AddressClaim&) = delete;
 
-  // Waits for the end. Throws SetupError: a link stayed down, somebody has an address, or a signal came.
+  // Waits until the claim has ended. Throws SetupError: a link stayed down, another host has an address, or a
+  // signal came.
   void finish(const SignalWatch& signals, Terminal& terminal);
 
  private:
@@ -51,8 +52,8 @@ class AddressClaim {
   std::thread thread_;
 };
 
-// Whether this host's kernel has that address: it would answer for it, and reset what it does not know. The
-// interface's name, or nothing.
+// The interface on which this host's kernel has that address, or nothing. Such a kernel would answer for the
+// address and reset connections that it does not know.
 [[nodiscard]] std::string kernel_interface_with(const IpAddress& address);
 
 }  // namespace migrx

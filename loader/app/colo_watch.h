@@ -13,7 +13,8 @@ namespace migrx {
 
 class ColoWatch {
  public:
-  // Says once when COLO begins, and once when the source is lost, with what can be done.
+  // Tells once when COLO begins, and once when the source is lost, with the signals that the
+  // operator can send.
   void look(const ColoSecondary& colo, Terminal& terminal);
 
  private:

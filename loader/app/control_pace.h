@@ -11,13 +11,13 @@ namespace migrx {
 // The destination's bytes go through the control thread: once the guest stands still, each tenth of a
 // millisecond that they lie here is downtime. But each look costs some 30 us of a CPU, which on a small host
 // is the one on which the source finishes or the destination loads its devices. So it looks often while
-// something is due at any moment, and then ever less: a gap delays the bytes behind it by no more than its
-// own length. Whatever the destination says wakes it (SignalWatch::wait()).
+// something is due at any moment, and then ever less: a pause delays the bytes that come in it by no more
+// than its own length. Whatever the destination says wakes it (SignalWatch::wait()).
 class ControlPace {
  public:
   static constexpr int kOrdinaryUs = 500;
   static constexpr int kSwitchoverUs = 100;  // the source stopped its guest and sends the last pages
-  static constexpr int kDeviceStateUs = 50;  // behind bytes of device state, more of them
+  static constexpr int kDeviceStateUs = 50;  // after bytes of device state: more may follow
   static constexpr int kDeviceStateUsMax =
       1'000;  // the destination has them all, most likely, and loads them
 

@@ -1,4 +1,4 @@
-// Which cores poll and load: the options of it that `receive` and `plan` share.
+// The options that say which cores poll and load, shared by `receive` and `plan`.
 #pragma once
 
 #include <cstdint>

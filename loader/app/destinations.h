@@ -21,7 +21,7 @@ namespace migrx {
 // How the guest is handed over.
 struct HandoffChoice {
   HandoffForm form = HandoffForm::plain;
-  std::optional<pid_t> process;  // the destination QEMU; nullopt: who listens
+  std::optional<pid_t> process;  // the destination QEMU; nullopt: the process that listens
   uint32_t source_channels = 0;  // multifd channels of the source
 };
 [[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels);

@@ -64,7 +64,7 @@ struct GenerateTarget {
   uint16_t port = 0;
   std::string host;  // that the server's certificate must have
 };
-// Empty: `out` is filled. Else what to change.
+// Empty: `out` is filled. Otherwise the text says what to change.
 [[nodiscard]] std::string check_generate_options(const GenerateOptions& options, GenerateTarget& out);
 
 }  // namespace migrx

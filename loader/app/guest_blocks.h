@@ -17,7 +17,7 @@
 
 namespace migrx {
 
-// Who pays for the memory, and who is asked whether it is there.
+// The control group that pays for the memory, and the checks whether the memory is there.
 struct MemorySettings {
   bool check = true;  // refuse what the host, or a control group, does not have
   std::string group;  // folder of the control group that pays; empty: that of the destination QEMU, or ours
@@ -26,10 +26,10 @@ struct MemorySettings {
 
 class GuestBlocks {
  public:
-  // Opens and claims the files; changes no byte of one that existed. handed_on: a destination QEMU gets the
-  // guest, so one process besides this one may map the files; it has to prove that it waits before a page is
-  // written. Throws SetupError; whatever was made is gone then, as it is when this object goes without
-  // keep().
+  // Opens and claims the files; changes no byte of one that existed. handed_on: a destination QEMU gets
+  // the guest, so one process besides this one may map the files; it has to prove that it waits before
+  // a page is written. Throws SetupError; whatever was made is gone then, as it is when this object
+  // goes without keep().
   GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max, bool handed_on,
               const Lifeline& lifeline, const SignalWatch& signals);
   ~GuestBlocks();

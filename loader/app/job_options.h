@@ -1,5 +1,4 @@
-// What `migrx receive` and `migrx load` have in common: guest memory, the destination, and what is told about
-// it.
+// What `migrx receive` and `migrx load` have in common: guest memory, the destination, and the reporting.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +32,7 @@ struct JobOptions {
   std::optional<std::string> handoff;  // "unix:/run/vm0.sock"
   bool no_handoff = false;
   std::string handoff_form = "plain";      // or "x-ignore-shared"
-  std::optional<int32_t> destination_pid;  // the QEMU behind `handoff`
+  std::optional<int32_t> destination_pid;  // the QEMU that listens at `handoff`
   std::optional<std::string> qmp;          // "unix:/run/vm0.qmp"
   std::optional<std::string> dump_blocks;
 
@@ -46,7 +45,8 @@ struct JobOptions {
 // Adds the options to a subcommand; values appear in `options` when the command line has been parsed.
 void add_job_options(CLI::App& command, JobOptions& options);
 
-// An option that may repeat takes one word each time, and leaves the next one to whoever it is for.
+// Makes a repeatable option take one word each time, so that the next word is left to
+// the positional argument.
 void one_word_each(CLI::App& command);
 
 // Looks at --metrics, --report and --ram, and then makes the directory of --dump-blocks. Throws SetupError.

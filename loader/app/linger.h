@@ -1,9 +1,9 @@
-// What stays behind when a receiver gives up: a small process of its own, without guest memory, that holds
-// the port and resets the source's connections (dataplane/reset_mode.h) until each peer has been told. The
-// receiver itself gives out verdict, report, memory and exit status at once.
+// When a receiver gives up, a small process stays. It has no guest memory; it holds the port and resets the
+// source's connections (dataplane/reset_mode.h) until each peer has been told. The receiver itself gives out
+// verdict, report, memory and exit status at once.
 //
-// It is this program anew (`migrx linger`), in a session of its own, so that nothing of the receiver lives on
-// in it and no signal for the receiver's group reaches it. What it has to say goes to syslog.
+// The process is this program started anew (`migrx linger`), in a process session of its own: nothing of the
+// receiver lives on in it, and no signal for the receiver's group reaches it. Its messages go to syslog.
 #pragma once
 
 #include <string>
@@ -19,8 +19,8 @@ namespace migrx {
 
 struct ReceiveOptions;
 
-// The ports of `options` and connections as Lifeline::connected() was told; nobody goes on for longer than
-// --linger.
+// The ports of `options` and connections as Lifeline::connected() was told; no process goes on for longer
+// than --linger.
 [[nodiscard]] LostRecord record_of(const ReceiveOptions& options, std::vector<LostConnection> lost);
 
 // Starts that process and announces it in `folder` (runtime_folder.h). The port must be free. Returns a

@@ -17,8 +17,8 @@ class LinkWatch {
 
   // Links are taken to be up at first: a session begins so.
   explicit LinkWatch(std::vector<std::string> ports);
-  // `up` of port `port` now, with its speed and duplex in words. The line to tell; empty: nothing has
-  // changed.
+  // `up` of port `port` now, with its speed and duplex in words. The line to tell; empty:
+  // nothing has changed.
   [[nodiscard]] std::string look(std::size_t port, bool up, const std::string& words, double now_s);
   // Of all ports.
   [[nodiscard]] uint64_t changes() const noexcept { return changes_; }
@@ -35,8 +35,8 @@ class LinkWatch {
   uint64_t changes_ = 0;
 };
 
-// Such a port has no link before the other process attaches, which is the source itself as a rule: waiting
-// for the link would be waiting for what waits for us.
+// Whether the port's link comes with its peer process (memif, vhost). That process is the source itself as a
+// rule, and it starts only when migrx is ready: migrx must not wait for such a link.
 [[nodiscard]] bool link_comes_with_peer(const std::string& devargs);
 
 }  // namespace migrx

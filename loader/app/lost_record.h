@@ -1,5 +1,6 @@
-// What a receiver that gave up leaves to whoever goes on in its place: the connections whose peers have not
-// been told, and the ports and addresses by which they are reached. A text, so that it can be kept in a file.
+// The record that a receiver leaves when it gives up: the connections whose peers have not been told, and the
+// ports and addresses by which those peers are reached. The process that stays (linger.h), or the next
+// receiver, goes on from it. A text, so that it can be kept in a file.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,7 @@ struct HostIdentity {
 struct LostRecord {
   HostIdentity host;
   int64_t process = 0;                 // who made it
-  uint64_t until_ns = 0;               // CLOCK_BOOTTIME: nobody goes on for longer
+  uint64_t until_ns = 0;               // CLOCK_BOOTTIME: after that no process resets them any more
   std::vector<std::string> ports;      // DPDK devargs
   std::vector<std::string> addresses;  // "10.77.0.2/24,fd00::2/64", one per port
   std::optional<std::string> gateway;
@@ -34,7 +35,7 @@ struct LostRecord {
   uint32_t mtu = 1500;
   std::string eal;
   std::vector<LostConnection> lost;
-  // It was killed: a connection of its last moment may be missing above.
+  // The receiver was killed: a connection of its last moment may be missing above.
   bool killed = false;
 };
 

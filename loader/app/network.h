@@ -29,7 +29,8 @@ class Network {
 
   // After start() frames arrive in the queues; the poll cores' threads may run.
   void start();
-  // Nobody new: whoever is about to connect, or has and said nothing, is reset. Control thread.
+  // Takes no new connections: peers that are about to connect, or have connected and said nothing, are reset.
+  // Control thread.
   void stop_listening() noexcept;
   // The poll cores' threads have stopped.
   void stop() noexcept;
@@ -38,7 +39,7 @@ class Network {
   [[nodiscard]] uint32_t poll_cores() const noexcept { return static_cast<uint32_t>(poll_cores_.size()); }
   // The next new connection of any poll core. Control thread.
   [[nodiscard]] Handoff* take_accepted() noexcept;
-  // How reset mode would find the peer of such a connection; and a number that no other open connection has.
+  // How reset mode would find the peer of a connection; and a number that no other open connection has.
   [[nodiscard]] LostConnection whereabouts(const Handoff& connection) const noexcept;
   [[nodiscard]] uint32_t place(const Handoff& connection) const noexcept;
   [[nodiscard]] uint32_t ports() const noexcept { return static_cast<uint32_t>(ports_.size()); }
@@ -52,10 +53,11 @@ class Network {
   [[nodiscard]] std::string first_link_down(Links which) const;
   // What is wrong with the path, a line once each; empty: nothing new. Control thread.
   [[nodiscard]] std::string look_at_traffic(double now_s);
-  // Links that came or went since the last call, a line for each; those that came are announced anew. Control
-  // thread.
+  // Links that came or went since the last call, a line for each; those that came are announced
+  // anew. Control thread.
   [[nodiscard]] std::vector<std::string> look_at_links(double now_s);
-  // Another host says that it has one of the addresses: once. Empty: none does, or that has been said.
+  // A line, once, when another host says that it has one of the addresses. Empty: no host does, or the line
+  // has been given.
   [[nodiscard]] std::string take_conflict();
   // TCP connections that are not finished.
   [[nodiscard]] uint32_t connections() const noexcept;

@@ -17,7 +17,7 @@ struct ReceiveOptions : HostOptions, StreamOptions, JobOptions, CoreOptions {
   double stall_timeout_s = 60;
   double destination_timeout_s = 300;
   double peer_timeout_s = 960;  // TcpConfig::give_up_ns says why
-  double linger_s = 1200;       // 0: nobody stays behind
+  double linger_s = 1200;       // 0: no process stays
 
   // Reporting.
   int ready_fd = -1;

@@ -1,6 +1,6 @@
-// What a receiver owes to peers of connections that are over: to tell them. Its predecessors' on the same
-// port or address beside its own session; its own at the end, for a moment. Who is left is for the process
-// that stays behind (linger.h).
+// A receiver has to tell the peers of connections that are over. Connections of predecessors on the same port
+// or address are reset beside the receiver's own session; its own connections are reset at the end, for a
+// moment. The process that stays (linger.h) resets what is left then.
 #pragma once
 
 #include <memory>
@@ -17,12 +17,12 @@ class SignalWatch;
 class Terminal;
 struct ReceiveOptions;
 
-// Takes over from whoever is in the way of these ports and addresses, before they are opened. A folder that
+// Takes over from earlier processes that hold these ports or addresses, before they are opened. A folder that
 // cannot be used is a warning. Throws SetupError.
 void inherit_from_predecessors(const ReceiveOptions& options, LiveConnections& live, Terminal& terminal);
 
-// Has somebody stay behind for the rest; the ports must be free. killed: there may be more of them. A
-// sentence for the operator.
+// Starts the process that stays and resets the rest; the ports must be free. killed: the receiver may have
+// had more connections than these. Returns a sentence for the operator.
 [[nodiscard]] std::string leave_behind(const ReceiveOptions& options, std::vector<LostConnection> lost,
                                        bool killed);
 
@@ -31,11 +31,11 @@ class ResetDuty {
  public:
   ResetDuty(const ReceiveOptions& options, Network& network, LiveConnections& live);
 
-  // The poll cores run: those inherited are told from now on.
+  // The poll cores run: the peers of inherited connections are told from now on.
   void start();
-  // Now and then: the parent is told who needs nobody any more.
+  // Call now and then: tells the parent which connections have ended.
   void look();
-  // The session is over. Nobody new is listened to; returns when FINs and resets have reached everybody, or
+  // The session is over. No new connection is taken; returns when FINs and resets have reached everybody, or
   // after a second. completed: the source knows.
   void finish(const Session& session, bool completed, const SignalWatch& signals);
 

@@ -1,7 +1,7 @@
-// The folder in which processes that stay behind for receivers that gave up announce themselves, and what a
-// new receiver does with whoever is in its way.
+// The runtime folder. A process that stays after a receiver gave up (linger.h) announces itself there, and a
+// new receiver that needs the same port or address takes over from it.
 //
-//   NAME.lost   the record (lost_record.h): what is left when that process is killed as well
+//   NAME.lost   the record (lost_record.h): all that is left when that process is killed as well
 //   NAME.sock   its socket: "take" and the answer is the record as it is now with a descriptor of the process
 //               (pidfd); "taken" and it ends at once. "show": the record only
 //
@@ -25,8 +25,8 @@ namespace migrx {
 
 class RuntimeFolder {
  public:
-  // Makes it when it is missing (0700). nullopt, and why, when it cannot be used: somebody else's, or others
-  // may write there.
+  // Makes the folder when it is missing (0700). nullopt, and why, when it cannot be used: it belongs to
+  // another user, or others may write there.
   [[nodiscard]] static std::optional<RuntimeFolder> open(const std::string& path, std::string& problem);
 
   struct Announcement {
@@ -37,9 +37,9 @@ class RuntimeFolder {
   [[nodiscard]] std::optional<Announcement> announce(const LostRecord& record, std::string& problem) const;
   void withdraw(const std::string& name) const noexcept;
 
-  // Takes over from everybody who is in the way of `ours` (only host, ports and addresses are looked at).
-  // `adopt` is called with each list before its process lets go of it; whoever is in the way has ended when
-  // this returns, killed if need be. Throws SetupError when one neither answers nor can be known.
+  // Takes over from every process that holds a port or address of `ours` (nothing else in it is looked at).
+  // `adopt` is called with each list before its process lets go of it; all of these processes have ended when
+  // this returns, killed if need be. Throws SetupError when one neither answers nor can be identified.
   void take_over(const LostRecord& ours,
                  const std::function<void(const std::vector<LostConnection>&)>& adopt) const;
 

@@ -10,7 +10,7 @@ class Terminal;
 
 // Control thread.
 [[nodiscard]] Standing standing_of(const SessionControl& control);
-// Says and does what `policy` answers to signal `number`, 0: there was none.
+// Carries out `policy`'s answer to signal `number`, and tells the operator; 0: there was no signal.
 void act_on_signal(int number, uint64_t now_ns, SignalPolicy& policy, SessionControl& control,
                    Terminal& terminal);
 

@@ -1,11 +1,12 @@
-// What keeps a job from starting.
+// The exception that keeps a job from starting.
 #pragma once
 
 #include <stdexcept>
 
 namespace migrx {
 
-// The operator's fault, or the host's, in words that mend it. Thrown before anything of the guest is touched.
+// A fault of the operator or of the host; the text says how to mend it. Thrown before anything of the guest
+// is touched.
 class SetupError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

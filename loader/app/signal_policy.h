@@ -1,9 +1,9 @@
 // What a signal does, by how far the migration has come: docs/signals.md is this table in words.
 //
-// The first one ends what has not begun or may end, and lets finish what is best finished: from the
-// switchover on the source's guest stands still. A second one, a second later, cancels what can be cancelled
-// without losing a guest. Signals within a second are one: a terminal, a service manager and a script may
-// each send theirs, and the supervisor passes them on.
+// The first signal ends a migration that has not begun or may still end. From the switchover on the source's
+// guest stands still, and the first signal lets the migration finish. A second signal, at least a second
+// later, cancels what can be cancelled without losing a guest. Signals within a second count as one: a
+// terminal, a service manager and a script may each send theirs, and the supervisor passes them on.
 //
 // Sans-IO.
 #pragma once

@@ -33,30 +33,30 @@ class Lifeline {
   // A connection that reset mode has to know of, in words that it understands (no NUL). It is forgotten when
   // another one takes its place.
   void connected(uint32_t place, std::string_view connection) const;
-  // The one at that place has ended, and its peer knows.
+  // The connection at that place has ended, and its peer knows.
   void ended(uint32_t place) const { tell('E', std::to_string(place)); }
   // The exit status for the program, should this process be killed from now on: it tells where the guest is.
   void if_killed(int exit_status) const { tell('S', std::to_string(exit_status)); }
-  // Somebody listens: he sees to connections that are left.
+  // There is a parent that listens; it resets the connections that are left.
   [[nodiscard]] bool held() const noexcept;
 
  private:
   void tell(char what, std::string_view path) const;
-  int fd_;  // -1: nobody listens
+  int fd_;  // -1: there is no parent
 };
 
 struct Supervision {
   // In the child; its result is the program's exit status.
   std::function<int(const Lifeline&)> receive;
-  // What the child left, and as whom it went.
+  // What the child left, and how it ended.
   struct Legacy {
     std::vector<std::string> connections;  // as connected() was told
     bool killed = false;                   // it may have had more, of which it could not tell
   };
-  // In the parent, when the child is gone and connections are left, or may be. Returns a sentence for the
-  // operator.
+  // Called in the parent when the child is gone and connections are left, or may be. Returns a sentence for
+  // the operator.
   std::function<std::string(const Legacy&)> leave;
-  // Descriptors that are the child's alone: whoever reads from their other end must see its end.
+  // Descriptors that the child alone keeps: a reader at their other end must see when the child ends.
   std::vector<int> of_child{};
 };
 

@@ -1,5 +1,5 @@
-// --tls-creds and --tls-authz: credentials that are sound before anybody may connect, and what the operator
-// is told.
+// Checks --tls-creds and --tls-authz before any source may connect, and turns what TLS tells
+// later into warnings.
 #pragma once
 
 #include <memory>

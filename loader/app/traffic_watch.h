@@ -1,5 +1,5 @@
-// What is wrong with the path when frames come and the migration does not get on: said once each, in words
-// that name the command to try. Pure: the caller reads the counters.
+// Finds out what is wrong with the network path when frames come and the migration does not get on. Each
+// finding is told once and names the command to try. Pure: the caller reads the counters.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,9 @@ class TrafficWatch {
  public:
   // Wrong checksums in a row without a sound segment, before anything is said: a cable damages some.
   static constexpr uint64_t kWrongChecksums = 5;
-  // So long nothing brings the stream on while the peer, asked every four seconds (StallClock), answers so
-  // often from behind the hole; after an outage as long as that took in addition, since the sender's next
-  // retransmission may take it (RFC 6298 section 5.5).
+  // The path is at fault when for so long nothing brought the stream on, while the peer, asked every four
+  // seconds (StallClock), answered so often with a sequence number beyond the hole. After an outage the
+  // outage's own length is added: the sender's next retransmission may take that long (RFC 6298 section 5.5).
   static constexpr double kHole_s = 12;
   static constexpr uint64_t kAnswers = 3;
   static constexpr double kOutage_s = 10;

@@ -13,7 +13,7 @@
 
 namespace migrx {
 
-// What the options say about the stream. Throws SetupError (loader/app/setup_error.h).
+// The stream's settings from the options. Throws SetupError (loader/app/setup_error.h).
 [[nodiscard]] SessionSettings session_settings(const ReceiveOptions& options);
 
 class Workers {

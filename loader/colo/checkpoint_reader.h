@@ -11,8 +11,8 @@
 //                                                                 marked pages: cache to RAM
 //                                     ◀──── VMSTATE_LOADED        then CHECKPOINT_REQUEST again
 //
-// The primary never sends before it has the answer; one that does waits, because nothing is read meanwhile.
-// Sans-IO. The RAM between VMSTATE_SEND and VMSTATE_SIZE is read by the main channel.
+// The primary never sends before it has the answer. One that does has to wait, because nothing is read
+// meanwhile. Sans-IO. The RAM between VMSTATE_SEND and VMSTATE_SIZE is read by the main channel.
 #pragma once
 
 #include "loader/colo/colo_events.h"
@@ -33,7 +33,7 @@ class CheckpointReader {
   void ram_done() noexcept { state_ = State::vmstate_size; }
   // At a point where read() parked. Never again once failover came before commit.
   [[nodiscard]] bool ready() const noexcept { return state_ != State::dropped; }
-  // What an end of the stream tears here.
+  // What the stream was in the middle of, should it end here.
   [[nodiscard]] const char* where() const noexcept;
 
  private:

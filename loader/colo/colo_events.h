@@ -34,7 +34,7 @@ class ColoEvents {
   [[nodiscard]] virtual bool enabled() const noexcept = 0;
   // Initial migration, at an epoch's end: brings the cache up to RAM. False: call again next turn.
   [[nodiscard]] virtual bool copy_some() noexcept = 0;
-  // Has the device state behind RAM END come to its end? It ends with the VM description.
+  // Has the device state after RAM END come to its end? It ends with the VM description.
   [[nodiscard]] virtual Tail tail() const noexcept = 0;
   // RAM and cache are equal and the device state is complete: from now on pages go to the cache.
   virtual void begin_checkpoints() noexcept = 0;

@@ -1,5 +1,5 @@
-// The COLO cache: a private copy of every RAM block (QEMU migration/ram.c, colo_init_ram_cache and
-// colo_flush_ram_cache).
+// The COLO cache: a private copy of every RAM block (QEMU migration/ram.c,
+// colo_init_ram_cache and colo_flush_ram_cache).
 //
 //   initial migration   page ──▶ RAM, marked;    at each epoch's end: marked pages RAM ──▶ cache
 //   COLO                page ──▶ cache, marked;  at a checkpoint:     marked pages cache ──▶ RAM

@@ -5,9 +5,10 @@
 //                                                            │  └──commit──────────▲
 //                                                            └─fail_over()─▶ failed_over: replay()
 //
-// It stands between the session and the destination (a QEMU, or files): what the destination would get of the
-// source's stream it gets at once up to the last PART of RAM, and the rest (RAM's END and the device state of
-// the last finished checkpoint) at failover. Its guest therefore never runs before: see docs/colo.md.
+// It stands between the session and the destination (a QEMU, or files). The destination gets the
+// source's stream at once up to the last PART of RAM, and the rest (RAM's END and the device state of
+// the last finished checkpoint) at failover. The destination's guest therefore never runs before
+// failover: see docs/colo.md.
 #pragma once
 
 #include <atomic>
@@ -60,7 +61,7 @@ class ColoSecondary final : public ForwardingEvents, public ColoEvents {
   // Valid when source_lost().
   [[nodiscard]] const StreamError& loss() const noexcept { return loss_; }
   [[nodiscard]] const ColoRamCache& cache() const noexcept { return cache_; }
-  Counter checkpoints;  // finished, behind the initial migration
+  Counter checkpoints;  // finished, after the initial migration
 
   // ---- MainEvents: main's worker ----
   [[nodiscard]] bool writable() noexcept override;

@@ -4,8 +4,8 @@
 // What such a QEMU needs (QEMU migration/multifd.c, multifd_recv_thread, multifd_recv_sync_main):
 // - main first, then each channel with its init packet, before it reads anything
 // - with a machine type that synchronises at every section's EOS: one SYNC packet per channel for each EOS
-// that
-//   it gets. More than it asks for do no harm: the channel's thread waits with it, until the end lets it go.
+//   that it gets. More SYNCs than it asks for do no harm: the channel's thread waits with the surplus one
+//   until the end lets it go.
 // - the connections stay open until it has said SHUT; it closes them itself.
 #pragma once
 

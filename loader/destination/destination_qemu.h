@@ -1,13 +1,12 @@
 // An unmodified destination QEMU that waits for a migration on a socket, and whose RAM lies in memory that
 // migrx loads. It gets device state and small blocks.
 //
-//   looking ──listener found──▶ connecting ──its memory is ours──▶ asking ──PONG──▶ passing on ──SHUT 0──▶
-//   accepted
-//                                                                  └─ with multifd on there: its channels
-//                                                                  first
+//   looking ─listener found─▶ connecting ─its memory is ours─▶ asking ─PONG─▶ passing on ─SHUT 0─▶ accepted
+//                                                               └─ with multifd on there: its channels first
 //
-// Its memory is proved before the first byte and once more before the first byte of device state, after which
-// it could run the guest: a block that it does not map shared would silently be empty.
+// The destination's memory is checked (peer_memory.h) before the first byte, and once more before the first
+// byte of device state, after which it could run the guest: a block that it does not map shared would
+// silently be empty.
 #pragma once
 
 #include <array>
@@ -36,15 +35,15 @@ struct DestinationSettings {
   std::map<std::string, uint64_t> addresses;
   // Those of the file-backed blocks: the destination must map all of each, shared.
   std::vector<SharedFile> files;
-  // The QEMU behind the address; nullopt: whoever listens there.
+  // The QEMU that listens at the address; nullopt: whichever process listens there.
   std::optional<pid_t> process;
   uint32_t source_channels = 0;  // multifd channels of the source
 };
 
 class DestinationQemu final : public Destination {
  public:
-  // It is connected when the source's first byte has come: a destination accepts one migration only. blocks
-  // must outlive it.
+  // The destination is connected when the source's first byte has come: a destination accepts one migration
+  // only. blocks must outlive it.
   DestinationQemu(DestinationSettings settings, const RamBlockList& blocks);
   ~DestinationQemu() override;
   DestinationQemu(const DestinationQemu&) = delete;
@@ -58,10 +57,11 @@ class DestinationQemu final : public Destination {
   void on_multifd_init(std::span<const std::byte, kMultifdInitBytes> packet) override;
   void source_ended() override {}  // the destination knows when it has everything
   void abandon() override;
-  // A destination with the capability on says so at once when no device of its own has a say, later
-  // otherwise.
+  // A destination with the capability switchover-ack sends it at once when none of its devices has to agree,
+  // later otherwise.
   [[nodiscard]] std::optional<uint32_t> switchover_acks() const noexcept override { return switchover_acks_; }
-  // Only while do_work() would read it: otherwise whoever polls it would be woken again and again.
+  // Only while do_work() would read from it: otherwise the thread that polls it would be woken
+  // again and again.
   [[nodiscard]] int wake_fd() const noexcept override {
     return connected_ && verdict_ == Verdict::pending && !abandoned_ ? fd_.get() : -1;
   }
@@ -71,9 +71,9 @@ class DestinationQemu final : public Destination {
  private:
   // For a destination that is started at the same time.
   static constexpr uint64_t kConnectNs = 10'000'000'000;
-  // For its answer to our PING, when it seems to wait for connections that nobody will make.
+  // Bound for its answer to our PING, when it seems to wait for connections that will never be made.
   static constexpr uint64_t kAnswerNs = 10'000'000'000;
-  // With one channel, or a relay in between, multifd shows in that nobody answers and the listener stays.
+  // With one channel, or a relay in between, multifd shows in this: no answer comes and the listener stays.
   static constexpr uint64_t kMultifdPatienceNs = 300'000'000;
   static constexpr uint64_t kLookNs = 1'000'000;
   // Sent per turn at most, so that the control thread comes round even while the source never stops.

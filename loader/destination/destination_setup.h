@@ -1,5 +1,5 @@
-// What --qmp does, in two halves: looks whether a destination QEMU can take the guest, before anything of the
-// host is touched; and makes it wait for what migrx will send, after everything else is ready.
+// What --qmp does, in two halves. Before anything of the host is touched it looks whether the destination
+// QEMU can take the guest. When everything else is ready it makes that QEMU wait for what migrx will send.
 #pragma once
 
 #include <cstdint>
@@ -31,22 +31,23 @@ struct DestinationSetup {
 
 // Asks, and changes nothing:
 // 1. The destination must wait for a migration (-incoming defer), have none, and expect no TLS.
-// 2. Every block's backend must be memory-backend-file,share=on on the very file, as large as the block,
-// bound to
-//    the same host node. With x-ignore-shared no other shared file backend may be there, since QEMU would
-//    ignore it too.
+// 2. Every block's backend must be memory-backend-file,share=on on the very file, as large as the block, and
+//    bound to the same host node. With x-ignore-shared no other shared file backend may be there, since QEMU
+//    would ignore it too.
 // 3. x-ignore-shared only: the blocks' mr->addr are asked for (HMP info mtree).
+//
 // Control thread; blocks for as long as QEMU takes to answer.
 [[nodiscard]] DestinationSetup inspect_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
                                                    HandoffForm form);
 
 // When everything else is ready. Fills problem, warnings and version.
 // 1. The destination must still wait: time has passed since it was inspected.
-// 2. x-ignore-shared is turned on or, in the plain form, off; what concerns the fast path (multifd and its
-// like)
-//    off. switchover-ack as at the source: then the destination's own word is what the source gets.
-// 3. migrate-incoming with `uri`, so last that a refusal leaves the destination as it was but for
-// capabilities. Control thread; blocks for as long as QEMU takes to answer.
+// 2. x-ignore-shared is turned on or, in the plain form, off; multifd and what goes with it is turned off.
+//    switchover-ack is set as at the source: then the source gets the destination's own acknowledgment.
+// 3. migrate-incoming with `uri` comes last, so that a refusal leaves the destination as it was, apart from
+//    its capabilities.
+//
+// Control thread; blocks for as long as QEMU takes to answer.
 [[nodiscard]] DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, bool switchover_ack,
                                                HandoffForm form);
 

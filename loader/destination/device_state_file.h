@@ -14,8 +14,8 @@
 namespace migrx {
 
 struct DeviceStateLimits {
-  // Behind complete RAM: no byte for that long, and the state has not ended. Damage to the VM description at
-  // its end would else leave source and receiver waiting for each other. 0: for ever.
+  // After RAM is complete: no byte came for that long, and the state has not ended. Damage to the VM
+  // description at its end would else leave source and receiver waiting for each other. 0: for ever.
   uint64_t stall_ns = 0;
   // A PC has about 100 KiB, and what belongs in the gigabytes (VFIO) is not received at all.
   uint64_t bytes_max = uint64_t{1} << 30;

@@ -13,7 +13,7 @@ enum class HandoffForm : uint8_t {
   // to be set at the destination.
   plain,
   // The capability x-ignore-shared is on at the destination, and each block's address stands in the list. For
-  // destinations that something else has prepared in that way.
+  // destinations that another program has prepared in that way.
   x_ignore_shared,
 };
 

@@ -1,6 +1,7 @@
-// Does the process behind the incoming socket map the files that migrx loads, shared? A destination whose
-// backend was given without share=on would not complain: it ignores nothing, misses its pages in the stream,
-// and runs on a private copy of whatever the file held when it touched it.
+// Checks that the process that owns the incoming socket maps the files that migrx loads, and maps
+// them shared. A destination whose memory backend lacks share=on would not complain: it gets no pages
+// in the stream, and its guest would run on a private copy of whatever the file held when each page
+// was first touched.
 #pragma once
 
 #include <sys/types.h>
@@ -37,7 +38,7 @@ enum class MappingFault : uint8_t {
 
 struct PeerMemory {
   std::string problem;  // the destination would lose the guest: refuse it
-  std::string warning;  // it could not be looked at
+  std::string warning;  // the process could not be looked at
 };
 // socket: connected to a UNIX listener on this host. Reads /proc/PID/maps of the process that called listen()
 // (SO_PEERCRED, unix(7)); control thread, a few file reads. Processes of other PID namespaces cannot be seen,

@@ -1,5 +1,5 @@
-// Tells when a process of somebody else has ended (pidfd_open(2)): a process id alone may be another's by
-// then.
+// Tells when a process of somebody else has ended (pidfd_open(2)): a process id alone may be
+// another's by then.
 #pragma once
 
 #include <sys/types.h>

@@ -42,7 +42,7 @@ class QmpLines {
  private:
   std::string held_;
   std::size_t scanned_ = 0;  // no end of line before it
-  std::size_t open_ = 0;     // bytes behind the last end of line
+  std::size_t open_ = 0;     // bytes after the last end of line
 };
 
 // ---- Values of "return" ----

@@ -31,9 +31,9 @@ struct SocketFile {
 [[nodiscard]] bool parse_unix_listeners(Bytes datagram, const SocketFile& file,
                                         std::vector<ListenSocket>& out, bool& done);
 
-// What listens on `address` in the network namespace behind the descriptor (-1: ours). path: that of a UNIX
-// socket as it is seen from here. nullopt and no problem: nobody listens there. Control thread; some system
-// calls.
+// What listens on `address` in the network namespace that the descriptor names (-1: ours). path: that of a
+// UNIX socket as it is seen from here. nullopt and no problem: nobody listens there. Control thread; some
+// system calls.
 [[nodiscard]] std::optional<ListenSocket> find_listener(const SocketAddress& address, const std::string& path,
                                                         int network_namespace, std::string& problem);
 

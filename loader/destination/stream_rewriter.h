@@ -11,8 +11,8 @@
 // is taken from the source that could lead to a page in memory: writable() is false.
 //
 // The first PART is there for the guest's downtime: video memory, 16 MiB of mostly zero pages, often comes
-// last. What is zero at the destination already, which has time for it then, need not be said again after the
-// guest's stop, and a zero page that comes for memory never written costs nothing here.
+// last. What the destination has cleared by then, while it has time, need not be sent again after the guest's
+// stop; and a zero page that comes for memory never written costs nothing here.
 //
 // What belongs to the fast path (multifd, pages of file-backed blocks, compressed records) never gets here.
 // With x-ignore-shared the destination compares an ignored block's address with its own mr->addr, the offset
@@ -33,7 +33,7 @@
 namespace migrx {
 
 // Main's worker only. When a page is read here, a channel of the next epoch may be writing it: its bit is set
-// behind that write, so the page is forwarded once more, at the latest in END, when nobody writes.
+// after that write, so the page is forwarded once more, at the latest in END, when no channel writes.
 class StreamRewriter final : public MainEvents {
  public:
   // addresses: mr->addr by block name, where it is not what the order of the file-backed blocks says; of no
@@ -75,7 +75,7 @@ class StreamRewriter final : public MainEvents {
   enum class PageKind : uint8_t {
     loaded,   // as it lies in memory now
     fresh,    // zero, and not to be looked at: what comes meanwhile is marked and sent on later
-    touched,  // not zero for a moment, so that the destination has memory behind it; a fresh one follows
+    touched,  // not zero for a moment, so that the destination allocates its memory; a fresh one follows
   };
   struct Page {
     const RamBlock* block;
@@ -106,7 +106,7 @@ class StreamRewriter final : public MainEvents {
   std::vector<bool> known_zero_;  // by number: the destination was told that it is zero, and nothing since
 
   // The PART or END being written.
-  std::vector<Page> pages_;  // capacity for every private page: never grows behind on_ram_start
+  std::vector<Page> pages_;  // capacity for every private page: never grows after on_ram_start
   std::size_t next_page_ = 0;
   const RamBlock* last_block_ = nullptr;  // of the record before, in this section
   bool open_ = false;                     // its header has been written

@@ -1,6 +1,6 @@
-// Where does the device state end? FULL sections have no length, so no parser can tell; but nearly every
-// source ends with EOF (00) and a VM description (06, be32 length, JSON text; QEMU migration/savevm.c,
-// qemu_savevm_state_complete_precopy), and then nothing more comes.
+// Finds the end of the device state. FULL sections have no length, so no parser can tell where it is; but
+// nearly every source ends with EOF (00) and a VM description (06, be32 length, JSON text; QEMU
+// migration/savevm.c, qemu_savevm_state_complete_precopy), and then nothing more comes.
 #pragma once
 
 #include <cstdint>

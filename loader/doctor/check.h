@@ -1,5 +1,5 @@
-// One question about a host, and what was found. A check is a pure function from facts and wishes to a
-// verdict, so that a test seeds a fault into a recorded host and looks at the answer.
+// A check is one question about a host: a pure function from facts and wishes to a finding. A test seeds a
+// fault into a recorded host and looks at the answer.
 #pragma once
 
 #include <cstdint>

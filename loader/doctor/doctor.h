@@ -19,7 +19,8 @@ struct Finding {
 // Plans the placement and runs all checks. Reads nothing but `host`, and the certificate of the wish.
 [[nodiscard]] std::vector<Finding> examine(const HostFacts& host, const DoctorWish& wish, int64_t now_unix_s);
 
-// For a person: what is not in order comes with its reason and its command; `all` tells the rest, too.
+// Text for a person: whatever is not in order comes with its reason and its command; `all` lists
+// the rest, too.
 [[nodiscard]] std::string findings_text(const std::vector<Finding>& findings, bool all);
 [[nodiscard]] std::string findings_json(const std::vector<Finding>& findings,
                                         const std::string& program_version);

@@ -1,5 +1,6 @@
-// One connection's bytes between their making and their acknowledgment. Pages are kept as names, not as
-// bytes: they are written into the frame when it is sent, and again when it is sent again.
+// One connection's bytes from the moment they are made until they are acknowledged. Pages are kept as
+// names, not as bytes: a page's bytes are written into the frame when it is sent, and once more when it
+// is sent again.
 #pragma once
 
 #include <cstddef>
@@ -23,11 +24,11 @@ class ChannelStream {
   [[nodiscard]] uint64_t end() const noexcept { return end_; }
   // Bytes that have not been released.
   [[nodiscard]] uint64_t backlog() const noexcept { return end_ - released_; }
-  // Writes bytes [offset, offset + out.size()). Precondition: released so far <= offset, and the end is not
-  // passed.
+  // Writes bytes [offset, offset + out.size()). Precondition: released so far <= offset, and the end
+  // is not passed.
   void read(uint64_t offset, std::span<std::byte> out) noexcept;
-  // One past the last byte of the head or page that `offset` lies in. Precondition: as of read(), before the
-  // end.
+  // One past the last byte of the head or page that `offset` lies in. Precondition: as of read(),
+  // before the end.
   [[nodiscard]] uint64_t element_end(uint64_t offset) noexcept;
   // Bytes before `offset` will not be read again.
   void release(uint64_t offset) noexcept;

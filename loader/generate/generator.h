@@ -3,7 +3,7 @@
 //
 //   GuestSource ─bytes by offset─▶ frame ◀─headers─ TcpSender ◀─ ACKs, return path ─ rx_burst
 //
-// With TLS a SealedStream stands before each stream of the GuestSource, and behind each return path.
+// With TLS a SealedStream encrypts each stream of the GuestSource and decrypts each return path.
 #pragma once
 
 #include <array>
@@ -66,7 +66,7 @@ class Generator final : public Agent {
   [[nodiscard]] uint64_t acknowledged_bytes() const noexcept { return acknowledged_.read(); }
 
   // ---- Once phase() is over (or the thread has stopped): constant
-  // RAM is loaded at the peer: it answered the ping behind RAM's END.
+  // RAM is loaded at the peer: it answered the PING that follows RAM's END.
   [[nodiscard]] bool ram_loaded() const noexcept { return ram_loaded_ns_ != 0; }
   // And it said SHUT 0.
   [[nodiscard]] bool accepted() const noexcept;

@@ -1,5 +1,5 @@
 // The made-up guest whose RAM `migrx generate` sends: every page of every round is a function of the seed, so
-// that nothing is stored, a byte can be produced again for a retransmission, and anybody with the same
+// that nothing is stored, a byte can be produced again for a retransmission, and a check with the same
 // settings knows what the receiver must hold.
 #pragma once
 

@@ -1,5 +1,5 @@
 // What a QEMU source with multifd would send for a GuestImage: the main channel's stream and those of the
-// multifd channels, round by round, with a barrier behind each round (QEMU migration/ram.c,
+// multifd channels, round by round, with a barrier after each round (QEMU migration/ram.c,
 // multifd_ram_flush_and_sync; the per-round mode of machine types since 8.1).
 #pragma once
 
@@ -24,7 +24,7 @@ struct GuestSourceSettings {
 };
 
 // PING values (MIG_CMD_PING): the peer answers the second when all of RAM is loaded, for its main thread
-// reads it behind the last barrier.
+// reads it after the last barrier.
 inline constexpr uint32_t kPingHello = 1;
 inline constexpr uint32_t kPingRamLoaded = 2;
 

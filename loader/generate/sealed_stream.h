@@ -1,6 +1,6 @@
-// One connection's bytes when the stream is encrypted, between their making and their acknowledgment: the
-// handshake, then records. Unlike plain bytes, which are made again when they are sent again, a record is
-// sealed once and kept.
+// One connection's bytes when the stream is encrypted, from the moment they are made until they are
+// acknowledged: the handshake, then records. Unlike plain bytes, which are made again when they are sent
+// again, a record is sealed once and kept.
 //
 //   ChannelStream ─ header or page ─▶ record ─▶ ring ─ by offset ─▶ frames
 //   handshake, key updates ─────────────────────▶

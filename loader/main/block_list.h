@@ -1,4 +1,5 @@
-// The list of RAM blocks behind the MEM_SIZE word (QEMU migration/ram.c, ram_save_setup and parse_ramblocks):
+// The list of RAM blocks that follows the MEM_SIZE word (QEMU migration/ram.c,
+// ram_save_setup and parse_ramblocks):
 //
 //   (str8 idstr, be64 used_length, [be64 mr->addr: x-ignore-shared], [28 byte header: mapped-ram])*
 //
@@ -28,7 +29,8 @@ class BlockListReader {
   Step read(ByteReader& in, StreamError& error);
   [[nodiscard]] std::span<const BlockEntry> entries() const noexcept { return entries_; }
 
-  // In a mapped-ram file the next entry lies behind the pages of the last one: absolute position in the file.
+  // In a mapped-ram file the next entry lies after the pages of the last one: its absolute position
+  // in the file.
   [[nodiscard]] std::optional<uint64_t> file_position_wanted() const noexcept { return position_wanted_; }
   void file_position_reached() noexcept { position_wanted_.reset(); }
 

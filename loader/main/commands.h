@@ -1,5 +1,5 @@
-// Commands between sections: 08 be16 cmd, be16 len, payload (QEMU migration/savevm.c,
-// loadvm_process_command).
+// Commands between sections: 08 be16 cmd, be16 len, payload
+// (QEMU migration/savevm.c, loadvm_process_command).
 #pragma once
 
 #include "loader/main/main_events.h"
@@ -13,8 +13,9 @@ class CommandReader {
  public:
   explicit CommandReader(const MainSettings& settings) noexcept : settings_(settings) {}
 
-  // Reads one command from behind its type byte. done: it is legal here and now; command() and payload() are
-  // valid until more is read from `in`. Like QEMU, the command is judged before its length.
+  // Reads one command, from the byte after its type byte on. done: the command is legal here and now;
+  // command() and payload() are valid until more is read from `in`. Like QEMU, the command is judged before
+  // its length.
   Step read(ByteReader& in, StreamError& error) noexcept;
   [[nodiscard]] MigCommand command() const noexcept { return command_; }
   [[nodiscard]] Bytes payload() const noexcept { return payload_; }

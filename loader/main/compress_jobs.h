@@ -59,8 +59,8 @@ class CompressWorker {
   PageInflater inflater_;
   const PageKernels& kernels_;
 
-  // Main's line. Invariant: head_ <= tail_ == next_ (between claim and commit: the slot at next_ is being
-  // filled).
+  // Main's line. Invariant: head_ <= tail_ == next_ (between claim and commit: the slot at next_
+  // is being filled).
   alignas(kCacheLineBytes) std::atomic<uint32_t> tail_{0};
   uint32_t next_ = 0;
   uint32_t head_seen_ = 0;
@@ -72,8 +72,8 @@ class CompressWorker {
 
 class CompressJobs {
  public:
-  // helpers: other workers that take part, 0 for none. slots: jobs that may wait for each; 64 slots are 260
-  // KiB.
+  // helpers: other workers that take part, 0 for none. slots: jobs that may wait for each; 64 slots
+  // are 260 KiB.
   CompressJobs(uint32_t helpers, uint32_t slots, const PageKernels& kernels);
 
   [[nodiscard]] uint32_t helpers() const noexcept { return static_cast<uint32_t>(workers_.size()); }
@@ -81,8 +81,8 @@ class CompressJobs {
   [[nodiscard]] CompressWorker& helper(uint32_t i) noexcept { return *workers_[i]; }
 
   // Main's worker. `data`: at most kCompressedPageBytesMax bytes, copied or used up. page: kPageBytes,
-  // page-aligned. Not ok: this very record was decompressed here and is wrong; failures at helpers show in
-  // settled().
+  // page-aligned. Not ok: this very record was decompressed here and is wrong; failures at helpers
+  // show in settled().
   [[nodiscard]] InflateStatus submit(Bytes data, uint64_t offset, std::byte* page) noexcept;
   // Main's worker: every job is done.
   [[nodiscard]] bool settled() const noexcept;

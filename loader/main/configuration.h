@@ -1,4 +1,4 @@
-// The configuration section behind the header (QEMU migration/savevm.c, vmstate_configuration):
+// The configuration section, which follows the header (QEMU migration/savevm.c, vmstate_configuration):
 //
 //   07 be32 len, machine name, subsection*
 //   subsection := 05 str8 name, be32 version, payload
@@ -13,7 +13,7 @@
 
 namespace migrx {
 
-// Reads one section, from behind its type byte. Allocates: once per migration.
+// Reads one section, from the byte after its type byte on. Allocates: once per migration.
 class ConfigurationReader {
  public:
   static constexpr uint32_t kMachineMax = 255;

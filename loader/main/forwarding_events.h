@@ -1,5 +1,5 @@
-// Passes every event on unchanged. Whoever stands between the main channel and the destination (a session,
-// the file loader, COLO's secondary) derives from it and overrides what it adds to.
+// Passes every event on unchanged. A class between the main channel and the destination (the session, the
+// file loader, COLO's secondary) derives from it and overrides the events that it adds to.
 #pragma once
 
 #include "loader/main/main_events.h"

@@ -1,16 +1,23 @@
-// The main channel's stream, from the file header to the device state (QEMU migration/savevm.c,
-// qemu_loadvm_state_main).
+// The main channel's stream, from the file header to the device state
+// (QEMU migration/savevm.c, qemu_loadvm_state_main).
 //
 //   header ─▶ configuration ─▶ items ─▶ … ─▶ RAM END ─▶ items ─first FULL─▶ tail (opaque, to the end)
 //                               │  command
 //                               │  ram START, PART, END: body ─marker─▶ wait for all channels ─▶ … ─EOS─▶
 //                               footer └  other sections: followed to their end, passed on
 //
+// An item is one command (such as PING) or one section; its first byte says which. A section carries one
+// device's part of the stream, and guest RAM is a device in this sense: START and any number of PARTs come
+// while the guest still runs, END when it has stopped. A FULL section comes once; the FULL sections after RAM
+// END are the device state proper (CPUs, disks, network cards), which only the destination QEMU can read. A
+// RAM section ends with an EOS record; pages that multifd channels carry are not in it.
+//
 // With COLO the tail ends, and checkpoints follow: messages (loader/colo/checkpoint_reader.h), and in each
 // one END section of RAM.
 //
-// Where main waits for the multifd channels (a marker) depends on the source: see FlushMode. Sections end
-// with a footer or not: see SectionFooterReader.
+// A marker is the point of a RAM section at which main waits for all multifd channels (flush_barrier.h).
+// Which record is one depends on the source: see FlushMode (main_settings.h). Sections end with a footer or
+// not: see SectionFooterReader.
 #pragma once
 
 #include <array>
@@ -64,10 +71,10 @@ class MainChannel final : public ChannelParser {
   ParseResult parse(Bytes piece) noexcept override;
   [[nodiscard]] bool ready() noexcept override;
   StreamError end_of_stream() noexcept override;
-  // For the session, after end_of_stream(): the return path was open and the source did not wait for a
-  // verdict.
+  // For the session, after end_of_stream(): the return path was open and the source did not wait
+  // for a verdict.
   [[nodiscard]] StreamError closed_too_early() const noexcept;
-  // As above, behind the verdict: the source ended before SHUT 0 had reached it.
+  // As above, after the verdict: the source ended before SHUT 0 had reached it.
   [[nodiscard]] StreamError closed_unread() const noexcept;
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
   [[nodiscard]] uint64_t offset() const noexcept override { return in_.offset() + in_.carried(); }
@@ -82,9 +89,9 @@ class MainChannel final : public ChannelParser {
     return ram_.page_records() - ram_.tally().zero_pages;
   }
 
-  // In a mapped-ram file the stream jumps over the pages. While this has a value the channel is parked; feed
-  // it from that absolute position of the file after file_position_reached(). offset() does not count the
-  // jump.
+  // In a mapped-ram file the stream jumps over the pages. While this has a value the channel is parked;
+  // feed it from that absolute position of the file after file_position_reached(). offset() does not
+  // count the jump.
   [[nodiscard]] std::optional<uint64_t> file_position_wanted() noexcept {
     return ram_.block_list().file_position_wanted();
   }

@@ -79,7 +79,7 @@ struct Configuration {
   }
 };
 
-// The header behind a block's length in a mapped-ram file (QEMU migration/ram.c, MappedRamHeader).
+// The header that follows a block's length in a mapped-ram file (QEMU migration/ram.c, MappedRamHeader).
 struct MappedRamHeader {
   uint32_t version = 0;
   uint64_t page_size = 0;
@@ -87,8 +87,8 @@ struct MappedRamHeader {
   uint64_t pages_offset = 0;   // absolute in the file; used_length bytes belong to the block
 };
 
-// One entry of the MEM_SIZE list. idstr is unique, 1..255 bytes; used_length > 0 and a multiple of the page
-// size.
+// One entry of the MEM_SIZE list. idstr is unique, 1..255 bytes; used_length > 0 and a multiple of
+// the page size.
 struct BlockEntry {
   std::string idstr;
   uint64_t used_length = 0;
@@ -125,10 +125,10 @@ class MainEvents {
   // and fails. Called seldom: allocation is allowed in them.
   virtual StreamError on_header(uint32_t version) = 0;
   virtual StreamError on_configuration(const Configuration& configuration) = 0;
-  // Checked: known, its length right, a PING only behind OPEN_RETURN_PATH; postcopy is refused before it gets
-  // here. Comes here: OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE without payload, ENABLE_COLO (only with
-  // x-colo), SWITCHOVER_START. Answers on the return path are the implementation's
-  // (loader/main/return_path.h).
+  // Checked: known, its length right, a PING only after OPEN_RETURN_PATH; postcopy is
+  // refused before it gets here. Comes here: OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE without
+  // payload, ENABLE_COLO (only with x-colo), SWITCHOVER_START. Answers on the return path
+  // are the implementation's (loader/main/return_path.h).
   virtual StreamError on_command(MigCommand command, Bytes payload) = 0;
 
   // The MEM_SIZE list has been read and is well-formed. Afterwards every entry must be found in the session's
@@ -154,7 +154,7 @@ class MainEvents {
   [[nodiscard]] virtual std::size_t on_verbatim(Bytes bytes) noexcept = 0;
   virtual void on_other_section_end(const SectionHeader& section) noexcept = 0;
 
-  // Everything from the type byte of the first FULL section behind RAM END on: device state, EOF, VM
+  // Everything from the type byte of the first FULL section after RAM END on: device state, EOF, VM
   // description. Nobody can tell from the bytes where it ends. Returns how many bytes were taken; 0 parks.
   [[nodiscard]] virtual std::size_t on_tail(Bytes bytes) noexcept = 0;
 };

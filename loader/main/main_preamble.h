@@ -1,5 +1,6 @@
-// The guest's uuid in the first bytes of a main channel, before anybody believes them: header and
-// configuration section, which bears one with the capability validate-uuid.
+// Finds the guest's uuid in the first bytes of a main channel, before the channel is admitted. Those bytes
+// are the header and the configuration section, which has a uuid when the source's capability validate-uuid
+// is on.
 #pragma once
 
 #include <array>

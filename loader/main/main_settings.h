@@ -1,4 +1,4 @@
-// What the stream cannot tell about itself: the operator says it, in QEMU's own names.
+// What the stream cannot tell about itself and the operator has to say, in QEMU's own names.
 #pragma once
 
 #include <array>
@@ -33,7 +33,7 @@ struct MainSettings {
 
   FlushMode multifd_flush_after_each_section = FlushMode::automatic;
 
-  // With switchover_ack and no destination QEMU that says it: whether the source waits for one SWITCHOVER_ACK
+  // With switchover_ack and no destination QEMU to send it: whether the source waits for one SWITCHOVER_ACK
   // (loader/main/machine_type.h). Empty: as its machine type tells.
   std::optional<bool> switchover_ack_legacy{};
 

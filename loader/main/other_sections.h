@@ -1,6 +1,6 @@
 // Iterable sections beside `ram`, whose PARTs interleave with ram's, and the one FULL section that comes
-// early. Their bodies have no length: to find where they end one must follow their records. Nothing is loaded
-// here; every byte is passed on as it came.
+// early. Their bodies have no length: a reader finds their end only by following their records. Nothing is
+// loaded here; every byte is passed on as it came.
 //
 //   dirty-bitmap v1              QEMU migration/block-dirty-bitmap.c
 //   block v1                     QEMU migration/block.c (up to 9.0)
@@ -50,8 +50,8 @@ class OtherSectionBody {
     finished,
   };
 
-  // Takes n bytes and passes them on; nullptr: not there yet. The caller has asked writable() at the record's
-  // start.
+  // Takes n bytes and passes them on; nullptr: not there yet. The caller has asked writable() at
+  // the record's start.
   const std::byte* pass(ByteReader& in, std::size_t n) noexcept;
   void expect_data(uint64_t bytes, State after) noexcept;
   void dirty_names_done() noexcept;

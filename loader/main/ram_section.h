@@ -9,8 +9,8 @@
 //   MULTIFD_FLUSH  -
 //   EOS            - (ends the body)
 //
-// The idstr is left out when CONTINUE is set: the block is that of the page record before, across sections
-// too.
+// The idstr is left out when CONTINUE is set: the block is that of the page record before,
+// across sections too.
 #pragma once
 
 #include <optional>
@@ -77,14 +77,14 @@ class RamSection {
     with_mapped_ram_ = mapped_ram;
   }
 
-  // The piece that `in` was fed begins at this offset of the stream: what runs to other nodes is noted by
-  // piece.
+  // The piece that `in` was fed begins at this offset of the stream: what runs to other nodes is
+  // noted by piece.
   void piece_begins(uint64_t offset) noexcept { piece_at_ = offset; }
   // Hot. Afterwards error is set if the answer is `failed`.
   Event run(ByteReader& in, StreamError& error) noexcept;
 
-  // Behind blocks_listed: finds every listed block in the session's list, where it must have the listed
-  // length.
+  // Call after blocks_listed: finds every listed block in the session's list, where it must have
+  // the listed length.
   bool resolve(StreamError& error);
   [[nodiscard]] std::span<const BlockEntry> blocks() const noexcept { return list_.entries(); }
 
@@ -108,7 +108,7 @@ class RamSection {
   [[nodiscard]] uint64_t page_records() const noexcept {
     return tally_.normal_pages + tally_.zero_pages + tally_.xbzrle_pages + tally_.compressed_pages;
   }
-  // Inside a record: an end of the stream here tears it.
+  // Inside a record: the stream must not end here.
   [[nodiscard]] bool mid_record() const noexcept { return state_ != State::word; }
 
  private:
@@ -158,7 +158,7 @@ class RamSection {
   PassCounter passes_;
 
   // Pages of a run of PAGE records whose bits are still to be set: one atomic operation for up to 64 of them.
-  // Invariant: none whenever another kind of record is applied, and behind fence().
+  // Invariant: none whenever another kind of record is applied, and after fence().
   PageBitmap* marks_ = nullptr;
   uint64_t mark_first_ = 0;
   uint64_t mark_count_ = 0;

@@ -1,6 +1,6 @@
 // The return path: messages from a destination to a source on the main connection (QEMU
-// migration/migration.c, migrate_send_rp_* and source_return_path_thread). Message: be16 type, be16 length,
-// payload.
+// migration/migration.c, migrate_send_rp_* and source_return_path_thread). Message: be16 type,
+// be16 length, payload.
 //
 // migrx writes them to the real source (builders), and reads those of a destination QEMU it hands off to
 // (reader). Never write one before the source's OPEN_RETURN_PATH: a source without a return path does not

@@ -1,4 +1,5 @@
-// The end of a section: 7e be32 section_id, or nothing (QEMU migration/savevm.c, check_section_footer).
+// The end of a section: byte 7e and section_id as a big-endian 32-bit number (be32), or nothing (QEMU
+// migration/savevm.c, check_section_footer).
 //
 // Machine types up to 2.3 send none (property send-section-footer). The stream does not say so: the byte
 // after the first section tells, since no item begins with a footer's byte.

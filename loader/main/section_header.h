@@ -1,8 +1,11 @@
-// What follows the type byte of a section (QEMU migration/savevm.c, qemu_loadvm_section_start_full and
-// qemu_loadvm_section_part_end):
+// What follows the type byte of a section (QEMU migration/savevm.c,
+// qemu_loadvm_section_start_full and qemu_loadvm_section_part_end):
 //
 //   START, FULL  be32 section_id, str8 idstr, be32 instance_id, be32 version_id
 //   PART, END    be32 section_id
+//
+// idstr names a device and instance_id tells devices of one name apart. The source numbers its sections:
+// section_id stands for both in all that follows START.
 #pragma once
 
 #include <array>

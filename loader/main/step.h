@@ -8,7 +8,7 @@ namespace migrx {
 enum class Step : uint8_t {
   need_more,  // everything fed was used up; run again with more
   parked,     // an event found no room; run again when MainEvents::writable() says so
-  done,       // this machine has come to its end; bytes behind belong to the next
+  done,       // this machine has come to its end; bytes that follow belong to the next
   failed,     // the error is set
 };
 

@@ -1,6 +1,6 @@
-// Compressed multifd payloads: bytes in, pages out. One decoder per channel, because zlib and zstd streams
-// run on from packet to packet (QEMU migration/multifd-zlib.c, multifd-zstd.c, multifd-qpl.c,
-// multifd-uadk.c).
+// Compressed multifd payloads: bytes in, pages out. One decoder per channel, because zlib
+// and zstd streams run on from packet to packet (QEMU migration/multifd-zlib.c,
+// multifd-zstd.c, multifd-qpl.c, multifd-uadk.c).
 #pragma once
 
 #include <array>

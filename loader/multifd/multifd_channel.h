@@ -1,16 +1,19 @@
 // One multifd channel: init packet, packets, payloads to pages, SYNCs to the barrier (QEMU
 // migration/multifd.c, multifd_recv_thread).
 //
-//   init ─▶ prefix ─▶ body ─▶ payload ─▶ pages_done ─▶ prefix …        without normal pages: body ─▶
-//   pages_done
+//   init ─▶ prefix ─▶ body ─▶ payload ─▶ pages_done ─▶ prefix …     (no normal pages: body ─▶ pages_done)
 //               │                           │ SYNC
-//               └▶ device_state (refused)   └▶ copies (routed ones complete) ─▶ barrier (released?) ─▶ prefix
-//               …
+//               └▶ device_state (refused)   └▶ copies (all complete?) ─▶ barrier (released?) ─▶ prefix …
+//
+// A packet (multifd_packet.h) is a header, of which `prefix` is the first 12 bytes and `body` the rest, and
+// then the bytes of the pages that the header names. Normal pages are those whose bytes follow; zero pages
+// are only named. A SYNC is a flag in the header: the source has sent all pages of this round on this
+// channel. Copies are page pieces that a worker of another node writes (loader/ram/node_router.h).
 //
 // Rules beyond the layout (protocol documented at QEMU's functions named above):
 // - Until SYNC 0 has been released the block list may not be known, so nothing but a bare SYNC may come.
-// - A SYNC that carries data (sources up to 8.2) takes effect behind its payload.
-// - Empty packets without SYNC (sources up to 8.2 send them behind such a SYNC) mean nothing.
+// - A SYNC that carries data (sources up to 8.2) takes effect after its payload.
+// - Empty packets without SYNC (sources up to 8.2 send them after such a SYNC) mean nothing.
 // - packet_num is not enforced: 7.2 repeats numbers.
 #pragma once
 
@@ -51,7 +54,7 @@ struct MultifdSession {
   const PageKernels* kernels = nullptr;
   MultifdCompression compression = MultifdCompression::none;
   DecoderLimits decoder_limits;
-  RoundCount* rounds = nullptr;  // null: nobody counts
+  RoundCount* rounds = nullptr;  // null: rounds are not counted
 };
 
 class MultifdChannel final : public ChannelParser {

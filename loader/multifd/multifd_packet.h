@@ -28,8 +28,8 @@ inline constexpr std::size_t kMultifdHeaderBytes = kMultifdFixedBytes + 8 * std:
 inline constexpr std::size_t kMultifdBodyBytes = kMultifdHeaderBytes - kMultifdPrefixBytes;
 inline constexpr std::size_t kMultifdDeviceHeaderBytes = 276;
 inline constexpr std::size_t kMultifdDeviceBodyBytes = kMultifdDeviceHeaderBytes - kMultifdPrefixBytes;
-// A compressed payload. QEMU's buffers end at compressBound(MULTIFD_PACKET_SIZE) and the like, far below 1
-// MiB.
+// A compressed payload. QEMU's buffers end at compressBound(MULTIFD_PACKET_SIZE) and the like, far
+// below 1 MiB.
 inline constexpr uint32_t kMultifdPayloadMax = 1024 * 1024;
 
 namespace multifd_flag {
@@ -79,11 +79,11 @@ struct MultifdPacket {
 StreamError parse_multifd_init(const std::byte* bytes, uint64_t offset, MultifdInit& out) noexcept;
 // 12 bytes: magic, version, and that there are no flags but known ones in a legal combination.
 StreamError parse_multifd_prefix(const std::byte* bytes, uint64_t offset, uint32_t& flags) noexcept;
-// The kMultifdBodyBytes of a RAM packet behind its prefix. Counts, next_packet_size, flags against the
+// The kMultifdBodyBytes of a RAM packet after its prefix. Counts, next_packet_size, flags against the
 // configured method. Block name and offsets are only delimited: they need the block list.
 StreamError parse_multifd_body(uint32_t flags, const std::byte* body, uint64_t offset,
                                MultifdCompression configured, MultifdPacket& out) noexcept;
-// The kMultifdDeviceBodyBytes of a device-state packet behind its prefix: it is refused.
+// The kMultifdDeviceBodyBytes of a device-state packet after its prefix: such a packet is refused.
 StreamError refuse_device_state(const std::byte* body, uint64_t offset) noexcept;
 
 }  // namespace migrx

@@ -1,7 +1,8 @@
 // multifd-compression=qpl and uadk: every page for itself (QEMU migration/multifd-qpl.c, multifd-uadk.c).
 //
-//   payload := be32 length[normal_pages] data…       length == page size: the page itself; shorter: one
-//   stream of it
+//   payload := be32 length[normal_pages] data…
+//
+// length == page size: the page itself; shorter: one compressed stream of the page.
 #pragma once
 
 #include "loader/multifd/decoder.h"

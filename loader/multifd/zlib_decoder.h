@@ -1,5 +1,5 @@
-// multifd-compression=zlib: one zlib stream per channel for the whole migration (QEMU
-// migration/multifd-zlib.c).
+// multifd-compression=zlib: one zlib stream per channel for the whole
+// migration (QEMU migration/multifd-zlib.c).
 //
 //   first packet: 78 xx deflate-blocks… 00 00 ff ff      later ones: deflate-blocks… 00 00 ff ff
 //
@@ -7,13 +7,14 @@
 // are checked here and the rest is raw deflate to ISA-L, which then need not compute a checksum nobody sends.
 //
 // Two buffers:
-// - Input is gathered, since each call of isal_inflate moves up to 32 KiB of history, whatever it is given.
-//   Called once per 1448-byte segment it decoded 14 % slower than from 64 KiB pieces; larger pieces gained
-//   nothing.
+// - Input is gathered, since each call of isal_inflate moves up to 32 KiB of history, whatever it is
+//   given. Called once per 1448-byte segment it decoded 14 % slower than from 64 KiB pieces; larger
+//   pieces gained nothing.
 // - Output goes to a private buffer and from there to the pages by full-line stores. Decoding straight into
 //   guest memory is no faster (docs/performance.md), and would be wrong: the look-back window would be guest
 //   pages, and a 7.2 source may queue a page twice in one epoch on two channels (QEMU migration/ram.c). The
-//   other channel's worker would change history under our feet, and so spoil pages that nobody sends again.
+//   other channel's worker would change the window while this one reads it, and so spoil pages that are not
+//   sent again.
 #pragma once
 
 #include "loader/multifd/decoder.h"

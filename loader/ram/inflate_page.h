@@ -13,7 +13,7 @@ struct inflate_state;  // ISA-L
 namespace migrx {
 
 enum class PageFormat : uint8_t {
-  zlib,         // RFC 1950: two bytes of header, Adler-32 behind the data
+  zlib,         // RFC 1950: two bytes of header, Adler-32 after the data
   raw_deflate,  // RFC 1951
 };
 
@@ -22,7 +22,7 @@ enum class InflateStatus : uint8_t {
   corrupt,       // not a deflate stream, or its header or checksum is wrong
   not_finished,  // the input ends before the stream does
   wrong_size,    // the stream holds more or less than a page
-  input_left,    // bytes behind the end of the stream
+  input_left,    // bytes after the end of the stream
 };
 [[nodiscard]] const char* to_string(InflateStatus status) noexcept;
 
@@ -31,8 +31,8 @@ inline constexpr uint32_t kCompressedPageBytesMax =
     kPageBytes + (kPageBytes >> 12) + (kPageBytes >> 14) + (kPageBytes >> 25) + 13;
 static_assert(kCompressedPageBytesMax == 4110);
 
-// The decoder's state (about 100 KiB, allocated once). One per worker; any number of pages one after the
-// other.
+// The decoder's state (about 100 KiB, allocated once). One per worker; any number of pages one
+// after the other.
 class PageInflater {
  public:
   // kernels must outlive it.

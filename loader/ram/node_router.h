@@ -1,12 +1,12 @@
-// Page data for memory of another NUMA node goes as copy jobs to a worker of that node, so that every store
-// is local.
+// Page data for memory of another NUMA node is handed as copy jobs to a worker of that node, so that every
+// store is local.
 //
 //   parsing worker                         worker on the block's node
 //   CopyLane::push(dst, src) ───ring───▶   CopyLane::serve(): copy, fence,
 //   completed() >= its last job? ◀─────────  one release store of the count per batch
 //
-// The source bytes stay where they are, in packet buffers: whoever pushed a job keeps its slices until the
-// job is completed. With one node there is no router, and this file is not entered.
+// The source bytes stay where they are, in packet buffers: the worker that pushed a job keeps its slices
+// until the job is completed. With one node there is no router, and this file is not entered.
 #pragma once
 
 #include <array>
@@ -27,17 +27,17 @@ struct CopyJob {
   uint32_t length = 0;
 };
 
-// From one worker to one worker. Jobs of several channels may be mixed; they complete in the order of the
-// ring.
+// From one worker to one worker. Jobs of several channels may be mixed; they complete in the order
+// of the ring.
 class CopyLane {
  public:
   // capacity: jobs that may wait, rounded up to a power of two. kernels must outlive the lane.
   CopyLane(uint32_t capacity, const PageKernels& kernels) : jobs_(capacity), writer_(kernels) {}
 
-  // ---- Parsing worker
-  // ------------------------------------------------------------------------------------------ False: no
-  // room; nothing was stored. Pieces for consecutive memory should be pushed in order: their lines are
-  // joined.
+  // ---- Parsing worker ----
+
+  // False: no room; nothing was stored. Pieces for consecutive memory should be pushed in order: their lines
+  // are joined.
   [[nodiscard]] bool push(const CopyJob& job) noexcept {
     if (!jobs_.push(job)) return false;
     pushed_.add();
@@ -53,12 +53,13 @@ class CopyLane {
     return completed_seen_ >= number;
   }
 
-  // ---- Worker of the memory's node
-  // ------------------------------------------------------------------------------- Copies at most `jobs_max`
-  // waiting jobs; returns how many.
+  // ---- Worker of the memory's node ----
+
+  // Copies at most `jobs_max` waiting jobs; returns how many.
   uint32_t serve(uint32_t jobs_max) noexcept;
 
-  // ---- Any thread
+  // ---- Any thread ----
+
   // Nothing is under way: before this the memory that jobs point to must not be unmapped, nor their source
   // buffers freed. Means something only once the parsing worker has stopped pushing.
   [[nodiscard]] bool drained() const noexcept {

@@ -16,10 +16,10 @@ class PageBitmap {
 
   [[nodiscard]] uint64_t pages() const noexcept { return pages_; }
 
-  // Call when the page has been written. Release, so that whoever takes the bit sees the page. A bit that
-  // stands already costs one load (most pages of later rounds): a take() that runs meanwhile may then have
-  // read the page too early, so a taker that must not miss anything takes once more behind a barrier (the RAM
-  // END section does).
+  // Call when the page has been written. Release, so that the thread that takes the bit sees the page. A bit
+  // that stands already costs one load (most pages of later rounds): a take() that runs meanwhile may then
+  // have read the page too early, so a taker that must not miss anything takes once more after a barrier (as
+  // for the RAM END section).
   void set(uint64_t page) noexcept {
     std::atomic<uint64_t>& word = words_[page / 64];
     const uint64_t bit = uint64_t{1} << (page % 64);

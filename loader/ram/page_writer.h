@@ -1,4 +1,9 @@
-// Writes pieces of a stream, split anywhere, to consecutive guest memory, each line once.
+// Writes pieces of a stream, split anywhere, to consecutive guest memory, each cache line (64 bytes) once.
+// The stores go past the caches: nobody here reads guest pages again. Packets end in the middle of lines, so
+// the first part of a line waits in a staging line until the next piece completes it.
+//
+// The end of the byte's way: multifd channels come here through loader/multifd/run_writer.h, RAM sections of
+// the main channel directly.
 #pragma once
 
 #include "dataplane/handoff/byte_order.h"
@@ -10,8 +15,8 @@ namespace migrx {
 // One per channel, used by the worker that runs it. Bytes handed over may be freed at once: the last few of a
 // piece, if they do not fill a line, are copied to a staging line until the next piece or flush().
 //
-// What was written is visible to this thread always, to others after fence() and a release store that they
-// acquire.
+// What was written is visible to this thread always, to others after fence() and a release store
+// that they acquire.
 class PageWriter {
  public:
   // kernels must outlive the writer (select_page_kernels() returns constants).

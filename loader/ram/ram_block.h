@@ -1,5 +1,5 @@
-// The guest's RAM blocks as this receiver holds them (QEMU: RAMBlock). The block list of the stream must fit
-// them.
+// The guest's RAM blocks as this receiver holds them (QEMU: RAMBlock). The block list of the stream
+// must fit them.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +26,9 @@ inline constexpr std::size_t kIdstrMax = 255;
 // write has no branch.
 struct PageTarget {
   std::byte* base = nullptr;       // page i lies at base + i * kPageBytes
-  PageBitmap* bits = nullptr;      // set behind each page written
+  PageBitmap* bits = nullptr;      // set after each page written
   bool untouched_is_zero = false;  // a page never written reads as zeros: a zero page need not touch it
-  PageBitmap* taken = nullptr;     // what was taken out of `bits`; nullptr: nobody takes
+  PageBitmap* taken = nullptr;     // what was taken out of `bits`; nullptr: bits are not taken
 
   // A zero page may be left alone: these bytes have been zero since before the first page came.
   [[nodiscard]] bool still_zero(uint64_t page) const noexcept {
@@ -37,8 +37,8 @@ struct PageTarget {
   }
 };
 
-// Set up by one thread before loading starts; afterwards the names and sizes are constant and workers write
-// pages.
+// Set up by one thread before loading starts; afterwards the names and sizes are constant and
+// workers write pages.
 class RamBlock {
  public:
   RamBlock(std::string idstr, std::byte* host, uint64_t used_length, bool file_backed, bool fresh,
@@ -64,8 +64,8 @@ class RamBlock {
   // Pages whose bytes came from the stream (a zero page that was skipped is not among them).
   [[nodiscard]] PageBitmap& written() const noexcept { return *written_; }
 
-  // For somebody who sends pages on while others are loaded: from now on written() is what is new since it
-  // was last taken into the bitmap returned. Before the first page.
+  // For a sender that passes pages on while others are loaded: from now on written() marks the pages that are
+  // new since the marks were last taken into the bitmap returned. Before the first page.
   PageBitmap& split_written() {
     taken_ = std::make_unique<PageBitmap>(pages());
     return *taken_;
@@ -78,8 +78,8 @@ class RamBlock {
   [[nodiscard]] const PageTarget& target() const noexcept { return target_; }
   void set_target(const PageTarget& target) noexcept { target_ = target; }
 
-  // offset is that of a whole page inside used_length (QEMU only tests the first byte; we test the last as
-  // well).
+  // offset is that of a whole page inside used_length (QEMU only tests the first byte; we test the
+  // last as well).
   [[nodiscard]] bool contains_page(uint64_t offset) const noexcept {
     return (offset & (kPageBytes - 1)) == 0 && offset < used_length_;
   }

@@ -1,10 +1,8 @@
-// Who belongs to a migration: exactly one main channel and N multifd channels of one guest. Everybody else
-// who connects is a stranger, whom the session refuses and counts.
+// Decides which connections belong to a migration: exactly one main channel and N multifd channels of one
+// guest. Every other connection is a stranger's; the session refuses and counts it.
 //
-//   gathering ─main and channels 0..N-1 of one guest─▶ complete: from here on whoever else comes is a
-//   stranger
-//       └─a second main, a second uuid, an id twice or too high─▶ conflict: the session ends, nothing was
-//       loaded
+//   gathering ─main and channels 0..N-1 of one guest─▶ complete: every later connection is a stranger's
+//       └─a second main, a second uuid, an id twice or too high─▶ conflict: the session ends, nothing loaded
 //
 // Two VMs of one host may migrate to the same port by mistake, and without -uuid nothing in their multifd
 // channels tells them apart. So main waits, unread, until its channels are there: before that no byte of a
@@ -36,11 +34,11 @@ namespace migrx {
 
 class Handoff;
 
-// Who asks to be admitted.
+// A connection that asks to be admitted.
 struct Applicant {
   const Handoff* connection = nullptr;
   IpAddress address;
-  uint64_t opened_ns = 0;  // when its SYN came; 0: nobody knows (a SYN cookie)
+  uint64_t opened_ns = 0;  // when its SYN came; 0: not known (a SYN cookie)
 };
 
 enum class AdmissionVerdict : uint8_t {
@@ -85,7 +83,8 @@ class Admission {
   [[nodiscard]] const Handoff* main_connection() const noexcept {
     return main_connection_.load(std::memory_order_relaxed);
   }
-  // A connection from here cannot be the source's: that has another address. False while nobody knows.
+  // A connection from here cannot be the source's: the source has another address. False while the source's
+  // address is not known.
   [[nodiscard]] bool is_stranger(const IpAddress& address) const noexcept {
     const std::optional<IpAddress> bound = address_.get();
     return bound && *bound != address;
@@ -114,7 +113,7 @@ class Admission {
   [[nodiscard]] bool proven(const Main& main) const { return expected_ && main.uuid == expected_; }
   // A channel that may be this main's own was refused, for bearing another uuid.
   [[nodiscard]] bool may_be_refused(const Main& main) const;
-  // So it was, and its source may not have noticed yet.
+  // Such a channel was refused, and its source may not have noticed yet.
   [[nodiscard]] bool suspicious(const Main& main, uint64_t now_ns) const;
   void forget_main();
   void settle(uint64_t now_ns);

@@ -1,14 +1,19 @@
-// One connection as the loader sees it: slices from its hand-off ring go into a parser, and their buffers
-// home again.
+// One connection as the loader sees it. Its worker takes slices (pieces of the TCP stream, still in packet
+// buffers) from the hand-off ring (dataplane/handoff/handoff.h), feeds them to a parser
+// (loader/stream/parser.h), and gives the buffers back to the poll core.
 //
 //   identifying ──greeting──▶ streaming ◀──▶ parked         any ──error, or session over──▶ draining ──▶ over
 //        └──▶ waiting ──admitted──┘ └──end of stream──▶ draining
 //
-// The greeting is what says who this is: four bytes of most strangers, a multifd channel's init packet, the
-// main channel's header and configuration. It is kept, and the parser gets it first.
+// The greeting is the bytes that tell whose connection this is: four bytes of most strangers, a multifd
+// channel's init packet, the main channel's header and configuration. The greeting is kept, and the parser
+// gets it first.
 //
-// Draining: page data of this channel may still be on its way to another node's worker; with one node it
-// lasts no time.
+// Waiting: the connection belongs to this migration, but it is not its turn yet (admission.h).
+// Parked: the parser cannot go on now, most often because a main or multifd channel waits for the others at
+// the flush barrier. Its slices stay in the ring, the ring fills, and TCP's window closes. Draining: the
+// stream is over, but page data of this channel may still be on its way to another node's worker. With one
+// node draining ends at once.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +42,7 @@ struct Introduction {
   }
 };
 
-// Knows who belongs to a session and gives them parsers. Called on worker threads.
+// Knows which connections belong to a session and gives them parsers. Called on worker threads.
 class ChannelDirectory {
  public:
   static constexpr std::size_t kMagicBytes = 4;
@@ -65,13 +70,15 @@ class Channel {
         worker_(worker),
         greeting_(std::make_unique<std::byte[]>(ChannelDirectory::kGreetingMax)) {}
 
-  // Bytes written beyond those that came count as slices, so many bytes each: some hundred bytes may ask for
-  // 128 pages, and the worker's other channels would wait for all of them.
+  // A few hundred bytes of stream may ask for 128 pages to be cleared or inflated, and the worker's other
+  // channels would wait for all of that. So bytes written to memory beyond those that came use up the turn,
+  // too: so many of them count as one slice.
   static constexpr uint32_t kExpandedBytesPerSlice = 1500;
 
-  // A turn. Feeds at most `slices_max` slices to the parser, less what it wrote beyond them; what one slice
-  // writes beyond the whole turn is taken from the turns that follow. Returns the number of slices worked on
-  // (slices_max for a turn that was taken), or 1 when a parked parser moved on. Hot.
+  // A turn. Feeds at most `slices_max` slices to the parser, fewer when the parser writes more bytes than
+  // came. What one slice writes beyond the whole turn is owed: the channel skips the turns that follow.
+  // Returns the number of slices worked on (slices_max for a turn that was skipped), or 1 when a parked
+  // parser moved on. Hot.
   uint32_t do_work(uint32_t slices_max) noexcept;
 
   // The worker may forget this channel: its connection has been given back.
@@ -85,17 +92,17 @@ class Channel {
   [[nodiscard]] bool identified() const noexcept { return identified_.load(std::memory_order_acquire); }
   // Bytes that it must have said to be more than silent; 0: it has introduced itself.
   [[nodiscard]] uint64_t greeting_wanted() const noexcept { return wanted_.load(std::memory_order_relaxed); }
-  // TLS stands before the stream, and has not told yet who this is.
+  // The stream is encrypted, and its plaintext has not told yet whose connection this is.
   [[nodiscard]] bool secured() const noexcept { return secured_.load(std::memory_order_acquire); }
-  // Nobody we know, or it ended before it said what it is: the control thread resets the connection.
+  // A stranger's connection, or one that ended before it said what it is: the control thread resets it.
   [[nodiscard]] bool refused() const noexcept { return refused_.load(std::memory_order_acquire); }
   // The worker will not touch this object again. Pairs with set_let_go().
   [[nodiscard]] bool let_go() const noexcept { return let_go_.load(std::memory_order_acquire); }
   [[nodiscard]] StreamEnd end() const noexcept { return end_.load(std::memory_order_acquire); }
-  // The parser was parked with nothing behind but the end of the stream.
+  // The parser was parked, and nothing but the end of the stream follows.
   [[nodiscard]] bool ends_parked() const noexcept { return ends_parked_.load(std::memory_order_relaxed); }
   Counter slices;          // slices taken
-  Counter owed_turns;      // turns taken for what earlier ones wrote beyond the bytes that came
+  Counter owed_turns;      // turns skipped because earlier ones wrote more bytes than came
   Counter parked_turns;    // turns in which the parser could not go on
   Counter ring_depth_max;  // most slices seen waiting: how far the worker fell behind
 
@@ -121,8 +128,8 @@ class Channel {
   ChannelParser* parser_ = nullptr;  // owned by the session
   State state_ = State::identifying;
   uint32_t slice_used_ = 0;      // bytes of the oldest unread slice that the parser has taken
-  uint64_t advanced_bytes_ = 0;  // stream offset behind the last slice advanced over
-  uint64_t released_bytes_ = 0;  // stream offset behind the last slice released
+  uint64_t advanced_bytes_ = 0;  // stream offset after the last slice advanced over
+  uint64_t released_bytes_ = 0;  // stream offset after the last slice released
   uint64_t expanded_seen_ = 0;   // of the parser's expanded_bytes()
   uint64_t owed_bytes_ = 0;      // expanded, and not yet taken from a turn
   const std::unique_ptr<std::byte[]> greeting_;

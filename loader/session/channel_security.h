@@ -1,4 +1,5 @@
-// What stands between a connection's bytes and its parser when the stream is encrypted.
+// The seam between a connection's bytes and its parser when the stream is encrypted;
+// loader/tls/ implements it.
 #pragma once
 
 #include <cstdint>

@@ -27,22 +27,22 @@ class Destination {
   virtual uint32_t do_work(uint64_t now_ns) = 0;
   [[nodiscard]] virtual Verdict verdict() const noexcept = 0;
   [[nodiscard]] virtual const StreamError& error() const noexcept = 0;
-  // Whoever will run the guest has answered: it waits for a migration, has taken this source's configuration
-  // and reads. Before that nothing in its memory may change.
+  // The program that will run the guest has answered: it waits for a migration, has taken this source's
+  // configuration and reads. Before that nothing in its memory may change.
   [[nodiscard]] virtual bool proved_waiting() const noexcept { return true; }
   // The init packet of a multifd channel of the source, as it came; once for each channel.
   virtual void on_multifd_init(std::span<const std::byte, kMultifdInitBytes> packet) { (void)packet; }
-  // The source closed the main channel behind complete RAM: nothing more will come.
+  // The source closed the main channel after RAM was complete: nothing more will come.
   virtual void source_ended() = 0;
   // The migration failed elsewhere: let the destination give up.
   virtual void abandon() = 0;
   // SWITCHOVER_ACKs that a destination QEMU has sent so far, whatever we were told of the source: one when
-  // all of it is ready, or one for each device that the source waits for. Nothing: no QEMU is there to say
-  // it.
+  // all of it is ready, or one for each device that the source waits for. Nothing: there is no destination
+  // QEMU to send one.
   [[nodiscard]] virtual std::optional<uint32_t> switchover_acks() const noexcept { return std::nullopt; }
   // Readable when the destination said something that do_work() will take; -1: nothing to wait for.
   [[nodiscard]] virtual int wake_fd() const noexcept { return -1; }
-  // When the last byte so far left this process, on the clock of do_work(); 0: none did, or nobody knows.
+  // When the last byte so far left this process, on the clock of do_work(); 0: none did, or it is not known.
   [[nodiscard]] virtual uint64_t last_sent_ns() const noexcept { return 0; }
   // Something the operator should know although it does not end the migration; empty: nothing.
   [[nodiscard]] virtual const std::string& warning() const noexcept {

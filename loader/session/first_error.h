@@ -1,4 +1,5 @@
-// The first of the errors that several threads may report, and a door that can be shut before any of them.
+// Keeps the first of the errors that several threads may report. shut() closes the door: later
+// errors change nothing.
 #pragma once
 
 #include <atomic>
@@ -32,7 +33,7 @@ class FirstError {
   [[nodiscard]] bool is_set() const noexcept {
     return state_.load(std::memory_order_acquire) == State::there;  // pairs with write()
   }
-  // So, or in a moment.
+  // An error is there, or will be in a moment.
   [[nodiscard]] bool is_coming() const noexcept {
     const State state = state_.load(std::memory_order_acquire);
     return state == State::writing || state == State::there;

@@ -22,9 +22,9 @@ class WorkerTask {
 // likewise yields every 32,768 records, migration/ram.c ram_load_precopy).
 class LoaderWorker final : public Agent {
  public:
-  // Slices per channel and turn: 64 slices of 1448 bytes are some 23 pages, about 5 µs of copying. Small
-  // enough for a quiet channel's SYNC to be noticed quickly, large enough for the turn's fixed costs to
-  // vanish.
+  // Slices per channel and turn: 64 slices of 1448 bytes are some 23 pages, about 5 µs of copying.
+  // Small enough for a quiet channel's SYNC to be noticed quickly, large enough for the turn's fixed
+  // costs to vanish.
   static constexpr uint32_t kSlicesPerTurn = 64;
 
   // A channel that flows but brought less than this is left alone for a while, so that more gathers: ring
@@ -36,7 +36,7 @@ class LoaderWorker final : public Agent {
 
   // While others flow, a channel that brought nothing is left alone for so long, times the number of
   // channels: looking at an idle one costs some ten lines, and with hundreds of them that was most of a turn.
-  // Behind a turn in which nobody brought anything, all are looked at.
+  // After a turn in which no channel brought anything, all are looked at.
   static constexpr uint64_t kIdleNsPerChannel = 256;
 
   // channels_max: bound of channels that this worker serves at a time. Allocates here only.

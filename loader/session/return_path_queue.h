@@ -1,4 +1,4 @@
-// Messages for the source that its connection has not taken yet: none is ever lost, and there are never many.
+// Holds messages for the source until its connection takes them. None is ever lost, and there are never many.
 #pragma once
 
 #include <array>
@@ -16,11 +16,11 @@ namespace migrx {
 class ReturnPathQueue {
  public:
   static constexpr std::size_t kMessages = 16;
-  // Kept free for SWITCHOVER_ACK and SHUT, which nobody asks for and which must never wait for room.
+  // Kept free for SWITCHOVER_ACK and SHUT, which answer no question and must never wait for room.
   static constexpr std::size_t kReserved = 2;
   static constexpr std::size_t kMessageBytes = 8;
 
-  // Room for an answer (a PONG, a message of COLO). No: leave the question where it is; who asks waits.
+  // Room for an answer (a PONG, a message of COLO). False: leave the question unread; the source waits.
   [[nodiscard]] bool has_room() const noexcept { return count_ + kReserved < kMessages; }
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
 

@@ -1,9 +1,9 @@
 // One migration: its channels, blocks, barrier and state. A process may hold many.
 //
-//   listening ─first channel─▶ setup ─block list─▶ precopy ─guest stopped─▶ switchover ─RAM END─▶
-//   device_state ─▶ done
+//   listening ─first channel─▶ setup ─block list─▶ precopy ─guest stopped─▶ switchover
+//   switchover ─RAM END─▶ device_state ─▶ done
 //   with COLO: device_state ─all of it came─▶ colo ─failover─▶ done
-//        any ──error, cancelled, time-out──▶ failed
+//   any ─error, cancelled, time-out─▶ failed
 //
 // Threads: channels run on worker threads and call in through ChannelDirectory and MainEvents; everything
 // under "control thread" belongs to the one thread that also does the system calls. The two meet in atomics
@@ -38,15 +38,15 @@ namespace migrx {
 enum class SessionState : uint8_t { listening, setup, precopy, switchover, device_state, colo, done, failed };
 [[nodiscard]] const char* to_string(SessionState state) noexcept;
 
-// What the main channel's worker tells the control thread.
-// Whether a source with the capability switchover-ack waits for a SWITCHOVER_ACK that is in nobody's power
-// but the receiver's, when no destination QEMU says it.
+// Whether a source with the capability switchover-ack waits for a SWITCHOVER_ACK that migrx itself has to
+// send, because there is no destination QEMU to send it.
 enum class OwedAck : uint32_t {
   none,
   one,
   one_perhaps,  // its machine type does not tell; sent, as older sources need it
 };
 
+// What the main channel's worker tells the control thread.
 struct SessionEvent {
   enum class Kind : uint8_t { return_path_opened, ping, ram_complete };
   Kind kind = Kind::ping;
@@ -67,8 +67,8 @@ struct SessionMoments {
 struct SessionSettings {
   MainSettings main;
   MultifdCompression multifd_compression = MultifdCompression::none;
-  // main.uuid: the guest's, where it is known (--uuid, or the destination's). Whoever bears another one is a
-  // stranger; without it, two guests that come at the same time end each other's migration.
+  // main.uuid: the guest's, where it is known (--uuid, or the destination's). A channel with another uuid is
+  // a stranger's; without a known uuid, two guests that come at the same time end each other's migration.
   SourceNat source_nat;  // which addresses are one source's
   // Connections that may be open at a time, strangers included: bounds memory.
   uint32_t connections_max = 64;
@@ -79,8 +79,8 @@ struct SessionSettings {
   // With the capability x-colo: it stands between the session and the destination, so it is the session's
   // `outgoing` too. Must outlive the session.
   ColoSecondary* colo = nullptr;
-  // With TLS: every connection begins with a handshake, and those that do not are refused. Must outlive the
-  // session.
+  // With TLS: every connection begins with a handshake, and those that do not are refused. Must
+  // outlive the session.
   ChannelSecurity* security = nullptr;
 };
 
@@ -99,15 +99,15 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] SessionState state() const noexcept;
   // The first error; valid when state() is failed.
   [[nodiscard]] const StreamError& error() const noexcept { return error_.get(); }
-  // Any thread; only the first counts, and none behind settle().
+  // Any thread; only the first counts, and none after settle().
   void fail(const StreamError& error) noexcept;
-  // All of the guest is here, and the source is about to be told: what its channels bring from here on, a
-  // damaged trailer, say, must not leave it without a guest at either side. False: failed before. May be
-  // repeated.
+  // All of the guest is here, and the source is about to be told: what its channels bring from here
+  // on, a damaged trailer, say, must not leave it without a guest at either side. False: failed
+  // before. May be repeated.
   [[nodiscard]] bool settle() noexcept { return error_.shut(); }
-  // Behind settle(): the source went away before it could be told, so the guest is its own.
+  // After settle(): the source went away before it could be told, so the guest is the source's.
   void overturn(const StreamError& error) noexcept { error_.overturn(error); }
-  // The first error of a channel behind settle(), for a warning; null: none.
+  // The first error of a channel after settle(), for a warning; null: none.
   [[nodiscard]] const StreamError* late_error() const noexcept {
     return late_error_.is_set() ? &late_error_.get() : nullptr;
   }
@@ -124,7 +124,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] bool next_event(SessionEvent& event) noexcept { return events_.pop(event); }
 
   [[nodiscard]] const std::vector<std::unique_ptr<Channel>>& channels() const noexcept { return channels_; }
-  // The main channel's connection, once it has said that it is that.
+  // The main channel's connection, once it has been identified.
   [[nodiscard]] Handoff* main_connection() const noexcept {
     return main_connection_.load(std::memory_order_acquire);
   }
@@ -140,19 +140,20 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] Handoff* multifd_connection(uint32_t i) const noexcept {
     return multifd_connections_[i].load(std::memory_order_acquire);
   }
-  // Only behind main_connection() and multifd_connection(i) that are not null.
+  // Only when main_connection() and multifd_connection(i) are not null.
   [[nodiscard]] const MainChannel& main_channel() const noexcept { return *main_; }
   [[nodiscard]] const MultifdChannel& multifd_channel(uint32_t i) const noexcept { return *multifd_[i]; }
   [[nodiscard]] const FlushBarrier& barrier() const noexcept { return barrier_; }
   [[nodiscard]] const SessionMoments& moments() const noexcept { return moments_; }
-  // It comes from another address than the source's channels; false while nobody knows the source.
+  // The connection comes from another address than the source's channels; false while the source
+  // is not known.
   [[nodiscard]] bool is_stranger(const Handoff& connection) const noexcept {
     return admission_.is_stranger(settings_.source_nat.source_of(connection.peer_address));
   }
   [[nodiscard]] const Admission& admission() const noexcept { return admission_; }
   // Set with the first configuration section; constant when blocks_known is set.
   [[nodiscard]] const std::string& source_machine() const noexcept { return source_machine_; }
-  // Where everybody stands, for a time-out's message: "main at epoch 3, multifd 0 at 4, …".
+  // Where each channel stands, for a time-out's message: "main at epoch 3, multifd 0 at 4, …".
   [[nodiscard]] std::string standing() const;
 
   // ---- ChannelDirectory: worker threads ----
@@ -185,7 +186,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] const NodeRouter* router_of(uint32_t worker) const noexcept {
     return worker < settings_.routers.size() ? settings_.routers[worker] : nullptr;
   }
-  // Who is asked about the plaintext inside TLS.
+  // The directory that is asked about the plaintext inside TLS.
   class Inside final : public ChannelDirectory {
    public:
     explicit Inside(Session& session) noexcept : session_(session) {}
@@ -234,7 +235,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
 
   Inside inside_{*this};
   SharedAddress misled_peer_;  // nothing: none
-  SharedAddress elsewhere_;    // likewise, of who was refused only for its address
+  SharedAddress elsewhere_;    // likewise, of a channel that was refused only for its address
   FirstError error_;
   FirstError late_error_;
   std::atomic<bool> done_{false};

@@ -1,9 +1,13 @@
 // The control thread's part of a session: takes in connections, answers the return path, watches the clock,
-// and ends it all in the one way that leaves the source able to go on.
+// and ends the session in the one way that leaves the source able to go on.
 //
 //   running ──accepted──▶ telling (SHUT 0) ──acked, source gone──▶ closing (FIN on all) ──▶ over
 //      ├──COLO, failover──▶ failing_over (reset, the destination gets the last checkpoint) ──accepted──▶ over
 //      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting ──▶ over
+//
+// SHUT is the last message to the source on the return path. With 0 the source reports a completed migration
+// and its guest stays stopped; with any other value the migration has failed and the source's guest runs on.
+// So SHUT 0 is sent only when the destination has the whole guest.
 //
 // Sans-IO: time is an argument, bytes go through the hand-off's command ring.
 #pragma once
@@ -43,8 +47,8 @@ class SessionControl {
   // The source fell silent before it acknowledged SHUT 0: it may have the guest still.
   [[nodiscard]] bool source_unsure() const noexcept { return source_unsure_; }
 
-  // The operator wants it to end. Behind the destination's acceptance it is too late: the migration is
-  // finished.
+  // The operator wants the session to end. After the destination's acceptance it is too late: the migration
+  // is finished.
   void cancel();
 
   // The destination has the guest and the source does not acknowledge it: waits no longer, source_unsure().
@@ -56,7 +60,7 @@ class SessionControl {
   [[nodiscard]] bool told() const noexcept { return told_; }
   // Something the operator should know now, each once; it ends nothing.
   [[nodiscard]] std::optional<std::string> take_warning();
-  // It is being ended without success.
+  // The session is being ended without success.
   [[nodiscard]] bool aborting() const noexcept {
     return phase_ == Phase::aborting || phase_ == Phase::resetting;
   }
@@ -82,7 +86,7 @@ class SessionControl {
   void take_connections(uint64_t now_ns);
   void tell_destination_of_channels();
   void refuse_strangers(uint64_t now_ns);
-  // True: nothing that the source was owed is left here.
+  // True: no message for the source is left here.
   bool answer_source();
   void open_return_path(OwedAck owed);
   // False: some connection could not be told yet.

@@ -1,4 +1,4 @@
-// How long a session waits for what. docs/limits.md has the options and tests of each.
+// The time limits of a session. docs/limits.md has the option and the test of each.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,11 @@ struct SessionLimits {
   // Channels wait for each other and no byte comes, or the destination takes none of those that wait for it.
   // Of this and the next: while the source is out of reach no time passes (stall_clock.h).
   uint64_t stall_ns = 60'000'000'000;
-  // RAM is here, and neither does a byte come from the source nor does the destination take one or say that
-  // it has the guest.
+  // RAM is here; no byte comes from the source, and the destination neither takes one nor says that it has
+  // the guest.
   uint64_t destination_ns = 300'000'000'000;
-  // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip when it
-  // lives.
+  // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip
+  // when it lives.
   uint64_t abort_ns = 200'000'000;
   // For the source to close when its TCP has acknowledged SHUT 0. It closes as soon as it has read it. How
   // long an acknowledgment is waited for is TCP's (TcpConfig::give_up_ns).

@@ -1,4 +1,4 @@
-// An address that several threads tell each other, seldom.
+// An address that one thread stores and other threads read, seldom.
 #pragma once
 
 #include <mutex>

@@ -1,10 +1,10 @@
-// Since when a session has come to a halt, the time during which its source was out of reach left out.
+// Measures how long a session has stood still, without the time in which its source was out of reach.
 //
 // "No byte came for a minute" has two causes that look alike: the source is here and its channels wait for
 // each other in vain, which never ends by itself; or the link is away, which does. So a source that is quiet
-// is asked for a sign of life every few seconds. While it gives none, the clock stands still; when it is back
-// the clock begins anew, and bears at least as long as the outage took: a sender whose retransmissions have
-// backed off (RFC 6298 section 5.5) comes again after twice the time at the latest.
+// is asked for a sign of life every few seconds. While it gives none, the clock stands still; when the source
+// is back the clock begins anew, and allows at least as long as the outage took: a sender whose
+// retransmissions have backed off (RFC 6298 section 5.5) comes again after twice the time at the latest.
 //
 // Sans-IO; the control thread.
 #pragma once

@@ -1,5 +1,5 @@
-// What ends a session that would otherwise wait for ever. Pure functions of facts: SessionControl gathers the
-// facts in each turn, these judge them, and tests need no session.
+// The watchdogs end a session that would otherwise wait for ever. Pure functions of facts: SessionControl
+// gathers the facts in each turn, these judge them, and tests need no session.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct ArrivalFacts {
   // The main channel is the only one, and so many bytes of it have come, unread.
   uint64_t main_alone_bytes = 0;
 };
-// Set: the others have had their time.
+// An error: the others have had their time.
 [[nodiscard]] StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits);
 
 // ---- A multifd channel that ends
@@ -46,7 +46,7 @@ struct SilenceFacts {
   uint64_t quiet_ns = 0;       // no byte came, and none left for the destination
   bool device_state = false;   // RAM is complete
   bool colo = false;           // with x-colo: silence between checkpoints is ordinary
-  bool channels_wait = false;  // somebody stands at a barrier
+  bool channels_wait = false;  // some channel stands at a barrier
   bool main_parked = false;    // main could not go on in its last turn
   // Main has come, and no section of RAM has begun after the list of blocks.
   bool before_ram = false;

@@ -17,8 +17,8 @@
 namespace migrx {
 
 struct FileLoadSettings {
-  // What is loaded: opened by whoever wants to know before memory is touched whether it can be; must outlive
-  // the loader. nullptr: run() opens `path`.
+  // The input. A caller that must know before memory is touched whether it can be loaded has opened it; it
+  // must outlive the loader. nullptr: run() opens `path`.
   SnapshotInput* input = nullptr;
   std::string path;     // "-": standard input
   uint64_t offset = 0;  // where the stream begins in it
@@ -54,11 +54,11 @@ class FileLoader final : private ForwardingEvents {
              const PageKernels& kernels, CompressJobs& compress);
   ~FileLoader() override;
 
-  // Loads all of it and waits for the destination's verdict. `turn` is called with the stream's position at
-  // least every 50 ms (as far as the disk allows); when it returns true the load is cancelled. No error:
-  // complete.
+  // Loads all of it and waits for the destination's verdict. `turn` is called with the stream's
+  // position at least every 50 ms (as far as the disk allows); when it returns true the load is
+  // cancelled. No error: complete.
   StreamError run(const std::function<bool(uint64_t)>& turn);
-  // For `turn`, and behind run().
+  // For `turn`, and after run().
   [[nodiscard]] FileLoadProgress progress() const;
 
   // Zeros while nothing could be parsed.

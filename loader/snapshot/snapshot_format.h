@@ -1,10 +1,10 @@
 // What a file is, by its first bytes: a migration stream, a libvirt save image around one, or something else
 // for which there is a command. Pure: bytes in, words out.
 //
-// A libvirt save image (`virsh save`, `managedsave`, the memory file of an external snapshot) is a header of
-// 92 bytes in the host's byte order, domain XML and cookie of the length that the header names, and then
-// QEMU's stream, perhaps compressed (libvirt src/qemu/qemu_saveimage.h, virQEMUSaveHeader;
-// docs/snapshots.md).
+// A libvirt save image (`virsh save`, `managedsave`, the memory file of an external snapshot)
+// is a header of 92 bytes in the host's byte order, domain XML and cookie of the length that
+// the header names, and then QEMU's stream, perhaps compressed (libvirt
+// src/qemu/qemu_saveimage.h, virQEMUSaveHeader; docs/snapshots.md).
 #pragma once
 
 #include <cstddef>

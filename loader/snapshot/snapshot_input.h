@@ -1,5 +1,5 @@
-// What `migrx load` reads: a file, a block device, or a pipe. Opened and recognised before any memory is
-// touched.
+// What `migrx load` reads: a file, a block device, or a pipe. Opened and recognised before any
+// memory is touched.
 #pragma once
 
 #include <sys/types.h>
@@ -55,7 +55,7 @@ class SnapshotInput {
   [[nodiscard]] bool mapped_ram() const noexcept { return mapped_ram_; }
   // nullopt: no header of libvirt around the stream.
   [[nodiscard]] const std::optional<LibvirtSaveImage>& libvirt() const noexcept { return libvirt_; }
-  // "mapped-ram snapshot", "plain stream in a libvirt save image …"; behind open().
+  // "mapped-ram snapshot", "plain stream in a libvirt save image …"; after open().
   [[nodiscard]] std::string description() const;
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   // Bytes that there are; 0: not known (pipes and block devices).

@@ -47,9 +47,9 @@ enum class ErrorClass : uint8_t {
 };
 [[nodiscard]] const char* to_string(ErrorClass error_class) noexcept;
 
-// Filled once, when a session fails; a plain value, so that a worker can hand it to the control thread.
-// `field` names section or record and field ("multifd packet: next_packet_size"); it points to static
-// storage.
+// Filled once, when a session fails; a plain value, so that a worker can hand it to the control
+// thread. `field` names section or record and field ("multifd packet: next_packet_size"); it points
+// to static storage.
 struct StreamError {
   ErrorClass error_class = ErrorClass::none;
   ChannelName channel;

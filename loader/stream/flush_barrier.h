@@ -1,5 +1,10 @@
 // QEMU's order rule between the main channel and the multifd channels.
 //
+// The source sends a page again when the guest has written to it, perhaps over another channel, and TCP does
+// not order channels among each other. Without a rule the older bytes could arrive last and stay. So the
+// source marks in every channel where a round of pages ends, and a receiver begins no round before all
+// channels have finished the one before. Such a round is an epoch here.
+//
 // Epoch k is everything before the main channel's k-th marker (MULTIFD_FLUSH, or EOS for older sources) and
 // before the k-th SYNC packet of every channel. All of epoch k must be in memory before any byte of epoch k+1
 // is applied (QEMU migration/multifd.c, multifd_recv_sync_main):
@@ -8,15 +13,15 @@
 //   apply epoch k; arrive(i)               apply epoch k; at marker k: all_arrived(k)?
 //   parked until released(k) ◀──────────── release(k)
 //
-// Nobody blocks a thread: a parser that has to wait reports `parked` and its worker serves others.
+// No thread ever blocks: a parser that has to wait reports `parked` and its worker serves others.
 //
-// Pages stand before the SYNC that main's last marker waits for: behind the end of RAM the guest may run, and
-// no channel may begin or go on with a packet that has some. begin_pages() and release_all() see to it that
-// one of both sides notices, however they meet.
+// All pages come before the SYNC that main's last marker waits for. After the end of RAM the guest may run,
+// so no channel may begin, or go on with, a packet that has pages. begin_pages() and release_all() see to it
+// that one of the two sides notices a violation, however they meet.
 //
-// Memory order: arrive() releases the channel's page writes (the caller has done sfence for its non-temporal
-// stores); all_arrived() acquires them, release() hands them on together with main's own, released() acquires
-// both.
+// Memory order: arrive() releases the channel's page writes (the caller has done sfence for its
+// non-temporal stores); all_arrived() acquires them, release() hands them on together with main's own,
+// released() acquires both.
 #pragma once
 
 #include <atomic>
@@ -44,8 +49,8 @@ class FlushBarrier {
     line.has_pages.store(false, std::memory_order_relaxed);
     line.epochs.store(epoch.number() + 1, std::memory_order_release);
   }
-  // The channel's worker: a packet with pages begins. False: RAM is complete, and the packet must not be
-  // applied.
+  // The channel's worker: a packet with pages begins. False: RAM is complete, and the packet must
+  // not be applied.
   [[nodiscard]] bool begin_pages(MultifdId channel) noexcept {
     std::atomic<bool>& has_pages = arrived_[channel.number()].has_pages;
     // Store before load here, in release_all() too: both seq_cst, once per epoch.

@@ -1,4 +1,5 @@
-// What every channel parser looks like to the worker that feeds it.
+// The interface of every channel parser, as the worker that feeds it sees it. Its implementations:
+// MainChannel, MultifdChannel, and TlsChannel before either when the stream is encrypted.
 #pragma once
 
 #include "dataplane/handoff/byte_order.h"
@@ -10,8 +11,8 @@ namespace migrx {
 enum class ParseStatus : uint8_t {
   need_more,  // everything fed was used up
   parked,     // waits for other channels, for memory or for a slow hand-off; call again when ready() is true
-  complete,   // nothing more is expected on this channel (bytes behind are ignored)
-  refused,    // whoever is connected is nobody we know: the connection is refused, and nothing else happens
+  complete,   // nothing more is expected on this channel (bytes that follow are ignored)
+  refused,    // a stranger is connected: the connection is refused, and nothing else happens
   failed,     // error() says why; the parser must not be fed again
 };
 
@@ -30,8 +31,7 @@ class ChannelParser {
   // its last, page data that goes to memory as it is. Returns how many; none when the stream stands anywhere
   // else. Taking them comes to the same as parse() of one after the other. Hot.
   virtual std::size_t take_page_data(std::span<const Slice> /*slices*/) noexcept { return 0; }
-  // It has been told by the stream which channel of which session this is; a parser beneath a TLS handshake
-  // has not.
+  // The stream has said which channel of which session it is; during a TLS handshake it has not.
   [[nodiscard]] virtual bool identified() const noexcept { return true; }
   // A parked parser may go on.
   [[nodiscard]] virtual bool ready() noexcept = 0;
@@ -43,10 +43,10 @@ class ChannelParser {
   // another node's worker); kNothingNeeded: all that was consumed may go back to its poll core. Slices that
   // begin before it and reach beyond it, and all later ones, must not be released.
   static constexpr uint64_t kNothingNeeded = UINT64_MAX;
-  // Holds behind end_of_stream() and after a failure, too.
+  // Holds after end_of_stream() and after a failure, too.
   [[nodiscard]] virtual uint64_t needed_from() noexcept { return kNothingNeeded; }
   // Bytes written to guest RAM beyond those that came for them, ever: pages cleared, multifd packets
-  // inflated. Who shares out a worker's time counts them as if they had come (channel.h).
+  // inflated. The worker's time is shared out as if these bytes had come (channel.h).
   [[nodiscard]] uint64_t expanded_bytes() const noexcept { return expanded_bytes_; }
 
  protected:

@@ -1,5 +1,5 @@
-// Text that others chose (a peer's names, a process's command line) on its way to a terminal, a log or a
-// report.
+// Makes text that others chose (a peer's names, a process's command line) safe for a terminal, a log
+// or a report.
 #pragma once
 
 #include <string>

@@ -13,7 +13,7 @@ namespace migrx {
 class RoundCount {
  public:
   // A channel's worker: a packet with pages came in this epoch. Once per channel and epoch is enough. Epochs
-  // of different channels never lie apart, as the flush barrier holds whoever is ahead.
+  // of different channels never lie apart, as the flush barrier holds a channel that is ahead.
   void note(Epoch in) noexcept {
     const uint64_t epoch = in.number();
     uint64_t last = last_.load(std::memory_order_relaxed);

@@ -1,4 +1,4 @@
-// One connection's TLS as a source has it: the handshake as client, the key updates of the direction that
+// The source's side of one connection's TLS: the handshake as client, the key updates of the direction that
 // sends, and what comes back. Records are sealed elsewhere (loader/generate/sealed_stream.h).
 #pragma once
 
@@ -22,12 +22,12 @@ class TlsClientSession {
 
   // The handshake goes on with these bytes; the first time with none. Takes milliseconds when it signs.
   [[nodiscard]] Progress handshake(Bytes bytes);
-  // What is to be sent now; whoever asks takes it.
+  // What is to be sent now; the caller takes it.
   [[nodiscard]] std::vector<std::byte> take_output() noexcept { return pipe_.take_output(); }
   // After done: the direction towards the server.
   [[nodiscard]] bool write_keys(TlsKeys& keys) const { return pipe_.keys(TlsPipe::Direction::to_peer, keys); }
   // After done: the record that announces new keys (RFC 8446, section 4.6.3) is in take_output(), and `keys`
-  // are those of the record behind it. sequence: the next record's number under the old ones.
+  // are those of the record after it. sequence: the next record's number under the old ones.
   [[nodiscard]] bool update_keys(uint64_t sequence, TlsKeys& keys);
   // After done: more bytes from the server; plaintext is appended to `text`. False: problem(), or the server
   // said close_notify.

@@ -1,5 +1,5 @@
-// The credentials that the next connection gets: those of the folder as it is now. An operator renews a
-// certificate while a receiver waits; the receiver that is told of it by nobody has to see it.
+// Gives each new connection the credentials that lie in the folder now. An operator may renew a certificate
+// while a receiver waits; nothing tells the receiver, so it looks itself.
 //
 //   current() ─ files as they were ─▶ what there is
 //             └ changed ─ sound ─▶ the new set
@@ -26,7 +26,7 @@ class TlsCredentialStore {
 
   // For a connection that begins now. A set that is replaced file by file is broken for moments: then what
   // there was stays, and the next call looks again. A list of revoked certificates that has gone counts as
-  // broken too, as whoever it names would be let in. warnings: each is given once. Never nullptr.
+  // broken too: the clients it names would be let in. warnings: each is given once. Never nullptr.
   [[nodiscard]] std::shared_ptr<const TlsCredentials> current(int64_t now_unix_s,
                                                               std::vector<std::string>& warnings);
   // How often a new set took the place of the one before.

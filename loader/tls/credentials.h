@@ -1,7 +1,7 @@
 // TLS credentials of a server, and of a client for `migrx generate`, as QEMU's tls-creds-x509 and
 // tls-creds-psk take them: the same folder, the same file names, the same checks (QEMU crypto/tlscredsx509.c,
-// crypto/tlscredspsk.c). Whoever they satisfy satisfies a QEMU destination with the same files, and the
-// reverse.
+// crypto/tlscredspsk.c). A peer that these credentials accept is one that a QEMU destination with the same
+// files accepts, and the reverse.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,8 @@ struct TlsCredsOptions {
     TlsCredsOptions::Endpoint endpoint = TlsCredsOptions::Endpoint::server);
 
 // Who may connect, by the subject of the client's certificate as GnuTLS writes it, such as
-// "C=GB,O=Example,CN=source.example". Exact names or shell patterns; no rule at all lets everybody in whose
-// certificate is good.
+// "C=GB,O=Example,CN=source.example". Exact names or shell patterns; without any rule every client with a
+// good certificate may connect.
 class TlsAuthz {
  public:
   // A list of patterns of --tls-authz, or the file of QEMU's authz-list-file: "listfile:PATH". Empty: fine.

@@ -1,5 +1,5 @@
-// keys.psk, as psktool writes it and as QEMU and GnuTLS read it: a line "user:hex" for each user, or
-// "#hex-of-user:hex".
+// keys.psk, as psktool writes it and as QEMU and GnuTLS read it: a line "user:hex" for each
+// user, or "#hex-of-user:hex".
 #pragma once
 
 #include <cstdint>

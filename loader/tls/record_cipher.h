@@ -26,7 +26,7 @@ enum class TlsSuite : uint8_t { aes_128_gcm, aes_256_gcm, chacha20_poly1305 };
 inline constexpr std::size_t kTlsTagBytes = 16;
 inline constexpr std::size_t kTlsHeaderBytes = 5;       // type, version, length
 inline constexpr std::size_t kTlsTextBytesMax = 16384;  // of one record (RFC 8446, section 5.1)
-inline constexpr std::size_t kTlsRecordBytesMax = kTlsTextBytesMax + 256;  // behind the header (section 5.2)
+inline constexpr std::size_t kTlsRecordBytesMax = kTlsTextBytesMax + 256;  // after the header (section 5.2)
 
 // One direction's secrets. Wiped when it goes; never printed.
 struct TlsKeys {
@@ -59,17 +59,17 @@ class RecordCipher {
   [[nodiscard]] uint64_t sequence() const noexcept { return sequence_; }
   [[nodiscard]] const char* kernel_name() const noexcept;
 
-  // The record with this header and, behind it, these explicit_bytes(). ciphertext_bytes: without them and
-  // the tag.
+  // The record with this header and, after it, these explicit_bytes(). ciphertext_bytes: without them
+  // and the tag.
   void begin(const std::byte* header, const std::byte* explicit_nonce, std::size_t ciphertext_bytes) noexcept;
   // The record's next n bytes of ciphertext. dst and src do not overlap, unless they are the same. Hot.
   void decrypt(std::byte* dst, const std::byte* src, std::size_t n) noexcept;
   // All of the record was given: is this its tag? In constant time. The sequence number moves on.
   [[nodiscard]] bool finish(const std::byte* tag) noexcept;
 
-  // The other direction: a whole record of `text` with the content type `type` goes to `out`, which has room
-  // for kTlsHeaderBytes + 8 + text + 1 + kTlsTagBytes. Returns its bytes. Only on an object that opens
-  // nothing.
+  // The other direction: a whole record of `text` with the content type `type` goes to `out`, which
+  // has room for kTlsHeaderBytes + 8 + text + 1 + kTlsTagBytes. Returns its bytes. Only on an object
+  // that opens nothing.
   std::size_t seal(uint8_t type, Bytes text, std::byte* out) noexcept;
 
  private:

@@ -54,8 +54,8 @@ class TlsServerSession {
 
   const std::shared_ptr<const TlsCredentials> credentials_;
   const TlsAuthz* const authz_;
-  // A ticket after the handshake would be bytes on a connection that its source never reads, and its close a
-  // reset.
+  // A ticket after the handshake would be bytes on a connection that its source never reads, and its
+  // close a reset.
   TlsPipe pipe_;
   std::string peer_name_;
   std::string problem_;

@@ -35,8 +35,8 @@ struct TlsCounters {
 
 class TlsChannel final : public ChannelParser {
  public:
-  // A handshake's bytes that wait for the control thread; then the channel parks, and the peer's window
-  // closes.
+  // A handshake's bytes that wait for the control thread; then the channel parks, and the
+  // peer's window closes.
   static constexpr std::size_t kHandshakeBytes = 16384;
   // A record that is not application data: an alert, a KeyUpdate. Larger ones are no such thing.
   static constexpr std::size_t kAsideBytesMax = 512;
@@ -44,7 +44,8 @@ class TlsChannel final : public ChannelParser {
   // worker's time from its other channels.
   static constexpr uint64_t kRecordCostBytes = 256;
 
-  // directory: who gives the parser once the plaintext has said what it is. All must outlive the channel.
+  // directory: gives the parser once the plaintext has said which channel it is. All must
+  // outlive the channel.
   TlsChannel(Handoff& connection, ChannelDirectory& directory, uint32_t worker, const GcmKernels* kernels);
   ~TlsChannel() override;
 
@@ -140,7 +141,7 @@ class TlsChannel final : public ChannelParser {
   uint64_t inner_expanded_ = 0;
   uint64_t ciphertext_bytes_ = 0;  // of the whole connection: where an error was met
 
-  // Written by one side, and read by the other behind phase_.
+  // Written by one side, and read by the other after it has read phase_.
   std::atomic<Phase> phase_{Phase::handshaking};
   std::atomic<bool> wants_more_{true};
   ByteFifo handshake_;

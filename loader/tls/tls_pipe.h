@@ -1,5 +1,5 @@
-// A GnuTLS session without a socket: what the peer sent is given to it, what it wants to send is taken from
-// it. What a server's and a client's session share.
+// A GnuTLS session without a socket: the caller gives it the bytes that the peer sent and takes the bytes
+// that it wants to send. Servers' and clients' sessions derive from it.
 #pragma once
 
 #include <cstddef>
@@ -27,13 +27,13 @@ class TlsPipe {
   TlsPipe& operator=(const TlsPipe&) = delete;
 
   [[nodiscard]] gnutls_session_int* session() const noexcept { return session_; }
-  // More bytes from the peer, behind those that have not been read. False: too many; nothing is kept.
+  // More bytes from the peer, after those that have not been read. False: too many; nothing is kept.
   [[nodiscard]] bool give(Bytes bytes);
   // These bytes and no others.
   void give_only(Bytes bytes);
   // Given and not read.
   [[nodiscard]] Bytes rest() const noexcept { return Bytes{input_}.subspan(input_read_); }
-  // What is to be sent; whoever asks takes it.
+  // What is to be sent; the caller takes it.
   [[nodiscard]] std::vector<std::byte> take_output() noexcept;
 
   // Of the record layer, once the handshake is done. False: the suite is none of record_cipher.h's.

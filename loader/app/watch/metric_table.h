@@ -1,6 +1,6 @@
-// The counter table: every number that is told outside has one row, which says its name in the report, its
-// metric, its unit, whether it only grows, what it means, and how it is read. Report and metrics are filled
-// from these rows alone, so that neither can have a counter that the other lacks.
+// The counter table: every number that migrx publishes has one row: its name in the report, its metric, its
+// unit, whether it only grows, what it means, and how it is read. Report and metrics are filled from these
+// rows alone, so that neither can have a counter that the other lacks.
 #pragma once
 
 #include <array>

@@ -24,7 +24,7 @@ struct MetricFamily {
   std::vector<MetricSample> samples;
 };
 
-// What the watchers see of one moment.
+// The metrics of one moment, as text.
 using Metrics = std::vector<MetricFamily>;
 
 // `report` as it stands now, `progress` of the same moment. `last`: busy and idle seconds by CPU at the look

@@ -15,8 +15,8 @@ namespace migrx {
 [[nodiscard]] std::string parse_metrics_address(const std::string& text, std::string& address,
                                                 bool& loopback);
 
-// Whether --metrics can be had now, with what to do if not; binds its address for a moment and changes
-// nothing.
+// Whether the address of --metrics can be bound now: tries for a moment and changes nothing. Empty: yes;
+// otherwise what to do.
 [[nodiscard]] std::string metrics_problem(const std::string& text);
 
 // However many clients there are and whatever they do or leave undone, they cost some threads of low

@@ -1,10 +1,10 @@
-// What systemd, or another manager that reads $NOTIFY_SOCKET, is told: ready, what is going on, stopping, and
-// that all threads are alive where it asks for that (sd_notify(3), whose protocol is one datagram for each
-// message).
+// Tells systemd, or another manager that reads $NOTIFY_SOCKET, that migrx is ready, what it is doing, and
+// that it is stopping; and, where the manager asks for that, that all threads are alive (sd_notify(3), whose
+// protocol is one datagram for each message).
 //
 // Departure: not libsystemd's sd_notify(), which waits while the manager does not read. Here a message that
-// finds no room is lost, but READY and the latest status, which are tried again: no manager holds a migration
-// up.
+// finds no room is lost, except READY and the latest status, which are sent again later: no manager can hold
+// a migration up.
 #pragma once
 
 #include <sys/types.h>
@@ -26,7 +26,7 @@ struct ServiceEnvironment {
 };
 [[nodiscard]] ServiceEnvironment service_environment();
 
-// Control thread only. Never waits, never fails: who does not listen is not told.
+// Control thread only. Never waits, never fails: a manager that does not listen is not told.
 class ServiceManager {
  public:
   // `main_pid`: the process that the manager started, the supervisor's or our own. Messages say that they are
@@ -34,7 +34,7 @@ class ServiceManager {
   ServiceManager(const ServiceEnvironment& environment, pid_t main_pid);
 
   [[nodiscard]] bool present() const noexcept { return socket_.get() >= 0; }
-  // For those who set an address up that is nobody's; "": none.
+  // A warning for the operator when $NOTIFY_SOCKET is no usable address; "": none.
   [[nodiscard]] const std::string& warning() const noexcept { return warning_; }
 
   void ready(double now_s);
@@ -49,7 +49,7 @@ class ServiceManager {
   [[nodiscard]] double watchdog_s() const noexcept { return watchdog_s_; }
 
  private:
-  // False: no room now. Nobody there counts as said.
+  // False: no room now. True also when there is no manager.
   bool send(const std::string& message);
 
   UniqueFd socket_;

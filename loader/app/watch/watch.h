@@ -1,4 +1,4 @@
-// Gives those who watch a receiver what there is to see, once a second.
+// Once a second, publishes the state of a receiver to its watchers: metrics and the service manager.
 #pragma once
 
 #include <functional>
@@ -15,7 +15,7 @@ namespace migrx {
 // Control thread only.
 class Watch {
  public:
-  // `address`: of --metrics; nothing: nobody watches. `taken`: the CPUs that poll and load. `head`: what the
+  // `address`: of --metrics; nothing: no metrics. `taken`: the CPUs that poll and load. `head`: what the
   // report has already. Throws SetupError when the address cannot be had.
   Watch(const std::optional<std::string>& address, const std::vector<CpuId>& taken, const Report& head);
 

@@ -1,8 +1,8 @@
 // The line-joining loop, written once against a thin vocabulary that each instruction set's file fills in:
 //
-//   Ops::copy_lines(dst, src, lines)     dst aligned, src not: full-line stores, past the caches where
-//   possible Ops::append(line, fill, src, n)      n < 64 bytes from src to line[fill...]; fill + n <= 64
-//   Ops::store_line(dst, line)           one aligned full-line store
+//   Ops::copy_lines(dst, src, lines)   dst aligned, src not: full-line stores, past the caches if possible
+//   Ops::append(line, fill, src, n)    n < 64 bytes from src to line[fill...]; fill + n <= 64
+//   Ops::store_line(dst, line)         one aligned full-line store
 //
 // Ops must have internal linkage (an unnamed namespace), so that no code compiled for a newer CPU is merged
 // into programs running on an older one. For the same reason nothing of the standard library is used here.

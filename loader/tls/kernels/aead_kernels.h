@@ -1,8 +1,8 @@
 // The inner loops of opening TLS records with AES-GCM, one set per instruction set, chosen as the page
 // kernels are (loader/ram/kernels/page_kernels.h). GCM is NIST SP 800-38D; the names are that document's.
 //
-// Plain arrays: code of the standard library that is compiled for a newer CPU could be merged into all of the
-// program.
+// Plain arrays: code of the standard library that is compiled for a newer CPU could be merged into all
+// of the program.
 //
 // A record comes in pieces, as packets do. Its state lives in one GcmRecord, so that each piece can be opened
 // and its packet buffer given back before the next one comes.
@@ -27,7 +27,7 @@ struct alignas(64) GcmKey {
   uint32_t rounds;  // 10 with AES-128, 14 with AES-256
 };
 
-// Where a record stands. Position 0 is the first byte behind the additional data.
+// Where a record stands. Position 0 is the first byte after the additional data.
 struct alignas(64) GcmRecord {
   uint8_t hash[kAesBlockBytes];       // Y of GHASH, byte-reversed
   uint8_t counter[kAesBlockBytes];    // ICB of the next block, big-endian as AES takes it
@@ -50,16 +50,16 @@ struct GcmKernels {
   // do not overlap, unless they are the same.
   void (*decrypt)(const GcmKey& key, GcmRecord& record, std::byte* dst, const std::byte* src,
                   std::size_t n) noexcept;
-  // The same for whoever sends (migrx generate, tests).
+  // The same for a sender (migrx generate, tests).
   void (*encrypt)(const GcmKey& key, GcmRecord& record, std::byte* dst, const std::byte* src,
                   std::size_t n) noexcept;
   // The record's tag, once all of its bytes have been given.
   void (*tag)(const GcmKey& key, GcmRecord& record, uint8_t* out) noexcept;
 };
 
-// The best kernels that this CPU runs, unless MIGRX_FORCE_KERNEL names others: avx512 means vaes512, avx2
-// vaes256, sse2 aesni, scalar none. nullptr: none can run here or none is wanted; then OpenSSL opens the
-// records.
+// The best kernels that this CPU runs, unless MIGRX_FORCE_KERNEL names others: avx512 means vaes512,
+// avx2 vaes256, sse2 aesni, scalar none. nullptr: none can run here or none is wanted; then OpenSSL
+// opens the records.
 [[nodiscard]] const GcmKernels* select_gcm_kernels() noexcept;
 // nullptr: not built, or not supported by this CPU. name: as in the tables.
 [[nodiscard]] const GcmKernels* find_gcm_kernels(const char* name) noexcept;

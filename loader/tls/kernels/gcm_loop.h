@@ -72,8 +72,8 @@ struct GcmLoop {
     Vector lo, mid, hi;
   };
 
-  // V vectors of text with one reduction. Decrypting, the text that is hashed is what comes; encrypting, what
-  // goes.
+  // V vectors of text with one reduction. Decrypting, the text that is hashed is what comes;
+  // encrypting, what goes.
   template <std::size_t V, bool kDecrypt>
   [[gnu::always_inline]] static void vectors(const GcmKey& key, Block& hash, Block& counter, uint8_t* dst,
                                              const uint8_t* src) noexcept {
