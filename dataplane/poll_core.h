@@ -7,6 +7,10 @@
 //                    └ ARP, ICMP echo; neighbour discovery, ICMPv6
 //   one turn: receive, adopt, reclaim and commands, output of touched connections, timers, tx flush, free
 //
+// With several poll cores a frame may arrive at a core that does not own its connection. That core forwards
+// the frame through the PollMesh, and the owner adopts it. A connection is touched when this turn brought it
+// a segment, a command or free buffers.
+//
 // Independent of DPDK: ports are PortQueue objects. Read port.h, dataplane/tcp/connection.h and handoff.h
 // first.
 #pragma once
@@ -78,9 +82,9 @@ class PollCore final : public Agent {
   [[nodiscard]] Handoff* take_accepted() noexcept;
   // Where the peer of such a connection is. Until it is retired.
   [[nodiscard]] const LostConnection& whereabouts(const Handoff& connection) const noexcept;
-  // Tells the connections of a predecessor, and those of this core when all are refused
-  // (dataplane/reset_mode.h): then every connection is reset, nobody is listened to and everything is
-  // answered with RST from now on. Twice at most: first beside living connections, then instead of them.
+  // From now on this core resets the connections of a predecessor, so that their sources stop waiting
+  // (dataplane/reset_mode.h). With refuses_all it resets its own connections too, listens to nobody and
+  // answers everything with RST. Twice at most: first beside living connections, then instead of them.
   // Allocates. Control thread.
   void request_reset_mode(const ResetModeConfig& config = {});
   // Reset mode was asked for and is over.

@@ -6,8 +6,13 @@
 //   push..push publish ───────────▶  readable, advance, release
 //   reclaim  ◀──(same slots)────────┘                                   send/close/reset ──▶ take_command
 //
+// The worker takes slices in two steps. advance() moves its reading position. release() gives the buffers
+// back, which may be later: page data may still be read by the worker of another node.
+//
 // Buffers go home in the slots they came in: the worker releases a slot by moving head_, and the poll core,
-// which alone may free the buffer, finds the pointer still in the slot when it reclaims. No second ring.
+// which alone may free the buffer, finds the pointer still in the slot when it reclaims. No second ring. A
+// ring is used for another connection only when the worker has detached and the control thread has retired
+// it.
 #pragma once
 
 #include <algorithm>
@@ -81,7 +86,6 @@ class Handoff {
   Handoff& operator=(const Handoff&) = delete;
 
   // ---- Poll core
-  // ---------------------------------------------------------------------------------------------
 
   // Slots that push() may still fill. A byte is acknowledged only after its slice has been pushed.
   [[nodiscard]] uint32_t writable() const noexcept { return mask_ - (next_ - reclaimed_); }
@@ -151,7 +155,6 @@ class Handoff {
   }
 
   // ---- Worker
-  // ------------------------------------------------------------------------------------------------
 
   // The next published slices that lie side by side in the ring; empty: nothing new. They stay valid until
   // released.
@@ -185,7 +188,6 @@ class Handoff {
   void detach() noexcept { detached_.store(true, std::memory_order_release); }  // pairs with reclaim()
 
   // ---- Control thread
-  // ----------------------------------------------------------------------------------------
 
   // False: the command ring is full; try again later. bytes.size() <= ConnectionCommand::kBytesMax.
   [[nodiscard]] bool send(Bytes bytes) noexcept {
@@ -208,7 +210,6 @@ class Handoff {
   void retire() noexcept { retired_.store(true, std::memory_order_release); }  // pairs with reusable()
 
   // ---- Written by the poll core before the connection is announced, constant afterwards
-  // ------------------------
   std::array<char, 64> peer{};  // "10.77.0.1:45678" or "[fd00::1]:45678", for people
   IpAddress peer_address;       // tells who belongs together
   uint64_t opened_ns = 0;       // when its SYN came, on the poll core's clock; 0: nobody knows
@@ -216,7 +217,6 @@ class Handoff {
   uint32_t connection = 0;      // index within that core
 
   // ---- Written by the poll core, read by the control thread
-  // ---------------------------------------------------
   Counter bytes_received;      // in-order payload bytes handed over
   Counter segments;            // segments that carried payload
   Counter out_of_order;        // segments that arrived beyond a hole

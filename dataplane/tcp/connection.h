@@ -47,6 +47,9 @@ enum class TcpState : uint8_t {
 };
 [[nodiscard]] std::string_view tcp_state_name(TcpState state) noexcept;
 
+// quota: packet buffers that this connection may hold. Tail buffer: one in which small segments are joined.
+// A segment that continues the stream exactly as expected takes a short path (header prediction).
+//
 // Invariants:
 //   handoff.held() + reassembly nodes + the tail buffer, if any, <= quota <= slots: whatever is kept has a
 //   slot waiting for it. The right edge of the window (rcv_adv_) never moves back; on the wire it is rounded

@@ -8,7 +8,7 @@
 
 namespace migrx {
 
-// A range of stream offsets; offset 0 is the first byte behind SYN.
+// A range of stream offsets; offset 0 is the first byte after SYN.
 struct StreamRange {
   uint64_t begin = 0;
   uint64_t end = 0;
@@ -40,7 +40,7 @@ class Flight {
   [[nodiscard]] uint64_t bytes() const noexcept { return bytes_; }
   [[nodiscard]] bool any_lost() const noexcept { return lost_ > 0; }
 
-  // A new segment behind the last one. Precondition: !full().
+  // A new segment after the last one. Precondition: !full().
   void push(uint64_t begin, uint32_t length, bool fin, uint64_t now_ns) noexcept;
   // The oldest segment taken for lost: its copy, now counted as sent at now_ns. Precondition: any_lost().
   SentSegment resend_lost(uint64_t now_ns) noexcept;

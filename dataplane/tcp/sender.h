@@ -52,7 +52,7 @@ class TcpSender {
   enum class State : uint8_t {
     closed,
     syn_sent,
-    established,  // also behind our FIN until it is acknowledged
+    established,  // also after our FIN until it is acknowledged
     finished,     // all of the stream and the FIN are acknowledged
     reset,        // by the peer, or by abort()
     timed_out,
@@ -67,7 +67,7 @@ class TcpSender {
   // The stream is known up to `offset`, which never goes back. The caller can produce any byte from
   // acknowledged() to there.
   void set_stream_end(uint64_t offset) noexcept { stream_end_ = offset; }
-  // FIN behind the stream, whose end stays as it is from now on.
+  // FIN after the stream, whose end stays as it is from now on.
   void close() noexcept { close_requested_ = true; }
   // RST with the next segment.
   void abort() noexcept;

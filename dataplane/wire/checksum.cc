@@ -7,7 +7,7 @@
 namespace migrx {
 namespace {
 
-// Up to 15 bytes that are left behind the wide loop. A last odd byte is the low half of a little-endian word,
+// Up to 15 bytes that are left after the wide loop. A last odd byte is the low half of a little-endian word,
 // as if a zero byte followed it (RFC 1071 section 4.1).
 uint64_t tail_sum(const std::byte* p, std::size_t n) noexcept {
   uint64_t sum = 0;

@@ -9,7 +9,7 @@ constexpr uint32_t kMustUnderstand = 0xc0;
 constexpr uint32_t kPad1 = 0;
 constexpr uint32_t kRouterAlert = 5;
 
-// `options`: the header behind its two first bytes. False: damaged, or with an option that must be
+// `options`: the header after its two first bytes. False: damaged, or with an option that must be
 // understood.
 bool walk_options(Bytes options, bool& router_alert) noexcept {
   for (std::size_t at = 0; at < options.size();) {

@@ -41,8 +41,8 @@ SectionKind section_kind(std::string_view idstr) noexcept {
 
 const char* section_remedy(std::string_view idstr) noexcept {
   if (idstr.ends_with("/vfio")) return "a VFIO device that migrates; unplug it before the migration";
-  if (idstr == "spapr/htab") return "a pseries guest; only x86 and Arm guests can be received";
-  if (idstr.starts_with("s390-")) return "an s390 guest; only x86 and Arm guests can be received";
+  if (idstr == "spapr/htab") return "a pseries guest; only x86, Arm and RISC-V guests can be received";
+  if (idstr.starts_with("s390-")) return "an s390 guest; only x86, Arm and RISC-V guests can be received";
   return nullptr;
 }
 
