@@ -75,7 +75,7 @@ class Faulty:
     def expect_nothing_left(self):
         """No interface, and of the files only those that were there before. Who stays behind to tell the source
         has the interface for a few quiet seconds more."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 40
         while self.network.has_interface() and time.monotonic() < deadline:
             time.sleep(0.02)
         expect(not self.network.has_interface(), "migrx ended but its interface is still there")
