@@ -1,6 +1,6 @@
 // The hand-off ring: one connection's in-order bytes on their way from its poll core to a loader worker, as
-// slices of packet buffers, without copying. Together with the other headers of this folder it is all that
-// the loader knows of the dataplane.
+// slices of packet buffers, without copying. Together with the other headers of this folder, and
+// the addresses of dataplane/wire/address.h, it is all that the loader knows of the dataplane.
 //
 //   poll core                         worker                            control thread
 //   push..push publish ───────────▶  readable, advance, release
