@@ -66,7 +66,8 @@ void build_ipv6(const IpAddress& source, const IpAddress& destination, uint8_t p
 void add_ipv6_pseudo_header(ChecksumSum& sum, const IpAddress& source, const IpAddress& destination,
                             uint8_t protocol, uint32_t length) noexcept;
 
-// ff02::1, and who may be asked where `a` is: ff02::1:ffXX:XXXX (RFC 4291 section 2.7.1).
+// ff02::1, and the group that is asked where `a` is: ff02::1:ff and the last three bytes of `a` (RFC 4291
+// section 2.7.1).
 inline constexpr IpAddress kAllNodes{0xff02'0000'0000'0000, 1};
 [[nodiscard]] constexpr IpAddress solicited_node(const IpAddress& a) noexcept {
   return {0xff02'0000'0000'0000, uint64_t{0x1'ff00'0000} | (a.low & 0xff'ffff)};
