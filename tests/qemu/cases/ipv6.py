@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 from rig.compare import expect_same_files
-from rig.guest import MIB
 from rig.machine import in_namespace
 from rig.network import INTERFACE, NEAR_6, RECEIVER_6, Network, Veth
 from rig.receiver import Receiver
@@ -14,10 +13,7 @@ from rig.runner import Case, expect
 from rig.transfer import FAST, Transfer, need
 
 from .faults import cancelled, receiver_terminated, worker_killed
-
-
-def _ip(namespace, *words):
-    return subprocess.run(["ip", "-n", namespace, *words], check=True, capture_output=True, text=True).stdout
+from .links import expect_refused, ip, small_receiver
 
 
 def _came_by_ipv6(report, _transfer):
@@ -26,26 +22,13 @@ def _came_by_ipv6(report, _transfer):
     return ""
 
 
-def _receiver(folder, stack, network, name="receiver", extra=()):
-    ram = {"mem": "%s,size=%d" % (os.path.join(folder, name + ".mem"), 16 * MIB)}
-    return stack.enter_context(Receiver(folder, network, ram, extra=extra, name=name))
-
-
-def _expect_refused(receiver, *words):
-    expect(not receiver.wait_ready(), "it became ready")
-    status = receiver.wait(20)
-    expect(status == 2, "exit status %s", status)
-    for word in words:
-        expect(word in receiver.log(), "no %r in: %s", word, receiver.log()[-1000:])
-
-
 def address_of_another_host(folder, stack):
     """Somebody on the link has migrx's IPv6 address: refused by duplicate address detection."""
     need()
     network = stack.enter_context(Veth(1500, ipv6=True))
-    _ip(network.source, "addr", "add", RECEIVER_6 + "/64", "dev", "near0", "nodad")
-    _expect_refused(_receiver(folder, stack, network), "address " + RECEIVER_6, "is in use by", "--no-probe")
-    receiver = _receiver(folder, stack, network, "unasked", ("--no-probe",))
+    ip(network.source, "addr", "add", RECEIVER_6 + "/64", "dev", "near0", "nodad")
+    expect_refused(small_receiver(folder, stack, network), "address " + RECEIVER_6, "is in use by", "--no-probe")
+    receiver = small_receiver(folder, stack, network, "unasked", ("--no-probe",))
     expect(receiver.wait_ready(), "--no-probe: %s", receiver.log()[-1000:])
     receiver.signal()
     receiver.wait(20)
@@ -56,8 +39,8 @@ def address_of_our_kernel(folder, stack):
     """The kernel beneath an af_packet port has the address, too."""
     need()
     network = stack.enter_context(Veth(1500, ipv6=True))
-    _ip(network.receiver, "addr", "add", RECEIVER_6 + "/64", "dev", INTERFACE, "nodad")
-    _expect_refused(_receiver(folder, stack, network), RECEIVER_6 + " is this host's own, on " + INTERFACE)
+    ip(network.receiver, "addr", "add", RECEIVER_6 + "/64", "dev", INTERFACE, "nodad")
+    expect_refused(small_receiver(folder, stack, network), RECEIVER_6 + " is this host's own, on " + INTERFACE)
     return ""
 
 
@@ -81,7 +64,7 @@ def ping(folder, stack):
     """The kernel's neighbour discovery finds migrx, and its pings are answered, long ones too."""
     need()
     network = stack.enter_context(Network(9000, ipv6=True))
-    receiver = _receiver(folder, stack, network)
+    receiver = small_receiver(folder, stack, network)
     expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
     done = subprocess.run(in_namespace(network.source, [sys.executable, "-c", _PING, RECEIVER_6, "56", "1400", "8900"]),
                           check=False, capture_output=True, text=True, timeout=60)
@@ -102,7 +85,7 @@ def by_af_packet(version):
         receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, transfer.size)},
                                                 transfer.channels))
         expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
-        groups = _ip(network.receiver, "maddr", "show", "dev", INTERFACE)
+        groups = ip(network.receiver, "maddr", "show", "dev", INTERFACE)
         expect("33:33:ff:00:00:02" in groups, "the interface lets in: %s", groups)
         source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
         source.migrate(receiver.uri)

@@ -18,20 +18,23 @@ from rig.transfer import FAST, Transfer, need
 FLAP_S = 10.0
 
 
-def _ip(namespace, *words):
+def ip(namespace, *words):
+    """What `ip WORDS` prints in that namespace."""
     return subprocess.run(["ip", "-n", namespace, *words], check=True, capture_output=True, text=True).stdout
 
 
 def _mac(namespace, interface):
-    return json.loads(_ip(namespace, "-j", "link", "show", interface))[0]["address"]
+    return json.loads(ip(namespace, "-j", "link", "show", interface))[0]["address"]
 
 
-def _receiver(folder, stack, network, name="receiver", extra=()):
+def small_receiver(folder, stack, network, name="receiver", extra=()):
+    """A receiver that no source comes to."""
     ram = {"mem": "%s,size=%d" % (os.path.join(folder, name + ".mem"), 16 * MIB)}
     return stack.enter_context(Receiver(folder, network, ram, extra=extra, name=name))
 
 
-def _expect_refused(receiver, *words):
+def expect_refused(receiver, *words):
+    """It ends with status 2 before it is ready, and says why."""
     expect(not receiver.wait_ready(), "it became ready")
     status = receiver.wait(20)
     expect(status == 2, "exit status %s", status)
@@ -43,9 +46,9 @@ def address_of_another_host(folder, stack):
     """Somebody on the link has migrx's address: refused with that host's MAC; --no-probe does not ask."""
     need()
     network = stack.enter_context(Veth(1500))
-    _ip(network.source, "addr", "add", RECEIVER + "/24", "dev", "near0")
-    _expect_refused(_receiver(folder, stack, network), _mac(network.source, "near0"), "--no-probe")
-    receiver = _receiver(folder, stack, network, "unasked", ("--no-probe",))
+    ip(network.source, "addr", "add", RECEIVER + "/24", "dev", "near0")
+    expect_refused(small_receiver(folder, stack, network), _mac(network.source, "near0"), "--no-probe")
+    receiver = small_receiver(folder, stack, network, "unasked", ("--no-probe",))
     expect(receiver.wait_ready(), "--no-probe: %s", receiver.log()[-1000:])
     receiver.signal()
     receiver.wait(20)
@@ -57,7 +60,7 @@ def address_of_our_kernel(folder, stack):
     need()
     network = stack.enter_context(Veth(1500))
     network.set_kernel_listens(True)
-    _expect_refused(_receiver(folder, stack, network), "this host's own, on " + INTERFACE)
+    expect_refused(small_receiver(folder, stack, network), "this host's own, on " + INTERFACE)
     return ""
 
 
@@ -65,7 +68,7 @@ def address_claimed_later(folder, stack):
     """Another host takes the address while migrx has it: said once, and contradicted by ARP."""
     need()
     network = stack.enter_context(Veth(1500))
-    receiver = _receiver(folder, stack, network)
+    receiver = small_receiver(folder, stack, network)
     expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
     other = _mac(network.source, "near0")
     announce = ("import socket\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\ns.bind(('near0', 0x806))\n"
@@ -95,11 +98,11 @@ def no_link(folder, stack):
     network.port = "net_memif0,role=server,socket=%s,socket-abstract=no" % os.path.join(folder, "memif.sock")
     network.attach = lambda alive, timeout: alive()
     begun = time.monotonic()
-    _expect_refused(_receiver(folder, stack, network, extra=("--link-timeout", "2")), "waiting for the link",
+    expect_refused(small_receiver(folder, stack, network, extra=("--link-timeout", "2")), "waiting for the link",
                     "no link for 2 s", "--link-timeout 0")
     taken = time.monotonic() - begun
     expect(taken < 15, "it took %.1f s", taken)
-    receiver = _receiver(folder, stack, network, "unwaiting", ("--link-timeout", "0"))
+    receiver = small_receiver(folder, stack, network, "unwaiting", ("--link-timeout", "0"))
     expect(receiver.wait_ready(), "--link-timeout 0: %s", receiver.log()[-1000:])
     time.sleep(0.5)
     receiver.signal()
@@ -200,7 +203,7 @@ def misspelt_devargs(folder, stack):
     network.attach = lambda alive, timeout: alive()
     for port, words in (("net_tap0,ifac=mig0", ("'ifac'", "iface remote")), ("net_tap0,iface=", ("iface=VALUE",))):
         network.port = port
-        _expect_refused(_receiver(folder, stack, network), *words)
+        expect_refused(small_receiver(folder, stack, network), *words)
     return ""
 
 
@@ -220,9 +223,9 @@ def flap(version):
         while source.migration().get("ram", {}).get("transferred", 0) < MIB:
             expect(time.monotonic() < deadline, "the migration never got going: %s", source.migration())
             time.sleep(0.05)
-        _ip(network.receiver, "link", "set", INTERFACE, "down")
+        ip(network.receiver, "link", "set", INTERFACE, "down")
         time.sleep(FLAP_S)
-        _ip(network.receiver, "link", "set", INTERFACE, "up")
+        ip(network.receiver, "link", "set", INTERFACE, "up")
         back = time.monotonic()
         source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
         source.wait_migration(timeout=60)
@@ -246,7 +249,7 @@ def af_xdp(version):
         network.port = "net_af_xdp0,iface=" + INTERFACE
         source = transfer.start_source(folder, stack, network)
         network.mtu = 3000
-        _expect_refused(_receiver(folder, stack, network, "jumbo"), "MTU 1500")
+        expect_refused(small_receiver(folder, stack, network, "jumbo"), "MTU 1500")
         network.mtu = transfer.mtu
         path = os.path.join(folder, "received.mem")
         receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, transfer.size)},
