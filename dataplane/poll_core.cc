@@ -164,9 +164,25 @@ uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
     announce(now_ns);
   if (reset_requests_.load(std::memory_order_acquire) > 0)  // pairs with request_reset_mode()
     step_reset_mode(now_ns);
+  if (silence_asked_.load(std::memory_order_relaxed) != silence_answered_.load(std::memory_order_relaxed))
+      [[unlikely]]
+    tell_of_silent_peers();
   for (Link& link : links_) link.flush(now_ns);
   free_dropped();
   return work;
+}
+
+// After the frames of a turn: who spoke in it is in accepted_ already.
+void PollCore::tell_of_silent_peers() noexcept {
+  const uint32_t asked = silence_asked_.load(std::memory_order_relaxed);
+  silent_since_ns_.store(listener_.silent_since_ns(), std::memory_order_relaxed);
+  silence_answered_.store(asked, std::memory_order_release);  // pairs with silent_since_ns()
+}
+
+std::optional<uint64_t> PollCore::silent_since_ns() const noexcept {
+  const uint32_t answered = silence_answered_.load(std::memory_order_acquire);
+  if (answered != silence_asked_.load(std::memory_order_relaxed)) return std::nullopt;
+  return silent_since_ns_.load(std::memory_order_relaxed);
 }
 
 // ---- Receiving

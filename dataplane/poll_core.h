@@ -19,6 +19,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -93,6 +94,9 @@ class PollCore final : public Agent {
   }
   // false: SYNs and half-open handshakes get RST from now on; connections that exist live on. Initially true.
   void set_listening(bool listening) noexcept { listening_.store(listening, std::memory_order_relaxed); }
+  // One of those that SilentPeers asks (dataplane/silent_peers.h).
+  void ask_for_silent_peers() noexcept { silence_asked_.fetch_add(1, std::memory_order_relaxed); }
+  [[nodiscard]] std::optional<uint64_t> silent_since_ns() const noexcept;
   // Announces its addresses anew: a link has come up, and switches beyond it may think otherwise.
   void request_announcement() noexcept { announce_requested_.store(true, std::memory_order_relaxed); }
 
@@ -122,6 +126,7 @@ class PollCore final : public Agent {
   void on_icmp6(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
   void on_neighbour(const NeighbourWord& word, uint32_t port_index) noexcept;
   void announce(uint64_t now_ns) noexcept;
+  void tell_of_silent_peers() noexcept;
   void ask_for_silent_peer(const Slot& slot, uint64_t now_ns) noexcept;
   [[nodiscard]] bool forwarded(const Frame& frame, uint32_t port_index) noexcept;
   // The buffers of the frame, taken apart; empty: the frame was dropped.
@@ -177,6 +182,9 @@ class PollCore final : public Agent {
   std::atomic<bool> reset_over_{false};
   std::atomic<bool> listening_{true};
   std::atomic<bool> announce_requested_{false};
+  std::atomic<uint32_t> silence_asked_{0};     // times
+  std::atomic<uint32_t> silence_answered_{0};  // the last of them that was answered
+  std::atomic<uint64_t> silent_since_ns_{kNever};
   uint64_t announce_ns_ = kNever;  // of the next announcement
   uint32_t announcements_left_ = 0;
   RateLimit reset_limit_;

@@ -396,6 +396,14 @@ void TcpListener::await_first_bytes(Entry& entry, uint64_t now_ns) noexcept {
   next_deadline_ns_ = std::min(next_deadline_ns_, entry.retry_ns);
 }
 
+uint64_t TcpListener::silent_since_ns() const noexcept {
+  uint64_t oldest_ns = kNever;
+  for (uint32_t i = 0; half_open_ > 0 && i < sets_ * kWays; ++i)
+    if (entries_[i].used && entries_[i].done && entries_[i].since_ns != 0)
+      oldest_ns = std::min(oldest_ns, entries_[i].since_ns);
+  return oldest_ns;
+}
+
 void TcpListener::fill_handshake(const Entry& entry, const TcpSegment& segment, uint64_t now_ns,
                                  TcpHandshake& handshake) const noexcept {
   handshake.tuple = entry.tuple;

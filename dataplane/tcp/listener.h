@@ -85,6 +85,9 @@ class TcpListener {
   [[nodiscard]] bool reset_one(OutSegment& out) noexcept;
   [[nodiscard]] uint64_t next_deadline_ns() const noexcept { return next_deadline_ns_; }
   [[nodiscard]] uint32_t half_open() const noexcept { return half_open_; }
+  // When the SYN came of the peer that has been silent longest since its handshake; kNever: none is. A peer
+  // that a cookie remembered is left out: nobody knows when its SYN came. Looks at the whole table.
+  [[nodiscard]] uint64_t silent_since_ns() const noexcept;
 
   // RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey).
   [[nodiscard]] SeqNum initial_sequence(const FourTuple& tuple, uint64_t now_ns) const noexcept;

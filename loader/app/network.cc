@@ -197,6 +197,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
     config.announce = i == 0;
     config.flow_seed = seed;
     poll_cores_.push_back(std::make_unique<PollCore>(config));
+    silent_peers_.add(*poll_cores_.back());
   }
 }
 

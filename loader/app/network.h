@@ -10,6 +10,7 @@
 #include "dataplane/dpdk/pool.h"
 #include "dataplane/owner_table.h"
 #include "dataplane/poll_core.h"
+#include "dataplane/silent_peers.h"
 #include "loader/app/link_watch.h"
 #include "loader/app/receive_options.h"
 #include "loader/app/report.h"
@@ -39,6 +40,7 @@ class Network {
   [[nodiscard]] uint32_t poll_cores() const noexcept { return static_cast<uint32_t>(poll_cores_.size()); }
   // The next new connection of any poll core. Control thread.
   [[nodiscard]] Handoff* take_accepted() noexcept;
+  [[nodiscard]] SilentPeers& silent_peers() noexcept { return silent_peers_; }
   // How reset mode would find the peer of a connection; and a number that no other open connection has.
   [[nodiscard]] LostConnection whereabouts(const Handoff& connection) const noexcept;
   [[nodiscard]] uint32_t place(const Handoff& connection) const noexcept;
@@ -78,6 +80,7 @@ class Network {
   TrafficWatch traffic_watch_;
   std::unique_ptr<PollMesh> mesh_;
   std::vector<std::unique_ptr<PollCore>> poll_cores_;
+  SilentPeersOfPollCores silent_peers_;
 };
 
 }  // namespace migrx

@@ -186,6 +186,7 @@ int receive(const ReceiveOptions& options, const Lifeline& lifeline) {
       settings.colo = colo.get();
     }
     if (tls != nullptr) settings.security = &tls->acceptor();
+    settings.silent_peers = &network.silent_peers();
     Session session(workers.with_routers(settings), guest.table(),
                     colo != nullptr ? *colo : destination->events(), workers.kernels(), workers.compress());
     SessionControl control(

@@ -31,14 +31,26 @@ bool Admission::suspicious(const Main& main, uint64_t now_ns) const {
 
 void Admission::forget_main() {
   main_.reset();
+  gathered_at_ns_ = 0;
+  gathered_.store(false, std::memory_order_release);
+  heard_all_ = false;
   main_connection_.store(nullptr, std::memory_order_relaxed);
   if (here_.load(std::memory_order_relaxed) == 0) address_.set(std::nullopt);
 }
 
 // All are here. A main whose own channels may have been refused waits: its source is about to give up.
 void Admission::settle(uint64_t now_ns) {
-  if (main_ && here_.load(std::memory_order_relaxed) == channels_ && !suspicious(*main_, now_ns))
-    complete_.store(true, std::memory_order_release);
+  if (!main_ || here_.load(std::memory_order_relaxed) != channels_) return;
+  if (gathered_at_ns_ == 0) gathered_at_ns_ = now_ns;
+  gathered_.store(looks_, std::memory_order_release);
+  const bool all_spoke = !looks_ || heard_all_ || now_ns - gathered_at_ns_ > kPatienceNs;
+  if (all_spoke && !suspicious(*main_, now_ns)) complete_.store(true, std::memory_order_release);
+}
+
+void Admission::heard_all(uint64_t silent_since_ns) {
+  const std::lock_guard lock(mutex_);
+  // The next turn of main settles it.
+  if (gathered_at_ns_ != 0) heard_all_ = silent_since_ns >= last_opened_ns_;
 }
 
 AdmissionAnswer Admission::take_main(const Main& main, uint64_t now_ns) {

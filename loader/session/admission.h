@@ -16,6 +16,9 @@
 //   main before its channels (migration/multifd.c, multifd_send_setup), so a main channel that is told apart
 //   by nothing, connected before the last of the channels and spoke when all seemed to be here, may be the
 //   one that they belong to.
+// A peer that connected before the last of the channels and is still silent may be such a main channel, or
+// lack the bytes that would tell. So where all seem to be here, main waits until the control thread has
+// looked for such peers and found none (heard_all()), or kPatienceNs more.
 #pragma once
 
 #include <array>
@@ -59,9 +62,14 @@ class Admission {
   // source notices the reset within a round trip and closes.
   static constexpr uint64_t kSuspicionNs = 2'000'000'000;
 
+  // Main waits so long for peers that are silent: an outstanding first segment comes again after 0.2, 0.6 and
+  // 1.4 s (RFC 6298 with Linux's bound), while a peer that never speaks must not hold a migration up.
+  static constexpr uint64_t kPatienceNs = 2'000'000'000;
+
   // channels: the parameter multifd-channels, 0 without multifd. uuid: the guest's where it is known.
-  explicit Admission(uint32_t channels, std::optional<MultifdUuid> uuid = std::nullopt)
-      : channels_(channels), expected_(uuid) {}
+  // looks: somebody looks for silent peers, and calls heard_all().
+  explicit Admission(uint32_t channels, std::optional<MultifdUuid> uuid = std::nullopt, bool looks = false)
+      : channels_(channels), expected_(uuid), looks_(looks && channels > 0) {}
 
   // uuid: from main's configuration section, which has one with validate-uuid.
   [[nodiscard]] AdmissionAnswer main(const Applicant& who, const std::optional<MultifdUuid>& uuid,
@@ -73,9 +81,16 @@ class Admission {
   // closed in good order it may be whole, since a source without a return path is through as soon as its
   // sockets took the last byte.
   [[nodiscard]] AdmissionAnswer left(const Applicant& who, bool orderly);
+  // Control thread, after gathered(): the SYN of every connection and peer that has not told whose it is came
+  // at silent_since_ns or later.
+  void heard_all(uint64_t silent_since_ns);
 
   // ---- Any thread, without the lock ----
   [[nodiscard]] bool complete() const noexcept { return complete_.load(std::memory_order_acquire); }
+  // All seem to be here, and main waits for heard_all().
+  [[nodiscard]] bool gathered() const noexcept {
+    return gathered_.load(std::memory_order_acquire) && !complete();
+  }
   // Multifd channels admitted, and a main channel that waits or was admitted.
   [[nodiscard]] uint32_t multifd_here() const noexcept { return here_.load(std::memory_order_relaxed); }
   [[nodiscard]] bool main_here() const noexcept { return main_connection() != nullptr; }
@@ -120,6 +135,7 @@ class Admission {
 
   const uint32_t channels_;
   const std::optional<MultifdUuid> expected_;
+  const bool looks_;
   mutable std::mutex mutex_;  // guards what follows
   std::optional<Main> main_;
   std::optional<MultifdUuid> uuid_;  // of the channels
@@ -127,6 +143,8 @@ class Admission {
   uint64_t last_opened_ns_ = 0;     // of the channels admitted
   uint64_t refused_opened_ns_ = 0;  // of the channel of another guest that was refused last; 0: none
   uint64_t refused_at_ns_ = 0;
+  uint64_t gathered_at_ns_ = 0;  // 0: somebody is missing
+  bool heard_all_ = false;
   bool ended_ = false;  // by a conflict
 
   SharedAddress address_;  // nothing: nobody has come
@@ -134,6 +152,7 @@ class Admission {
   std::atomic<uint32_t> surplus_{0};
   std::atomic<uint32_t> surplus_id_{0};
   std::atomic<const Handoff*> main_connection_{nullptr};
+  std::atomic<bool> gathered_{false};
   std::atomic<bool> complete_{false};
 };
 

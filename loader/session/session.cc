@@ -49,7 +49,7 @@ Session::Session(SessionSettings settings, BlockTable& blocks, MainEvents& outgo
       blocks_(blocks),
       kernels_(kernels),
       barrier_(settings_.main.multifd_channels),
-      admission_(settings_.main.multifd_channels, settings_.main.uuid),
+      admission_(settings_.main.multifd_channels, settings_.main.uuid, settings_.silent_peers != nullptr),
       compress_(compress),
       multifd_connections_(std::make_unique<std::atomic<Handoff*>[]>(settings_.main.multifd_channels + 1)) {
   multifd_.resize(settings_.main.multifd_channels);

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "dataplane/handoff/spsc_ring.h"
+#include "dataplane/silent_peers.h"
 #include "loader/colo/secondary.h"
 #include "loader/main/forwarding_events.h"
 #include "loader/main/main_channel.h"
@@ -82,6 +83,8 @@ struct SessionSettings {
   // With TLS: every connection begins with a handshake, and those that do not are refused. Must
   // outlive the session.
   ChannelSecurity* security = nullptr;
+  // Null: main does not wait for peers that have connected and are silent. Must outlive the session.
+  SilentPeers* silent_peers = nullptr;
 };
 
 class Session final : public ChannelDirectory, private ForwardingEvents {
@@ -114,6 +117,8 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   // Control thread: the IPv4 address, host order, of a peer that began with a TLS handshake where none is
   // wanted, or without one where it is, since the last call.
   [[nodiscard]] std::optional<IpAddress> take_misled_peer() noexcept;
+  [[nodiscard]] SilentPeers* silent_peers() const noexcept { return settings_.silent_peers; }
+  void heard_all(uint64_t silent_since_ns) { admission_.heard_all(silent_since_ns); }
   // Null without TLS.
   [[nodiscard]] ChannelSecurity* security() const noexcept { return settings_.security; }
   void finish() noexcept { done_.store(true, std::memory_order_release); }

@@ -28,6 +28,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
   refuse_strangers(now_ns);
   switch (phase_) {
     case Phase::running:
+      look_for_silent_peers(now_ns);
       (void)answer_source();
       answer_primary();
       if (!watch_arrival(now_ns) && !watch_ends()) watch_silence(now_ns);
@@ -198,6 +199,30 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
     session_.remove_connection(*served.channel);
     served_.erase(served_.begin() + static_cast<std::ptrdiff_t>(i));
   }
+}
+
+void SessionControl::look_for_silent_peers(uint64_t now_ns) {
+  SilentPeers* const peers = session_.silent_peers();
+  if (peers == nullptr || !session_.admission().gathered()) {
+    silence_asked_ = false;
+    return;
+  }
+  if (!std::exchange(silence_asked_, true)) {
+    peers->ask();
+    return;
+  }
+  const std::optional<uint64_t> answer = peers->oldest_ns();
+  if (!answer) return;
+  silence_asked_ = false;
+  take_connections(now_ns);  // who spoke before the answer
+  uint64_t since_ns = *answer;
+  for (const Served& served : served_) {
+    const Handoff& connection = served.channel->connection();
+    if (served.channel->identified() || served.channel->refused() || served.aborted) continue;
+    if (&connection == session_.admission().main_connection() || connection.opened_ns == 0) continue;
+    since_ns = std::min(since_ns, connection.opened_ns);
+  }
+  session_.heard_all(since_ns);
 }
 
 // A source since 9.0 says nothing on main before all of its channels are connected (QEMU migration/multifd.c,

@@ -86,6 +86,8 @@ class SessionControl {
   void take_connections(uint64_t now_ns);
   void tell_destination_of_channels();
   void refuse_strangers(uint64_t now_ns);
+  // Tells the session when nobody who connected before the last of the channels is silent any more.
+  void look_for_silent_peers(uint64_t now_ns);
   // True: no message for the source is left here.
   bool answer_source();
   void open_return_path(OwedAck owed);
@@ -125,6 +127,7 @@ class SessionControl {
   Phase phase_ = Phase::running;
   std::vector<Served> served_;
   std::size_t next_worker_ = 0;
+  bool silence_asked_ = false;       // of the poll cores, who have not answered
   std::vector<bool> channels_told_;  // by place of the multifd channel: the destination knows its init packet
   bool return_path_open_ = false;
   bool source_end_told_ = false;

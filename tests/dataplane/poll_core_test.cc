@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 
+#include "dataplane/silent_peers.h"
 #include "dataplane/wire/arp.h"
 #include "dataplane/wire/checksum.h"
 #include "tests/dataplane/poll_core_rig.h"
@@ -532,6 +533,20 @@ TEST(PollCoreConfig, what_cannot_work_is_refused) {
   bad.mesh = &mesh;
   bad.index = 2;
   EXPECT_THROW(PollCore{bad}, std::invalid_argument);
+}
+
+TEST(SilentPeers, are_asked_of_every_poll_core) {
+  Rig rig({.cores = 2});
+  SilentPeersOfPollCores peers;
+  for (const auto& core : rig.cores) peers.add(*core);
+  peers.ask();
+  EXPECT_EQ(peers.oldest_ns(), std::nullopt);
+  rig.cores[0]->do_work(rig.now_ns);
+  EXPECT_EQ(peers.oldest_ns(), std::nullopt) << "one has not answered";
+  rig.cores[1]->do_work(rig.now_ns);
+  EXPECT_EQ(peers.oldest_ns(), kNever);
+  peers.ask();
+  EXPECT_EQ(peers.oldest_ns(), std::nullopt) << "the last answer is old";
 }
 
 }  // namespace

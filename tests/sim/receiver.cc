@@ -114,6 +114,7 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
     config.announce = false;
     cores_.push_back(std::make_unique<PollCore>(config));
     cores_[i]->on_start();
+    silent_peers_.add(*cores_[i]);
   }
 
   // Loader.
@@ -124,6 +125,7 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
   settings.multifd_compression = compression_of(from.method);
   settings.connections_max = connections;
   settings.now_ns = [this] { return now_ns_; };
+  settings.silent_peers = &silent_peers_;
   const uint32_t helpers = options.workers > 1 ? options.workers : 0;
   compress_ = std::make_unique<CompressJobs>(helpers, 4, *kernels);
   for (uint32_t i = 0; i < options.workers; ++i) {

@@ -459,6 +459,28 @@ TEST_F(TcpListenerPlaces, a_silent_peer_is_forgotten_after_its_time) {
   expect(give(late), Action::reply, TcpCounter::no_connection);
 }
 
+TEST_F(TcpListenerPlaces, it_is_known_who_has_been_silent_longest) {
+  EXPECT_EQ(listener->silent_since_ns(), kNever);
+  const uint64_t first = now;
+  give(syn(7));
+  const TcpSegment late = data_of(syn(7), 4), ack = ack_of(syn(7));
+  EXPECT_EQ(listener->silent_since_ns(), kNever) << "half open: its address may be a forged one";
+  now += 5;
+  const uint64_t second = now;
+  give(syn(8));
+  now += 5;
+  give(ack_of(syn(8)));
+  EXPECT_EQ(listener->silent_since_ns(), second);
+  give(ack);
+  EXPECT_EQ(listener->silent_since_ns(), first);
+  give(late);
+  EXPECT_EQ(listener->silent_since_ns(), second);
+  TcpSegment rst = ack_of(syn(8));
+  rst.flags = tcp_flag::rst;
+  give(rst);
+  EXPECT_EQ(listener->silent_since_ns(), kNever);
+}
+
 TEST_F(TcpListenerPlaces, who_leaves_without_a_word_is_reset) {
   give(syn());
   TcpSegment fin = ack_of(syn());

@@ -1,5 +1,6 @@
 #include "loader/app/supervisor.h"
 
+#include "dataplane/agent_thread.h"
 #include "loader/app/lost_connection.h"
 #include "loader/app/signals.h"
 
@@ -215,13 +216,22 @@ int signals_of(const std::function<void(pid_t parent)>& send) {
 
 TEST(Supervisor, a_signal_for_the_parent_reaches_the_receiver_once) {
   EXPECT_EQ(signals_of([](pid_t parent) { ::kill(parent, SIGTERM); }), 11);
-  EXPECT_EQ(signals_of([](pid_t parent) {
-              for (int i = 0; i < 5; ++i) {
-                ::kill(parent, i % 2 == 0 ? SIGTERM : SIGINT);
-                ::usleep(20'000);
-              }
-            }),
-            11);
+  // On a machine that stands still for a moment five signals may be more than a second apart: once more then.
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    uint64_t took_ns = 0;
+    const int status = signals_of([&took_ns](pid_t parent) {
+      const uint64_t begun_ns = monotonic_ns();
+      for (int i = 0; i < 5; ++i) {
+        ::kill(parent, i % 2 == 0 ? SIGTERM : SIGINT);
+        ::usleep(20'000);
+      }
+      took_ns = monotonic_ns() - begun_ns;
+    });
+    if (took_ns > 500'000'000) continue;
+    EXPECT_EQ(status, 11);
+    return;
+  }
+  GTEST_SKIP() << "this machine stood still for half a second, ten times in a row";
 }
 
 // A service manager that ends the whole group, a terminal's Ctrl-C.

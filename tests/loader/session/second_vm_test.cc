@@ -39,6 +39,43 @@ TEST_F(SecondVm, main_is_not_read_before_its_channels_are_here) {
   EXPECT_EQ(main.sent, kPong1);
 }
 
+// Of a VM whose main channel's first bytes were lost only the poll core knows, or a connection that has shown
+// nothing yet.
+TEST_F(SecondVm, main_waits_for_those_who_connected_before_the_last_channel_and_are_silent) {
+  test::ToldSilence silence;
+  silent_peers_ = &silence;
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  Wire& main = connect();
+  main.handoff.opened_ns = 10;
+  main.give(b.bytes(), 1448);
+  run();
+  EXPECT_EQ(silence.asked, 0U);
+  MultifdStreamBuilder c;
+  c.init(0);
+  Wire& channel = connect();
+  channel.handoff.opened_ns = 30;
+  channel.give(c.bytes, 64);
+  run();
+  EXPECT_EQ(silence.asked, 1U) << "asked again before the answer came";
+  EXPECT_EQ(session_->state(), SessionState::setup);
+  silence.answer = 20;  // the poll core knows one
+  run();
+  EXPECT_GT(silence.asked, 1U);
+  EXPECT_EQ(session_->state(), SessionState::setup);
+  Wire& late = connect();  // the loader has it, and it has said too little
+  late.handoff.opened_ns = 20;
+  late.give(bytes_of({'Q'}), 1);
+  silence.answer = UINT64_MAX;
+  run();
+  EXPECT_EQ(session_->state(), SessionState::setup);
+  late.give(bytes_of({'?', '?', '?'}), 3);
+  run();
+  EXPECT_TRUE(late.reset);
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+}
+
 TEST_F(SecondVm, a_second_main_before_all_channels_are_here_ends_both) {
   start(1);
   MainStreamBuilder b;

@@ -58,6 +58,15 @@ struct Wire {
   }
 };
 
+// The poll cores answer an ask() when the test says so.
+class ToldSilence final : public SilentPeers {
+ public:
+  void ask() noexcept override { ++asked; }
+  [[nodiscard]] std::optional<uint64_t> oldest_ns() const noexcept override { return answer; }
+  uint32_t asked = 0;
+  std::optional<uint64_t> answer;
+};
+
 class SessionFixture : public ::testing::Test {
  protected:
   static constexpr uint64_t kRam = 64 * kPageBytes;
@@ -69,6 +78,7 @@ class SessionFixture : public ::testing::Test {
     settings.now_ns = [this] { return now_; };
     settings.connections_max = 8;
     settings.source_nat = source_nat_;
+    settings.silent_peers = silent_peers_;
     std::string problem;
     const PageKernels* const kernels = select_page_kernels(problem);
     ASSERT_NE(kernels, nullptr) << problem;
@@ -105,6 +115,7 @@ class SessionFixture : public ::testing::Test {
 
   MainSettings settings_;
   SourceNat source_nat_;
+  SilentPeers* silent_peers_ = nullptr;
   uint64_t now_ = 1'000'000'000;
   BlockTable blocks_{1 << 20};
   DeviceStateFile state_file_{""};
