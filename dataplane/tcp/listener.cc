@@ -172,8 +172,7 @@ TcpListener::Result TcpListener::on_segment(const TcpSegment& segment, uint32_t 
         now_ns < cookies_until_ns_ && open_cookie(segment, now_ns, entry)) {
       return on_cookie(entry, segment, connections_free, now_ns, reply, handshake);
     }
-    if (now_ns < cookies_in_flight_until_ns_ && segment.tuple.local_port == listener_.port &&
-        segment.payload_length > 0)
+    if (now_ns < cookies_in_flight_until_ns_ && segment.tuple.local_port == listener_.port)
       return count(Action::none, TcpCounter::no_connection_doubtful);
     fill_rst(segment, reply);
     return count(Action::reply, TcpCounter::no_connection);

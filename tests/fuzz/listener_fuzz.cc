@@ -230,7 +230,7 @@ class Endpoint {
     switch (result.action) {
       case TcpListener::Action::none:
         require(result.fate != TcpCounter::no_connection_doubtful ||
-                (s.payload_length > 0 && now_ < listener_.cookies_in_flight_until_ns()));
+                now_ < listener_.cookies_in_flight_until_ns());
         break;
       case TcpListener::Action::reply:
         replied(s, result.fate, reply);
