@@ -7,6 +7,7 @@
 #include "dataplane/wire/address_text.h"
 #include "loader/app/address_list.h"
 #include "loader/app/watch/metric_table.h"
+#include "loader/session/session_limits.h"
 
 namespace migrx {
 namespace {
@@ -56,9 +57,10 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
   listener.first_bytes_min = 4;
   listener.places_reserved = options.multifd_channels + 1;
   // As SessionControl has it: main of a source since 9.0 may be silent until all its channels are connected.
-  const bool bounded = options.identify_timeout_s > 0 && options.channels_timeout_s > 0;
-  const double patience_s = bounded ? options.identify_timeout_s + options.channels_timeout_s : 1e6;
-  listener.first_bytes_ns = static_cast<uint64_t>(patience_s * 1e9);
+  constexpr uint64_t kLong = 1'000'000 * kNsPerSecond;
+  const auto ns = [](double seconds) { return static_cast<uint64_t>(seconds * 1e9); };
+  listener.first_bytes_ns =
+      std::min(patience_ns(ns(options.identify_timeout_s), ns(options.channels_timeout_s)), kLong);
   const auto checked = [](const char* option, const std::string& problem) {
     if (!problem.empty()) throw SetupError(std::string(option) + " " + problem);
   };

@@ -234,7 +234,7 @@ uint64_t SessionControl::silence_ns_max(const Handoff& connection) const noexcep
                         !session_.is_stranger(connection);
   if (limits_.identify_ns == 0) return UINT64_MAX;
   if (!may_wait) return limits_.identify_ns;
-  return limits_.channels_ns == 0 ? UINT64_MAX : limits_.identify_ns + limits_.channels_ns;
+  return patience_ns(limits_.identify_ns, limits_.channels_ns);
 }
 
 bool SessionControl::answer_source() {

@@ -5,6 +5,12 @@
 
 namespace migrx {
 
+// The silence that a peer is allowed while channels are missing: main of a source since 9.0 says nothing
+// before they are connected. In nanoseconds, as both limits, of which 0 means for ever; UINT64_MAX: for ever.
+[[nodiscard]] constexpr uint64_t patience_ns(uint64_t identify_ns, uint64_t channels_ns) noexcept {
+  return identify_ns == 0 || channels_ns == 0 ? UINT64_MAX : identify_ns + channels_ns;
+}
+
 // The first four: 0 means for ever.
 struct SessionLimits {
   // A connection that has not said what it is; while channels are missing that much beyond channels_ns.

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+from found_list import FOUND
 from mutant_list import MUTANTS
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
@@ -133,33 +134,44 @@ def read(mutant):
         return file.read()
 
 
+def places(mutant):
+    """(old, new) of each place of the file."""
+    old, new = ((text,) if isinstance(text, str) else text for text in (mutant.old, mutant.new))
+    return zip(old, new, strict=True)
+
+
 @contextlib.contextmanager
 def fault(mutant):
     """The copy has the fault meanwhile."""
     path, right = os.path.join(SOURCE, mutant.file), read(mutant)
+    wrong = right
+    for old, new in places(mutant):
+        wrong = wrong.replace(old, new)
     try:
         with open(path, "w", encoding="utf-8") as file:
-            file.write(right.replace(mutant.old, mutant.new))
+            file.write(wrong)
         yield
     finally:
         with open(path, "w", encoding="utf-8") as file:
             file.write(right)
 
 
-def chosen(words):
-    some = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+def chosen(mutants, words):
+    some = [mutant for mutant in mutants if not words or any(word in mutant.name for word in words)]
     # Those that cost the least building first.
     return sorted(some, key=lambda mutant: (mutant.kind, mutant.file.endswith(".h")))
 
 
 def misfits(folder):
-    """What is wrong with the list: each mutant's text must occur once in its file."""
+    """What is wrong with the lists: each mutant's text must occur once in its file."""
     problems = []
-    for mutant in MUTANTS:
+    for mutant in (*MUTANTS, *FOUND):
         with open(os.path.join(folder, mutant.file), encoding="utf-8") as file:
-            count = file.read().count(mutant.old)
-        if count != 1:
-            problems.append("mutants: \"%s\": its text occurs %d times in %s" % (mutant.name, count, mutant.file))
+            content = file.read()
+        for old, _new in places(mutant):
+            if content.count(old) != 1:
+                problems.append("mutants: \"%s\": its text occurs %d times in %s" %
+                                (mutant.name, content.count(old), mutant.file))
     return problems
 
 
@@ -170,7 +182,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    mutants = chosen(options.words)
+    mutants = chosen(MUTANTS, options.words)
     if options.list:
         print("\n".join("%-62s %s" % (mutant.name, mutant.file) for mutant in mutants))
         return

@@ -44,6 +44,8 @@ class Link {
     lost += away ? queue_.size() : 0;
     if (away) queue_ = {};
   }
+  // Not every frame came as it was sent, once and in order.
+  [[nodiscard]] bool disturbed() const { return lost + duplicated + corrupted + reordered > 0; }
   [[nodiscard]] bool idle() const { return queue_.empty(); }
 
   uint64_t sent = 0;

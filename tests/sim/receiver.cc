@@ -96,10 +96,10 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
   ListenerConfig listener;
   listener.port = kPort;
   for (uint8_t& byte : listener.secret) byte = static_cast<uint8_t>(random.next());
-  listener.syn_table_entries = 64;
+  listener.syn_table_entries = options.syn_table_entries;
   listener.first_bytes_min = 4;
   listener.places_reserved = from.channels + 1;
-  listener.first_bytes_ns = SessionLimits{}.identify_ns + SessionLimits{}.channels_ns;
+  listener.first_bytes_ns = patience_ns(options.limits.identify_ns, options.limits.channels_ns);
   for (uint32_t i = 0; i < options.poll_cores; ++i) {
     pools_.push_back(std::make_unique<testing::MemoryPool>(buffers, options.buffer_bytes));
     ports_.push_back(std::make_unique<Port>(options.port, *pools_[i], our_mac(), random.fork()));
@@ -251,11 +251,16 @@ uint64_t Receiver::serving() const {
   return sum;
 }
 
+uint64_t Receiver::read(TcpCounter counter) const {
+  uint64_t sum = 0;
+  for (const auto& core : cores_) sum += core->tcp_counters().read(counter);
+  return sum;
+}
+
 std::string Receiver::counters() const {
   std::string out;
   for (std::size_t i = 0; i < kTcpCounterInfo.size(); ++i) {
-    uint64_t sum = 0;
-    for (const auto& core : cores_) sum += core->tcp_counters().read(static_cast<TcpCounter>(i));
+    const uint64_t sum = read(static_cast<TcpCounter>(i));
     if (sum > 0)
       out += (out.empty() ? "" : " ") + std::string(kTcpCounterInfo[i].name) + "=" + std::to_string(sum);
   }

@@ -28,7 +28,8 @@ struct ReceiverOptions {
   uint32_t quota = 63;             // packet buffers per connection; 0: the least allowed
   uint32_t connections_spare = 4;  // beyond main and the channels
   uint32_t lane_jobs = 16;         // copies for another node's worker that it makes per turn
-  bool two_nodes = false;          // half of the workers on another node than the large block
+  uint32_t syn_table_entries = 64;
+  bool two_nodes = false;  // half of the workers on another node than the large block
   uint32_t window_bytes = 4U << 20;
   PortOptions port;
   SessionLimits limits;
@@ -48,6 +49,8 @@ class Receiver {
   uint32_t turn(uint32_t i, uint64_t now_ns);
   [[nodiscard]] uint32_t agents() const;
   [[nodiscard]] bool is_worker(uint32_t i) const;
+  // Of all poll cores.
+  [[nodiscard]] uint64_t read(TcpCounter counter) const;
 
   [[nodiscard]] Port& port(uint32_t core) { return *ports_[core]; }
   [[nodiscard]] uint32_t cores() const { return static_cast<uint32_t>(cores_.size()); }

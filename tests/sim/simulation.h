@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -63,7 +64,18 @@ struct Scenario {
   // second_vm: the other VM, which begins within 10 ms of the first, or when all of the first is there.
   SourceOptions second;
   bool second_late = false;
+  uint64_t apart_ns = 10'000'000;  // both begin within this time
   bool ipv6 = false;
+  // The chance that the first bytes of a connection are lost when they are sent for the first time.
+  double greeting_loss = 0;
+  // So long the SYNs of the source's last channel are lost.
+  uint64_t syn_lost_ns = 0;
+  // The chance that a frame comes by the queue of another poll core.
+  double astray = 0.02;
+  // stuck_window: it begins within this time.
+  uint64_t stuck_within_ns = 20'000'000;
+  // source_cancels: as soon as it has written its last byte, instead of at any moment.
+  bool cancel_at_last_byte = false;
 };
 // What the seed says. The same seed gives the same scenario and run for ever, as long as the code is the
 // same.
@@ -108,6 +120,9 @@ class Simulation {
   void spoil(const std::vector<uint64_t>& lengths);
   void check_always();
   void check_progress();
+  void check_promise();
+  void check_departure();
+  [[nodiscard]] bool lost_at_first(const Packet& packet);
   [[nodiscard]] bool must_be_done() const;
   [[nodiscard]] bool intruded() const;
   void begin_second(uint64_t at_ns);
@@ -150,8 +165,11 @@ class Simulation {
   uint64_t away_from_ns_ = UINT64_MAX;
   uint64_t away_until_ns_ = UINT64_MAX;
   uint64_t back_ns_ = UINT64_MAX;
-  uint64_t completed_ns_ = 0;  // when the source read SHUT 0
-  std::vector<bool> awaited_;  // connections of the source that have something to send again
+  uint64_t completed_ns_ = 0;      // when the source read SHUT 0
+  std::vector<bool> awaited_;      // connections of the source that have something to send again
+  std::set<uint16_t> greeted_;     // ports whose first bytes were sent
+  bool disturbed_ = false;         // a frame was lost, damaged, late or sent twice
+  uint64_t left_ns_ = UINT64_MAX;  // when the source cancelled
   uint64_t digest_ = 0xcbf29ce484222325ULL;
   std::string problem_;
   std::vector<Packet> outgoing_;

@@ -206,7 +206,7 @@ void Source::die(bool orderly) {
   for (TcpSender* const connection : connections_) {
     if (connection->state() == TcpSender::State::closed || connection->is_over()) continue;
     if (orderly && connection->state() != TcpSender::State::syn_sent)
-      connection->close();
+      connection->hang_up();
     else
       connection->abort();
   }

@@ -312,6 +312,7 @@ void TcpSender::on_segment(const TcpSegment& segment, Bytes payload, uint64_t no
   ack_due_ = true;
   if (segment.seq > rcv_nxt_ || segment.seq + segment.length() <= rcv_nxt_) return;
   const uint32_t skip = bytes_between(segment.seq, rcv_nxt_);
+  if (deaf_ && skip < payload.size()) return abort();
   if (skip < payload.size()) {
     const Bytes fresh = payload.subspan(skip);
     received.insert(received.end(), fresh.begin(), fresh.end());

@@ -44,6 +44,8 @@ class TcpSender {
   std::size_t write(Bytes bytes);
   [[nodiscard]] std::size_t room() const;
   void close() { close_requested_ = true; }
+  // close() of a program that will not read either: what comes now is answered with RST, as Linux does.
+  void hang_up() { close_requested_ = deaf_ = true; }
   // RST now.
   void abort();
   // Segments may be as large as they were before time-outs made them smaller.
@@ -110,6 +112,7 @@ class TcpSender {
   State state_ = State::closed;
   bool silent_ = false;
   bool close_requested_ = false;
+  bool deaf_ = false;
   bool fin_queued_ = false;
   bool ack_due_ = false;
   bool rst_due_ = false;
