@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from found_list import FOUND
@@ -18,6 +19,8 @@ from mutants import FOLDER, Build, chosen, copy_sources, fault, misfits, ROOT
 BINARIES = os.path.join(FOLDER, "found")
 # A seed that says nothing for so long, in seconds, has come to no end: found.
 HUNG = 120
+# Set when the program ends before its time.
+STOP = threading.Event()
 
 
 class Series:
@@ -34,9 +37,10 @@ class Series:
         with open(log, "w", encoding="utf-8") as out:
             with subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL) as process:
                 ended_here = False
+                begun = time.time()
                 while process.poll() is None:
-                    hung = time.time() - max(os.stat(log).st_mtime, os.stat(self.binary).st_atime) > HUNG
-                    if hung or time.monotonic() > self.until:
+                    hung = time.time() - max(os.stat(log).st_mtime, begun) > HUNG
+                    if hung or STOP.is_set() or time.monotonic() > self.until:
                         self.why = "no end" if hung else ""
                         ended_here = True
                         process.kill()
@@ -85,14 +89,16 @@ def main():
     print("seeds from %d" % first, file=sys.stderr, flush=True)
     copy_sources()
     os.makedirs(BINARIES, exist_ok=True)
-    build = Build("")
+    os.environ["CCACHE_NOHASHDIR"] = "1"
+    build = Build("found")
     lost = 0
 
     def ask(binary, start):
         # The time begins when the series does: others may be waited for.
         return Series(binary, start, options.bound, time.monotonic() + 60 * options.minutes).run()
 
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(options.jobs)
+    try:
         asked = []
         for n, mutant in enumerate(mutants):
             with fault(mutant):
@@ -111,6 +117,9 @@ def main():
             os.unlink(binary)
             lost += not any(s.why for s in done)
             print(told(mutant, done), flush=True)
+    finally:
+        STOP.set()
+        pool.shutdown(cancel_futures=True)
     sys.exit(1 if lost else 0)
 
 

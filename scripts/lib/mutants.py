@@ -22,6 +22,8 @@ SOURCE = os.path.join(FOLDER, "source")
 PATIENCE = 240
 # "" is the simulation and the unit tests, "tsan" the unit tests with threads. -O1 builds quickest.
 OPTIONS = {"": ["-Dbench=false", "--buildtype=plain", "-Doptimization=1"],
+           # As scripts/build makes it, and inside the copy: then ccache has nearly all of it.
+           "found": ["--buildtype=debugoptimized"],
            "tsan": ["-Dbench=false", "--buildtype=debug", "-Doptimization=1", "-Db_sanitize=thread", "-Db_lundef=false"]}
 
 
@@ -47,7 +49,7 @@ class Build:
     """One build folder over the copied sources."""
 
     def __init__(self, kind):
-        self.path = os.path.join(FOLDER, "build-" + (kind or "plain"))
+        self.path = os.path.join(SOURCE, "build") if kind == "found" else os.path.join(FOLDER, "build-" + (kind or "plain"))
         if not os.path.exists(os.path.join(self.path, "build.ninja")):
             environment = dict(os.environ, CC="ccache gcc", CXX="ccache g++") if shutil.which("ccache") else None
             subprocess.run(["meson", "setup", self.path, SOURCE, *OPTIONS[kind]], env=environment, check=True,
