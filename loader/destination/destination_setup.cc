@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <sstream>
 #include <string_view>
 
 namespace migrx {
@@ -19,6 +20,16 @@ constexpr std::array<std::string_view, 5> kMustBeOff{"multifd", "postcopy-ram", 
 // or after a device's path ("0000:00:05.0/shm").
 std::string object_id(const std::string& idstr) {
   return idstr.substr(idstr.rfind('/') + 1);
+}
+
+// The block lies in a BAR: "0000:00:02.0/iv". A bridge on the way has a place of its own before the device's.
+bool belongs_to_pci_device(const std::string& idstr) {
+  const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+  constexpr std::string_view kForm = "xxxx:xx:xx.x/";
+  if (idstr.size() < kForm.size()) return false;
+  for (std::size_t i = 0; i < kForm.size(); ++i)
+    if (kForm[i] == 'x' ? !hex(idstr[i]) : idstr[i] != kForm[i]) return false;
+  return true;
 }
 
 // QEMU up to 8.0 ignores every shared backend, later ones only those in named
@@ -125,12 +136,27 @@ class Inspection : public Conversation {
       const bool ours = std::any_of(blocks_.begin(), blocks_.end(), [&](const SetupBlock& block) {
         return object_id(block.idstr) == memdev.id;
       });
-      if (memdev.share.value_or(false) && !ours && !memdev.id.empty() && ignored(memdev.id))
-        return refuse("memory backend " + memdev.id +
-                      " is share=on, so it would expect no pages for it: name its file with --ram " +
-                      memdev.id + "=PATH, or give it share=off");
+      if (!memdev.share.value_or(false) || ours || memdev.id.empty() || !ignored(memdev.id)) continue;
+      return refuse("memory backend " + memdev.id +
+                    " is share=on, so it would expect no pages for it: name its file with --ram " +
+                    block_in(memdev.id) + "=PATH, or give it share=off");
     }
     return true;
+  }
+
+  // The name of the block that lies in a backend: where a device owns the block, the device's place is before
+  // the backend's id. The backend's id where QEMU does not tell.
+  std::string block_in(const std::string& id) {
+    std::string answer;
+    if (!qmp_.command("human-monitor-command", "{\"command-line\": \"info ramblock\"}", answer).empty())
+      return id;
+    const auto table = parse_qmp_string(answer);
+    if (!table) return id;
+    std::istringstream lines(*table);
+    for (std::string line, name; std::getline(lines, line);)
+      if (std::istringstream(line) >> name && name.size() > id.size() && name.ends_with("/" + id))
+        return name;
+    return id;
   }
 
   // query-memdev says it since 6.1; the backend itself knows it since 2.1. One without an id is none of ours.
@@ -161,8 +187,8 @@ class Inspection : public Conversation {
     const auto memdev =
         std::find_if(memdevs.begin(), memdevs.end(), [&](const Memdev& known) { return known.id == id; });
     if (memdev == memdevs.end())
-      return refuse("it has no memory backend " + block.idstr + ": give it -object memory-backend-file,id=" +
-                    block.idstr + ",share=on,mem-path=" + block.path + " as at the source");
+      return refuse("it has no memory backend " + id + ": give it -object memory-backend-file,id=" + id +
+                    ",share=on,mem-path=" + block.path + " as at the source");
     if (!memdev->share.value_or(false)) return refuse("memory backend " + block.idstr + " lacks share=on");
     if (memdev->size != block.bytes)
       return refuse("memory backend " + block.idstr + " has " + std::to_string(memdev->size) +
@@ -198,6 +224,8 @@ class Inspection : public Conversation {
                                   std::to_string(*offset));
       } else if (offset) {
         out_.addresses[block.idstr] = *offset;
+      } else if (belongs_to_pci_device(block.idstr)) {
+        out_.addresses[block.idstr] = 0;  // its BAR is not mapped before the device's state is there
       } else {
         out_.warnings.push_back("block " + block.idstr +
                                 ": info mtree of the destination does not show it; if it "

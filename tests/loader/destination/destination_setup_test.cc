@@ -16,7 +16,8 @@ class PlayedQemu final : public QmpCommands {
     const std::size_t property = arguments.rfind(": \"");
     const std::string last =
         property == std::string::npos ? "" : arguments.substr(property + 3, arguments.size() - property - 5);
-    auto found = answers.find(name + " " + last);
+    auto found =
+        answers.find(name + " " + last);  // or of one command line: "human-monitor-command info mtree"
     if (found == answers.end()) found = answers.find(name);
     if (found == answers.end()) return name + ": refused";
     result = found->second;
@@ -217,6 +218,27 @@ TEST_F(DestinationSetupTest, blocks_behind_a_device_have_their_backends_id_last)
   const DestinationSetup setup = set_up();
   EXPECT_EQ(setup.problem, "");
   EXPECT_EQ(setup.addresses.at("0000:00:05.0/mem"), 0x2000U);
+}
+// ivshmem: no BAR is mapped while the destination waits, so info mtree does not show the region.
+TEST_F(DestinationSetupTest, a_block_in_a_bar_has_address_0) {
+  blocks_[0].idstr = "0000:00:02.0/mem";
+  qemu_.answers["human-monitor-command"] = R"("memory-region: a\r\n  1000-8fff (prio 0, i/o): a\r\n")";
+  const DestinationSetup setup = set_up();
+  EXPECT_EQ(setup.problem, "");
+  EXPECT_EQ(setup.addresses.at("0000:00:02.0/mem"), 0U);
+  for (const std::string& warning : setup.warnings) EXPECT_EQ(warning.find("info mtree"), std::string::npos);
+  blocks_[0].idstr = "0000:00:zz.0/mem";
+  EXPECT_FALSE(set_up().addresses.contains("0000:00:zz.0/mem"));
+}
+TEST_F(DestinationSetupTest, advice_names_the_block_as_the_source_does_and_the_backend_as_an_object) {
+  qemu_.answers["human-monitor-command info ramblock"] =
+      R"("   Block Name    PSize  Offset\r\n          m0    4 KiB  0x0\r\n   0000:00:02.0/iv    4 KiB  0x4000\r\n")";
+  qemu_.answers["query-memdev"] =
+      R"([{"id": "mem", "size": 4096, "share": true}, {"id": "iv", "size": 4096, "share": true}])";
+  expect_refused("--ram 0000:00:02.0/iv=PATH");
+  qemu_.answers["query-memdev"] = R"([{"id": "other", "size": 4096, "share": true}])";
+  blocks_[0].idstr = "0000:00:02.0/iv";
+  expect_refused("memory-backend-file,id=iv,share=on");
 }
 TEST_F(DestinationSetupTest, memory_in_another_file_is_refused) {
   qemu_.answers["qom-get"] = "\"/dev/null\"";
