@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -21,7 +22,6 @@ namespace {
 using bench::Region;
 using bench::require;
 
-constexpr std::size_t kGuestBytes = 256 << 20;
 constexpr std::size_t kPoolBytes = 8 << 20;  // warm: what a few connections' packet buffers take
 
 // Each slice by itself: what does not fill a line goes by ordinary stores, so that the line two slices share
@@ -39,10 +39,11 @@ void write_apart(const PageKernels& kernels, std::byte* dst, Bytes slice) {
 enum class BoundaryLines : uint8_t { joined, apart };
 
 // The writer of the loader: slices of a pool, wherever they are split, to consecutive guest memory.
-void page_copy(benchmark::State& state, const PageKernels* kernels, BoundaryLines boundary) {
+void page_copy(benchmark::State& state, const PageKernels* kernels, BoundaryLines boundary,
+               std::size_t guest_bytes) {
   const auto slice = static_cast<std::size_t>(state.range(0));
   const Region pool(kPoolBytes);
-  const Region guest(kGuestBytes);
+  const Region guest(guest_bytes);
   std::mt19937_64 random(1);
   for (std::size_t i = 0; i < pool.size(); i += 8) {
     const uint64_t v = random();
@@ -51,7 +52,7 @@ void page_copy(benchmark::State& state, const PageKernels* kernels, BoundaryLine
   // Buffers lie 2 KiB apart (or as far as the slice needs), payload behind 66 bytes of headers.
   const std::size_t stride = (slice + 66 + 2047) / 2048 * 2048;
   const std::size_t buffers = kPoolBytes / stride;
-  const std::size_t slices = kGuestBytes / slice;
+  const std::size_t slices = guest_bytes / slice;
   const auto run = [&] {
     if (kernels == nullptr) {
       for (std::size_t i = 0; i < slices; ++i)
@@ -79,8 +80,9 @@ void page_copy(benchmark::State& state, const PageKernels* kernels, BoundaryLine
 
 // The limit of this machine: full lines to memory from the first cache. zeros: from registers, and nothing
 // but zeros, for which some memory controllers have a shorter way.
-void non_temporal_limit(benchmark::State& state, const PageKernels* kernels, bool zeros) {
-  const Region guest(kGuestBytes);
+void non_temporal_limit(benchmark::State& state, const PageKernels* kernels, bool zeros,
+                        std::size_t guest_bytes) {
+  const Region guest(guest_bytes);
   alignas(kPageBytes) std::array<std::byte, kPageBytes> page;
   std::mt19937_64 random(1);
   for (std::byte& byte : page) byte = static_cast<std::byte>(random());
@@ -96,7 +98,7 @@ void non_temporal_limit(benchmark::State& state, const PageKernels* kernels, boo
         writer.copy_page(guest.data() + at, page.data());
     writer.fence();
   }
-  state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * static_cast<int64_t>(kGuestBytes));
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * static_cast<int64_t>(guest_bytes));
 }
 
 void multifd_header(benchmark::State& state) {
@@ -150,20 +152,32 @@ void xbzrle(benchmark::State& state) {
 
 int main(int argc, char** argv) {
   using namespace migrx;
+  // More than a last-level cache holds; --guest=MIB, the first word, says otherwise.
+  std::optional<std::size_t> guest_mib;
+  if (argc > 1 && std::strncmp(argv[1], "--guest=", 8) == 0) {
+    guest_mib = std::strtoull(argv[1] + 8, nullptr, 10);
+    argv[1] = argv[0];
+    ++argv;
+    --argc;
+  }
+  const std::size_t guest_bytes = guest_mib.value_or(256) << 20;
   for (const PageKernels* const kernels : supported_page_kernels()) {
     const std::string name = kernels->name;
-    benchmark::RegisterBenchmark(("page_copy/" + name).c_str(), page_copy, kernels, BoundaryLines::joined)
+    benchmark::RegisterBenchmark(("page_copy/" + name).c_str(), page_copy, kernels, BoundaryLines::joined,
+                                 guest_bytes)
         ->Arg(1448)
         ->Arg(8948)
         ->Arg(65536);
     benchmark::RegisterBenchmark(("page_copy_apart/" + name).c_str(), page_copy, kernels,
-                                 BoundaryLines::apart)
+                                 BoundaryLines::apart, guest_bytes)
         ->Arg(1448)
         ->Arg(8948);
-    benchmark::RegisterBenchmark(("non_temporal_limit/" + name).c_str(), non_temporal_limit, kernels, false);
-    benchmark::RegisterBenchmark(("non_temporal_zeros/" + name).c_str(), non_temporal_limit, kernels, true);
+    benchmark::RegisterBenchmark(("non_temporal_limit/" + name).c_str(), non_temporal_limit, kernels, false,
+                                 guest_bytes);
+    benchmark::RegisterBenchmark(("non_temporal_zeros/" + name).c_str(), non_temporal_limit, kernels, true,
+                                 guest_bytes);
   }
-  benchmark::RegisterBenchmark("page_copy/memcpy", page_copy, nullptr, BoundaryLines::joined)
+  benchmark::RegisterBenchmark("page_copy/memcpy", page_copy, nullptr, BoundaryLines::joined, guest_bytes)
       ->Arg(1448)
       ->Arg(8948)
       ->Arg(65536);
@@ -172,15 +186,7 @@ int main(int argc, char** argv) {
   bench::register_copy_benchmarks();
   bench::register_tcp_benchmarks();
   bench::register_payload_benchmarks();
-  // More than a last-level cache holds; --guest=MIB, the first word, says otherwise.
-  std::size_t guest_mib = 512;
-  if (argc > 1 && std::strncmp(argv[1], "--guest=", 8) == 0) {
-    guest_mib = std::strtoull(argv[1] + 8, nullptr, 10);
-    argv[1] = argv[0];
-    ++argv;
-    --argc;
-  }
-  bench::register_in_place_benchmarks(guest_mib);
+  bench::register_in_place_benchmarks(guest_mib.value_or(512));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();

@@ -94,7 +94,7 @@ class PollCore final : public Agent {
   }
   // false: SYNs and half-open handshakes get RST from now on; connections that exist live on. Initially true.
   void set_listening(bool listening) noexcept { listening_.store(listening, std::memory_order_relaxed); }
-  // One of those that SilentPeers asks (dataplane/silent_peers.h).
+  // One of those that SilentPeers asks (dataplane/handoff/silent_peers.h).
   void ask_for_silent_peers() noexcept { silence_asked_.fetch_add(1, std::memory_order_relaxed); }
   [[nodiscard]] std::optional<uint64_t> silent_since_ns() const noexcept;
   // Announces its addresses anew: a link has come up, and switches beyond it may think otherwise.

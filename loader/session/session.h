@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
+#include "dataplane/handoff/silent_peers.h"
 #include "dataplane/handoff/spsc_ring.h"
-#include "dataplane/silent_peers.h"
 #include "loader/colo/secondary.h"
 #include "loader/main/forwarding_events.h"
 #include "loader/main/main_channel.h"
