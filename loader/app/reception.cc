@@ -1,0 +1,118 @@
+#include "loader/app/reception.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "dataplane/wire/address_text.h"
+#include "loader/app/destinations.h"
+#include "loader/app/session_report.h"
+#include "loader/app/setup_error.h"
+#include "loader/app/watch/metric_table.h"
+
+namespace migrx {
+namespace {
+
+constexpr std::size_t kWarningsMax = 32;  // a scanner may come from many addresses
+
+SessionLimits limits_of(const ReceiveOptions& options) {
+  const auto ns = [](double seconds) { return static_cast<uint64_t>(seconds * 1e9); };
+  SessionLimits limits;
+  limits.identify_ns = ns(options.identify_timeout_s);
+  limits.channels_ns = ns(options.channels_timeout_s);
+  limits.stall_ns = ns(options.stall_timeout_s);
+  limits.destination_ns = ns(options.destination_timeout_s);
+  return limits;
+}
+
+// Once for each peer: a source tries again.
+void warn_of_misled_peer(const IpAddress& peer, bool tls_wanted, Terminal& terminal, Report& report) {
+  const std::string warning =
+      fmt::format("{} began {} and was reset: if it is the source, {}", IpAddressText(peer).view(),
+                  tls_wanted ? "without TLS" : "with a TLS handshake",
+                  tls_wanted ? "set tls-creds there" : "unset tls-creds there, or give --tls-creds here");
+  if (std::find(report.warnings.begin(), report.warnings.end(), warning) != report.warnings.end()) return;
+  if (report.warnings.size() >= kWarningsMax) return;
+  report.warnings.push_back(warning);
+  terminal.warn("warning: " + warning);
+}
+
+}  // namespace
+
+Reception::Reception(const ReceiveOptions& options, SessionSettings settings,
+                     std::map<std::string, uint64_t> addresses, const Surroundings& surroundings)
+    : at_(surroundings) {
+  const SessionLimits limits = limits_of(options);
+  BlockTable& blocks = at_.guest.table();
+  Workers& workers = at_.host.workers();
+  destination_ = make_destination(options.handoff, options.dump_blocks, at_.guest, std::move(addresses),
+                                  limits.stall_ns, handoff_choice(options, options.multifd_channels));
+  MainEvents* events = &destination_->events();
+  if (settings.main.x_colo) {
+    colo_ = std::make_unique<ColoSecondary>(destination_->events(), blocks.list(), workers.kernels(),
+                                            available_memory_bytes);
+    if (const std::string problem = colo_->reserve(); !problem.empty()) throw SetupError(problem);
+    settings.colo = colo_.get();
+    events = colo_.get();
+  }
+  if (at_.tls != nullptr) settings.security = &at_.tls->acceptor();
+  settings.silent_peers = &at_.host.network().silent_peers();
+  session_ = std::make_unique<Session>(workers.with_routers(std::move(settings)), blocks, *events,
+                                       workers.kernels(), workers.compress());
+  control_ = std::make_unique<SessionControl>(
+      *session_, *destination_, [this] { return take_accepted(); }, workers.pointers(), limits);
+  control_->on_ended([this](const Handoff& connection) {
+    at_.live_connections.ended(at_.host.network().place(connection));
+  });
+}
+
+Handoff* Reception::take_accepted() {
+  Network& network = at_.host.network();
+  Handoff* const connection = network.take_accepted();
+  if (connection != nullptr)
+    at_.live_connections.opened(network.place(*connection), network.whereabouts(*connection));
+  return connection;
+}
+
+void Reception::tell(Terminal& terminal, Report& report) {
+  if (const std::optional<IpAddress> peer = session_->take_misled_peer())
+    warn_of_misled_peer(*peer, at_.tls != nullptr, terminal, report);
+  if (at_.tls != nullptr) at_.tls->tell(terminal, report);
+  while (std::optional<std::string> warning = control_->take_warning()) {
+    terminal.warn("warning: " + *warning);
+    report.warnings.push_back(std::move(*warning));
+  }
+  if (colo_ != nullptr) colo_watch_.look(*colo_, terminal);
+}
+
+ProgressSample Reception::sample(double now_s) const {
+  ProgressSample sample = sample_progress(*session_, at_.guest.table(), now_s);
+  at_.host.sample(sample);
+  return sample;
+}
+
+void Reception::report_parts(Report& report) const {
+  at_.host.report(report);
+  if (colo_ != nullptr) report.colo = counters_of(*colo_);
+  if (at_.tls != nullptr) at_.tls->report(report);
+  report.cpu_s = cpu_seconds();
+}
+
+void Reception::report_now(Report& report) const {
+  sample_channels(*session_, at_.start_ns, report);
+  report_parts(report);
+}
+
+void Reception::report_end(Report& report) const {
+  if (!destination_->warning().empty()) report.warnings.push_back(destination_->warning());
+  if (destination_->last_sent_ns() > 0)
+    report.timeline.handed_on_s = static_cast<double>(destination_->last_sent_ns() - at_.start_ns) * 1e-9;
+  report_session(*session_, *control_, at_.guest.table(), at_.start_ns,
+                 at_.host.workers().cpus(at_.host.placement()), report);
+  at_.guest.report(report);
+  report_parts(report);
+}
+
+}  // namespace migrx
