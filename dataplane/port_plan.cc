@@ -25,7 +25,7 @@ uint32_t filled_bytes(const DeviceInfo& device, uint32_t buffer_bytes) {
   return buffer_bytes;
 }
 
-std::string queues_problem(const DeviceInfo& device, const PortWish& wish) {
+std::string queues_problem(const DeviceInfo& device, const DeviceWish& wish) {
   const uint32_t most = std::min(device.max_rx_queues, device.max_tx_queues);
   const std::string found = "port " + wish.name + ": has " + std::to_string(most) +
                             " queue pairs, and there are " + std::to_string(wish.queues) +
@@ -41,7 +41,7 @@ std::string queues_problem(const DeviceInfo& device, const PortWish& wish) {
 
 }  // namespace
 
-std::string plan_port(const DeviceInfo& device, const PortWish& wish, PortPlan& plan) {
+std::string plan_port(const DeviceInfo& device, const DeviceWish& wish, PortPlan& plan) {
   plan = {};
   const std::string port = "port " + wish.name;
   if (std::string problem = queues_problem(device, wish); !problem.empty()) return problem;

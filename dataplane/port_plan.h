@@ -37,7 +37,7 @@ struct DeviceInfo {
   bool rss_tcp = false;      // hashes ports, too
 };
 
-struct PortWish {
+struct DeviceWish {
   std::string name;  // for messages: devargs
   uint32_t mtu = 1500;
   uint32_t queues = 1;           // pairs, one per poll core
@@ -60,6 +60,6 @@ struct PortPlan {
 };
 
 // Empty: `plan` holds what to ask for. Otherwise why it cannot be had, and what to do.
-[[nodiscard]] std::string plan_port(const DeviceInfo& device, const PortWish& wish, PortPlan& plan);
+[[nodiscard]] std::string plan_port(const DeviceInfo& device, const DeviceWish& wish, PortPlan& plan);
 
 }  // namespace migrx

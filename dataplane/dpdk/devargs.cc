@@ -99,9 +99,6 @@ std::optional<std::string> interface_of(const std::string& devargs) {
 }
 
 std::string device_hint(const std::string& devargs, bool interface_exists) {
-  if (is_pci_devargs(devargs))
-    return "DPDK cannot use the device; is it bound to vfio-pci (dpdk-devbind.py --status), and is the IOMMU "
-           "on?";
   const std::optional<std::string> interface = interface_of(devargs);
   if (interface && is_kind(devargs, "net_tap") && interface_exists)
     return "interface " + *interface +
@@ -114,6 +111,21 @@ std::string device_hint(const std::string& devargs, bool interface_exists) {
            " in this network namespace: take one of those that ip -br link shows";
   return "DPDK cannot make the device; does its name begin with a driver's, as net_tap0 does, and is the "
          "process allowed to?";
+}
+
+std::string pci_hint(const std::string& devargs, const std::optional<std::string>& driver) {
+  const std::string address = devargs.substr(0, devargs.find(','));
+  const std::string bind = "modprobe vfio-pci && dpdk-devbind.py -b vfio-pci " + address;
+  if (!driver) return "this host has no PCI function " + address + ": lspci lists those there are";
+  if (driver->empty()) return "the device is bound to no driver: " + bind;
+  if (*driver == "vfio-pci")
+    return "DPDK cannot use the device; is the IOMMU on, and are the other functions of its group "
+           "(/sys/bus/pci/devices/ADDRESS/iommu_group/devices) bound to vfio-pci, too?";
+  // Drivers that share the device with DPDK.
+  if (driver->starts_with("mlx") || *driver == "igb_uio" || *driver == "uio_pci_generic")
+    return "DPDK cannot use the device through its driver " + *driver;
+  return "the device is bound to the kernel's driver " + *driver +
+         ". If this host does not need it there: " + bind;
 }
 
 std::string complete_devargs(const std::string& devargs, uint32_t mtu, uint32_t queues) {

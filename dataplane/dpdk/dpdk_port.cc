@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <filesystem>
 
 #include "dataplane/dpdk/eal.h"
 #include "dataplane/dpdk/tap.h"
-#include "dataplane/port_plan.h"
 
 namespace migrx {
 namespace {
@@ -47,6 +47,17 @@ DeviceInfo device_info(const rte_eth_dev_info& info, bool is_virtual) {
   device.rss_ipv4 = (info.flow_type_rss_offloads & RTE_ETH_RSS_IPV4) != 0;
   device.rss_tcp = (info.flow_type_rss_offloads & RTE_ETH_RSS_NONFRAG_IPV4_TCP) != 0;
   return device;
+}
+
+// pci_hint()'s driver of this host's function.
+std::optional<std::string> pci_driver(const std::string& devargs) {
+  const std::string name = bare_name(devargs);
+  // "3b:00.0" is of domain 0.
+  const bool short_form = std::count(name.begin(), name.end(), ':') == 1;
+  const std::filesystem::path function = "/sys/bus/pci/devices/" + (short_form ? "0000:" + name : name);
+  std::error_code error;
+  if (!std::filesystem::exists(function, error)) return std::nullopt;
+  return std::filesystem::read_symlink(function / "driver", error).filename().string();
 }
 
 bool find_port(const std::string& devargs, uint16_t& port_id) {
@@ -96,6 +107,8 @@ void DpdkPort::attach() {
              " bytes long, and DPDK since 24.11 takes at most " + std::to_string(kDevargsMax) +
              ": give it shorter names or paths",
          result);
+  if (result != 0 && is_pci_devargs(options_.devargs))
+    fail(pci_hint(options_.devargs, pci_driver(options_.devargs)), result);
   if (result != 0) {
     const std::optional<std::string> interface = interface_of(options_.devargs);
     fail(device_hint(options_.devargs, interface && ::if_nametoindex(interface->c_str()) != 0), result);
@@ -113,7 +126,7 @@ void DpdkPort::configure() {
   const int socket = rte_eth_dev_socket_id(port_id_);
   node_ = socket >= 0 && !is_virtual ? NodeId{socket} : kAnyNode;
 
-  PortWish wish;
+  DeviceWish wish;
   wish.name = options_.devargs;
   wish.mtu = options_.mtu;
   wish.queues = options_.queues;
@@ -122,9 +135,9 @@ void DpdkPort::configure() {
       rx_descriptors_for(options_.devargs, options_.mtu, options_.buffer_bytes, options_.rx_descriptors),
       options_.tx_descriptors};
   wish.vlan = options_.vlan;
-  PortPlan plan;
-  if (const std::string problem = plan_port(device_info(info, is_virtual), wish, plan); !problem.empty())
+  if (const std::string problem = plan_port(device_info(info, is_virtual), wish, plan_); !problem.empty())
     throw DpdkError(problem);
+  const PortPlan& plan = plan_;
   warnings_ = plan.warnings;
 
   rte_eth_conf conf{};
@@ -139,8 +152,6 @@ void DpdkPort::configure() {
     conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
     conf.rx_adv_conf.rss_conf.rss_hf = kRssWanted & info.flow_type_rss_offloads;
   }
-  checksum_offload_ = plan.tcp_checksum;
-  rss_ = plan.rss;
   const uint16_t queues = static_cast<uint16_t>(options_.queues);
   result = rte_eth_dev_configure(port_id_, queues, queues, &conf);
   if (result != 0) fail("cannot be configured", result);
@@ -152,7 +163,6 @@ void DpdkPort::configure() {
   descriptors_ = {rx_descriptors, tx_descriptors};
   rx_offloads_ = conf.rxmode.offloads;
   tx_offloads_ = conf.txmode.offloads;
-  vlan_filter_ = plan.vlan_filter;
 
   rte_ether_addr mac{};
   result = rte_eth_macaddr_get(port_id_, &mac);
@@ -219,7 +229,7 @@ void DpdkPort::start() {
   int result = rte_eth_dev_start(port_id_);
   if (result != 0) fail("does not start", result);
   started_ = true;
-  if (vlan_filter_) {
+  if (plan_.vlan_filter) {
     result = rte_eth_dev_vlan_filter(port_id_, *options_.vlan, 1);
     if (result != 0)
       warnings_.push_back("port " + options_.devargs + " does not let VLAN " +

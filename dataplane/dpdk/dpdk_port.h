@@ -12,6 +12,7 @@
 #include "dataplane/dpdk/dpdk_queue.h"
 #include "dataplane/dpdk/multicast.h"
 #include "dataplane/dpdk/pool.h"
+#include "dataplane/port_plan.h"
 #include "dataplane/wire/address.h"
 #include "numa/ids.h"
 
@@ -44,6 +45,9 @@ struct DpdkPortOptions {
 [[nodiscard]] std::optional<std::string> interface_of(const std::string& devargs);
 // Why DPDK perhaps could not make that device, and what to do. interface_exists: interface_of(). Pure.
 [[nodiscard]] std::string device_hint(const std::string& devargs, bool interface_exists);
+// The same for a PCI function. driver: which the kernel has bound to it, "" for none; nothing: this host has
+// no such function. Pure.
+[[nodiscard]] std::string pci_hint(const std::string& devargs, const std::optional<std::string>& driver);
 // Adds what makes a virtual device fit `mtu` and `queues` and is not there yet: the ring geometry of
 // net_af_packet, whose own default is slow and too small for jumbo frames, and the buffers of net_memif.
 // Others come back unchanged. Pure.
@@ -81,8 +85,8 @@ class DpdkPort {
   [[nodiscard]] NodeId node() const noexcept { return node_; }
   // What the device has of what it was asked for, per queue: frames in packet buffers that it keeps.
   [[nodiscard]] QueueDescriptors descriptors() const noexcept { return descriptors_; }
-  [[nodiscard]] bool checksum_offload() const noexcept { return checksum_offload_; }
-  [[nodiscard]] bool spreads_flows() const noexcept { return rss_; }
+  // What was negotiated with the device; its descriptors are wishes, descriptors() what became of them.
+  [[nodiscard]] const PortPlan& plan() const noexcept { return plan_; }
 
   // "up, 100 Gbit/s, full duplex" or "down".
   [[nodiscard]] std::string link() const;
@@ -120,9 +124,7 @@ class DpdkPort {
   QueueDescriptors descriptors_;
   uint64_t rx_offloads_ = 0;
   uint64_t tx_offloads_ = 0;
-  bool checksum_offload_ = false;
-  bool rss_ = false;
-  bool vlan_filter_ = false;
+  PortPlan plan_;
   MulticastMembership membership_;
   std::vector<std::string> warnings_;
   std::vector<std::unique_ptr<DpdkQueue>> queues_;

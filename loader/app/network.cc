@@ -3,6 +3,8 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 
 #include "dataplane/wire/address_text.h"
 #include "loader/app/address_list.h"
@@ -37,6 +39,31 @@ std::vector<EthernetAddress> multicast_groups(const std::vector<PortAddress>& ad
     if (!address.ip.is_ipv4()) groups.push_back(multicast_mac(solicited_node(address.ip)));
   if (!groups.empty()) groups.push_back(multicast_mac(kAllNodes));
   return groups;
+}
+
+PortReport port_report(const DpdkPort& port) {
+  PortReport out;
+  out.port = port.devargs();
+  out.driver = port.driver();
+  for (const std::byte byte : port.mac().bytes) {
+    std::array<char, 4> text{};
+    std::snprintf(text.data(), text.size(), "%s%02x", out.mac.empty() ? "" : ":",
+                  std::to_integer<unsigned>(byte));
+    out.mac += text.data();
+  }
+  out.node = port.node() == kAnyNode ? -1 : port.node().value();
+  out.link = port.link();
+  out.mtu = port.plan().mtu;
+  out.queues = port.queues();
+  out.rx_descriptors = port.descriptors().rx;
+  out.tx_descriptors = port.descriptors().tx;
+  for (const auto& [name, on] : {std::pair{"ipv4_checksum", port.plan().ipv4_checksum},
+                                 {"tcp_checksum", port.plan().tcp_checksum},
+                                 {"scatter", port.plan().scatter},
+                                 {"vlan_filter", port.plan().vlan_filter},
+                                 {"rss", port.plan().rss}})
+    if (on) out.offloads.emplace_back(name);
+  return out;
 }
 
 }  // namespace
@@ -288,8 +315,7 @@ uint32_t Network::connections() const noexcept {
 
 std::vector<std::string> Network::warnings() const {
   std::vector<std::string> all;
-  for (const auto& port : ports_)
-    for (const std::string& warning : port->warnings()) all.push_back(port->devargs() + ": " + warning);
+  for (const auto& port : ports_) all.insert(all.end(), port->warnings().begin(), port->warnings().end());
   for (const std::vector<PortAddress>& port : addresses_)
     for (const PortAddress& address : port)
       if (address.ip.is_link_local())
@@ -300,6 +326,7 @@ std::vector<std::string> Network::warnings() const {
 }
 
 void Network::report(Report& report) const {
+  report.ports.clear();
   std::vector<const PollCore*> cores;
   for (const auto& core : poll_cores_) cores.push_back(core.get());
   PortTotals ports;
@@ -312,6 +339,7 @@ void Network::report(Report& report) const {
     ports.stats.rx_no_buffer += stats.rx_no_buffer;
     ports.stats.tx_packets += stats.tx_packets;
     ports.stats.tx_errors += stats.tx_errors;
+    report.ports.push_back(port_report(*port));
   }
   ports.link_changes = links_->changes();
   report.links = links_->events();

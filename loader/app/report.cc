@@ -115,6 +115,18 @@ std::string to_json(const Report& r) {
     for (const auto& [name, value] : c.counters) core[name] = value;
     out["cores"].push_back(core);
   }
+  if (!r.ports.empty()) out["ports"] = Json::array();
+  for (const PortReport& p : r.ports)
+    out["ports"].push_back({{"port", p.port},
+                            {"driver", p.driver},
+                            {"mac", p.mac},
+                            {"node", p.node},
+                            {"link", p.link},
+                            {"mtu", p.mtu},
+                            {"queues", p.queues},
+                            {"rx_descriptors", p.rx_descriptors},
+                            {"tx_descriptors", p.tx_descriptors},
+                            {"offloads", p.offloads}});
   if (!r.links.empty()) out["links"] = Json::array();
   for (const LinkEvent& e : r.links)
     out["links"].push_back({{"at_s", e.at_s}, {"port", e.port}, {"up", e.up}});

@@ -45,6 +45,20 @@ struct ChannelReport {
   CounterList counters;
 };
 
+// A port as it was negotiated with its device.
+struct PortReport {
+  std::string port;    // devargs
+  std::string driver;  // DPDK's: "net_virtio"
+  std::string mac;
+  int node = -1;     // -1: a virtual device's
+  std::string link;  // "up, 100 Gbit/s, full duplex", "down"; when the report was written
+  uint64_t mtu = 0;
+  uint64_t queues = 0;
+  uint64_t rx_descriptors = 0;  // of each queue
+  uint64_t tx_descriptors = 0;
+  std::vector<std::string> offloads;  // that are on
+};
+
 // A port's link came or went.
 struct LinkEvent {
   double at_s = 0;
@@ -93,6 +107,7 @@ struct Report {
   std::vector<BlockReport> blocks;
   std::vector<ChannelReport> channels;
   std::vector<CoreReport> cores;
+  std::vector<PortReport> ports;       // empty: no network, as with `migrx load`
   std::vector<LinkEvent> links;        // how the ports' links changed while the session ran
   std::vector<std::string> placement;  // reasons, in words
   CounterList dataplane;               // per fate of a frame or segment, all poll cores together

@@ -67,8 +67,8 @@ DeviceInfo af_xdp() {
   return device;
 }
 
-PortWish wish(uint32_t mtu, uint32_t queues = 1) {
-  PortWish wanted;
+DeviceWish wish(uint32_t mtu, uint32_t queues = 1) {
+  DeviceWish wanted;
   wanted.name = "0000:3b:00.0";
   wanted.mtu = mtu;
   wanted.queues = queues;
@@ -137,7 +137,7 @@ TEST(PortPlan, who_cannot_spread_connections_is_warned_of) {
 }
 
 TEST(PortPlan, a_vlan_is_asked_of_devices_that_filter_and_its_tag_has_room) {
-  PortWish tagged = wish(1500);
+  DeviceWish tagged = wish(1500);
   tagged.vlan = 7;
   PortPlan plan;
   ASSERT_EQ(plan_port(iavf(), tagged, plan), "");
@@ -166,7 +166,7 @@ TEST(PortPlan, virtual_devices_keep_their_own_mtu_and_chains) {
   EXPECT_TRUE(plan.warnings.empty());
   DeviceInfo without_chains = tap;
   without_chains.scatter = false;
-  PortWish small = wish(9000);
+  DeviceWish small = wish(9000);
   small.buffer_bytes = 2048;
   EXPECT_NE(plan_port(without_chains, small, plan).find("too few for MTU 9000"), std::string::npos);
 }
@@ -186,7 +186,7 @@ TEST(PortPlan, descriptors_are_what_the_device_can) {
   ASSERT_EQ(plan_port(device, wish(1500), plan), "");
   EXPECT_EQ(plan.descriptors.rx, 512U);
   EXPECT_EQ(plan.descriptors.tx, 1024U);
-  PortWish odd = wish(1500);
+  DeviceWish odd = wish(1500);
   odd.descriptors = {1000, 1025};
   ASSERT_EQ(plan_port(i40e(), odd, plan), "");
   EXPECT_EQ(plan.descriptors.rx, 1024U);

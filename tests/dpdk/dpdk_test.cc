@@ -80,7 +80,18 @@ TEST(DeviceHint, names_the_interface_that_is_in_the_way_or_missing) {
   EXPECT_TRUE(says("net_af_packet0,iface=eth7", false, "no interface eth7"));
   EXPECT_TRUE(says("net_af_packet0,iface=eth7", true, "allowed to"));
   EXPECT_TRUE(says("net_memif0,role=server", false, "allowed to"));
-  EXPECT_TRUE(says("0000:3b:00.0", false, "vfio-pci"));
+}
+
+TEST(DeviceHint, a_pci_function_is_missing_unbound_or_the_kernels) {
+  const auto says = [](const std::optional<std::string>& driver, const char* word) {
+    return pci_hint("0000:3b:00.0,tx_db_nc=1", driver).find(word) != std::string::npos;
+  };
+  EXPECT_TRUE(says(std::nullopt, "no PCI function 0000:3b:00.0: lspci"));
+  EXPECT_TRUE(says("", "dpdk-devbind.py -b vfio-pci 0000:3b:00.0"));
+  EXPECT_TRUE(says("ixgbe", "kernel's driver ixgbe"));
+  EXPECT_TRUE(says("ixgbe", "dpdk-devbind.py -b vfio-pci 0000:3b:00.0"));
+  EXPECT_TRUE(says("vfio-pci", "IOMMU"));
+  EXPECT_FALSE(says("mlx5_core", "devbind"));
 }
 
 TEST(Devargs, a_misspelt_argument_is_named_with_those_there_are) {

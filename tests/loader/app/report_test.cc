@@ -41,6 +41,17 @@ TEST(Report, a_name_that_is_not_utf8_does_not_break_it) {
   EXPECT_EQ(nlohmann::json::parse(to_json(report))["blocks"][0]["zero_pages"], 1);
 }
 
+TEST(Report, a_port_is_told_as_it_was_negotiated) {
+  Report report;
+  EXPECT_FALSE(nlohmann::json::parse(to_json(report)).contains("ports"));
+  report.ports.push_back(
+      {"0000:41:00.0", "net_virtio", "52:54:00:77:00:02", 1, "up", 9000, 2, 1024, 512, {"rss"}});
+  const auto port = nlohmann::json::parse(to_json(report))["ports"][0];
+  EXPECT_EQ(port["driver"], "net_virtio");
+  EXPECT_EQ(port["node"], 1);
+  EXPECT_EQ(port["offloads"], nlohmann::json::array({"rss"}));
+}
+
 TEST(Report, an_unwritable_place_is_said) {
   EXPECT_NE(write_report("/nonexistent/dir/report.json", {}).find("cannot write"), std::string::npos);
 }

@@ -45,6 +45,7 @@ class Network:
         puts the router in between, e.g. {"seed": 1, "loss": 0.01}. `ipv6`: beside IPv4, not with a router."""
         self.ipv6 = ipv6
         self.address = RECEIVER + "/24" + (",%s/64" % RECEIVER_6 if ipv6 else "")  # of --address
+        self.near, self.near_6 = NEAR, NEAR_6  # the source's
         self.told = "[%s]" % RECEIVER_6 if ipv6 else RECEIVER  # of the source's URI
         self.mtu, self.port, self._names, self._impairment = mtu, "net_tap0,iface=" + INTERFACE, [], None
         self.is_routed = impair is not None
@@ -164,6 +165,37 @@ class Network:
 
     def __exit__(self, *unused):
         self.close()
+
+
+class Tagged(Network):
+    """The receiver is a VM behind a switch's access port: its frames bear the tag `vlan`, with `outer` a service tag, too.
+
+    [source 10.77.0.1 on mig0] == vlan_link.py == UNIX socket `socket` == [QEMU's netdev]
+    """
+
+    def __init__(self, folder, mtu=9000, ipv6=False, vlan=7, outer=None):
+        super().__init__(mtu, ipv6=ipv6)
+        self.socket = os.path.join(folder, "wire.sock")
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vlan_link.py")
+        words = [self.receiver, INTERFACE, str(vlan), self.socket] + ([str(outer)] if outer is not None else [])
+        self._switch = subprocess.Popen([sys.executable, program, *words], stdout=subprocess.PIPE, text=True,
+                                        preexec_fn=die_with_parent)
+        if self._switch.stdout.readline() != "ready\n":
+            self.close()
+            raise RuntimeError("vlan_link.py did not start")
+
+    def counts(self):
+        """Frames by what became of them, when it has ended."""
+        return {key: int(value) for key, value in (line.split() for line in self._switch.stdout)}
+
+    def has_interface(self, name=INTERFACE):
+        # Its own, until the VM has ended.
+        return self._switch.poll() is None and super().has_interface(name)
+
+    def close(self):
+        self._switch.kill()
+        self._switch.wait()
+        super().close()
 
 
 class Veth(Network):

@@ -74,6 +74,9 @@ class Transfer:
         with contextlib.ExitStack() as stack:
             return self._run(folder, stack)
 
+    def make_network(self, _folder):
+        return Network(self.mtu, self.congestion, self.impair, self.ipv6)
+
     def start_source(self, folder, stack, network):
         """The source QEMU, its guest's memory filled, its migration settings made."""
         backends = self.backends(folder) if self.backends else [Backend("mem", self.size)]
@@ -118,7 +121,7 @@ class Transfer:
             source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
 
     def _run(self, folder, stack):
-        network = stack.enter_context(Network(self.mtu, self.congestion, self.impair, self.ipv6))
+        network = stack.enter_context(self.make_network(folder))
         source = self.start_source(folder, stack, network)
         options, files = self.ram_files(folder, source)
         receiver = self.start_receiver(folder, stack, network, options)
