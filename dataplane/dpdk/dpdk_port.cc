@@ -229,6 +229,8 @@ void DpdkPort::start() {
   int result = rte_eth_dev_start(port_id_);
   if (result != 0) fail("does not start", result);
   started_ = true;
+  last_stats_.reset();
+  last_link_.clear();
   if (plan_.vlan_filter) {
     result = rte_eth_dev_vlan_filter(port_id_, *options_.vlan, 1);
     if (result != 0)
@@ -265,6 +267,10 @@ void DpdkPort::listen_to_groups() {
 
 void DpdkPort::stop() noexcept {
   if (!started_) return;
+  // Some devices are reset by it: their counters begin anew, and their link is gone (seen with igb and
+  // vmxnet3).
+  last_stats_ = stats();
+  last_link_ = link();
   started_ = false;
   static_cast<void>(rte_eth_dev_stop(port_id_));
 }
@@ -286,6 +292,7 @@ bool DpdkPort::link_up() const {
 }
 
 std::string DpdkPort::link() const {
+  if (!last_link_.empty()) return last_link_;
   rte_eth_link link{};
   const int result = rte_eth_link_get_nowait(port_id_, &link);
   if (result != 0) return "unknown";
@@ -312,6 +319,7 @@ std::vector<std::pair<std::string, uint64_t>> DpdkPort::xstats() const {
 }
 
 DpdkPort::Stats DpdkPort::stats() const {
+  if (last_stats_) return *last_stats_;
   rte_eth_stats raw{};
   if (rte_eth_stats_get(port_id_, &raw) != 0) return {};
   return {raw.ipackets, raw.ibytes, raw.imissed, raw.ierrors, raw.rx_nombuf, raw.opackets, raw.oerrors};

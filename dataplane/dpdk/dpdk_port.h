@@ -88,7 +88,7 @@ class DpdkPort {
   // What was negotiated with the device; its descriptors are wishes, descriptors() what became of them.
   [[nodiscard]] const PortPlan& plan() const noexcept { return plan_; }
 
-  // "up, 100 Gbit/s, full duplex" or "down".
+  // "up, 100 Gbit/s, full duplex" or "down". After stop(): what it was then.
   [[nodiscard]] std::string link() const;
   [[nodiscard]] bool link_up() const;
   // What the operator should know but what does not prevent the start.
@@ -104,6 +104,7 @@ class DpdkPort {
     uint64_t tx_packets = 0;
     uint64_t tx_errors = 0;
   };
+  // After stop(): what they were then.
   [[nodiscard]] Stats stats() const;
 
  private:
@@ -125,6 +126,8 @@ class DpdkPort {
   uint64_t rx_offloads_ = 0;
   uint64_t tx_offloads_ = 0;
   PortPlan plan_;
+  std::optional<Stats> last_stats_;  // when it was stopped
+  std::string last_link_;            // empty: it was not
   MulticastMembership membership_;
   std::vector<std::string> warnings_;
   std::vector<std::unique_ptr<DpdkQueue>> queues_;

@@ -240,6 +240,27 @@ TEST(DpdkPort, a_port_that_is_gone_can_be_made_again) {
   EXPECT_EQ(pool.available(), pool.buffers());
 }
 
+TEST(DpdkPort, after_its_stop_a_port_tells_what_was_so_before) {
+  enter_dpdk_thread();
+  BufferPool pool("stopped", 1023, 2048, kAnyNode);
+  DpdkPortOptions options;
+  options.devargs = "net_null4";
+  DpdkPort port(options);
+  port.set_up_queues({&pool}, {&pool});
+  port.start();
+  std::array<Frame, kBurst> frames;
+  ASSERT_EQ(port.queue(0).rx_burst(frames), kBurst);
+  for (const Frame& frame : frames) port.queue(0).free_bulk(std::array<void*, 1>{frame.buffer});
+  const std::string link = port.link();
+  EXPECT_TRUE(link.starts_with("up")) << link;
+  port.stop();
+  EXPECT_FALSE(port.link_up());  // the device's own word, which its stop changes
+  EXPECT_EQ(port.link(), link);
+  EXPECT_EQ(port.stats().rx_packets, kBurst);
+  port.start();
+  EXPECT_TRUE(port.link_up());
+}
+
 TEST(BufferPool, one_that_does_not_fit_says_how_much_it_wanted) {
   try {
     BufferPool pool("huge", 4'000'000, 16384, kAnyNode);

@@ -83,6 +83,9 @@ def _checked(report, transfer):
     (port,) = report["ports"]
     expect(port["driver"] == model.driver and port["node"] == NIC_NODE and port["mtu"] == transfer.mtu and
            port["queues"] == queues, "port: %s", port)
+    expect(port["link"].startswith("up"), "link: %s", port["link"])
+    polled, counted = report["dataplane"]["poll.frames"], report["dataplane"].get("port.rx_packets", 0)
+    expect(counted >= polled, "the device counts %d frames, the poll cores %d", counted, polled)
     peers = {channel["peer"].rsplit(":", 1)[0] for channel in report["channels"]}
     expect(peers == {"[%s]" % vm.network.near_6 if transfer.ipv6 else vm.network.near}, "channels came from %s", peers)
     if transfer.flap:
