@@ -19,6 +19,7 @@ from mutants import FOLDER, Build, chosen, copy_sources, fault, misfits, ROOT
 BINARIES = os.path.join(FOLDER, "found")
 # A seed that says nothing for so long, in seconds, has come to no end: found.
 HUNG = 120
+NICE = 10
 # Set when the program ends before its time.
 STOP = threading.Event()
 
@@ -26,14 +27,16 @@ STOP = threading.Event()
 class Series:
     """Seeds one after another until one fails."""
 
-    def __init__(self, binary, first, bound, until):
-        self.binary, self.first, self.bound, self.until = binary, first, bound, until
+    def __init__(self, binary, plan, first, bound, until):
+        self.binary, self.plan, self.first, self.bound, self.until = binary, plan, first, bound, until
         self.seeds = 0  # asked, the one that failed included
         self.why = ""   # "": none failed
 
     def run(self):
         log = "%s-%d.log" % (self.binary, self.first)
-        command = ["nice", "-n", "10", self.binary, "--verbose", "--seed", str(self.first), "--seeds", str(self.bound)]
+        command = ["nice", "-n", str(NICE), self.binary, "--verbose", "--seed", str(self.first), "--seeds", str(self.bound)]
+        if self.plan:
+            command += ["--plan", self.plan]
         with open(log, "w", encoding="utf-8") as out:
             with subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL) as process:
                 ended_here = False
@@ -50,7 +53,10 @@ class Series:
         with open(log, encoding="utf-8") as file:
             told = file.read()
         os.unlink(log)
-        self.seeds = len(re.findall(r"^seed \d+:", told, re.MULTILINE))
+        seeds = re.findall(r"^seed (\d+):", told, re.MULTILINE)
+        self.seeds = int(seeds[-1]) + 1 - self.first if seeds else 0
+        if not ended_here and process.returncode == 0:
+            self.seeds = self.bound
         if failed := re.search(r"^seed \d+: FAILED: ([^;\n]*)", told, re.MULTILINE):
             self.why = failed.group(1)
         elif self.why or (not ended_here and process.returncode != 0):
@@ -93,9 +99,9 @@ def main():
     build = Build("found")
     lost = 0
 
-    def ask(binary, start):
+    def ask(mutant, binary, start):
         # The time begins when the series does: others may be waited for.
-        return Series(binary, start, options.bound, time.monotonic() + 60 * options.minutes).run()
+        return Series(binary, mutant.kind, start, options.bound, time.monotonic() + 60 * options.minutes).run()
 
     pool = concurrent.futures.ThreadPoolExecutor(options.jobs)
     try:
@@ -109,7 +115,7 @@ def main():
                     lost += 1
                     continue
                 shutil.copy(build.simulator(), binary)
-            asked.append((mutant, binary, [pool.submit(ask, binary, first + (n * options.series + k) * options.bound)
+            asked.append((mutant, binary, [pool.submit(ask, mutant, binary, first + (n * options.series + k) * options.bound)
                                            for k in range(options.series)]))
         print("| fault | file | seeds (median) | least to most | found | how |\n|---|---|---|---|---|---|", flush=True)
         for mutant, binary, series in asked:

@@ -1,4 +1,3 @@
-#include <cinttypes>
 #include <cstdio>
 
 #include "tests/sim/simulation.h"
@@ -230,7 +229,7 @@ std::string describe(const Scenario& s) {
   std::snprintf(text, sizeof text,
                 "QEMU %s, %u channels, %s, %u pages, %u parts%s%s%s; %u poll cores, %u workers%s, MTU %u, "
                 "buffers of %u, quota %u; loss %.3g/%.3g reorder %.3g duplicate %.3g corrupt %.3g clog %.3g; "
-                "fault: %s%s; greetings lost %.3g, SYNs for %" PRIu64 " s",
+                "fault: %s%s%s%s",
                 to_string(s.source.age), s.source.channels,
                 kMethods[static_cast<std::size_t>(s.source.method)], s.source.pages, s.source.parts,
                 s.source.return_path ? ", return path" : "", s.source.xbzrle ? ", xbzrle" : "",
@@ -238,7 +237,8 @@ std::string describe(const Scenario& s) {
                 s.receiver.two_nodes ? " on two nodes" : "", s.receiver.mtu, s.receiver.buffer_bytes,
                 s.receiver.quota, s.to_receiver.loss, s.to_source.loss, s.to_receiver.reorder,
                 s.to_receiver.duplicate, s.to_receiver.corrupt, s.to_receiver.clog, to_string(s.fault),
-                s.ipv6 ? "; IPv6" : "", s.greeting_loss, s.syn_lost_ns / 1'000'000'000);
+                s.ipv6 ? "; IPv6" : "", s.greeting_loss > 0 ? "; greetings lost" : "",
+                s.syn_lost_ns > 0 ? "; SYNs lost" : "");
   return text;
 }
 

@@ -1,5 +1,5 @@
 // Runs many seeds of the whole-receiver simulation, or one again.
-//   simulate [--seed S] [--seeds N] [--verbose] [--keep-going]
+//   simulate [--seed S] [--seeds N] [--verbose] [--keep-going] [--plan TEXT]
 #include <chrono>
 #include <cinttypes>
 #include <cstdio>
@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   bool counted = false;
   bool verbose = false;
   bool keep_going = false;
+  std::string plan;
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     const bool has_value = i + 1 < argc;
@@ -27,14 +28,18 @@ int main(int argc, char** argv) {
     } else if (option == "--seeds" && has_value) {
       count = std::strtoull(argv[++i], nullptr, 0);
       counted = true;
+    } else if (option == "--plan" && has_value) {
+      plan = argv[++i];
     } else if (option == "--verbose") {
       verbose = true;
     } else if (option == "--keep-going") {
       keep_going = true;
     } else {
-      std::fprintf(stderr,
-                   "usage: simulate [--seeds N] [--seed S] [--verbose] [--keep-going]\n"
-                   "  --seed S alone replays one run; with --seeds N it is the first of N\n");
+      std::fprintf(
+          stderr,
+          "usage: simulate [--seeds N] [--seed S] [--verbose] [--keep-going] [--plan TEXT]\n"
+          "  --plan TEXT passes over the seeds whose plan, as --verbose prints it, has not this text\n"
+          "  --seed S alone replays one run; with --seeds N it is the first of N\n");
       return 2;
     }
   }
@@ -54,6 +59,7 @@ int main(int argc, char** argv) {
   double virtual_s = 0;
   std::map<std::string, uint64_t> ends;
   for (uint64_t seed = first; seed < first + count; ++seed) {
+    if (!plan.empty() && describe(scenario_of(seed)).find(plan) == std::string::npos) continue;
     const RunResult result = run_seed(seed);
     frames += result.frames;
     epochs += result.epochs;
