@@ -13,7 +13,7 @@ std::optional<AddressProbe::Question> AddressProbe::poll_output(uint64_t now_ns)
     link.tagged = vlan_ ? 1 : 0;
     link.vlan_tci = vlan_.value_or(0);
   };
-  // A sender address of 0: nobody's cache is to learn anything from it (RFC 5227 section 2.1.1, RFC 4862
+  // A sender address of 0: no host's cache is to learn anything from it (RFC 5227 section 2.1.1, RFC 4862
   // section 5.4.2).
   if (ip_.is_ipv4()) {
     ArpPacket probe = arp_request_for(mac_, Ipv4Address{0}, ip_.ipv4());

@@ -412,7 +412,8 @@ bool PollCore::forwarded(const Frame& frame, uint32_t port_index) noexcept {
 }
 
 void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept {
-  // RFC 9293 section 3.9.2.3: whoever says so is nobody. Group addresses have been refused with the header.
+  // RFC 9293 section 3.9.2.3: no peer has such a source address. Group addresses have been refused with the
+  // header.
   const IpAddress& from = segment_.tuple.remote_ip;
   if (from == segment_.tuple.local_ip || from.is_loopback()) {
     counters_.add(PollCounter::impossible_source);

@@ -203,7 +203,7 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
   take_ack(segment, now_ns);
   if (state_ == TcpState::closed) return fate;  // LAST-ACK: our FIN is acknowledged
 
-  // Sixth, check the URG bit. Departure: urgent data stays in its place in the stream and nobody is told.
+  // Sixth, check the URG bit. Departure: urgent data stays in its place in the stream, and no signal says so.
   // QEMU sends none, and RFC 6093 section 6 advises against its use.
   if (segment.has(tcp_flag::urg)) counters_.add(TcpCounter::urgent);
 
@@ -228,8 +228,8 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
   return fate;
 }
 
-// Nobody who sees neither side's numbers can say it: acknowledgment and sequence number are near enough to be
-// the peer's, as RFC 5961 section 5.2 has it for the one.
+// The segment shows that its sender knows both sides' numbers: acknowledgment and sequence number are near
+// enough to be the peer's (RFC 5961 section 5.2 asks that of the acknowledgment).
 bool TcpConnection::credible(const TcpSegment& segment) const noexcept {
   return (segment.flags & (tcp_flag::ack | tcp_flag::syn | tcp_flag::rst)) == tcp_flag::ack &&
          segment.ack <= snd_max_ && segment.ack >= snd_una_ - std::max(snd_wnd_max_, 65535U) &&

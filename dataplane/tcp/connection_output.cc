@@ -48,7 +48,6 @@ uint64_t TcpConnection::next_deadline_ns() const noexcept {
 }
 
 // ---- The window
-// -----------------------------------------------------------------------------------------------
 
 // Bytes that surely fit: free places times what a full segment brings per place. Places taken by out-of-order
 // data count as free, for their bytes lie inside the window.
@@ -92,7 +91,6 @@ bool TcpConnection::window_update_due() const noexcept {
 }
 
 // ---- Segments
-// -------------------------------------------------------------------------------------------------
 
 void TcpConnection::fill_header(OutSegment& out, uint8_t flags, SeqNum seq, uint64_t now_ns) noexcept {
   out.tuple = tuple_;
@@ -218,7 +216,6 @@ bool TcpConnection::emit_ack(uint64_t now_ns, OutSegment& out) noexcept {
 }
 
 // ---- Timers
-// ---------------------------------------------------------------------------------------------------
 
 bool TcpConnection::expire_timers(uint64_t now_ns, OutSegment& out) noexcept {
   if (state_deadline_ns_ <= now_ns) {

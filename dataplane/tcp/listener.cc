@@ -365,8 +365,8 @@ TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segm
     fill_rst(segment, reply);
     return count(Action::reply, enough ? TcpCounter::syn_refused_limit : TcpCounter::handshake_reset);
   }
-  // Nobody is turned out for him: the oldest entry may be that of an honest peer whose ACK is under way, and
-  // would be reset. Without an entry the cookie is as good with the first bytes.
+  // No entry is given up for this peer: the oldest may be that of an honest peer whose ACK is under way and
+  // who would be reset. Without an entry the cookie is as good with the first bytes.
   if (Entry* const entry = place(keyed_hash(segment.tuple, kDomainTable, 0))) {
     *entry = cookie;
     entry->used = true;

@@ -17,8 +17,8 @@ class TailBuffer {
   // Bytes that append() still takes; 0 when empty.
   [[nodiscard]] uint32_t room() const noexcept { return room_; }
 
-  // Moves the slice's bytes to `begin`, which is in the same buffer and not behind them; `room` bytes behind
-  // where they end then must be nobody else's. Precondition: empty().
+  // Moves the slice's bytes to `begin`, which is in the same buffer and not behind them. The `room` bytes
+  // that follow them then belong to this tail alone. Precondition: empty().
   void open(const Slice& slice, const std::byte* begin, uint32_t room) noexcept {
     if (begin != slice.data) std::memmove(const_cast<std::byte*>(begin), slice.data, slice.length);
     slice_ = slice;

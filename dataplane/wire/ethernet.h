@@ -22,7 +22,7 @@ struct EthernetView {
   uint16_t payload_offset = 0;
 };
 
-// False: too short. A second tag is not looked into: its ether type is nobody's.
+// False: too short. A second tag is not looked into: its ether type is none that migrx speaks.
 [[nodiscard]] inline bool parse_ethernet(Bytes frame, EthernetView& out) noexcept {
   if (frame.size() < 14) return false;
   std::memcpy(out.link.local_mac.bytes.data(), frame.data(), 6);

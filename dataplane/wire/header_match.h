@@ -40,7 +40,7 @@ class HeaderMask {
   }
   constexpr void free_tcp(uint32_t tcp) {
     free(tcp + 4, 8);       // SEG.SEQ, SEG.ACK
-    mask[tcp + 12] = 0xf0;  // data offset; the reserved bits are nobody's
+    mask[tcp + 12] = 0xf0;  // data offset; the reserved bits may differ
     mask[tcp + 13] = 0xff & ~tcp_flag::psh;
     free(tcp + 14, 6);  // window, checksum (the caller's), urgent pointer (URG is not set)
     free(tcp + 24, 8);  // TSval, TSecr
@@ -138,7 +138,7 @@ class HeaderMatch {
   }();
   static constexpr std::array<uint64_t, kIpv6Words> kIpv6Mask = [] {
     Mask<kIpv6Words> m;
-    m.mask[kIpOffset] = 0xf0;  // the version; traffic class and flow label are nobody's
+    m.mask[kIpOffset] = 0xf0;  // the version; traffic class and flow label may differ
     m.free(kIpOffset + 1, 3);
     m.free(kIpOffset + 4, 2);  // payload length: looked at apart
     m.free(kIpOffset + 7, 1);  // hop limit

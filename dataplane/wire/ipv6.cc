@@ -58,7 +58,7 @@ WireCounter parse_ipv6(Bytes packet, uint32_t available, Ipv6View& out) noexcept
       return WireCounter::ip_extension_bad;
     if (packet.size() < kIpv6HeaderBytes + walked + length) return WireCounter::frame_headers_split;
     if (options && !walk_options({h + 2, length - 2}, out.router_alert)) return WireCounter::ip_extension_bad;
-    // RFC 8200 section 4.4: one that has no segments left is passed over. Nobody is forwarded to from here.
+    // RFC 8200 section 4.4: one that has no segments left is passed over. This host forwards nothing.
     if (next == ipv6_next::routing && h[3] != std::byte{0}) return WireCounter::ip_extension_bad;
     if (next == ipv6_next::fragment) {
       if ((load_be16(h + 2) & 0xfff9) != 0) return WireCounter::ip_fragment;

@@ -163,8 +163,8 @@ StreamError FileLoader::await_verdict() {
 // The channel is in the middle of its block list; the destination's verdict is looked at meanwhile, since
 // pages can take minutes.
 StreamError FileLoader::load_pages(std::span<const BlockEntry> entries) {
-  // Pages are written by others than the parser, so nobody else holds them back until the destination has
-  // proved to wait: one that runs a guest on this memory never does.
+  // Pages are written by others than the parser. So they are held back here until the destination has proved
+  // to wait: one that runs a guest on this memory never does.
   const uint64_t since_ns = settings_.now_ns();
   while (!destination_.proved_waiting()) {
     if (take_turn()) return cancelled();

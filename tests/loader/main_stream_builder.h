@@ -79,7 +79,6 @@ class MainStreamBuilder {
   std::vector<std::byte> take() { return std::exchange(bytes_, {}); }
 
   // ---- Pieces
-  // --------------------------------------------------------------------------------------------------
   Self& u8(uint64_t v) { return number(v, 1); }
   Self& be16(uint64_t v) { return number(v, 2); }
   Self& be32(uint64_t v) { return number(v, 4); }
@@ -95,7 +94,6 @@ class MainStreamBuilder {
   }
 
   // ---- Top grammar
-  // ---------------------------------------------------------------------------------------------
   Self& header(uint32_t version = 3) { return be32(0x5145564d).be32(version); }
   Self& configuration(std::string_view machine = "pc-i440fx-10.0") {
     return u8(0x07).be32(machine.size()).text(machine);
