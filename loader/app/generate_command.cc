@@ -44,7 +44,7 @@ struct Link {
   std::unique_ptr<DpdkPort> port;
 };
 
-Link open_link(const GenerateOptions& options, uint32_t buffer_bytes) {
+Link open_link(const GenerateOptions& options, const IpAddress& local, uint32_t buffer_bytes) {
   EalOptions eal;
   eal.memory_bytes = BufferPool::memory_bytes(kRxBuffers, buffer_bytes) +
                      BufferPool::memory_bytes(kTxBuffers, buffer_bytes) + (32U << 20);
@@ -60,6 +60,7 @@ Link open_link(const GenerateOptions& options, uint32_t buffer_bytes) {
   port.rx_descriptors = rx_descriptors_for(options.port, options.mtu, buffer_bytes, 512);
   port.tx_descriptors = 512;
   port.buffer_bytes = buffer_bytes;
+  if (!local.is_ipv4()) port.groups = {multicast_mac(solicited_node(local))};
   link.port = std::make_unique<DpdkPort>(std::move(port));
   link.port->set_up_queues({link.rx_pool.get()}, {link.tx_pool.get()});
   return link;
@@ -214,16 +215,19 @@ int generate(const GenerateOptions& options) {
     const double make_s = static_cast<double>(monotonic_ns() - make_began_ns) * 1e-9;
 
     const uint32_t buffer_bytes = buffer_bytes_for(options.port, options.mtu);
-    Link link = open_link(options, buffer_bytes);
+    Link link = open_link(options, target.local.address, buffer_bytes);
     for (const std::string& warning : link.port->warnings()) terminal.warn("warning: " + warning);
     GeneratorConfig config;
-    config.local_ip = target.local.address.ipv4();
+    config.local_ip = target.local.address;
     config.remote_ip = target.remote;
     config.next_hop = target.next_hop;
     config.remote_port = target.port;
     if (options.vlan) config.vlan = *options.vlan;
+    const FourTuple tuple{target.remote, target.local.address, 0, 0};
+    TcpConfig tcp;
+    tcp.mss = mss_for_mtu(options.mtu);
     config.tcp.mss = static_cast<uint16_t>(
-        std::min<uint32_t>(mss_for_mtu(options.mtu), link.tx_pool->buffer_bytes() - kHeaderBytesMax));
+        std::min<uint32_t>(mss_for(tcp, tuple), link.tx_pool->buffer_bytes() - kHeaderBytesMax));
     config.tcp.congestion_control = options.congestion_control;
     config.tls = tls_of(options, target, terminal);
     config.answer_timeout_ns = static_cast<uint64_t>(options.timeout_s * 1e9);

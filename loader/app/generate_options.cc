@@ -1,14 +1,13 @@
 #include "loader/app/generate_options.h"
 
-#include <arpa/inet.h>
-
 #include <CLI/CLI.hpp>
-#include <array>
 #include <charconv>
 #include <string_view>
 #include <vector>
 
 #include "dataplane/dpdk/dpdk_port.h"
+#include "dataplane/wire/address_text.h"
+#include "dataplane/wire/ipv6.h"
 #include "loader/app/address_list.h"
 #include "loader/generate/guest_image.h"
 #include "loader/tls/credentials.h"
@@ -16,39 +15,67 @@
 namespace migrx {
 namespace {
 
-bool parse_address(const std::string& text, Ipv4Address& out) {
-  in_addr address{};
-  if (::inet_pton(AF_INET, text.c_str(), &address) != 1) return false;
-  out.value = ntohl(address.s_addr);
-  return true;
-}
-
-// "tcp:A.B.C.D:PORT"; the scheme may be left out.
-bool parse_uri(std::string_view text, Ipv4Address& address, uint16_t& port) {
+// "tcp:A.B.C.D:PORT", "tcp:[IPV6]:PORT"; the scheme may be left out.
+bool parse_uri(std::string_view text, IpAddress& address, uint16_t& port) {
   if (text.starts_with("tcp:")) text.remove_prefix(4);
-  const std::size_t colon = text.find(':');
+  const std::size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) return false;
   const std::string_view digits = text.substr(colon + 1);
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  return error == std::errc{} && end == digits.data() + digits.size() && port != 0 &&
-         parse_address(std::string(text.substr(0, colon)), address);
+  if (error != std::errc{} || end != digits.data() + digits.size() || port == 0) return false;
+  std::string host(text.substr(0, colon));
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  if (bracketed) host = host.substr(1, host.size() - 2);
+  return parse_ip_address(host.c_str(), address) && address.is_ipv4() != bracketed;
+}
+
+std::string check_addresses(const GenerateOptions& o, GenerateTarget& out) {
+  if (!parse_uri(o.destination, out.remote, out.port) || out.remote.is_unspecified() ||
+      out.remote.is_multicast())
+    return "DESTINATION " + o.destination + ": expected tcp:A.B.C.D:PORT or tcp:[IPV6]:PORT";
+  if (!parse_network(o.address, out.local))
+    return "--address " + o.address +
+           ": expected an address with its prefix length, such as 10.77.0.1/24 or fd00::1/64";
+  const auto other_family = [&out](const IpAddress& address) {
+    return address.is_ipv4() != out.remote.is_ipv4();
+  };
+  if (other_family(out.local.address))
+    return "--address " + o.address + ": the destination has an address of the other family";
+  if (!out.remote.is_ipv4() && o.mtu < kIpv6MtuMin)
+    return "--mtu " + std::to_string(o.mtu) + ": IPv6 needs " + std::to_string(kIpv6MtuMin) + " at least";
+  out.next_hop = out.remote;
+  const bool neighbour = out.local.contains(out.remote) || out.remote.is_link_local();
+  if (o.gateway) {
+    if (!parse_ip_address(o.gateway->c_str(), out.next_hop))
+      return "--gateway " + *o.gateway + ": expected an address";
+    if (other_family(out.next_hop))
+      return "--gateway " + *o.gateway + ": the destination has an address of the other family";
+  } else if (!neighbour) {
+    return "the destination is not in the subnet of --address: give a --gateway";
+  }
+  return {};
 }
 
 }  // namespace
 
 void add_generate_options(CLI::App& command, GenerateOptions& o) {
   const char* const network = "Network";
-  command.add_option("DESTINATION", o.destination, "tcp:A.B.C.D:PORT of a receiver that waits")->required();
+  command
+      .add_option("DESTINATION", o.destination,
+                  "tcp:A.B.C.D:PORT or tcp:[IPV6]:PORT of a receiver that waits")
+      ->required();
   command
       .add_option("--port", o.port,
                   "DPDK devargs of the port: a PCI address, or a vdev such as net_tap0,iface=gen0")
       ->required()
       ->group(network)
       ->type_name("DEVARGS");
-  command.add_option("--address", o.address, "IPv4 address of the port with its prefix length")
+  command
+      .add_option("--address", o.address,
+                  "address of the port with its prefix length, of the destination's family")
       ->required()
       ->group(network)
-      ->type_name("A.B.C.D/N");
+      ->type_name("ADDRESS/N");
   command.add_option("--mtu", o.mtu, "MTU of the link")
       ->check(CLI::Range(576, 65535))
       ->capture_default_str()
@@ -161,17 +188,7 @@ void add_generate_options(CLI::App& command, GenerateOptions& o) {
 }
 
 std::string check_generate_options(const GenerateOptions& o, GenerateTarget& out) {
-  if (!parse_uri(o.destination, out.remote, out.port))
-    return "DESTINATION " + o.destination + ": expected tcp:A.B.C.D:PORT (generate speaks IPv4 only)";
-  if (!parse_network(o.address, out.local) || !out.local.address.is_ipv4())
-    return "--address " + o.address +
-           ": expected an IPv4 address with its prefix length, such as 10.77.0.1/24";
-  out.next_hop = out.remote;
-  if (o.gateway) {
-    if (!parse_address(*o.gateway, out.next_hop)) return "--gateway " + *o.gateway + ": no IPv4 address";
-  } else if (!out.local.contains(out.remote)) {
-    return "the destination is not in the subnet of --address: give a --gateway";
-  }
+  if (std::string problem = check_addresses(o, out); !problem.empty()) return problem;
   if (const std::string problem = check_devargs(o.port); !problem.empty())
     return "--port " + o.port + ": " + problem;
   if (o.port.starts_with("net_tap") && o.mtu > 1500)
@@ -193,10 +210,7 @@ std::string check_generate_options(const GenerateOptions& o, GenerateTarget& out
     return "--tls-hostname is compared with a certificate: it needs --tls-creds";
   }
   if (o.tls_hostname && o.tls_hostname->empty()) return "--tls-hostname is empty: leave it out";
-  in_addr remote{htonl(out.remote.value)};
-  std::array<char, INET_ADDRSTRLEN> text{};
-  (void)::inet_ntop(AF_INET, &remote, text.data(), text.size());
-  out.host = o.tls_hostname.value_or(text.data());
+  out.host = o.tls_hostname.value_or(IpAddressText(out.remote).c_str());
   if (o.local_port.value_or(1024) + o.multifd_channels > 65535)
     return "--local-port is too high for so many channels";
   return {};

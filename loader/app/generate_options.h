@@ -15,9 +15,9 @@ namespace migrx {
 
 struct GenerateOptions {
   // Network.
-  std::string destination;  // "tcp:10.77.0.2:4444", as the URI of QEMU's migrate
+  std::string destination;  // "tcp:10.77.0.2:4444", "tcp:[fd00::2]:4444", as the URI of QEMU's migrate
   std::string port;         // DPDK devargs
-  std::string address;      // of the port, "10.77.0.1/24"
+  std::string address;      // of the port, "10.77.0.1/24", "fd00::1/64"
   uint32_t mtu = 1500;
   std::optional<std::string> gateway;
   std::optional<uint16_t> vlan;
@@ -58,9 +58,10 @@ void add_generate_options(CLI::App& command, GenerateOptions& options);
 
 // The addresses the options name, and their sense.
 struct GenerateTarget {
-  IpNetwork local;  // an IPv4 one
-  Ipv4Address remote;
-  Ipv4Address next_hop;
+  // All of one family.
+  IpNetwork local;
+  IpAddress remote;
+  IpAddress next_hop;
   uint16_t port = 0;
   std::string host;  // that the server's certificate must have
 };

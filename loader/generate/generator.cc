@@ -4,6 +4,8 @@
 #include <exception>
 
 #include "dataplane/wire/arp.h"
+#include "dataplane/wire/icmp6.h"
+#include "dataplane/wire/ndp.h"
 
 namespace migrx {
 namespace {
@@ -106,6 +108,10 @@ void Generator::on_frame(const Frame& frame, uint64_t now_ns) noexcept {
     on_arp(frame);
     return;
   }
+  if (fate == WireCounter::icmp6) {
+    on_icmp6(frame);
+    return;
+  }
   const uint32_t stream = uint32_t{segment.tuple.local_port} - config_.first_local_port;
   // Answers are small: what does not lie in one buffer is no answer.
   if (fate != WireCounter::segment_ok || frame.nb_segs != 1 || stream >= senders_.size() ||
@@ -135,20 +141,48 @@ void Generator::on_arp(const Frame& frame) noexcept {
     ++frames_dropped_;
     return;
   }
-  if (!link_known_ && arp.operation == ArpPacket::Operation::reply && arp.sender_ip == config_.next_hop) {
-    link_.remote_mac = arp.sender_mac;
-    link_.local_mac = queue_.mac();
-    if (config_.vlan >= 0) {
-      link_.tagged = 1;
-      link_.vlan_tci = static_cast<uint16_t>(config_.vlan);
-    }
-    link_known_ = true;
+  if (!config_.local_ip.is_ipv4()) return;
+  if (arp.operation == ArpPacket::Operation::reply && config_.next_hop == arp.sender_ip) {
+    learn(arp.sender_mac);
     return;
   }
   ArpPacket reply;
   TxFrame out;
-  if (arp_reply_for(arp, queue_.mac(), config_.local_ip, reply) && queue_.tx_alloc(out))
+  if (arp_reply_for(arp, queue_.mac(), config_.local_ip.ipv4(), reply) && queue_.tx_alloc(out))
     queue_.tx_commit(build_arp(reply, {out.data, out.capacity}));
+}
+
+// Neighbour discovery (RFC 4861) alone: whatever else there is, the peer's TCP finds out.
+void Generator::on_icmp6(const Frame& frame) noexcept {
+  Icmp6View view;
+  NdpPacket heard;
+  if (config_.local_ip.is_ipv4() || !parse_icmp6({frame.data, frame.data_len}, view) ||
+      !parse_ndp(view, heard)) {
+    ++frames_dropped_;
+    return;
+  }
+  if (heard.kind == NdpPacket::Kind::advertisement) {
+    if (heard.target == config_.next_hop) learn(heard.has_mac ? heard.mac : heard.link.remote_mac);
+    return;
+  }
+  NdpPacket reply;
+  TxFrame out;
+  if (ndp_reply_for(heard, queue_.mac(), config_.local_ip, reply) && queue_.tx_alloc(out))
+    queue_.tx_commit(build_ndp(reply, {out.data, out.capacity}));
+}
+
+void Generator::learn(const EthernetAddress& mac) noexcept {
+  if (link_known_) return;
+  link_.remote_mac = mac;
+  link_.local_mac = queue_.mac();
+  tag(link_);
+  link_known_ = true;
+}
+
+void Generator::tag(FrameAddress& link) const noexcept {
+  if (config_.vlan < 0) return;
+  link.tagged = 1;
+  link.vlan_tci = static_cast<uint16_t>(config_.vlan);
 }
 
 // ---- What comes next
@@ -158,12 +192,16 @@ void Generator::ask_next_hop(uint64_t now_ns) noexcept {
   next_question_ns_ = now_ns + kQuestionEveryNs;
   TxFrame out;
   if (!queue_.tx_alloc(out)) return;
-  ArpPacket request = arp_request_for(queue_.mac(), config_.local_ip, config_.next_hop);
-  if (config_.vlan >= 0) {
-    request.link.tagged = 1;
-    request.link.vlan_tci = static_cast<uint16_t>(config_.vlan);
+  const MutableBytes room{out.data, out.capacity};
+  if (config_.local_ip.is_ipv4()) {
+    ArpPacket request = arp_request_for(queue_.mac(), config_.local_ip.ipv4(), config_.next_hop.ipv4());
+    tag(request.link);
+    queue_.tx_commit(build_arp(request, room));
+  } else {
+    NdpPacket question = ndp_solicitation_for(queue_.mac(), config_.local_ip, config_.next_hop);
+    tag(question.link);
+    queue_.tx_commit(build_ndp(question, room));
   }
-  queue_.tx_commit(build_arp(request, {out.data, out.capacity}));
 }
 
 void Generator::connect(uint32_t stream, uint64_t now_ns) noexcept {
@@ -195,7 +233,10 @@ void Generator::step(uint64_t now_ns) noexcept {
         connect(0, now_ns);
         enter(GeneratorPhase::connecting, now_ns);
       } else if (now_ns - phase_since_ns_ > config_.answer_timeout_ns) {
-        end("nobody answers ARP for the destination's address");
+        end(config_.local_ip.is_ipv4()
+                ? "no host answers ARP for the destination's address or the gateway's"
+                : "no host answers neighbour discovery for the destination's address or "
+                  "the gateway's");
         enter(GeneratorPhase::over, now_ns);
       } else {
         ask_next_hop(now_ns);

@@ -26,9 +26,10 @@
 namespace migrx {
 
 struct GeneratorConfig {
-  Ipv4Address local_ip;
-  Ipv4Address remote_ip;
-  Ipv4Address next_hop;  // whose MAC is asked for: remote_ip, or a gateway
+  // All three of one family.
+  IpAddress local_ip;
+  IpAddress remote_ip;
+  IpAddress next_hop;  // whose MAC is asked for: remote_ip, or a gateway
   uint16_t remote_port = 4444;
   uint16_t first_local_port = 40'000;  // the main channel's; the others follow
   int32_t vlan = -1;                   // 0..4094: tag to send with
@@ -86,6 +87,11 @@ class Generator final : public Agent {
   uint32_t receive(uint64_t now_ns) noexcept;
   void on_frame(const Frame& frame, uint64_t now_ns) noexcept;
   void on_arp(const Frame& frame) noexcept;
+  void on_icmp6(const Frame& frame) noexcept;
+  // The next hop is at that MAC.
+  void learn(const EthernetAddress& mac) noexcept;
+  // The tag that our questions bear.
+  void tag(FrameAddress& link) const noexcept;
   void ask_next_hop(uint64_t now_ns) noexcept;
   void connect(uint32_t stream, uint64_t now_ns) noexcept;
   void step(uint64_t now_ns) noexcept;

@@ -24,6 +24,8 @@ namespace {
 
 constexpr Ipv4Address kReceiver{0x0a4d0002};
 constexpr Ipv4Address kGenerator{0x0a4d0001};
+constexpr IpAddress kReceiver6{0xfd00'0077'0000'0000, 2};
+constexpr IpAddress kGenerator6{0xfd00'0077'0000'0000, 1};
 constexpr uint16_t kPort = 4444;
 
 EthernetAddress mac_of(int last) {
@@ -50,6 +52,8 @@ struct Scenario {
   GuestSourceSettings source;
   sim::LinkOptions link;
   uint64_t seed = 1;
+  bool ipv6 = false;
+  int32_t vlan = -1;
   uint32_t channels_at_receiver = 0;  // 0: as many as the source has
   bool congestion_control = true;
   bool prepare = false;
@@ -71,8 +75,10 @@ class World {
     const uint32_t channels = s.channels_at_receiver == 0 ? s.source.channels : s.channels_at_receiver;
     if (s.prepare) source.make_all();
     GeneratorConfig config;
-    config.local_ip = kGenerator;
-    config.remote_ip = config.next_hop = kReceiver;
+    config.local_ip = s.ipv6 ? kGenerator6 : IpAddress{kGenerator};
+    config.remote_ip = config.next_hop = s.ipv6 ? kReceiver6 : IpAddress{kReceiver};
+    config.vlan = s.vlan;
+    if (s.ipv6) config.tcp.mss = 1440;
     config.remote_port = kPort;
     config.secret = s.seed;
     config.backlog_bytes = 1 << 20;
@@ -91,7 +97,7 @@ class World {
     generator = std::make_unique<Generator>(config, generator_queue_, source);
 
     PollCoreConfig core;
-    core.ports = {{&receiver_queue_, {PortAddress{kReceiver}}, PollPort::kAnyVlan}};
+    core.ports = {{&receiver_queue_, {PortAddress{config.remote_ip}}, s.vlan}};
     core.connections_max = channels + 1 + 4;
     core.handoff_slots = 63;
     core.tcp.buffer_bytes = 2048;
@@ -202,6 +208,22 @@ TEST(Generator, receiver_ends_with_the_image_it_generated) {
   EXPECT_EQ(world.wrong_pages(), 0U);
   EXPECT_EQ(world.session->main_channel().counters().markers.read(), 5U);  // START and four rounds
   EXPECT_LT(world.generator->ram_loaded_ns(), world.now);
+}
+
+TEST(Generator, the_same_over_ipv6_and_in_a_vlan) {
+  for (const int32_t vlan : {-1, 42}) {
+    for (const bool ipv6 : {false, true}) {
+      Scenario s;
+      s.guest = {.seed = 12, .pages = 1000, .zero_percent = 20, .rounds = 2, .dirty_percent = 15};
+      s.link.loss = 0.01;
+      s.ipv6 = ipv6;
+      s.vlan = vlan;
+      World world(s);
+      world.run(20 * kNsPerSecond);
+      EXPECT_TRUE(world.generator->accepted()) << world.generator->problem();
+      EXPECT_EQ(world.wrong_pages(), 0U);
+    }
+  }
 }
 
 TEST(Generator, compressed_streams_are_loaded_prepared_or_not) {
@@ -376,6 +398,10 @@ TEST(Generator, nobody_there_is_said_within_the_timeout) {
   world.run(10 * kNsPerSecond);
   EXPECT_EQ(world.generator->phase(), GeneratorPhase::over);
   EXPECT_NE(world.generator->problem().find("ARP"), std::string::npos);
+  s.ipv6 = true;
+  World world6(s);
+  world6.run(10 * kNsPerSecond);
+  EXPECT_NE(world6.generator->problem().find("neighbour discovery"), std::string::npos);
 }
 
 // Whatever the peer says on the return path, in any split.

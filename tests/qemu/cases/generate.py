@@ -44,16 +44,16 @@ def _expect_tls(kind, *reports):
             expect(report["tls"]["session"].startswith("TLS1.3 AES-"), "session %r", report["tls"])
 
 
-def _into_migrx(mtu, compression, tls=None):
+def _into_migrx(mtu, compression, tls=None, ipv6=False):
     def run(folder):
         need()
         ours, theirs = _tls(tls)
         image, ram = os.path.join(folder, "image"), os.path.join(folder, "ram")
         guest = dict(_GUEST, image=image, multifd_channels=3, multifd_compression=compression)
         with generator.start_receiver(folder, "memif", mtu, "mem=%s,size=%d" % (ram, _SIZE), 3, compression,
-                                      extra=("--idle", "sleep", *theirs)) as receiver:
+                                      extra=("--idle", "sleep", *theirs), ipv6=ipv6) as receiver:
             expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log())
-            with generator.start_generator(folder, "memif", mtu, guest, extra=ours) as source:
+            with generator.start_generator(folder, "memif", mtu, guest, extra=ours, ipv6=ipv6) as source:
                 remark = _expect_sent(source)
             expect(receiver.wait() == 0, "migrx receive failed: %s", receiver.log())
             _expect_tls(tls, source.report(), receiver.report())
@@ -62,14 +62,14 @@ def _into_migrx(mtu, compression, tls=None):
     return run
 
 
-def _into_qemu(mtu, link, compression, tls=None):
+def _into_qemu(mtu, link, compression, tls=None, ipv6=False):
     def run(folder):
         need("10")
         objects = [] if tls is None else pki.destination_arguments(tls)
         image = os.path.join(folder, "image")
         guest = dict(_GUEST, image=image, multifd_channels=2, multifd_compression=compression)
         with contextlib.ExitStack() as stack:
-            network = stack.enter_context(Network(mtu))
+            network = stack.enter_context(Network(mtu, ipv6=ipv6))
             namespace = network.receiver
             if link == "veth":
                 generator.make_veth(namespace, mtu, kernel_peer=True)
@@ -79,11 +79,11 @@ def _into_qemu(mtu, link, compression, tls=None):
             destination.set_parameters(multifd_channels=2, multifd_compression=compression)
             if tls is not None:
                 destination.set_parameters(tls_creds="tls0")
-            destination.qmp.command("migrate-incoming", uri="tcp:0.0.0.0:%d" % PORT)
-            source = stack.enter_context(generator.start_generator(folder, link, mtu, guest, namespace,
-                                                                    extra=_tls(tls)[0]))
+            destination.qmp.command("migrate-incoming", uri="tcp:%s:%d" % ("[::]" if ipv6 else "0.0.0.0", PORT))
+            source = stack.enter_context(generator.start_generator(folder, link, mtu, guest, namespace, _tls(tls)[0],
+                                                                    ipv6=ipv6))
             if link == "tap":
-                generator.give_address(namespace, "gen0", mtu, source.alive)
+                generator.give_address(namespace, "gen0", mtu, source.alive, ipv6)
             remark = _expect_sent(source)
             _expect_tls(tls, source.report())
             destination.wait_migration()
@@ -109,5 +109,7 @@ def cases():
     yield Case("generate-tap-tls-psk-qemu-10", _into_qemu(1500, "tap", "none", "psk"), quick=False)
     yield Case("generate-memif-1500-zstd", _into_migrx(1500, "zstd"), quick=False)
     yield Case("generate-tap-qemu-10", _into_qemu(1500, "tap", "none"))
+    yield Case("generate-memif-ipv6", _into_migrx(1500, "none", ipv6=True))
+    yield Case("generate-tap-ipv6-qemu-10", _into_qemu(1500, "tap", "none", ipv6=True))
     yield Case("generate-veth-zlib-qemu-10", _into_qemu(9000, "veth", "zlib"), quick=False)
     yield Case("compare-qemu-tiny", _compare, quick=False)

@@ -15,10 +15,11 @@ import time
 import zlib
 
 from .machine import die_with_parent, in_namespace
-from .network import NEAR, RECEIVER
+from .network import NEAR, NEAR_6, RECEIVER, RECEIVER_6
 from .receiver import PORT, migrx_program
 
 PREFIX = "/24"
+PREFIX_6 = "/64"
 _OFFLOADS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "offloads.py")
 
 
@@ -48,11 +49,14 @@ def wait_interface(namespace, interface, alive, timeout=30.0):
         time.sleep(0.02)
 
 
-def give_address(namespace, interface, mtu, alive):
+def give_address(namespace, interface, mtu, alive, ipv6=False):
     """Waits for a tap and makes the kernel behind it the receiver."""
     wait_interface(namespace, interface, alive)
     _ip(namespace, "link", "set", interface, "mtu", str(mtu), "up")
-    _ip(namespace, "addr", "replace", RECEIVER + PREFIX, "dev", interface)
+    if ipv6:
+        _ip(namespace, "addr", "replace", RECEIVER_6 + PREFIX_6, "dev", interface, "nodad")
+    else:
+        _ip(namespace, "addr", "replace", RECEIVER + PREFIX, "dev", interface)
 
 
 def make_bridge(namespace, mtu, names):
@@ -137,18 +141,21 @@ def receiver_port(link, folder):
             "veth": "net_af_packet0,iface=dst0"}[link]
 
 
-def start_generator(folder, link, mtu, guest, namespace=None, extra=(), prefix=()):
+def start_generator(folder, link, mtu, guest, namespace=None, extra=(), prefix=(), ipv6=False):
     """`guest`: options of `migrx generate` by name, underscores for hyphens; True for flags."""
-    command = ["generate", "tcp:%s:%d" % (RECEIVER, PORT), "--port", generator_port(link, folder),
-               "--address", NEAR + PREFIX, "--mtu", str(mtu), *extra]
+    destination, address = ("[%s]" % RECEIVER_6, NEAR_6 + PREFIX_6) if ipv6 else (RECEIVER, NEAR + PREFIX)
+    command = ["generate", "tcp:%s:%d" % (destination, PORT), "--port", generator_port(link, folder),
+               "--address", address, "--mtu", str(mtu), *extra]
     for key, value in guest.items():
         command += ["--" + key.replace("_", "-")] + ([] if value is True else [str(value)])
     return Process(folder, "generator", command, namespace, prefix)
 
 
-def start_receiver(folder, link, mtu, ram, channels, compression="none", namespace=None, extra=(), prefix=()):
+def start_receiver(folder, link, mtu, ram, channels, compression="none", namespace=None, extra=(), prefix=(),
+                   ipv6=False):
     """`ram`: value of --ram."""
-    command = ["receive", "--port", receiver_port(link, folder), "--address", RECEIVER + PREFIX, "--listen", str(PORT),
+    address = RECEIVER_6 + PREFIX_6 if ipv6 else RECEIVER + PREFIX
+    command = ["receive", "--port", receiver_port(link, folder), "--address", address, "--listen", str(PORT),
                "--mtu", str(mtu), "--ram", ram, "--no-handoff", "--multifd-channels", str(channels),
                "--multifd-compression", compression, "--runtime-dir", os.path.join(folder, "run"),
                # A generator that is killed takes a memif link with it: nobody could be told.
