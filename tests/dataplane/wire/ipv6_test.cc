@@ -152,7 +152,9 @@ TEST(ParseIpv6, extension_headers_are_walked_through_and_the_others_refused) {
     payload.resize(payload.size() + 0);
     Ipv6View view;
     EXPECT_EQ(fate(ipv6_packet(c.next, payload), view), c.fate) << c.what;
-    if (c.fate == WireCounter::segment_ok) EXPECT_EQ(view.header_length, c.header_length) << c.what;
+    if (c.fate == WireCounter::segment_ok) {
+      EXPECT_EQ(view.header_length, c.header_length) << c.what;
+    }
   }
 }
 
@@ -192,7 +194,7 @@ Packet frame_of(const OutSegment& out, TxChecksum checksum = TxChecksum::full) {
 
 TEST(Ipv6Segment, what_is_built_is_parsed_and_its_checksum_holds_and_is_noticed) {
   const Packet payload(100, std::byte{0x55});
-  for (const uint16_t tagged : {0, 1}) {
+  for (const uint16_t tagged : {uint16_t{0}, uint16_t{1}}) {
     OutSegment out = segment_of(payload);
     out.link.tagged = tagged;
     Packet frame = frame_of(out);
@@ -209,8 +211,9 @@ TEST(Ipv6Segment, what_is_built_is_parsed_and_its_checksum_holds_and_is_noticed)
          {std::size_t{in.ip_offset} + 8, std::size_t{in.ip_offset} + 39, frame.size() - 1}) {
       frame[at] ^= std::byte{1};
       TcpSegment damaged;
-      if (parse_segment(frame, static_cast<uint32_t>(frame.size()), damaged) == WireCounter::segment_ok)
+      if (parse_segment(frame, static_cast<uint32_t>(frame.size()), damaged) == WireCounter::segment_ok) {
         EXPECT_FALSE(tcp_checksum_ok(damaged, std::span{&whole, 1})) << at;
+      }
       frame[at] ^= std::byte{1};
     }
   }

@@ -442,7 +442,7 @@ TEST_F(AdmissionTest, nor_when_first_bytes_are_lost_and_all_is_over_before_they_
   uint32_t without = 0;
   for (uint32_t seed = 1; seed <= 20'000; ++seed) {
     EXPECT_FALSE(takes_a_foreign_channel(seed, true)) << seed;
-    without += takes_a_foreign_channel(seed, false) ? 1 : 0;
+    without += takes_a_foreign_channel(seed, false) ? 1U : 0U;
   }
   EXPECT_GT(without, 10U);
 }
