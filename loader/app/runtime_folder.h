@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
-#include "loader/app/descriptor.h"
 #include "loader/app/lost_record.h"
+#include "numa/descriptor.h"
 
 namespace migrx {
 
