@@ -16,7 +16,8 @@ BUILD = os.path.join(ROOT, "build-coverage")
 LEAST = 95.0
 PARSERS = ("dataplane/wire/*", "dataplane/tcp/*", "loader/stream/*", "loader/main/*", "loader/multifd/*",
            "loader/snapshot/*", "loader/ram/xbzrle.cc", "loader/ram/inflate_page.*", "loader/destination/stream_rewriter.*",
-           "loader/destination/tail_detector.*", "loader/destination/qmp*", "loader/colo/*", "dataplane/reset_mode.*")
+           "loader/destination/tail_detector.*", "loader/destination/qmp*", "loader/colo/*", "loader/control/control_*",
+           "dataplane/reset_mode.*")
 # These have programs of their own or need hardware; what they run is not the parsers.
 NOT_RUN = ("dpdk", "docs", "sim", "bench")
 SIMULATED_SEEDS = 150
