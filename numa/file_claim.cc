@@ -125,7 +125,7 @@ FileClaim::Before FileClaim::look(const std::string& path) {
 }
 
 FileClaim::Outcome FileClaim::take(int fd, const std::string& path, Before before, int patience_ms,
-                                   const std::function<bool()>& go_on) {
+                                   const std::function<bool()>& go_on, bool given) {
   struct stat status {};
   if (::fstat(fd, &status) != 0) {
     problem_ = path + ": " + std::strerror(errno);
@@ -137,15 +137,18 @@ FileClaim::Outcome FileClaim::take(int fd, const std::string& path, Before befor
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK || std::chrono::steady_clock::now() >= until || (go_on && !go_on())) {
       const pid_t holder = lock_holder(file);
-      problem_ = path + ": another process has locked it" +
+      problem_ = path +
+                 (holder == ::getpid() ? ": another migration of this process has locked it"
+                                       : ": another process has locked it") +
                  (holder > 0 ? " (PID " + std::to_string(holder) + ")" : "") +
-                 ", most likely a migrx that loads a guest there: wait for it, end it, or name another file";
+                 (holder == ::getpid() ? "" : ", most likely a migrx that loads a guest there") +
+                 ": wait for it, end it, or name another file";
       return Outcome::refused;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   fd_ = fd;
-  if (file_id_at(path) != file) {
+  if (!given && file_id_at(path) != file) {
     problem_ = path + ": the file was removed or replaced a moment ago: start again";
     return Outcome::refused;
   }
@@ -153,7 +156,7 @@ FileClaim::Outcome FileClaim::take(int fd, const std::string& path, Before befor
   bool hidden = false;
   users_ = users_of_file(file, "/proc", hidden);
   if (!users_.empty()) return Outcome::shared;
-  if (before == Before::written || (hidden && before == Before::unknown)) {
+  if (before == Before::written || (hidden && before == Before::unknown && !given)) {
     problem_ = path + ": a process that cannot be seen from here " +
                (before == Before::written ? "has it open for writing" : "may map it") +
                ", and may run a guest on it: run migrx as root in the host's PID namespace, remove the file, "

@@ -53,9 +53,11 @@ class FileClaim {
 
   // fd: the file, open for reading and writing, which must outlive the claim; path: the name it was opened
   // by; before: what look() said. Waits up to `patience_ms` for another migrx that is ending, and no longer
-  // than `go_on` (nullptr: always) is true. refused: problem() says who has it and what to do.
+  // than `go_on` (nullptr: always) is true. refused: problem() says who has it and what to do. given:
+  // somebody sent it open: the path need not lead to it any more, and that nobody who cannot be seen has it
+  // is the sender's word.
   [[nodiscard]] Outcome take(int fd, const std::string& path, Before before, int patience_ms,
-                             const std::function<bool()>& go_on = nullptr);
+                             const std::function<bool()>& go_on = nullptr, bool given = false);
   // To be asked before this process opens the file for writing.
   [[nodiscard]] static Before look(const std::string& path);
 

@@ -54,6 +54,26 @@ void count_room(const struct statfs& fs, MemoryNeed& need) {
     need.file_system_free = static_cast<uint64_t>(fs.f_bavail) * static_cast<uint64_t>(fs.f_bsize);
 }
 
+// A descriptor of the file's own for `spec.given`; -1: `problem` says what was given instead. Nothing that a
+// file system could keep waiting is asked before it is known to be memory.
+int open_given(const GivenFile& given, std::string& problem) {
+  const int flags = ::fcntl(given.descriptor, F_GETFL);
+  if (flags < 0) {
+    problem = "the descriptor: " + error_text();
+  } else if ((flags & O_PATH) == 0 && ::fcntl(given.descriptor, F_GET_SEALS) < 0) {
+    problem = "guest RAM must lie in a regular file of hugetlbfs or tmpfs, or in a memfd";
+  } else if ((flags & O_PATH) != 0 || (flags & O_ACCMODE) != O_RDWR) {
+    // To open it anew would give more rights than whoever sent it has.
+    problem = "the descriptor must be open for reading and writing";
+  } else {
+    const std::string held = "/proc/self/fd/" + std::to_string(given.descriptor);
+    const int fd = ::open(held.c_str(), O_RDWR | O_CLOEXEC);
+    if (fd < 0) problem = "cannot be opened anew: " + error_text();
+    return fd;
+  }
+  return -1;
+}
+
 // A QEMU that runs as another user has to be able to open the file. False: errno says why.
 bool give_to(int fd, const RamSpec& spec) {
   if (spec.owner && ::fchown(fd, spec.owner->user, spec.owner->group) != 0) return false;
@@ -69,10 +89,22 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
   memory->path_ = spec.path;
   memory->node_ = spec.node;
   const std::string subject = "block " + spec.id + ": " + spec.path + ": ";
-  FileClaim::Before before = FileClaim::look(spec.path);
-  memory->fd_ = ::open(spec.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  memory->made_here_ = memory->fd_ >= 0;
-  if (memory->fd_ < 0 && errno == EEXIST) memory->fd_ = ::open(spec.path.c_str(), O_RDWR | O_CLOEXEC);
+  FileClaim::Before before = FileClaim::Before::unknown;
+  if (spec.given) {
+    before = spec.given->before;
+    // Made a moment ago by somebody's leave, who may have opened it as well.
+    if (before == FileClaim::Before::missing) before = FileClaim::Before::idle;
+    memory->fd_ = open_given(*spec.given, problem);
+    if (memory->fd_ < 0) {
+      problem = subject + problem;
+      return nullptr;
+    }
+  } else {
+    before = FileClaim::look(spec.path);
+    memory->fd_ = ::open(spec.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    memory->made_here_ = memory->fd_ >= 0;
+    if (memory->fd_ < 0 && errno == EEXIST) memory->fd_ = ::open(spec.path.c_str(), O_RDWR | O_CLOEXEC);
+  }
   if (memory->fd_ < 0) {
     problem = subject + error_text();
     if (errno == ENOENT) problem += ": mount the file system first (mount -t hugetlbfs none /dev/hugepages)";
@@ -94,7 +126,7 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
     return nullptr;
   }
   if (memory->made_here_) before = FileClaim::Before::missing;
-  if (memory->claim_.take(memory->fd_, spec.path, before, kClaimPatienceMs, go_on) ==
+  if (memory->claim_.take(memory->fd_, spec.path, before, kClaimPatienceMs, go_on, spec.given.has_value()) ==
           FileClaim::Outcome::refused &&
       !spec.in_use_allowed) {
     problem = "block " + spec.id + ": " + memory->claim_.problem();
@@ -129,6 +161,8 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
     problem = subject + "cannot set its size: " + error_text();
     return nullptr;
   }
+  // Whoever gave it can no longer cut it under the mapping, where the file can be told so (memfd_create(2)).
+  if (spec.given) (void)::fcntl(memory->fd_, F_ADD_SEALS, F_SEAL_SHRINK);
   void* const address = ::mmap(nullptr, memory->mapped_, PROT_READ | PROT_WRITE, MAP_SHARED, memory->fd_, 0);
   if (address == MAP_FAILED) {
     problem = subject + "cannot map: " + error_text();
@@ -144,6 +178,11 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
     return nullptr;
   }
   return memory;
+}
+
+bool GuestMemory::may_shrink() const {
+  const int seals = ::fcntl(fd_, F_GET_SEALS);
+  return seals < 0 || (seals & F_SEAL_SHRINK) == 0;
 }
 
 GuestMemory::~GuestMemory() {

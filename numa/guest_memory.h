@@ -31,9 +31,10 @@ namespace migrx {
 
 class GuestMemory {
  public:
-  // Opens or makes the file, claims it (numa/file_claim.h), maps it shared, binds it to its node. nullptr:
-  // `problem` says what to do, and no byte of the file was changed. Waits some seconds for another migrx that
-  // is ending, and no longer than `go_on` (nullptr: always) is true.
+  // Opens or makes the file, or takes the one that is given open (which may also be a memfd; it is never
+  // removed here), claims it (numa/file_claim.h), maps it shared, binds it to its node. nullptr: `problem`
+  // says what to do, and no byte of the file was changed. Waits some seconds for another migrx that is
+  // ending, and no longer than `go_on` (nullptr: always) is true.
   [[nodiscard]] static std::unique_ptr<GuestMemory> open(const RamSpec& spec, std::string& problem,
                                                          const std::function<bool()>& go_on = nullptr);
   ~GuestMemory();
@@ -62,6 +63,9 @@ class GuestMemory {
   [[nodiscard]] const std::vector<FileUser>& users() const noexcept { return claim_.users(); }
   [[nodiscard]] std::string users_text() const { return claim_.users_text(); }
   [[nodiscard]] bool cleared() const noexcept { return must_clear_; }
+  // Somebody else who can write the file can also cut it, and whoever touches what is missing then gets
+  // SIGBUS: true of every file but a memfd that was sealed against it.
+  [[nodiscard]] bool may_shrink() const;
   [[nodiscard]] bool made_here() const noexcept { return made_here_; }
   [[nodiscard]] NodeId node() const noexcept { return node_; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }

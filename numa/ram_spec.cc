@@ -78,7 +78,7 @@ std::string find_owner(const std::string& text, std::optional<FileOwner>& out) {
 
 }  // namespace
 
-std::string parse_ram_spec(const std::string& text, RamSpec& out) {
+std::string parse_ram_spec(const std::string& text, RamSpec& out, uint32_t descriptors) {
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0)
     return "--ram " + text + ": expected ID=PATH[,size=4G][,node=0][,addr=0]";
@@ -86,7 +86,17 @@ std::string parse_ram_spec(const std::string& text, RamSpec& out) {
   out.id = text.substr(0, equals);
   std::size_t at = text.find(',', equals);
   out.path = text.substr(equals + 1, at == std::string::npos ? at : at - equals - 1);
-  if (out.path.empty() || out.path[0] != '/') return "--ram " + text + ": the path must begin with /";
+  if (descriptors > 0 && out.path.starts_with("fd:")) {
+    uint32_t number = 0;
+    const char* const end = out.path.data() + out.path.size();
+    const auto [stop, error] = std::from_chars(out.path.data() + 3, end, number);
+    if (error != std::errc{} || stop != end || number >= descriptors)
+      return "--ram " + text + ": " + std::to_string(descriptors) +
+             " descriptors came with it, fd:0 to fd:" + std::to_string(descriptors - 1);
+    out.number = number;
+  } else if (out.path.empty() || out.path[0] != '/') {
+    return "--ram " + text + ": the path must begin with /";
+  }
   while (at != std::string::npos) {
     const std::size_t next = text.find(',', at + 1);
     const std::string option = text.substr(at + 1, next == std::string::npos ? next : next - at - 1);

@@ -29,7 +29,7 @@ void take(const DestinationSetup& setup, Report& report) {
 // As GuestMemory::open() will find it.
 uint64_t block_bytes(const RamSpec& spec) {
   struct stat status {};
-  if (spec.size > 0 || ::stat(spec.path.c_str(), &status) != 0) return spec.size;
+  if (spec.size > 0 || ::stat(spec.access_path().c_str(), &status) != 0) return spec.size;
   return static_cast<uint64_t>(status.st_size);
 }
 
@@ -71,7 +71,7 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
   }
   std::vector<SetupBlock> wanted;
   for (const RamSpec& spec : ram)
-    wanted.push_back({spec.id, spec.path, block_bytes(spec), spec.node.value(), spec.addr});
+    wanted.push_back({spec.id, spec.access_path(), block_bytes(spec), spec.node.value(), spec.addr});
   const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, signals);
   DestinationSetup setup = inspect_destination(*client, wanted, handoff_choice(options, 0).form);
   take(setup, report);

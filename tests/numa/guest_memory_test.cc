@@ -3,17 +3,22 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+
+#include "numa/descriptor.h"
 
 namespace migrx {
 namespace {
@@ -191,6 +196,119 @@ TEST_F(GuestMemoryTest, a_missing_mount_names_the_command) {
   path_ = "/dev/shm/no-such-folder-here/x";
   EXPECT_EQ(open(",size=1M"), nullptr);
   EXPECT_NE(problem_.find("mount"), std::string::npos);
+}
+
+// ---- A file that is given open ----
+
+class GivenMemoryTest : public GuestMemoryTest {
+ protected:
+  // Waits for nobody who has it.
+  std::unique_ptr<GuestMemory> take(int descriptor, const std::string& options = "") {
+    RamSpec spec;
+    problem_ = parse_ram_spec("mem=fd:0" + options, spec, 1);
+    if (!problem_.empty()) return nullptr;
+    spec.given = GivenFile{descriptor};
+    return GuestMemory::open(spec, problem_, [] { return false; });
+  }
+  Descriptor file(int flags, off_t bytes = 1 << 20) {
+    const Descriptor maker(::open(path_.c_str(), O_RDWR | O_CREAT, 0600));
+    EXPECT_EQ(::ftruncate(maker.get(), bytes), 0);
+    return Descriptor(::open(path_.c_str(), flags));
+  }
+};
+
+TEST_F(GivenMemoryTest, is_taken_as_it_is_and_never_removed) {
+  const Descriptor given = file(O_RDWR);
+  auto memory = take(given.get());
+  ASSERT_NE(memory, nullptr) << problem_;
+  EXPECT_EQ(memory->length(), 1U << 20);
+  EXPECT_EQ(memory->id(), file_id_at(path_));
+  EXPECT_FALSE(memory->made_here());
+  EXPECT_TRUE(memory->may_shrink());
+  memory->data()[5] = std::byte{7};
+  std::byte byte{0};
+  EXPECT_EQ(::pread(given.get(), &byte, 1, 5), 1);
+  EXPECT_EQ(byte, std::byte{7});
+  memory.reset();
+  EXPECT_TRUE(std::filesystem::exists(path_));
+  EXPECT_EQ(::fcntl(given.get(), F_GETFD), 0);  // its owner's, still
+}
+
+TEST_F(GivenMemoryTest, a_memfd_cannot_be_cut_any_more) {
+  const Descriptor given(::memfd_create("guest", MFD_ALLOW_SEALING));
+  const auto memory = take(given.get(), ",size=2M");
+  ASSERT_NE(memory, nullptr) << problem_;
+  EXPECT_EQ(memory->length(), 2U << 20);
+  EXPECT_FALSE(memory->may_shrink());
+  EXPECT_NE(::ftruncate(given.get(), 0), 0);
+}
+
+// To open it anew would give more than its sender has.
+TEST_F(GivenMemoryTest, one_that_cannot_be_written_is_refused) {
+  for (const int flags : {O_RDONLY, O_WRONLY, O_PATH}) {
+    EXPECT_EQ(take(file(flags).get()), nullptr);
+    EXPECT_NE(problem_.find("must be open for reading and writing"), std::string::npos) << problem_;
+  }
+}
+
+TEST_F(GivenMemoryTest, what_is_no_memory_is_refused) {
+  const std::string wanted = "regular file of hugetlbfs or tmpfs";
+  const Descriptor folder(::open("/dev/shm", O_RDONLY | O_DIRECTORY));
+  EXPECT_EQ(take(folder.get()), nullptr);
+  EXPECT_NE(problem_.find(wanted), std::string::npos) << problem_;
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  const Descriptor reader(pipe[0]);
+  const Descriptor writer(pipe[1]);
+  EXPECT_EQ(take(writer.get()), nullptr);
+  EXPECT_NE(problem_.find(wanted), std::string::npos) << problem_;
+  std::string name = "/tmp/migrx-given-XXXXXX";
+  const Descriptor disk(::mkstemp(name.data()));
+  std::filesystem::remove(name);
+  struct statfs fs {};
+  ASSERT_EQ(::fstatfs(disk.get(), &fs), 0);
+  if (fs.f_type != 0x01021994) {  // TMPFS_MAGIC
+    EXPECT_EQ(take(disk.get(), ",size=4096"), nullptr);
+    EXPECT_NE(problem_.find(wanted), std::string::npos) << problem_;
+  }
+  EXPECT_EQ(take(-1), nullptr);
+  EXPECT_NE(problem_, "");
+}
+
+// A lock belongs to what one open(2) made: taken by the sender's own, a second claim would succeed.
+TEST_F(GivenMemoryTest, the_same_descriptor_twice_is_refused) {
+  const Descriptor given = file(O_RDWR);
+  const auto memory = take(given.get());
+  ASSERT_NE(memory, nullptr) << problem_;
+  EXPECT_EQ(take(given.get()), nullptr);
+  EXPECT_NE(problem_.find("another migration of this process has locked it"), std::string::npos) << problem_;
+  ASSERT_EQ(::flock(given.get(), LOCK_UN), 0);  // nor can its sender give it up for us
+  EXPECT_EQ(take(given.get()), nullptr);
+  EXPECT_EQ(open(""), nullptr);  // by its path
+}
+
+TEST_F(GivenMemoryTest, its_path_may_lead_elsewhere_by_now) {
+  const Descriptor given = file(O_RDWR);
+  std::filesystem::remove(path_);
+  std::ofstream(path_) << "another file";
+  const auto memory = take(given.get());
+  ASSERT_NE(memory, nullptr) << problem_;
+  EXPECT_EQ(memory->length(), 1U << 20);
+}
+
+TEST_F(GivenMemoryTest, another_process_that_maps_it_is_seen_and_sizes_are_checked) {
+  const Descriptor given = file(O_RDWR);
+  {
+    const OtherUser user(path_);
+    const auto memory = take(given.get());
+    ASSERT_NE(memory, nullptr) << problem_;
+    EXPECT_EQ(memory->users().size(), 1U);
+    EXPECT_FALSE(memory->fresh());
+  }
+  EXPECT_EQ(take(given.get(), ",size=2M"), nullptr);
+  EXPECT_NE(problem_.find("the file has 1048576 bytes"), std::string::npos) << problem_;
+  EXPECT_EQ(take(file(O_RDWR, 0).get()), nullptr);
+  EXPECT_NE(problem_.find("give its size"), std::string::npos) << problem_;
 }
 
 // A hugetlbfs of this test's own: a machine need not have one at its usual place.

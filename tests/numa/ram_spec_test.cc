@@ -35,5 +35,22 @@ TEST(RamSpecTest, who_gets_a_new_file) {
   EXPECT_NE(parse_ram_spec("mem=/dev/shm/vm0,owner=4294967295", spec), "");
 }
 
+TEST(RamSpec, a_descriptor_is_named_by_its_number_where_some_came_along) {
+  RamSpec spec;
+  EXPECT_EQ(parse_ram_spec("mem=fd:1,size=64M", spec, 2), "");
+  EXPECT_EQ(spec.number, 1U);
+  EXPECT_EQ(spec.path, "fd:1");
+  EXPECT_EQ(spec.size, 64U << 20);
+  for (const char* const wrong :
+       {"mem=fd:2", "mem=fd:", "mem=fd:-1", "mem=fd:1x", "mem=fd: 1", "mem=fd:99999999999"})
+    EXPECT_NE(parse_ram_spec(wrong, spec, 2).find("fd:0 to fd:1"), std::string::npos) << wrong;
+  EXPECT_NE(parse_ram_spec("mem=fd:0", spec).find("must begin with /"), std::string::npos);
+  EXPECT_EQ(parse_ram_spec("mem=/dev/shm/vm0", spec, 2), "");
+  EXPECT_FALSE(spec.number);
+  EXPECT_EQ(spec.access_path(), "/dev/shm/vm0");
+  spec.given = GivenFile{7};
+  EXPECT_EQ(spec.access_path(), "/proc/self/fd/7");
+}
+
 }  // namespace
 }  // namespace migrx
