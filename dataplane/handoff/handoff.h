@@ -148,7 +148,7 @@ class Handoff {
     bytes_sent_ = 0;
     for (Counter* const counter :
          {&bytes_received, &segments, &out_of_order, &duplicate_segments, &over_quota, &acks_sent,
-          &zero_window, &window_bytes, &bytes_acknowledged, &heard_ns})
+          &zero_window, &bytes_acknowledged, &heard_ns})
       counter->set(0);
     detached_.store(false, std::memory_order_relaxed);
     retired_.store(false, std::memory_order_release);
@@ -203,7 +203,8 @@ class Handoff {
   // close: FIN after what was sent. reset: RST now.
   [[nodiscard]] bool close() noexcept { return commands_.push({ConnectionCommand::Kind::close, 0, {}}); }
   [[nodiscard]] bool abort() noexcept { return commands_.push({ConnectionCommand::Kind::reset, 0, {}}); }
-  // Asks the peer's TCP for a sign of life, which heard_ns shows; nothing when bytes are on their way anyway.
+  // Asks the peer's TCP for a sign of life, which heard_ns shows, and says again what it may send; nothing
+  // when bytes are on their way anyway.
   [[nodiscard]] bool probe() noexcept { return commands_.push({ConnectionCommand::Kind::probe, 0, {}}); }
 
   // The control thread is done with this connection, its counters included; its last call.
@@ -224,7 +225,6 @@ class Handoff {
   Counter over_quota;          // in-window segments dropped un-ACKed because slots or buffers ran out
   Counter acks_sent;
   Counter zero_window;         // times the announced window reached zero
-  Counter window_bytes;        // as last announced
   Counter bytes_acknowledged;  // of those given to send(): the peer's TCP has them
   Counter heard_ns;            // when the peer last sent anything, on the poll core's clock; 0: not known
 

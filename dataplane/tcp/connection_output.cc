@@ -1,5 +1,6 @@
 // Output: what is due, when, and the window it announces. Input is in connection.cc.
 #include <algorithm>
+#include <utility>
 
 #include "dataplane/tcp/connection.h"
 
@@ -73,7 +74,6 @@ void TcpConnection::fill_window(OutSegment& out) noexcept {
     handoff_.zero_window.add();
   }
   zero_announced_ = zero;
-  handoff_.window_bytes.set(window);
 }
 
 // An ACK for the window's sake alone: when the peer has little left to send into and two segments, or half of
@@ -260,13 +260,17 @@ uint64_t TcpConnection::keepalive_deadline_ns() const noexcept {
 
 // RFC 9293 section 3.8.4: a segment from below SND.NXT, which the peer must answer.
 bool TcpConnection::expire_keepalive(uint64_t now_ns, OutSegment& out) noexcept {
-  probe_due_ = false;
+  const bool asked = std::exchange(probe_due_, false);
   if (heard_ns_ >= probe_ns_) probes_sent_ = 0;
   if (probes_sent_ > 0 && now_ns - heard_ns_ >= config_.give_up_ns) return give_up(now_ns, out);
   ++probes_sent_;
   probe_ns_ = now_ns;
   fill_header(out, tcp_flag::ack, snd_max_ - 1, now_ns);
   counters_.add(TcpCounter::keepalives_sent);
+  // The control thread asks because nothing comes. Perhaps our last ACK was lost, which opened the window:
+  // nothing else repeats it, the peer's own timers have backed off meanwhile, and it takes no window from a
+  // segment as old as the probe.
+  if (asked) ack_now();
   return true;
 }
 

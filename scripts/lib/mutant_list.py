@@ -105,6 +105,7 @@ MUTANTS = (
            "if (receiving() || fin_seen_) return false;\n  const int32_t left", TCP_TESTS),
     Mutant("the window does not count what the worker holds", OUTPUT,
            "const uint32_t taken = held() + buffers_spare(quota_);", "const uint32_t taken = buffers_spare(quota_);", TCP_TESTS),
+    Mutant("a window that opened is told once", OUTPUT, "  if (asked) ack_now();\n", "  static_cast<void>(asked);\n", TCP_TESTS),
     Mutant("the window moves by single bytes", OUTPUT,
            "std::min(segment_bytes_, std::max(window_whole_ / 2, 1U))", "std::min(segment_bytes_, 1U)", TCP_TESTS),
     Mutant("the short way takes more than the quota", INPUT,

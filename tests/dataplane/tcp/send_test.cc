@@ -248,6 +248,7 @@ TEST(TcpKeepalive, a_sign_of_life_can_be_asked_for) {
   ASSERT_TRUE(peer.handoff().probe());
   peer.take_commands();
   peer.hears(Seg{}.seq(0).ack(1));
+  peer.hears(Seg{}.seq(1).ack(1));
   const uint64_t before = peer.handoff().heard_ns.read();
   peer.at(4s + 1ms);
   peer.sends(Seg{}.seq(1).ack(1));
@@ -259,6 +260,23 @@ TEST(TcpKeepalive, a_sign_of_life_can_be_asked_for) {
   ASSERT_TRUE(peer.handoff().probe());
   peer.take_commands();
   peer.hears_nothing();
+}
+
+TEST(TcpKeepalive, and_tells_again_of_a_window_that_has_opened) {
+  auto options = established();
+  options.slots = 8;
+  options.rcv_wnd = 6000;
+  Script peer{options};
+  for (uint32_t i = 0; i < 6; ++i) peer.sends(data(1 + i * 1000, text(1000)));
+  peer.hears(ack(6001).window(0));
+  EXPECT_EQ(peer.read(6).size(), 6000U);
+  peer.hears(ack(6001).window(6000));  // and the peer does not: it is lost
+  peer.quiet_until(4s);
+  ASSERT_TRUE(peer.handoff().probe());
+  peer.take_commands();
+  peer.hears(Seg{}.seq(0).ack(6001));
+  peer.hears(Seg{}.seq(1).ack(6001).window(6000));
+  peer.quiet_until(8s);
 }
 
 TEST(TcpKeepalive, can_be_switched_off) {
