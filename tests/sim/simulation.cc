@@ -35,6 +35,9 @@ constexpr uint64_t kVirtualMax = 7200 * kSecond;
 // sources that are there.
 constexpr uint64_t kDepartureMax = 45 * kSecond;
 constexpr uint64_t kStart = 1 * kSecond;
+// An agent whose turn does not come is late by so much at most: time goes in large steps while nothing
+// happens, and what the receiver promises in seconds it cannot keep on a host that gives a thread none.
+constexpr uint64_t kLateMax = 500 * kMs;
 // Turns in a row in which nothing happens although some agent did not get its turn.
 constexpr uint32_t kLazyTurns = 200;
 
@@ -71,7 +74,8 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
       source_(scenario.source, random_.fork()),
       receiver_(scenario.receiver, source_, random_),
       to_receiver_(scenario.to_receiver, random_.fork()),
-      to_source_(scenario.to_source, random_.fork()) {
+      to_source_(scenario.to_source, random_.fork()),
+      turn_ns_(receiver_.agents(), now_ns_) {
   std::vector<TcpSender*> connections;
   for (uint32_t i = 0; i <= scenario.source.channels; ++i) {
     senders_.push_back(std::make_unique<TcpSender>(
@@ -335,28 +339,39 @@ bool Simulation::move_source() {
   return busy;
 }
 
+// A worker that the run's fault holds up.
+bool Simulation::stands_still(uint32_t agent) const {
+  if (now_ns_ >= stalled_until_ns_ || !receiver_.is_worker(agent)) return false;
+  return scenario_.fault == Fault::stuck_window ||
+         (scenario_.fault == Fault::slow_loader && agent == receiver_.cores());
+}
+
 bool Simulation::move_receiver() {
   bool busy = false;
   bool skipped = false;
   const uint32_t agents = receiver_.agents();
+  const auto take_turn = [&](uint32_t i) {
+    turn_ns_[i] = now_ns_;
+    busy = receiver_.turn(i, now_ns_) > 0 || busy;
+  };
   for (uint32_t n = 0; n < agents; ++n) {
     const auto i = static_cast<uint32_t>(random_.below(agents));
+    if (stands_still(i)) continue;
     uint32_t pace = scenario_.control_pace;
     if (i < receiver_.cores()) pace = scenario_.poll_pace;
     if (receiver_.is_worker(i)) {
       pace = scenario_.worker_pace;
-      if (scenario_.fault == Fault::stuck_window && now_ns_ < stalled_until_ns_) continue;
-      if (scenario_.fault == Fault::slow_loader) {
-        if (now_ns_ < stalled_until_ns_ && i == receiver_.cores()) continue;
-        if (random_.chance(0.0005)) stalled_until_ns_ = now_ns_ + random_.below(400 * kMs);
-      }
+      if (scenario_.fault == Fault::slow_loader && random_.chance(0.0005))
+        stalled_until_ns_ = now_ns_ + random_.below(400 * kMs);
     }
     if (random_.below(1000) >= pace) {
       skipped = true;
       continue;
     }
-    busy = receiver_.turn(i, now_ns_) > 0 || busy;
+    take_turn(i);
   }
+  for (uint32_t i = 0; i < agents; ++i)
+    if (turn_ns_[i] + kLateMax < now_ns_ && !stands_still(i)) take_turn(i);
   for (uint32_t core = 0; core < receiver_.cores(); ++core) {
     for (Packet& packet : receiver_.port(core).sent) {
       busy = true;

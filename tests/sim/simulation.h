@@ -110,6 +110,7 @@ class Simulation {
   bool deliver();
   bool move_source();
   bool move_receiver();
+  [[nodiscard]] bool stands_still(uint32_t agent) const;
   void cause_fault();
   void change_path();
   void watch_outage();
@@ -156,9 +157,10 @@ class Simulation {
   bool fault_caused_ = false;
   bool retired_ = false;
   bool main_known_ = false;
-  bool seconds_main_ = false;  // the main channel that was admitted is the second VM's
-  bool mixed_ = false;         // and some of its channels are not of the same VM
-  bool spoke_first_ = false;   // a stranger, before the receiver knew the source
+  bool seconds_main_ = false;      // the main channel that was admitted is the second VM's
+  bool mixed_ = false;             // and some of its channels are not of the same VM
+  bool spoke_first_ = false;       // a stranger, before the receiver knew the source
+  std::vector<uint64_t> turn_ns_;  // by agent: its last turn
   uint64_t stalled_until_ns_ = 0;
   uint32_t changes_left_ = 0;  // of pools or of the path
   // Of the outage; when the source, or what it waits for, first got through afterwards.

@@ -118,6 +118,23 @@ TEST(Simulation, an_outage_at_any_moment_ends_completed) {
   }
 }
 
+// However few turns the receiver's threads get: late by seconds, they would keep no promise in seconds.
+TEST(Simulation, an_outage_ends_in_time_on_a_host_that_gives_few_turns) {
+  Scenario scenario;
+  scenario.source.channels = 1;
+  scenario.source.pages = 5;
+  scenario.source.parts = 1;
+  scenario.poll_pace = scenario.worker_pace = scenario.control_pace = 5;
+  scenario.fault = Fault::outage;
+  scenario.receiver.peer_timeout_ns = TcpConfig{}.give_up_ns;
+  scenario.outage_moment = Scenario::Moment::verdict;
+  scenario.outage_ns = 20'000'000'000;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const RunResult result = run_scenario(scenario, seed);
+    EXPECT_EQ(result.problem, "") << "seed " << seed << "\n" << result.summary;
+  }
+}
+
 TEST(Simulation, a_seed_always_runs_the_same_way) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     const RunResult once = run_seed(seed);
