@@ -146,9 +146,8 @@ class Handoff {
     tail_.store(0, std::memory_order_relaxed);
     next_ = reclaimed_ = read_ = tail_seen_ = 0;
     bytes_sent_ = 0;
-    for (Counter* const counter :
-         {&bytes_received, &segments, &out_of_order, &duplicate_segments, &over_quota, &acks_sent,
-          &zero_window, &bytes_acknowledged, &heard_ns})
+    for (Counter* const counter : {&bytes_received, &segments, &out_of_order, &duplicate_segments,
+                                   &over_quota, &acks_sent, &zero_window, &bytes_acknowledged, &heard_ns})
       counter->set(0);
     detached_.store(false, std::memory_order_relaxed);
     retired_.store(false, std::memory_order_release);
@@ -200,6 +199,10 @@ class Handoff {
   }
   // Everything sent so far has reached the peer's TCP.
   [[nodiscard]] bool all_acknowledged() const noexcept { return bytes_acknowledged.read() >= bytes_sent_; }
+  // Something that came has not been read, or is not through yet: a full ring closes the window.
+  [[nodiscard]] bool unread() const noexcept {
+    return head_.load(std::memory_order_relaxed) != tail_.load(std::memory_order_relaxed);
+  }
   // close: FIN after what was sent. reset: RST now.
   [[nodiscard]] bool close() noexcept { return commands_.push({ConnectionCommand::Kind::close, 0, {}}); }
   [[nodiscard]] bool abort() noexcept { return commands_.push({ConnectionCommand::Kind::reset, 0, {}}); }

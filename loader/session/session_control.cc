@@ -313,6 +313,12 @@ bool SessionControl::has_open_connection() const noexcept {
   });
 }
 
+bool SessionControl::has_unread_bytes() const noexcept {
+  return std::any_of(served_.begin(), served_.end(), [](const Served& served) {
+    return served.channel->identified() && !served.channel->let_go() && served.channel->connection().unread();
+  });
+}
+
 // Every one: a path may swallow the large packets of one channel while another has none on its way.
 void SessionControl::probe_all() noexcept {
   for (const Served& served : served_)
@@ -379,6 +385,8 @@ void SessionControl::watch_silence(uint64_t now_ns) {
   SilenceFacts facts;
   facts.main_parked = parked_turns != parked_turns_;
   parked_turns_ = parked_turns;
+  if (has_unread_bytes()) unread_ns_ = now_ns;
+  facts.all_read_ns = now_ns - unread_ns_;
   const uint64_t bytes = bytes_received();
   // What leaves for a slow destination is progress too.
   stall_clock_.heard(heard_ns(), now_ns);

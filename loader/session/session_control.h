@@ -108,6 +108,8 @@ class SessionControl {
   [[nodiscard]] uint64_t heard_ns() const noexcept;
   // Of the source.
   [[nodiscard]] bool has_open_connection() const noexcept;
+  // On some channel of the source.
+  [[nodiscard]] bool has_unread_bytes() const noexcept;
   // Asks the source for a sign of life on each connection.
   void probe_all() noexcept;
   // How long this connection may be silent before it is taken for a stranger's.
@@ -143,6 +145,7 @@ class SessionControl {
   StallClock stall_clock_;       // since bytes_received() changed, or the destination took any
   uint64_t progress_bytes_ = 0;
   uint64_t parked_turns_ = 0;  // of main, a call ago
+  uint64_t unread_ns_ = 0;     // when there were unread bytes, a call ago
 };
 
 }  // namespace migrx

@@ -3,8 +3,10 @@
 namespace migrx {
 namespace {
 
-// A source that lost one of its channels has nothing more to say from that moment; another one whose host had
-// a stranger beside it is never silent for so long in its first pass.
+// A source that lost one of its channels has nothing more to say from that moment. Another one, whose host
+// had a stranger beside it, is never silent for so long in its first pass, unless it waits for us: bytes are
+// unread and windows closed while channels wait for one whose segments were lost, or main for the
+// destination.
 constexpr uint64_t kRefusedNs = 10'000'000'000;
 
 // A source with multifd sends nothing of RAM on main but the list of blocks (4096 of them at most, a few
@@ -50,7 +52,8 @@ SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& lim
   if (limits.destination_ns > 0 && facts.quiet_ns >= limits.destination_ns && facts.device_state &&
       !facts.colo)
     return SilenceVerdict::no_verdict;
-  if (facts.one_too_many && !facts.device_state && !facts.colo && facts.quiet_ns >= kRefusedNs)
+  if (facts.one_too_many && !facts.device_state && !facts.colo && facts.quiet_ns >= kRefusedNs &&
+      facts.all_read_ns >= kRefusedNs)
     return SilenceVerdict::channel_refused;
   if (limits.stall_ns == 0 || facts.quiet_ns < limits.stall_ns) return SilenceVerdict::fine;
   if (facts.channels_wait) return facts.device_state ? SilenceVerdict::fine : SilenceVerdict::barrier;

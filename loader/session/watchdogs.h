@@ -53,6 +53,7 @@ struct SilenceFacts {
   // In the first pass, a multifd channel from the source's address and with its uuid was refused as one too
   // many: perhaps the source's own.
   bool one_too_many = false;
+  uint64_t all_read_ns = 0;  // for how long all that came from the source has been read
 };
 enum class SilenceVerdict : uint8_t {
   fine,                   // a quiet source is no fault: a switchover may idle for minutes

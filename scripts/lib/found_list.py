@@ -78,6 +78,9 @@ FOUND = (
     Mutant("seed 10156669: main does not wait for peers that are silent", ADMISSION,
            "const bool all_spoke = !looks_ || heard_all_ || now_ns - gathered_at_ns_ > kPatienceNs;",
            "const bool all_spoke = true;", STREAM_TESTS, "second VM"),
+    Mutant("seed 720051469: a source that waits for us is taken for one whose channel was refused", WATCHDOGS,
+           "facts.quiet_ns >= kRefusedNs &&\n      facts.all_read_ns >= kRefusedNs)", "facts.quiet_ns >= kRefusedNs)",
+           STREAM_TESTS, "second VM"),
     # ---- Soak
     Mutant("soak 2103: a source that closed before SHUT 0 reached it counts as told", CONTROL,
            "if (return_path_open_ && !told && (end == StreamEnd::fin || end == StreamEnd::reset)) {",

@@ -70,9 +70,14 @@ void make_frequent(Scenario& s, Random& random) {
       s.syn_lost_ns = random.between(1, 60) * 1'000'000'000;
       break;
     case Fault::second_vm:
+      // One that comes late: everything stands still after its first channel was refused.
+      if (s.second_late) {
+        if (random.chance(0.5)) s.stuck_after_refusal_ns = random.between(5, 40) * 1'000'000'000;
+        break;
+      }
       // Two alike, at once, whose first bytes are lost now and then, and that are over before those come
       // again.
-      if (s.second_late || !random.chance(0.6)) break;
+      if (!random.chance(0.6)) break;
       clear_links(s, random);
       if (s.source.channels > 2) s.source.channels = 1;
       shorten(s.source, random);

@@ -313,6 +313,8 @@ bool Simulation::move_source() {
   if (second_ != nullptr) {
     if (second_senders_.empty() && receiver_.session().admission().complete()) begin_second(now_ns_);
     if (!second_senders_.empty()) busy = second_->step(now_ns_) > 0 || busy;
+    if (stalled_until_ns_ == 0 && receiver_.session().admission().surplus() > 0)
+      stalled_until_ns_ = now_ns_ + scenario_.stuck_after_refusal_ns;
   }
   if (scenario_.cancel_at_last_byte && left_ns_ == UINT64_MAX && source_.all_written()) cause_fault();
   if (fault_at_ns_ <= now_ns_) cause_fault();
@@ -342,7 +344,7 @@ bool Simulation::move_source() {
 // A worker that the run's fault holds up.
 bool Simulation::stands_still(uint32_t agent) const {
   if (now_ns_ >= stalled_until_ns_ || !receiver_.is_worker(agent)) return false;
-  return scenario_.fault == Fault::stuck_window ||
+  return scenario_.fault == Fault::stuck_window || scenario_.fault == Fault::second_vm ||
          (scenario_.fault == Fault::slow_loader && agent == receiver_.cores());
 }
 

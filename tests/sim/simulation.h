@@ -74,6 +74,8 @@ struct Scenario {
   double astray = 0.02;
   // stuck_window: it begins within this time.
   uint64_t stuck_within_ns = 20'000'000;
+  // second_vm: so long all workers stand still when a channel of the second one was refused.
+  uint64_t stuck_after_refusal_ns = 0;
   // source_cancels: as soon as it has written its last byte, instead of at any moment.
   bool cancel_at_last_byte = false;
 };

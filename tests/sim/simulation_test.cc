@@ -96,6 +96,7 @@ TEST(Simulation, a_second_vm_does_not_end_a_migration_that_is_under_way) {
     scenario.second.channels = scenario.source.channels == 0 ? 0 : seed / 4 % 4;
     scenario.fault = Fault::second_vm;
     scenario.second_late = true;
+    scenario.stuck_after_refusal_ns = seed % 3 == 0 ? 15'000'000'000 : 0;
     const RunResult result = run_scenario(scenario, seed);
     EXPECT_EQ(result.problem, "") << "seed " << seed << "\n" << result.summary;
     EXPECT_EQ(result.state, SessionState::done) << "seed " << seed << "\n" << result.summary;

@@ -240,5 +240,35 @@ TEST_F(SecondVm, one_that_brings_its_pages_itself_completes_beside_a_stray_chann
   EXPECT_EQ(session_->state(), SessionState::done) << session_->error().message();
 }
 
+// A channel of the other VM is refused, and one of the source's own is held up while main waits for it with
+// bytes unread: the source is silent because it may send no more. When all is read it has its time.
+TEST_F(SecondVm, a_source_that_waits_for_us_is_not_taken_for_one_whose_channel_was_refused) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+  connect().give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  Wire& channel = connect();
+  channel.give(c.bytes, 64);
+  run();
+  MultifdStreamBuilder another;
+  another.init(1);
+  Wire& refused = connect();
+  refused.give(another.bytes, 64);
+  run();
+  EXPECT_TRUE(refused.reset);
+  run(15'000);
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+  c.bytes.clear();
+  c.sync(0);
+  channel.give(c.bytes, 1448);
+  run(9'900);
+  EXPECT_EQ(session_->state(), SessionState::precopy);
+  run(200);
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_NE(session_->error().message().find("--multifd-channels"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace migrx

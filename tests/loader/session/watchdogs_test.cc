@@ -86,7 +86,7 @@ TEST(JudgeSilence, channels_that_wait_for_each_other_are_one_until_ram_is_comple
 }
 
 TEST(JudgeSilence, a_source_that_hangs_since_one_of_its_channels_was_refused_hears_the_option) {
-  SilenceFacts facts{.quiet_ns = 10 * kSecond - 1, .one_too_many = true};
+  SilenceFacts facts{.quiet_ns = 10 * kSecond - 1, .one_too_many = true, .all_read_ns = 60 * kSecond};
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
   facts.quiet_ns = 10 * kSecond;
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::channel_refused);
@@ -94,6 +94,15 @@ TEST(JudgeSilence, a_source_that_hangs_since_one_of_its_channels_was_refused_hea
   EXPECT_NE(message.find("--multifd-channels"), std::string::npos) << message;
   facts.one_too_many = false;
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+}
+
+TEST(JudgeSilence, but_not_one_whose_bytes_are_unread) {
+  SilenceFacts facts{.quiet_ns = 59 * kSecond, .channels_wait = true, .one_too_many = true};
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+  facts.all_read_ns = 10 * kSecond - 1;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+  facts.all_read_ns = 10 * kSecond;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::channel_refused);
 }
 
 TEST(JudgeSilence, so_is_a_destination_that_takes_nothing) {
