@@ -312,8 +312,8 @@ TEST_F(ControlSocketTest, many_descriptors_at_once_end_their_client_and_none_sta
   EXPECT_LE(open_files(), before);
 }
 
-// Sent, and never read by us: they go with the connection.
-TEST_F(ControlSocketTest, a_lingering_socket_left_in_the_queue_does_not_hold_the_thread_up) {
+// Sent, and never read by us.
+TEST_F(ControlSocketTest, descriptors_left_in_the_queue_are_closed_with_their_connection) {
   const Descriptor client = greeted();
   send(client, std::string(ControlParser::kLineMax + 1, 'x').substr(0, 60000));
   std::array<int, 2> pipe{};
