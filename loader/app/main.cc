@@ -8,6 +8,7 @@
 #include "loader/app/load_command.h"
 #include "loader/app/plan_command.h"
 #include "loader/app/receive_command.h"
+#include "loader/app/session_commands.h"
 
 int main(int argc, char** argv) {
   migrx::block_tap_signals();  // before any thread is made
@@ -16,6 +17,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_status = 0;
   migrx::add_receive_command(app, exit_status);
+  migrx::add_list_command(app, exit_status);
+  migrx::add_cancel_command(app, exit_status);
   migrx::add_load_command(app, exit_status);
   migrx::add_linger_command(app, exit_status);
   migrx::add_generate_command(app, exit_status);

@@ -23,6 +23,7 @@
 #include "loader/app/lost_connection.h"
 #include "loader/app/progress.h"
 #include "loader/app/receive_options.h"
+#include "loader/app/receive_via.h"
 #include "loader/app/reception.h"
 #include "loader/app/report.h"
 #include "loader/app/reset_duty.h"
@@ -249,7 +250,13 @@ void add_receive_command(CLI::App& app, int& exit_status) {
   auto options = std::make_shared<ReceiveOptions>();
   CLI::App* const command = app.add_subcommand("receive", "receive one live migration");
   add_receive_options(*command, *options);
-  command->callback([options, &exit_status] {
+  auto daemon = std::make_shared<std::string>();
+  add_via_option(*command, *daemon);
+  command->callback([options, daemon, command, &exit_status] {
+    if (!daemon->empty()) {
+      exit_status = receive_via(*daemon, *command, *options);
+      return;
+    }
     const Lifeline none;
     exit_status = options->supervise ? supervised(*options) : ReceiveRun(*options, none).run();
   });

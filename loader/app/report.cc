@@ -140,7 +140,10 @@ std::string to_json(const Report& r) {
 }
 
 std::string write_report(const std::string& path, const Report& report) {
-  const std::string text = to_json(report);
+  return write_report_text(path, to_json(report));
+}
+
+std::string write_report_text(const std::string& path, const std::string& text) {
   const bool device = std::filesystem::exists(path) && !std::filesystem::is_regular_file(path);
   const std::string temporary = device ? path : path + ".tmp";
   {

@@ -121,6 +121,8 @@ struct Report {
 [[nodiscard]] std::string to_json(const Report& report);
 // Written beside the target and renamed, so that a reader never sees half of it. Returns an error text or "".
 [[nodiscard]] std::string write_report(const std::string& path, const Report& report);
+// The same of a report that is text already.
+[[nodiscard]] std::string write_report_text(const std::string& path, const std::string& text);
 // Whether a report can be written there, before anything begins. Empty: as far as can be told now.
 [[nodiscard]] std::string check_report_path(const std::string& path);
 // Some lines for a person.

@@ -18,6 +18,9 @@ STATUS = {
     "receive": "0: the guest is complete; 1: the migration failed, the guest is at the source; 2: wrong usage, or "
                "the host is not ready; 3: the destination has the guest and the source fell silent before it said "
                "so: ask it with query-migrate before the destination is continued.",
+    "list": "0: the list was printed; 2: no daemon could be asked.",
+    "cancel": "0: the migration was told; 1: there is no migration of that name, or it may not be cancelled by this "
+              "user; 2: no daemon could be asked.",
     "load": "0: the guest is complete; 1: the file could not be loaded; 2: wrong usage, or the host is not ready.",
     "generate": "0: the receiver has all of RAM; 1: it has not; 2: wrong usage, or the host is not ready.",
     "plan": "0: the plan was printed; 2: it cannot be met.",
