@@ -55,7 +55,8 @@ class GuestMemory {
   [[nodiscard]] MemoryNeed need() const;
 
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
-  [[nodiscard]] uint64_t length() const noexcept { return length_; }          // of the block
+  [[nodiscard]] uint64_t length() const noexcept { return length_; }        // of the block
+  [[nodiscard]] uint64_t mapped_bytes() const noexcept { return mapped_; }  // whole pages of the file system
   [[nodiscard]] uint64_t page_bytes() const noexcept { return page_bytes_; }  // of the file system
   // Reads as zeros until written: made here, without blocks, or cleared; not so when somebody else maps it.
   [[nodiscard]] bool fresh() const noexcept { return users().empty(); }
@@ -64,7 +65,7 @@ class GuestMemory {
   [[nodiscard]] std::string users_text() const { return claim_.users_text(); }
   [[nodiscard]] bool cleared() const noexcept { return must_clear_; }
   // Somebody else who can write the file can also cut it, and whoever touches what is missing then gets
-  // SIGBUS: true of every file but a memfd that was sealed against it.
+  // SIGBUS (mapping_guard.h): true of every file but a memfd that was sealed against it.
   [[nodiscard]] bool may_shrink() const;
   [[nodiscard]] bool made_here() const noexcept { return made_here_; }
   [[nodiscard]] NodeId node() const noexcept { return node_; }

@@ -19,14 +19,14 @@ QUICK_CASES = ("precopy-10", "multifd-4-dirty-7.2", "multifd-zlib-dirty-10", "xb
 QUICK_CAPTURES = ("xbzrle-7.2", "compress-7.2", "multifd-zlib-dirty-10", "precopy-rp-dirty-newest", "multifd-none-dirty-newest")
 # The tests that run threads of their own; TSan has nothing to say about the others. DPDK itself is not built for it.
 THREADED = ("handoff", "dataplane", "loader_main", "loader/multifd", "loader/ram", "loader-destination", "loader-session",
-            "loader-tls")
+            "loader-control", "loader-tls")
 # What runs under ASan and UBSan: everything that reads bytes from strangers, their fuzz targets' seeds, corpora and
 # mutations of both among them, and the simulation with fewer seeds; but for what links DPDK, which manages its memory
 # itself.
 FUZZ_TARGETS = tuple(sorted(name[:-len("_fuzz.cc")] for name in os.listdir(os.path.join(ROOT, "tests", "fuzz"))
                             if name.endswith("_fuzz.cc")))
 HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-session", "loader-destination",
-           "loader-snapshot", "loader-tls", "loader_colo", "loader/stream", "wire", "tcp", "dataplane", "numa", "sim",
+           "loader-control", "loader-snapshot", "loader-tls", "loader_colo", "loader/stream", "wire", "tcp", "dataplane", "numa", "sim",
            *("seeds of " + name for name in FUZZ_TARGETS))
 # Lines for backtraces and no more: a third of the time a compiler takes goes into what only a debugger reads.
 LINES_ONLY = "-Dcpp_args=-g1"
