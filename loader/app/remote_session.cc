@@ -101,13 +101,18 @@ void RemoteSession::take_session(const Json& session) {
   }
   const auto status = session.find("exit-status");
   // The event came before anybody looked for it.
-  if (status == session.end() && !state_.empty() && state_ != "preparing" && !ready_told_ && !ready_)
+  const bool taken = state_ == "ready" || state_ == "setup" || state_ == "precopy" || state_ == "switchover";
+  if (status == session.end() && taken && !ready_told_ && !ready_)
     ready_ = fmt::format("ready: listening on port {}", port_);
   if (status == session.end() || !status->is_number_integer()) return;
   exit_status_ = static_cast<int>(std::clamp<int64_t>(status->get<int64_t>(), 0, 3));
   outcome_ = text_in(session, "outcome");
   summary_ = text_in(session, "summary");
   if (const auto report = session.find("report"); report != session.end()) report_ = *report;
+  // Nothing has begun: what is wrong is told as the command itself tells it, without a place in a stream.
+  if (*exit_status_ != 2 || !report_.is_object()) return;
+  if (const auto error = report_.find("error"); error != report_.end())
+    if (std::string text = text_in(*error, "text"); !text.empty()) summary_ = std::move(text);
 }
 
 std::optional<std::string> RemoteSession::take_ready() {

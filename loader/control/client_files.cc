@@ -101,8 +101,10 @@ std::string ClientFiles::find(const ControlPeer& peer, const std::string& path, 
   }
   if (!out.folder.empty()) return {};
   std::string allowed;
-  for (const std::string& folder : folders_) allowed += (allowed.empty() ? " or below " : ", ") + folder;
-  return path + ": this client may not name a file there: send its descriptor (fd:N)" + allowed;
+  for (const std::string& folder : folders_)
+    allowed += (allowed.empty() ? "name one below " : " or ") + folder;
+  return path + ": this client may not name a file there: " + allowed + (allowed.empty() ? "" : ", or ") +
+         "send its descriptor (fd:N)";
 }
 
 std::string ClientFiles::open(const ControlPeer& peer, const std::string& path, uint32_t mode,

@@ -26,8 +26,8 @@ THREADED = ("handoff", "dataplane", "loader_main", "loader/multifd", "loader/ram
 FUZZ_TARGETS = tuple(sorted(name[:-len("_fuzz.cc")] for name in os.listdir(os.path.join(ROOT, "tests", "fuzz"))
                             if name.endswith("_fuzz.cc")))
 HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-session", "loader-destination",
-           "loader-control", "loader-snapshot", "loader-tls", "loader_colo", "loader/stream", "wire", "tcp", "dataplane", "numa", "sim",
-           *("seeds of " + name for name in FUZZ_TARGETS))
+           "loader-control", "loader-snapshot", "loader-tls", "loader_colo", "loader/stream", "wire", "tcp", "dataplane",
+           "numa", "sim", *("seeds of " + name for name in FUZZ_TARGETS))
 # Lines for backtraces and no more: a third of the time a compiler takes goes into what only a debugger reads.
 LINES_ONLY = "-Dcpp_args=-g1"
 # -O1 finds as much as -O2 does and builds in much less time.

@@ -66,6 +66,23 @@ TEST_F(RemoteSessionTest, it_is_ready_once_however_that_is_heard) {
   EXPECT_EQ(other.take_ready(), "ready: listening on port 4444");
 }
 
+TEST_F(RemoteSessionTest, one_that_fails_before_a_source_can_connect_was_never_ready) {
+  (void)ask();
+  answer(R"({"state": "preparing"})");
+  now_ += 500;
+  (void)ask();
+  answer(R"({"state": "device-state"})");  // it gives back what it took
+  EXPECT_EQ(session_.take_ready(), std::nullopt);
+  now_ += 500;
+  (void)ask();
+  answer(R"({"state": "done", "outcome": "failed", "exit-status": 2,
+             "summary": "failed: io: unidentified: byte 0: host: no memory",
+             "report": {"error": {"text": "no memory"}}})");
+  EXPECT_EQ(session_.take_ready(), std::nullopt);
+  EXPECT_EQ(session_.exit_status(), 2);
+  EXPECT_EQ(session_.summary(), "no memory");
+}
+
 TEST_F(RemoteSessionTest, warnings_are_told_once_each) {
   for (const char* const json :
        {R"({"warnings": ["a"]})", R"({"warnings": ["a", "b"]})", R"({"warnings": ["a", "b"]})"}) {
