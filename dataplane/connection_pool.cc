@@ -55,9 +55,9 @@ void ConnectionPool::close(uint32_t index) noexcept {
   open_count_.set(open_count_.read() - 1);
 }
 
-void ConnectionPool::recycle(uint32_t index) noexcept {
+bool ConnectionPool::recycle(uint32_t index) noexcept {
   Slot& slot = *slots_[index];
-  if (slot.open || slot.touched || !slot.tcp.recyclable() || !slot.handoff.reusable()) return;
+  if (slot.open || slot.touched || !slot.tcp.recyclable() || !slot.handoff.reusable()) return false;
   slot.handoff.reset();
   // The last used one takes its place.
   --used_;
@@ -67,6 +67,7 @@ void ConnectionPool::recycle(uint32_t index) noexcept {
   order_[used_] = index;
   slot.position = used_;
   used_count_.set(used_);
+  return true;
 }
 
 }  // namespace migrx

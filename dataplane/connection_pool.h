@@ -18,6 +18,8 @@
 
 namespace migrx {
 
+class Tenant;
+
 // A connection is known by its index, from open() until it is recycled. Owned and called by one poll core,
 // except where said. All memory is allocated in the constructor.
 class ConnectionPool {
@@ -30,6 +32,7 @@ class ConnectionPool {
     TcpConnection tcp;
     uint32_t position = 0;       // in order_
     uint32_t port = 0;           // index of the port it lives on
+    Tenant* tenant = nullptr;    // whose place it has; the poll core's business
     bool open = false;           // in the flow table
     bool touched = false;        // in touched_
     LostConnection whereabouts;  // written before the connection is announced
@@ -68,8 +71,8 @@ class ConnectionPool {
   uint32_t move(uint32_t port, const IpAddress& ip, const EthernetAddress& mac) noexcept;
   // Takes it out of the flow table. Precondition: it is open.
   void close(uint32_t index) noexcept;
-  // Frees it once it is closed and nobody looks at it any more; until then nothing happens.
-  void recycle(uint32_t index) noexcept;
+  // Frees it once it is closed and nobody looks at it any more; false: not yet, nothing happens.
+  bool recycle(uint32_t index) noexcept;
 
   // To be served in this turn; twice is once.
   void touch(uint32_t index) noexcept {

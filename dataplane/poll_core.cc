@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "dataplane/tenants.h"
 #include "dataplane/wire/segment.h"
 
 namespace migrx {
@@ -84,7 +85,10 @@ PollCore::PollCore(const PollCoreConfig& config)
       listener_(config_.listener, config_.tcp, tcp_counters_),
       pool_(config_.connections_max, config_.handoff_slots, config_.tcp, tcp_counters_, config_.flow_seed),
       accepted_(config.connections_max),
+      tenant_changes_(2 * Tenants::kMax),
       reset_limit_(config_.resets_per_second) {
+  tenants_.reserve(Tenants::kMax);
+  closing_.reserve(Tenants::kMax);
   links_.reserve(config_.ports.size());
   for (const PollPort& port : config_.ports) links_.emplace_back(port, counters_, wire_counters_);
 }
@@ -149,6 +153,9 @@ uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
   counters_.add(PollCounter::turns);
   // Where the workers stand is on lines of theirs; they come while frames are parsed.
   pool_.prefetch_visited(kVisitsPerBusyTurn);
+  const uint32_t asked = attention_asked_.load(std::memory_order_acquire);  // pairs with look_at_tenants()
+  if (asked != attention_given_) [[unlikely]]
+    take_tenant_changes();
   uint32_t work = 0;
   for (uint32_t port = 0; port < links_.size(); ++port) work += receive(port, now_ns);
   if (config_.mesh != nullptr) work += adopt_forwarded(now_ns);
@@ -158,31 +165,80 @@ uint32_t PollCore::do_work(uint64_t now_ns) noexcept {
   if (now_ns >= next_deadline_ns_) expire_timers(now_ns);
   if (now_ns >= listener_.next_deadline_ns())
     while (can_send() && listener_.poll_output(now_ns, out_)) link_of(out_.tuple.local_ip).transmit(out_);
-  if (!listening_.load(std::memory_order_relaxed)) [[unlikely]]
-    while (can_send() && listener_.reset_one(out_)) link_of(out_.tuple.local_ip).transmit(out_);
+  if (!closing_.empty()) [[unlikely]]
+    reset_half_open();
   if (announce_ns_ <= now_ns || announce_requested_.load(std::memory_order_relaxed)) [[unlikely]]
     announce(now_ns);
-  if (reset_requests_.load(std::memory_order_acquire) > 0)  // pairs with request_reset_mode()
+  if (resets_.pending()) [[unlikely]]
     step_reset_mode(now_ns);
-  if (silence_asked_.load(std::memory_order_relaxed) != silence_answered_.load(std::memory_order_relaxed))
-      [[unlikely]]
+  if (asked != attention_given_) [[unlikely]] {
     tell_of_silent_peers();
+    attention_given_ = asked;
+  }
   for (Link& link : links_) link.flush(now_ns);
   free_dropped();
   return work;
 }
 
-// After the frames of a turn: who spoke in it is in accepted_ already.
-void PollCore::tell_of_silent_peers() noexcept {
-  const uint32_t asked = silence_asked_.load(std::memory_order_relaxed);
-  silent_since_ns_.store(listener_.silent_since_ns(), std::memory_order_relaxed);
-  silence_answered_.store(asked, std::memory_order_release);  // pairs with silent_since_ns()
+// ---- Tenants
+
+void PollCore::take_tenant_changes() noexcept {
+  TenantChange change;
+  while (tenant_changes_.pop(change)) {
+    Tenant& tenant = *change.tenant;
+    switch (change.kind) {
+      case TenantChange::Kind::open:
+        // A handshake that was begun with an earlier tenant of this port must not end as one with this
+        // tenant. Its peer gets RST for what it says next.
+        while (listener_.reset_one(tenant.config().port, out_)) {
+          if (can_send()) link_of(out_.tuple.local_ip).transmit(out_);
+        }
+        tenants_.push_back(&tenant);
+        tenant.set_state(config_.index, Tenant::State::listening);
+        break;
+      case TenantChange::Kind::close:
+        std::erase(tenants_, &tenant);
+        closing_.push_back(&tenant);
+        break;
+    }
+  }
 }
 
-std::optional<uint64_t> PollCore::silent_since_ns() const noexcept {
-  const uint32_t answered = silence_answered_.load(std::memory_order_acquire);
-  if (answered != silence_asked_.load(std::memory_order_relaxed)) return std::nullopt;
-  return silent_since_ns_.load(std::memory_order_relaxed);
+void PollCore::reset_half_open() noexcept {
+  while (!closing_.empty() && can_send()) {
+    Tenant& tenant = *closing_.back();
+    if (tenant_on(tenant.config().port) == nullptr && listener_.reset_one(tenant.config().port, out_)) {
+      link_of(out_.tuple.local_ip).transmit(out_);
+      continue;
+    }
+    closing_.pop_back();
+    // The control thread may destroy it when it is gone.
+    tenant.set_state(config_.index,
+                     tenant.places(config_.index) == 0 ? Tenant::State::gone : Tenant::State::closed);
+  }
+}
+
+Tenant* PollCore::tenant_on(uint16_t local_port) const noexcept {
+  for (Tenant* const tenant : tenants_)
+    if (tenant->config().port == local_port) return tenant;
+  return nullptr;
+}
+
+void PollCore::give_place_back(Tenant& tenant) noexcept {
+  tenant.give_place(config_.index);
+  if (tenant.places(config_.index) == 0 && tenant.state(config_.index) == Tenant::State::closed)
+    tenant.set_state(config_.index, Tenant::State::gone);
+}
+
+// After the frames of a turn: who spoke in it is in accepted_ already.
+void PollCore::tell_of_silent_peers() noexcept {
+  for (Tenant* const tenant : tenants_) {
+    Tenant::Silence& silence = tenant->silence(config_.index);
+    const uint32_t asked = tenant->silence_asked().load(std::memory_order_relaxed);
+    if (silence.answered.load(std::memory_order_relaxed) == asked) continue;
+    silence.oldest_ns.store(listener_.silent_since_ns(tenant->config().port), std::memory_order_relaxed);
+    silence.answered.store(asked, std::memory_order_release);  // pairs with SilentPeers::oldest_ns()
+  }
 }
 
 // ---- Receiving
@@ -261,7 +317,7 @@ void PollCore::on_frame(const Frame& frame, uint32_t port_index, bool adopted, u
 void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uint64_t now_ns) noexcept {
   // 1. Whose is it? A predecessor may have had another address.
   Link& link = links_[port_index];
-  if (resetting_ && !link.has(segment_.tuple.local_ip) && reset_mode_->answers_for(segment_.tuple.local_ip) &&
+  if (resets_.any() && !link.has(segment_.tuple.local_ip) && resets_.answers_for(segment_.tuple.local_ip) &&
       link.takes(segment_.link))
     return on_lost(frame, port_index, now_ns);
   if (!link.takes(segment_.link, segment_.tuple.local_ip)) return drop(frame.buffer);
@@ -286,11 +342,11 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
     payload = payload_of(buffers);
   }
   // 4. Known?
-  if (resetting_ && index == ConnectionPool::kNone) {
+  if (resets_.any() && index == ConnectionPool::kNone) {
     // A SYN comes from a successor on the same port: the connection of old is gone.
     const bool anew = (segment_.flags & (tcp_flag::syn | tcp_flag::ack)) == tcp_flag::syn;
-    const bool lost = !anew && reset_mode_->is_lost(segment_.tuple);
-    reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst) || anew, now_ns);
+    const bool lost = !anew && resets_.is_lost(segment_.tuple);
+    resets_.on_segment(segment_.tuple, segment_.has(tcp_flag::rst) || anew, now_ns);
     if (lost) {
       counters_.add(PollCounter::resets_in_reset_mode);
       answer_with_reset(port_index, now_ns);
@@ -301,7 +357,7 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
   // The frame may be the port's again when deliver() returns.
   long_headers_ = segment_.payload_offset > HeaderMatch::kHeaderBytes;
   predicted_index_ = ConnectionPool::kNone;
-  if (!refusing_ && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
+  if (!resets_.refusing() && frame.nb_segs == 1 && HeaderMatch::fits(segment_, frame.data)) {
     predicted_headers_.learn(segment_, frame.data);
     predicted_index_ = index;
     predicted_port_ = port_index;
@@ -314,8 +370,8 @@ void PollCore::on_tcp(const Frame& frame, uint32_t port_index, bool adopted, uin
 void PollCore::on_lost(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept {
   const bool damaged = (frame.ip_checksum == ChecksumState::bad && segment_.tuple.is_ipv4()) ||
                        frame.l4_checksum == ChecksumState::bad;
-  if (!damaged && reset_mode_->is_lost(segment_.tuple)) {
-    reset_mode_->on_segment(segment_.tuple, segment_.has(tcp_flag::rst), now_ns);
+  if (!damaged && resets_.is_lost(segment_.tuple)) {
+    resets_.on_segment(segment_.tuple, segment_.has(tcp_flag::rst), now_ns);
     counters_.add(PollCounter::resets_in_reset_mode);
     answer_with_reset(port_index, now_ns);
   }
@@ -419,18 +475,14 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
     counters_.add(PollCounter::impossible_source);
     return drop_all(payload);
   }
-  if (refusing_ || segment_.tuple.local_port != config_.listener.port ||
-      !listening_.load(std::memory_order_relaxed)) {
-    tcp_counters_.add(segment_.has(tcp_flag::rst) ? TcpCounter::no_connection_rst
-                                                  : TcpCounter::no_connection);
-    if (refusing_) counters_.add(PollCounter::resets_in_reset_mode);
-    answer_with_reset(port_index, now_ns);
-    return drop_all(payload);
-  }
+  if (resets_.refusing()) counters_.add(PollCounter::resets_in_reset_mode);
+  Tenant* const tenant = resets_.refusing() ? nullptr : tenant_on(segment_.tuple.local_port);
+  const uint32_t free = tenant == nullptr ? 0 : std::min(pool_.free(), tenant->places_free(config_.index));
   TcpHandshake handshake;
   if (config_.mesh != nullptr)
     listener_.set_cookies_in_flight_until_ns(config_.mesh->cookies_in_flight_until_ns());
-  const TcpListener::Result result = listener_.on_segment(segment_, pool_.free(), now_ns, out_, handshake);
+  const TcpListener::Result result = listener_.on_segment(
+      segment_, tenant == nullptr ? nullptr : &tenant->config(), free, now_ns, out_, handshake);
   switch (result.action) {
     case TcpListener::Action::none:
       break;
@@ -442,7 +494,7 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
         config_.mesh->set_cookies_in_flight_until_ns(listener_.cookies_in_flight_until_ns());
       break;
     case TcpListener::Action::accept:
-      return open_connection(handshake, port_index, payload, now_ns);
+      return open_connection(handshake, *tenant, port_index, payload, now_ns);
   }
   drop_all(payload);
 }
@@ -453,7 +505,7 @@ void PollCore::answer_with_reset(uint32_t port_index, uint64_t now_ns) noexcept 
 
 void PollCore::answer(uint32_t port_index, uint64_t now_ns) noexcept {
   // In reset mode each source is to hear of it.
-  if ((out_.flags & tcp_flag::rst) != 0 && !resetting_ && !reset_limit_.take(now_ns))
+  if ((out_.flags & tcp_flag::rst) != 0 && !resets_.any() && !reset_limit_.take(now_ns))
     return counters_.add(PollCounter::resets_limited);
   links_[port_index].transmit(out_);
 }
@@ -463,11 +515,11 @@ void PollCore::on_arp(const Frame& frame, uint32_t port_index, uint64_t now_ns) 
   ArpPacket heard;
   if (!link.on_arp(frame, heard, now_ns)) return;
   on_neighbour({heard.sender_ip, heard.sender_mac}, port_index);
-  if (!resetting_ || link.has(heard.target_ip)) return;
+  if (!resets_.any() || link.has(heard.target_ip)) return;
   // In the name of a predecessor with another address: an answer to what was asked, or a question.
-  reset_mode_->on_neighbour(heard.target_ip, heard.sender_ip, heard.sender_mac);
+  resets_.on_neighbour(heard.target_ip, heard.sender_ip, heard.sender_mac);
   ArpPacket reply;
-  if (!reset_mode_->answers_for(heard.target_ip) || !arp_reply_for(heard, link.mac(), heard.target_ip, reply))
+  if (!resets_.answers_for(heard.target_ip) || !arp_reply_for(heard, link.mac(), heard.target_ip, reply))
     return;
   if (link.send(reply)) counters_.add(PollCounter::arp_replies);
 }
@@ -478,13 +530,13 @@ void PollCore::on_icmp6(const Frame& frame, uint32_t port_index, uint64_t now_ns
   if (!link.on_icmp6(frame, heard, now_ns)) return;
   const std::optional<NeighbourWord> word = Link::word_of(heard);
   if (word) on_neighbour(*word, port_index);
-  if (!resetting_) return;
+  if (!resets_.any()) return;
   // In the name of a predecessor: an answer to what was asked stands at its address, a question is for it.
   if (word && !link.has(heard.destination))
-    reset_mode_->on_neighbour(heard.destination.is_multicast() ? heard.target : heard.destination, word->ip,
-                              word->mac);
+    resets_.on_neighbour(heard.destination.is_multicast() ? heard.target : heard.destination, word->ip,
+                         word->mac);
   NdpPacket reply;
-  if (link.has(heard.target) || !reset_mode_->answers_for(heard.target) ||
+  if (link.has(heard.target) || !resets_.answers_for(heard.target) ||
       !ndp_reply_for(heard, link.mac(), heard.target, reply))
     return;
   if (link.send(reply)) counters_.add(PollCounter::neighbour_replies);
@@ -497,15 +549,15 @@ void PollCore::on_neighbour(const NeighbourWord& word, uint32_t port_index) noex
       if (to != config_.index)
         static_cast<void>(config_.mesh->neighbours(config_.index, to).push({word.ip, word.mac, port_index}));
   }
-  if (!resetting_) return;
+  if (!resets_.any()) return;
   for (const PortAddress& address : config_.ports[port_index].addresses)
-    reset_mode_->on_neighbour(address.ip, word.ip, word.mac);
+    resets_.on_neighbour(address.ip, word.ip, word.mac);
 }
 
 // ---- Connections
 
-void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_index, std::span<Slice> payload,
-                               uint64_t now_ns) noexcept {
+void PollCore::open_connection(const TcpHandshake& handshake, Tenant& tenant, uint32_t port_index,
+                               std::span<Slice> payload, uint64_t now_ns) noexcept {
   TcpHandshake agreed = handshake;
   const FourTuple& tuple = handshake.tuple;
   agreed.send_mss = std::min(agreed.send_mss, tuple.is_ipv4() ? kSendMssMax : kSendMssMaxIpv6);
@@ -518,7 +570,10 @@ void PollCore::open_connection(const TcpHandshake& handshake, uint32_t port_inde
   }
   if (config_.mesh != nullptr && !config_.mesh->owners().claim(handshake.tuple, config_.index))
     counters_.add(PollCounter::owner_table_full);
+  pool_[index].tenant = &tenant;
+  tenant.take_place(config_.index);
   Handoff& handoff = pool_[index].handoff;
+  handoff.tenant = tenant.id();
   handoff.opened_ns = handshake.syn_ns;
   handoff.poll_core = config_.index;
   static_cast<void>(accepted_.push(&handoff));
@@ -580,7 +635,8 @@ uint32_t PollCore::serve(uint32_t index, uint64_t now_ns) noexcept {
     slot.tcp.publish();
   if (slot.tcp.finished()) {
     close_connection(index);
-    pool_.recycle(index);
+    Tenant& tenant = *slot.tenant;
+    if (pool_.recycle(index)) give_place_back(tenant);
   } else {
     next_deadline_ns_ = std::min(next_deadline_ns_, slot.tcp.next_deadline_ns());
   }
@@ -622,14 +678,6 @@ const LostConnection& PollCore::whereabouts(const Handoff& connection) const noe
   return pool_[connection.connection].whereabouts;
 }
 
-void PollCore::request_reset_mode(const ResetModeConfig& config) {
-  // Twice at most: beside a session, and when that is over.
-  if (reset_requests_.load(std::memory_order_relaxed) == reset_modes_.size()) return;
-  const uint32_t next = reset_requests_.load(std::memory_order_relaxed);
-  reset_modes_[next] = std::make_unique<ResetMode>(config);
-  reset_requests_.store(next + 1, std::memory_order_release);  // pairs with do_work()
-}
-
 void PollCore::abort_all(uint64_t now_ns) noexcept {
   for (uint32_t i = pool_.used(); i-- > 0;) {
     const uint32_t index = pool_.at(i);
@@ -640,23 +688,13 @@ void PollCore::abort_all(uint64_t now_ns) noexcept {
 }
 
 void PollCore::step_reset_mode(uint64_t now_ns) noexcept {
-  ResetMode* const latest = reset_modes_[reset_requests_.load(std::memory_order_acquire) - 1].get();
-  if (reset_mode_ != latest) {
-    reset_mode_ = latest;
-    resetting_ = true;
-    reset_over_.store(false, std::memory_order_relaxed);
-    refusing_ = latest->config().refuses_all;
-    reset_mode_->start(now_ns);
-    if (refusing_) abort_all(now_ns);
-  }
+  if (resets_.look(now_ns)) abort_all(now_ns);
   // More than fits into a port's queue at once would only be dropped.
   for (uint32_t i = 0; i < kProbesPerTurn; ++i) {
-    const std::optional<ResetMode::Probe> probe = reset_mode_->poll_output(now_ns);
+    const std::optional<ResetMode::Probe> probe = resets_.poll_output(now_ns);
     if (!probe) break;
     send_probe(*probe, now_ns);
   }
-  if (reset_mode_->over(now_ns))
-    reset_over_.store(true, std::memory_order_release);  // pairs with reset_mode_over()
 }
 
 void PollCore::send_probe(const ResetMode::Probe& probe, uint64_t now_ns) noexcept {

@@ -30,10 +30,11 @@
 #include "dataplane/owner_table.h"
 #include "dataplane/poll_counters.h"
 #include "dataplane/port.h"
-#include "dataplane/reset_mode.h"
+#include "dataplane/reset_modes.h"
 #include "dataplane/tcp/config.h"
 #include "dataplane/tcp/counters.h"
 #include "dataplane/tcp/listener.h"
+#include "dataplane/tenant.h"
 #include "dataplane/wire/header_match.h"
 
 namespace migrx {
@@ -84,19 +85,21 @@ class PollCore final : public Agent {
   // Where the peer of such a connection is. Until it is retired.
   [[nodiscard]] const LostConnection& whereabouts(const Handoff& connection) const noexcept;
   // From now on this core resets the connections of a predecessor, so that their sources stop waiting
-  // (dataplane/reset_mode.h). With refuses_all it resets its own connections too, listens to nobody and
-  // answers everything with RST. Twice at most: first beside living connections, then instead of them.
-  // Allocates. Control thread.
-  void request_reset_mode(const ResetModeConfig& config = {});
-  // Reset mode was asked for and is over.
-  [[nodiscard]] bool reset_mode_over() const noexcept {
-    return reset_over_.load(std::memory_order_acquire);  // pairs with the store in do_work()
+  // (dataplane/reset_mode.h), beside living connections. With refuses_all it resets its own connections too,
+  // listens to nobody and answers everything with RST. False: ResetModes::kMax are under way. Allocates.
+  bool request_reset_mode(const ResetModeConfig& config = {}) { return resets_.request(config); }
+  // Reset mode was asked for, and every one is over.
+  [[nodiscard]] bool reset_mode_over() const noexcept { return resets_.over(); }
+  // From its next turn on it listens for a tenant, or no longer: SYNs and half-open handshakes get RST then,
+  // connections that exist live on. At most Tenants::kMax tenants, each opened and closed once.
+  void request(const TenantChange& change) noexcept {
+    static_cast<void>(tenant_changes_.push(change));
+    look_at_tenants();
   }
-  // false: SYNs and half-open handshakes get RST from now on; connections that exist live on. Initially true.
-  void set_listening(bool listening) noexcept { listening_.store(listening, std::memory_order_relaxed); }
-  // One of those that SilentPeers asks (dataplane/handoff/silent_peers.h).
-  void ask_for_silent_peers() noexcept { silence_asked_.fetch_add(1, std::memory_order_relaxed); }
-  [[nodiscard]] std::optional<uint64_t> silent_since_ns() const noexcept;
+  // Something of a tenant has changed: it is to be opened or closed, or its silent peers are asked for.
+  void look_at_tenants() noexcept {
+    attention_asked_.fetch_add(1, std::memory_order_release);  // pairs with do_work()
+  }
   // Announces its addresses anew: a link has come up, and switches beyond it may think otherwise.
   void request_announcement() noexcept { announce_requested_.store(true, std::memory_order_relaxed); }
 
@@ -126,7 +129,11 @@ class PollCore final : public Agent {
   void on_icmp6(const Frame& frame, uint32_t port_index, uint64_t now_ns) noexcept;
   void on_neighbour(const NeighbourWord& word, uint32_t port_index) noexcept;
   void announce(uint64_t now_ns) noexcept;
+  void take_tenant_changes() noexcept;
+  void reset_half_open() noexcept;
   void tell_of_silent_peers() noexcept;
+  [[nodiscard]] Tenant* tenant_on(uint16_t local_port) const noexcept;
+  void give_place_back(Tenant& tenant) noexcept;
   void ask_for_silent_peer(const Slot& slot, uint64_t now_ns) noexcept;
   [[nodiscard]] bool forwarded(const Frame& frame, uint32_t port_index) noexcept;
   // The buffers of the frame, taken apart; empty: the frame was dropped.
@@ -135,8 +142,8 @@ class PollCore final : public Agent {
   // The slices that hold payload, cut to it; other buffers are dropped.
   [[nodiscard]] std::span<Slice> payload_of(std::span<Slice> buffers) noexcept;
   void deliver(uint32_t index, uint32_t port_index, std::span<Slice> payload, uint64_t now_ns) noexcept;
-  void open_connection(const TcpHandshake& handshake, uint32_t port_index, std::span<Slice> payload,
-                       uint64_t now_ns) noexcept;
+  void open_connection(const TcpHandshake& handshake, Tenant& tenant, uint32_t port_index,
+                       std::span<Slice> payload, uint64_t now_ns) noexcept;
   void close_connection(uint32_t index) noexcept;
   uint32_t visit_some(uint32_t count, uint64_t now_ns) noexcept;
   uint32_t serve_touched(uint64_t now_ns) noexcept;
@@ -174,17 +181,13 @@ class PollCore final : public Agent {
   uint32_t predicted_port_ = 0;
   bool long_headers_ = false;  // the last segment's headers reached beyond HeaderMatch::kHeaderBytes
 
-  bool resetting_ = false;                                 // somebody lost is to be told
-  bool refusing_ = false;                                  // and nobody else is served
-  ResetMode* reset_mode_ = nullptr;                        // the latest of reset_modes_
-  std::array<std::unique_ptr<ResetMode>, 2> reset_modes_;  // made by the control thread before the count
-  std::atomic<uint32_t> reset_requests_{0};
-  std::atomic<bool> reset_over_{false};
-  std::atomic<bool> listening_{true};
+  ResetModes resets_;  // somebody lost is to be told
   std::atomic<bool> announce_requested_{false};
-  std::atomic<uint32_t> silence_asked_{0};     // times
-  std::atomic<uint32_t> silence_answered_{0};  // the last of them that was answered
-  std::atomic<uint64_t> silent_since_ns_{kNever};
+  SpscRing<TenantChange> tenant_changes_;     // control thread -> poll core
+  std::vector<Tenant*> tenants_;              // it listens for; capacity Tenants::kMax, never grows
+  std::vector<Tenant*> closing_;              // their half-open handshakes are being reset; likewise
+  std::atomic<uint32_t> attention_asked_{0};  // times
+  uint32_t attention_given_ = 0;
   uint64_t announce_ns_ = kNever;  // of the next announcement
   uint32_t announcements_left_ = 0;
   RateLimit reset_limit_;

@@ -102,6 +102,10 @@ class ResetMode {
   // What is to be sent now; call until there is nothing.
   [[nodiscard]] std::optional<Probe> poll_output(uint64_t now_ns) noexcept;
   [[nodiscard]] bool over(uint64_t now_ns) const noexcept;
+  // Nothing is left to be done: every peer is known to be CLOSED, or max_ns have passed.
+  [[nodiscard]] bool spent(uint64_t now_ns) const noexcept {
+    return now_ns - since_ns_ >= config_.max_ns || config_.board->all_closed();
+  }
   [[nodiscard]] const ResetModeConfig& config() const noexcept { return config_; }
   // The predecessor answered to that address, and a peer may still use it.
   [[nodiscard]] bool answers_for(const IpAddress& local_ip) const noexcept;

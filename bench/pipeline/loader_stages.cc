@@ -140,7 +140,9 @@ double retire(const StageOptions& options, std::string& problem) {
   const PoolPlan pool = plan_pool(options.mtu, options.pool_mib, options.channels, 0);
   const GuestPlan plan(options.channels, kGuestPages, rounds_for(options), false);
   ReplayPort port(replay_for(options, pool), plan);
+  Tenant tenant{{.port = ReplayPort::kListenPort}};
   PollCore core(poll_core_config(port, options.mtu, options.channels, pool.quota));
+  core.request({TenantChange::Kind::open, &tenant});
   LoaderWorker worker(port.connections());
   SwallowAll directory(port.connections());
   std::vector<std::unique_ptr<Channel>> channels;

@@ -315,7 +315,9 @@ double whole_turn(const StageOptions& options, std::string& problem) {
   const PoolPlan pool = plan_pool(options.mtu, options.pool_mib, options.channels, 0);
   const GuestPlan plan = plan_for(options);
   ReplayPort port(replay_for(options, pool.buffers), plan);
+  Tenant tenant{{.port = ReplayPort::kListenPort}};
   PollCore core(poll_core_config(port, options.mtu, options.channels, pool.quota));
+  core.request({TenantChange::Kind::open, &tenant});
   std::vector<Handoff*> handoffs;
   while (handoffs.size() < port.connections()) {
     core.do_work(monotonic_ns());

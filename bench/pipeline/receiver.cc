@@ -29,7 +29,6 @@ PollCoreConfig poll_core_config(ReplayPort& port, uint32_t mtu, uint32_t channel
   config.handoff_slots = quota;
   config.tcp.mss = static_cast<uint16_t>(mtu - 40);
   config.tcp.buffer_bytes = port.buffer_bytes();
-  config.listener.port = ReplayPort::kListenPort;
   config.announce = false;
   return config;
 }
@@ -43,6 +42,7 @@ Receiver::Receiver(uint32_t mtu, const GuestPlan& plan, ReplayPort& port, const 
     all.push_back(workers.back().get());
   }
   core = std::make_unique<PollCore>(poll_core_config(port, mtu, channels_, quota));
+  core->request({TenantChange::Kind::open, &tenant});
   blocks.list().add(
       std::make_unique<RamBlock>(kBlockName, guest.data(), plan.guest_bytes(), true, true, kAnyNode));
   SessionSettings settings;

@@ -51,6 +51,7 @@ class Receiver {
   DeviceStateFile destination{""};
   std::vector<std::unique_ptr<LoaderWorker>> workers;
   CompressJobs compress;
+  Tenant tenant{{.port = ReplayPort::kListenPort}};
   std::unique_ptr<PollCore> core;
   std::unique_ptr<Session> session;
   std::unique_ptr<SessionControl> control;

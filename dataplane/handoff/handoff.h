@@ -219,6 +219,7 @@ class Handoff {
   uint64_t opened_ns = 0;       // when its SYN came, on the poll core's clock; 0: nobody knows
   uint32_t poll_core = 0;       // index of the owning poll core
   uint32_t connection = 0;      // index within that core
+  uint32_t tenant = 0;          // id of the tenant whose port it was opened to (dataplane/tenant.h)
 
   // ---- Written by the poll core, read by the control thread
   Counter bytes_received;      // in-order payload bytes handed over

@@ -37,6 +37,11 @@ uint32_t largest_window(const TcpConfig& tcp) noexcept {
   return tcp.buffer_quota == 0 ? tcp.window_bytes : window_for(tcp, tcp.buffer_quota, tcp.mss);
 }
 
+bool allows(const TenantConfig& tenant, const IpAddress& peer) noexcept {
+  return tenant.allow.empty() || std::any_of(tenant.allow.begin(), tenant.allow.end(),
+                                             [&peer](const IpNetwork& n) { return n.contains(peer); });
+}
+
 uint16_t sane_mss(const TcpSegment& syn) noexcept {
   // RFC 9293 section 3.7.1: 536, or 1220 with IPv6, when the option is missing. Smaller than 64 would only
   // serve to make us work.
@@ -116,11 +121,6 @@ uint32_t TcpListener::ts_offset(const FourTuple& tuple) const noexcept {
   return static_cast<uint32_t>(keyed_hash(tuple, kDomainTimestamp, 0));
 }
 
-bool TcpListener::allowed(const IpAddress& peer) const noexcept {
-  return listener_.allow.empty() || std::any_of(listener_.allow.begin(), listener_.allow.end(),
-                                                [&peer](const IpNetwork& n) { return n.contains(peer); });
-}
-
 TcpListener::Entry* TcpListener::find(const FourTuple& tuple, uint64_t hash) noexcept {
   Entry* const set = &entries_[(hash % sets_) * kWays];
   for (uint32_t i = 0; i < kWays; ++i) {
@@ -153,12 +153,19 @@ TcpListener::Result TcpListener::count(Action action, TcpCounter fate) noexcept 
   return {action, fate};
 }
 
-TcpListener::Result TcpListener::on_segment(const TcpSegment& segment, uint32_t connections_free,
-                                            uint64_t now_ns, OutSegment& reply,
+TcpListener::Result TcpListener::on_segment(const TcpSegment& segment, const TenantConfig* tenant,
+                                            uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
                                             TcpHandshake& handshake) noexcept {
+  // CLOSED, to all that nobody listens for (RFC 9293 section 3.10.7.1).
+  if (tenant == nullptr) {
+    if (segment.has(tcp_flag::rst)) return count(Action::none, TcpCounter::no_connection_rst);
+    fill_rst(segment, reply);
+    return count(Action::reply, TcpCounter::no_connection);
+  }
+  const Host host{*tenant, connections_free};
   if (half_open_ > 0) {
     if (Entry* const entry = find(segment.tuple, keyed_hash(segment.tuple, kDomainTable, 0))) {
-      return on_half_open(*entry, segment, connections_free, now_ns, reply, handshake);
+      return on_half_open(*entry, segment, host, now_ns, reply, handshake);
     }
   }
 
@@ -168,36 +175,32 @@ TcpListener::Result TcpListener::on_segment(const TcpSegment& segment, uint32_t 
   // Second, check for an ACK: it belongs to a cookie, or nowhere.
   if (segment.has(tcp_flag::ack)) {
     Entry entry;
-    if (!segment.has(tcp_flag::syn) && segment.tuple.local_port == listener_.port &&
-        now_ns < cookies_until_ns_ && open_cookie(segment, now_ns, entry)) {
-      return on_cookie(entry, segment, connections_free, now_ns, reply, handshake);
+    if (!segment.has(tcp_flag::syn) && now_ns < cookies_until_ns_ && open_cookie(segment, now_ns, entry)) {
+      return on_cookie(entry, segment, host, now_ns, reply, handshake);
     }
-    if (now_ns < cookies_in_flight_until_ns_ && segment.tuple.local_port == listener_.port)
-      return count(Action::none, TcpCounter::no_connection_doubtful);
+    if (now_ns < cookies_in_flight_until_ns_) return count(Action::none, TcpCounter::no_connection_doubtful);
     fill_rst(segment, reply);
     return count(Action::reply, TcpCounter::no_connection);
   }
 
   // Third, check for a SYN.
-  if (segment.has(tcp_flag::syn) && segment.tuple.local_port == listener_.port) {
-    return on_syn(segment, connections_free, now_ns, reply);
-  }
+  if (segment.has(tcp_flag::syn)) return on_syn(segment, host, now_ns, reply);
 
-  // Fourth, other data or control: a segment without SYN and ACK, or for a port nobody listens on.
+  // Fourth, other data or control: a segment without SYN and ACK.
   fill_rst(segment, reply);
   return count(Action::reply, TcpCounter::no_connection);
 }
 
-TcpListener::Result TcpListener::on_syn(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
+TcpListener::Result TcpListener::on_syn(const TcpSegment& segment, const Host& host, uint64_t now_ns,
                                         OutSegment& reply) noexcept {
   if (segment.has(tcp_flag::fin))
     return count(Action::none, TcpCounter::handshake_ignored);  // nobody's handshake
-  if (!allowed(segment.tuple.remote_ip)) {
+  if (!allows(host.tenant, segment.tuple.remote_ip)) {
     fill_rst(segment, reply);
     return count(Action::reply, TcpCounter::syn_refused_peer);
   }
   // Half-open connections do not count against the limit, or a flood of them would keep everybody out.
-  if (connections_free == 0 && listener_.first_bytes_min == 0) {
+  if (host.connections_free == 0 && listener_.first_bytes_min == 0) {
     fill_rst(segment, reply);
     return count(Action::reply, TcpCounter::syn_refused_limit);
   }
@@ -278,8 +281,8 @@ void TcpListener::fill_ack(const Entry& entry, uint64_t now_ns, OutSegment& out)
 }
 
 // RFC 9293 section 3.10.7.4 for SYN-RECEIVED, entered from LISTEN.
-TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& segment,
-                                              uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
+TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& segment, const Host& host,
+                                              uint64_t now_ns, OutSegment& reply,
                                               TcpHandshake& handshake) noexcept {
   const SeqNum rcv_nxt = entry.irs + 1;
   const bool in_window = segment.seq >= rcv_nxt && segment.seq <= rcv_nxt + initial_window_bytes_;
@@ -288,7 +291,7 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
   if ((segment.flags & (tcp_flag::syn | tcp_flag::ack | tcp_flag::rst)) == tcp_flag::syn) {
     if (segment.seq != entry.irs) {
       release(entry);
-      return on_syn(segment, connections_free, now_ns, reply);
+      return on_syn(segment, host, now_ns, reply);
     }
     if (entry.timestamps && segment.has_option(tcp_option::timestamps)) entry.ts_recent = segment.ts_val;
     fill_syn_ack(entry, now_ns, reply);
@@ -327,19 +330,19 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
       static_cast<int32_t>(segment.ts_val - entry.ts_recent) < 0) {
     return count(Action::none, TcpCounter::paws_rejected);
   }
-  if (!first_bytes_suffice(segment, rcv_nxt, connections_free)) {
+  if (!first_bytes_suffice(segment, rcv_nxt, host)) {
     // A FIN beyond a hole says that there are bytes to come.
     if (segment.has(tcp_flag::fin) && segment.seq == rcv_nxt && segment.payload_length == 0) {
       fill_rst(segment, reply);
       release(entry);
       return count(Action::reply, TcpCounter::handshake_reset);
     }
-    await_first_bytes(entry, now_ns);
+    await_first_bytes(entry, host.tenant, now_ns);
     return count(Action::none, TcpCounter::first_bytes_awaited);
   }
-  if (connections_free == 0) {
+  if (host.connections_free == 0) {
     if (listener_.first_bytes_min > 0) {
-      await_first_bytes(entry, now_ns);
+      await_first_bytes(entry, host.tenant, now_ns);
       return count(Action::none, TcpCounter::first_bytes_dropped);
     }
     fill_rst(segment, reply);
@@ -352,11 +355,11 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
 }
 
 // The last segment of a handshake that only a cookie remembers.
-TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segment,
-                                           uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
+TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segment, const Host& host,
+                                           uint64_t now_ns, OutSegment& reply,
                                            TcpHandshake& handshake) noexcept {
-  const bool enough = first_bytes_suffice(segment, cookie.irs + 1, connections_free);
-  if (enough && connections_free > 0) {
+  const bool enough = first_bytes_suffice(segment, cookie.irs + 1, host);
+  if (enough && host.connections_free > 0) {
     fill_handshake(cookie, segment, now_ns, handshake);
     return count(Action::accept, TcpCounter::handshake_done);
   }
@@ -371,7 +374,7 @@ TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segm
     *entry = cookie;
     entry->used = true;
     ++half_open_;
-    await_first_bytes(*entry, now_ns);
+    await_first_bytes(*entry, host.tenant, now_ns);
   }
   return count(Action::none, enough ? TcpCounter::first_bytes_dropped : TcpCounter::first_bytes_awaited);
 }
@@ -379,26 +382,27 @@ TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segm
 // Departure: RFC 9293 section 3.10.7.4 enters ESTABLISHED with the ACK. To the peer nothing looks different:
 // what is not acknowledged it sends again.
 bool TcpListener::first_bytes_suffice(const TcpSegment& segment, SeqNum rcv_nxt,
-                                      uint32_t connections_free) const noexcept {
+                                      const Host& host) const noexcept {
   if (listener_.first_bytes_min == 0) return true;
   if (segment.payload_length == 0) return false;
-  if (connections_free > listener_.places_reserved) return true;
+  if (host.connections_free > host.tenant.places_reserved) return true;
   return segment.seq == rcv_nxt && segment.payload_length >= listener_.first_bytes_min;
 }
 
-void TcpListener::await_first_bytes(Entry& entry, uint64_t now_ns) noexcept {
+void TcpListener::await_first_bytes(Entry& entry, const TenantConfig& tenant, uint64_t now_ns) noexcept {
   if (entry.done) return;
   entry.done = true;
   entry.rtt_ns =
       entry.retries == 0 && entry.since_ns != 0 ? std::max<uint64_t>(now_ns - entry.since_ns, 1) : 0;
-  entry.retry_ns = now_ns + listener_.first_bytes_ns;
+  entry.retry_ns = now_ns + tenant.first_bytes_ns;
   next_deadline_ns_ = std::min(next_deadline_ns_, entry.retry_ns);
 }
 
-uint64_t TcpListener::silent_since_ns() const noexcept {
+uint64_t TcpListener::silent_since_ns(uint16_t local_port) const noexcept {
   uint64_t oldest_ns = kNever;
   for (uint32_t i = 0; half_open_ > 0 && i < sets_ * kWays; ++i)
-    if (entries_[i].used && entries_[i].done && entries_[i].since_ns != 0)
+    if (entries_[i].used && entries_[i].done && entries_[i].since_ns != 0 &&
+        entries_[i].tuple.local_port == local_port)
       oldest_ns = std::min(oldest_ns, entries_[i].since_ns);
   return oldest_ns;
 }
@@ -497,10 +501,12 @@ bool TcpListener::poll_output(uint64_t now_ns, OutSegment& out) noexcept {
   return false;
 }
 
-bool TcpListener::reset_one(OutSegment& out) noexcept {
+bool TcpListener::reset_one(uint16_t local_port, OutSegment& out) noexcept {
   if (half_open_ == 0) return false;
-  Entry* const entry = std::find_if(&entries_[0], &entries_[0] + std::size_t{sets_} * kWays,
-                                    [](const Entry& e) { return e.used; });
+  Entry* const end = &entries_[0] + std::size_t{sets_} * kWays;
+  Entry* const entry = std::find_if(
+      &entries_[0], end, [=](const Entry& e) { return e.used && e.tuple.local_port == local_port; });
+  if (entry == end) return false;
   out = OutSegment{};
   out.tuple = entry->tuple;
   out.link = entry->link;

@@ -5,6 +5,9 @@
 //   ACK ──▶ entry, or cookie, matches ──▶ [first bytes?] ──▶ TcpHandshake ──▶ TcpConnection::open()
 //                                              └─ not yet: the entry waits for them
 //
+// Each local port that somebody listens on is a tenant (dataplane/tenant.h): who may connect, and how many
+// places there are. One table of half-open handshakes serves all tenants.
+//
 // Places for connections are few, because packet buffers are reserved for each. With first_bytes_min set, a
 // connection takes its place when its first bytes come. A peer that connects and is silent, or whose first
 // bytes are missing, costs an entry of the SYN table and keeps nobody out.
@@ -23,14 +26,13 @@
 
 #include "dataplane/tcp/config.h"
 #include "dataplane/tcp/counters.h"
+#include "dataplane/tenant.h"
 #include "dataplane/wire/segment.h"
 
 namespace migrx {
 
+// What is the same for every tenant.
 struct ListenerConfig {
-  uint16_t port = 4444;
-  // Who may connect; empty: everybody. A stranger's SYN is answered with RST.
-  std::vector<IpNetwork> allow;
   // Key of ISNs, timestamp offsets and cookies: random, kept by the process for its life.
   std::array<uint8_t, 16> secret{};
   uint32_t syn_table_entries = 512;
@@ -41,11 +43,6 @@ struct ListenerConfig {
   // then is as good as half open. 0: by the last segment of the handshake. For protocols whose client speaks
   // first.
   uint32_t first_bytes_min = 0;
-  // While more places than that are free, fewer bytes do, or bytes behind a hole: a first segment that was
-  // lost or cut costs an honest peer no retransmission time-out then.
-  uint32_t places_reserved = 0;
-  // How long a peer whose handshake is done may be silent before it is forgotten.
-  uint64_t first_bytes_ns = 30 * kNsPerSecond;
 };
 
 // One per poll core; single-threaded. All memory is allocated in the constructor.
@@ -64,11 +61,11 @@ class TcpListener {
   TcpListener(const ListenerConfig& listener, const TcpConfig& tcp, TcpCounters& counters);
   ~TcpListener();
 
-  // A segment of a tuple that no connection owns. connections_free: how many more connections may be opened
-  // now. When there are none, SYNs are refused with RST; with first_bytes_min it is the first bytes that are
-  // dropped, and the peer repeats them.
-  Result on_segment(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns, OutSegment& reply,
-                    TcpHandshake& handshake) noexcept;
+  // A segment of a tuple that no connection owns. tenant: who listens on its local port; null: nobody.
+  // connections_free: how many more connections the tenant may open now. When there are none, SYNs are
+  // refused with RST; with first_bytes_min it is the first bytes that are dropped, and the peer repeats them.
+  Result on_segment(const TcpSegment& segment, const TenantConfig* tenant, uint32_t connections_free,
+                    uint64_t now_ns, OutSegment& reply, TcpHandshake& handshake) noexcept;
 
   // Until then a handshake may live only in a cookie, of this poll core or another one, and a segment of an
   // unknown tuple may have overtaken the segment that opens the connection. Such a segment is dropped and the
@@ -80,14 +77,15 @@ class TcpListener {
 
   // Repeats a SYN-ACK that is due; call until false.
   [[nodiscard]] bool poll_output(uint64_t now_ns, OutSegment& out) noexcept;
-  // Forgets one half-open handshake, with the RST that tells its peer, which may be established as it sees
-  // it; false: there are none. For the end of listening.
-  [[nodiscard]] bool reset_one(OutSegment& out) noexcept;
+  // Forgets one half-open handshake with that local port, with the RST that tells its peer, which may be
+  // established as it sees it; false: there are none. For the end of a tenant.
+  [[nodiscard]] bool reset_one(uint16_t local_port, OutSegment& out) noexcept;
   [[nodiscard]] uint64_t next_deadline_ns() const noexcept { return next_deadline_ns_; }
   [[nodiscard]] uint32_t half_open() const noexcept { return half_open_; }
-  // When the SYN came of the peer that has been silent longest since its handshake; kNever: none is. A peer
-  // that a cookie remembered is left out: nobody knows when its SYN came. Looks at the whole table.
-  [[nodiscard]] uint64_t silent_since_ns() const noexcept;
+  // When the SYN came of the peer of that local port that has been silent longest since its handshake;
+  // kNever: none is. A peer that a cookie remembered is left out: nobody knows when its SYN came. Looks at
+  // the whole table.
+  [[nodiscard]] uint64_t silent_since_ns(uint16_t local_port) const noexcept;
 
   // RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey).
   [[nodiscard]] SeqNum initial_sequence(const FourTuple& tuple, uint64_t now_ns) const noexcept;
@@ -96,17 +94,20 @@ class TcpListener {
   struct Entry;
   [[nodiscard]] Entry* find(const FourTuple& tuple, uint64_t hash) noexcept;
   [[nodiscard]] Entry* place(uint64_t hash) noexcept;
+  // Who listens on a segment's local port, and how many more connections may be opened for it.
+  struct Host {
+    const TenantConfig& tenant;
+    uint32_t connections_free;
+  };
   [[nodiscard]] bool first_bytes_suffice(const TcpSegment& segment, SeqNum rcv_nxt,
-                                         uint32_t connections_free) const noexcept;
-  Result on_cookie(Entry& cookie, const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
+                                         const Host& host) const noexcept;
+  Result on_cookie(Entry& cookie, const TcpSegment& segment, const Host& host, uint64_t now_ns,
                    OutSegment& reply, TcpHandshake& handshake) noexcept;
-  void await_first_bytes(Entry& entry, uint64_t now_ns) noexcept;
+  void await_first_bytes(Entry& entry, const TenantConfig& tenant, uint64_t now_ns) noexcept;
   [[nodiscard]] uint64_t keyed_hash(const FourTuple& tuple, uint32_t domain, uint32_t extra) const noexcept;
   [[nodiscard]] uint32_t ts_offset(const FourTuple& tuple) const noexcept;
-  [[nodiscard]] bool allowed(const IpAddress& peer) const noexcept;
-  Result on_syn(const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
-                OutSegment& reply) noexcept;
-  Result on_half_open(Entry& entry, const TcpSegment& segment, uint32_t connections_free, uint64_t now_ns,
+  Result on_syn(const TcpSegment& segment, const Host& host, uint64_t now_ns, OutSegment& reply) noexcept;
+  Result on_half_open(Entry& entry, const TcpSegment& segment, const Host& host, uint64_t now_ns,
                       OutSegment& reply, TcpHandshake& handshake) noexcept;
   void offer(const TcpSegment& segment, Entry& entry) const noexcept;
   void fill_ack(const Entry& entry, uint64_t now_ns, OutSegment& out) const noexcept;

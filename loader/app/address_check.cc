@@ -52,7 +52,7 @@ std::string no_hosts_address(const IpNetwork& network) {
   return network.address.is_ipv4() ? no_hosts_ipv4(network) : no_hosts_ipv6(network);
 }
 
-std::string check_ports(const HostOptions& options, std::vector<IpNetwork>& networks) {
+std::string check_ports(const HostOptions& options, bool all_named, std::vector<IpNetwork>& networks) {
   for (const std::string& text : options.addresses) {
     std::string problem;
     const std::vector<IpNetwork> of_port = parse_networks(text, problem);
@@ -65,7 +65,7 @@ std::string check_ports(const HostOptions& options, std::vector<IpNetwork>& netw
         return fmt::format("--mtu {} is too little for --address {}: IPv6 needs {}", options.mtu,
                            address.view(), kIpv6MtuMin);
       const bool alone = network.prefix_length == (network.address.is_ipv4() ? 32 : kIpv6Bits);
-      if (alone && options.allow.empty() && !options.gateway)
+      if (alone && !all_named && !options.gateway)
         return fmt::format(
             "--address {}/{} is a subnet of one address, so no source may connect: give the subnet's own "
             "prefix length, or name the sources with --allow",
@@ -118,15 +118,16 @@ std::string check_sources(const char* option, const std::string& text,
 
 }  // namespace
 
-std::string check_addresses(const HostOptions& options) {
-  if (options.listen == 0) return "--listen 0: give the TCP port that the source connects to, such as 4444";
+std::string check_addresses(const HostOptions& options, const TenantOptions& tenant) {
+  if (tenant.listen == 0) return "--listen 0: give the TCP port that the source connects to, such as 4444";
   std::vector<IpNetwork> networks;
-  if (std::string problem = check_ports(options, networks); !problem.empty()) return problem;
+  if (std::string problem = check_ports(options, !tenant.allow.empty(), networks); !problem.empty())
+    return problem;
   if (options.gateway)
     if (std::string problem = check_gateways(*options.gateway, networks); !problem.empty()) return problem;
-  for (const std::string& text : options.allow)
+  for (const std::string& text : tenant.allow)
     if (std::string problem = check_sources("--allow", text, networks); !problem.empty()) return problem;
-  for (const std::string& text : options.source_nat)
+  for (const std::string& text : tenant.source_nat)
     if (std::string problem = check_sources("--source-nat", text, networks); !problem.empty()) return problem;
   return {};
 }

@@ -4,11 +4,12 @@
 #include <string>
 
 #include "loader/app/host_options.h"
+#include "loader/app/tenant_options.h"
 
 namespace migrx {
 
 // Checks --address, --gateway, --allow and --listen. Empty: they make sense; otherwise the text says
 // what to change.
-[[nodiscard]] std::string check_addresses(const HostOptions& options);
+[[nodiscard]] std::string check_addresses(const HostOptions& options, const TenantOptions& tenant);
 
 }  // namespace migrx

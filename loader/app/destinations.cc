@@ -12,11 +12,11 @@
 namespace migrx {
 namespace {
 
-std::unique_ptr<QmpClient> connect_qmp(const std::string& address, const SignalWatch& signals) {
+std::unique_ptr<QmpClient> connect_qmp(const std::string& address, const Interruption& interruption) {
   std::string path;
   (void)parse_unix_address(address, path);
   std::string problem;
-  std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem, signals.fd());
+  std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem, interruption.fd());
   if (client == nullptr) throw SetupError(problem);
   return client;
 }
@@ -62,7 +62,7 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
 }
 
 std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const std::vector<RamSpec>& ram,
-                                               Report& report, const SignalWatch& signals) {
+                                               Report& report, const Interruption& interruption) {
   if (!options.qmp) {
     std::map<std::string, uint64_t> addresses;
     for (const RamSpec& spec : ram)
@@ -72,16 +72,17 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
   std::vector<SetupBlock> wanted;
   for (const RamSpec& spec : ram)
     wanted.push_back({spec.id, spec.access_path(), block_bytes(spec), spec.node.value(), spec.addr});
-  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, signals);
+  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, interruption);
   DestinationSetup setup = inspect_destination(*client, wanted, handoff_choice(options, 0).form);
   take(setup, report);
   report.destination_version = setup.version;
   return std::move(setup.addresses);
 }
 
-void arm_by_qmp(const JobOptions& options, bool switchover_ack, Report& report, const SignalWatch& signals) {
+void arm_by_qmp(const JobOptions& options, bool switchover_ack, Report& report,
+                const Interruption& interruption) {
   if (!options.qmp) return;
-  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, signals);
+  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, interruption);
   take(arm_destination(*client, *options.handoff, switchover_ack, handoff_choice(options, 0).form), report);
 }
 

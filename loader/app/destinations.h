@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "loader/app/guest_blocks.h"
+#include "loader/app/interruption.h"
 #include "loader/app/job_options.h"
 #include "loader/app/report.h"
-#include "loader/app/signals.h"
 #include "loader/destination/handoff_form.h"
 #include "loader/ram/ram_block.h"
 #include "loader/session/destination.h"
@@ -40,11 +40,12 @@ struct HandoffChoice {
 // Throws SetupError.
 [[nodiscard]] std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options,
                                                              const std::vector<RamSpec>& ram, Report& report,
-                                                             const SignalWatch& signals);
+                                                             const Interruption& interruption);
 
 // --qmp: from here on the destination waits for this migration and no other. switchover_ack: on at the
 // source. Adds to the report's warnings. Throws SetupError.
-void arm_by_qmp(const JobOptions& options, bool switchover_ack, Report& report, const SignalWatch& signals);
+void arm_by_qmp(const JobOptions& options, bool switchover_ack, Report& report,
+                const Interruption& interruption);
 
 // What is wrong with --handoff, --no-handoff and --qmp together. Empty: nothing.
 [[nodiscard]] std::string check_destination_options(const std::optional<std::string>& handoff,

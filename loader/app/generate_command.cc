@@ -186,7 +186,7 @@ nlohmann::ordered_json describe(const GenerateOptions& options, const Generator&
 
 int generate(const GenerateOptions& options) {
   const SignalWatch signals;
-  Terminal terminal(options.quiet);
+  StandardTerminal terminal(options.quiet);
   try {
     GenerateTarget target;
     if (const std::string problem = check_generate_options(options, target); !problem.empty())

@@ -17,7 +17,7 @@ constexpr const char* kSignalled = "ended by a signal before the source could co
 }  // namespace
 
 GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max, bool handed_on,
-                         const Lifeline& lifeline, const SignalWatch& signals)
+                         const Lifeline& lifeline, const Interruption& interruption)
     : lifeline_(lifeline), table_(private_bytes_max) {
   std::set<std::string> ids;
   std::set<pid_t> users;
@@ -25,8 +25,8 @@ GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes
     if (!ids.insert(spec.id).second) throw SetupError("--ram " + spec.id + " is given twice");
     std::string problem;
     std::unique_ptr<GuestMemory> memory =
-        GuestMemory::open(spec, problem, [&] { return !signals.pending(); });
-    if (memory == nullptr) throw SetupError(signals.pending() ? kSignalled : problem);
+        GuestMemory::open(spec, problem, [&] { return !interruption.pending(); });
+    if (memory == nullptr) throw SetupError(interruption.pending() ? kSignalled : problem);
     if (!spec.in_use_allowed) {
       for (const FileUser& user : memory->users()) users.insert(user.pid);
       const std::string subject =
@@ -90,7 +90,7 @@ uint64_t GuestBlocks::missing_bytes() const {
 }
 
 void GuestBlocks::prefault(const Placement& placement, const MemorySettings& settings, Terminal& terminal,
-                           const SignalWatch& signals) {
+                           const Interruption& interruption) {
   std::string process;
   const std::string group = payer(settings.group, process);
   std::string problem;
@@ -120,7 +120,7 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
         terminal.progress(fmt::format("preparing {}: {:.1f} of {:.1f} GiB", memory->path(),
                                       static_cast<double>(done) / (1U << 30), gib),
                           seconds());
-      signalled = signals.wait(0) != 0;
+      signalled = interruption.pending();
       return !signalled;
     });
     if (signalled) throw SetupError(kSignalled);

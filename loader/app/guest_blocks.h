@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "loader/app/interruption.h"
 #include "loader/app/report.h"
-#include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
 #include "loader/destination/peer_memory.h"
@@ -31,7 +31,7 @@ class GuestBlocks {
   // a page is written. Throws SetupError; whatever was made is gone then, as it is when this object
   // goes without keep().
   GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes_max, bool handed_on,
-              const Lifeline& lifeline, const SignalWatch& signals);
+              const Lifeline& lifeline, const Interruption& interruption);
   ~GuestBlocks();
   GuestBlocks(const GuestBlocks&) = delete;
   GuestBlocks& operator=(const GuestBlocks&) = delete;
@@ -40,7 +40,7 @@ class GuestBlocks {
   // (all of them for files of no node), and shows progress; and some memory for blocks without a file. Throws
   // SetupError, also within some milliseconds of a signal.
   void prefault(const Placement& placement, const MemorySettings& settings, Terminal& terminal,
-                const SignalWatch& signals);
+                const Interruption& interruption);
   // Adds to the report's blocks how the kernel holds their memory.
   void report(Report& report) const;
 

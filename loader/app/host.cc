@@ -9,10 +9,11 @@
 
 namespace migrx {
 
-Host::Host(const ReceiveOptions& options, const Placement& placement, uint32_t channels_max)
+Host::Host(const HostOptions& options, const Placement& placement, uint32_t connections,
+           uint32_t channels_max)
     : options_(options),
       placement_(placement),
-      network_(options, placement),
+      network_(options, placement, connections),
       workers_(placement, channels_max) {
   for (const ThreadPlan& plan : placement.threads) {
     std::vector<Agent*> agents;

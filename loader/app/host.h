@@ -11,9 +11,9 @@
 
 #include "dataplane/agent_thread.h"
 #include "loader/app/address_claim.h"
+#include "loader/app/host_options.h"
 #include "loader/app/network.h"
 #include "loader/app/progress.h"
-#include "loader/app/receive_options.h"
 #include "loader/app/report.h"
 #include "loader/app/workers.h"
 #include "numa/placement.h"
@@ -23,9 +23,9 @@ namespace migrx {
 // Control thread.
 class Host {
  public:
-  // Everything up to ports that are ready to start. The options and the placement outlive it. channels_max:
-  // connections that a worker may serve. Throws SetupError, DpdkError.
-  Host(const ReceiveOptions& options, const Placement& placement, uint32_t channels_max);
+  // Everything up to ports that are ready to start. The options and the placement outlive it. connections:
+  // that may be open at a time; channels_max: that a worker may serve. Throws SetupError, DpdkError.
+  Host(const HostOptions& options, const Placement& placement, uint32_t connections, uint32_t channels_max);
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 
@@ -62,7 +62,7 @@ class Host {
   void report(Report& report) const;
 
  private:
-  const ReceiveOptions& options_;
+  const HostOptions& options_;
   const Placement& placement_;
   Network network_;
   Workers workers_;

@@ -22,9 +22,6 @@ void add_host_options(CLI::App& command, HostOptions& o) {
       ->required()
       ->group(network)
       ->type_name("ADDRESS/N[,ADDRESS/N...]");
-  command.add_option("--listen", o.listen, "TCP port the source connects to")
-      ->capture_default_str()
-      ->group(network);
   command.add_option("--mtu", o.mtu, "MTU of the link; the MSS announced follows from it")
       ->check(CLI::Range(576, 65535))
       ->capture_default_str()
@@ -46,16 +43,6 @@ void add_host_options(CLI::App& command, HostOptions& o) {
       ->group(network);
   command.add_option("--vlan", o.vlan, "VLAN tag to send with")->check(CLI::Range(1, 4094))->group(network);
   command
-      .add_option("--allow", o.allow,
-                  "network that may connect, in CIDR form; may repeat (default: the port's "
-                  "own subnets; anyone of a family that has a --gateway)")
-      ->group(network);
-  command
-      .add_option("--source-nat", o.source_nat,
-                  "network, in CIDR form, from which a NAT may give each of the source's connections another "
-                  "address; may repeat (default: a source has one address)")
-      ->group(network);
-  command
       .add_option("--pool-mbufs", o.pool_mbufs,
                   "packet buffers per poll core (default: chosen; less than the "
                   "minimum is refused)")
@@ -67,16 +54,38 @@ void add_host_options(CLI::App& command, HostOptions& o) {
       ->transform(CLI::AsSizeValue(false))
       ->group(network);
   command.add_option("--eal", o.eal, "extra EAL arguments, as one word")->group(network);
+
+  const char* const limits = "Limits";
+  const CLI::Range seconds(0.0, 1e6);
+  command
+      .add_option("--peer-timeout", o.peer_timeout_s,
+                  "seconds of silence after which a source's connection is given up; the default is as long "
+                  "as a Linux source's TCP waits (0: for ever)")
+      ->check(seconds)
+      ->capture_default_str()
+      ->group(limits);
+  command
+      .add_option("--linger", o.linger_s,
+                  "once migrx has given up: seconds that a small process stays to reset connections whose "
+                  "source could not be told (0: no such process, and that source's guest may stand still)")
+      ->check(seconds)
+      ->capture_default_str()
+      ->group(limits);
+  command
+      .add_flag(
+          "--telemetry", o.telemetry,
+          "answer dpdk-telemetry.py: DPDK's own commands, and sessions, cores, tcp and pools below /migrx/")
+      ->group("Reporting");
 }
 
-std::string check_host_options(const HostOptions& o) {
+std::string check_host_options(const HostOptions& o, const TenantOptions& tenant) {
   if (o.addresses.size() != o.ports.size())
     return "every --port needs its --address: " + std::to_string(o.ports.size()) + " ports, " +
            std::to_string(o.addresses.size()) + " addresses";
   for (const std::string& port : o.ports)
     if (const std::string problem = check_devargs(port); !problem.empty())
       return "--port " + port + ": " + problem;
-  return check_addresses(o);
+  return check_addresses(o, tenant);
 }
 
 }  // namespace migrx

@@ -21,8 +21,8 @@
 
 #include "dataplane/agent_thread.h"
 #include "dataplane/dpdk/eal.h"
+#include "loader/app/host_options.h"
 #include "loader/app/network.h"
-#include "loader/app/receive_options.h"
 #include "loader/app/runtime_folder.h"
 #include "loader/app/signals.h"
 
@@ -32,6 +32,7 @@ namespace {
 constexpr int kSocket = 3;  // the listening one, when it is announced
 // Refusing needs no windows.
 constexpr uint64_t kWindowBytes = 65536;
+constexpr uint32_t kNoConnections = 1;  // nobody listens
 // A source that waits to be told has waited for minutes: 5000 turns a second for 20 minutes would be waste.
 constexpr uint32_t kSleepNs = 2'000'000;
 // After a receiver was killed: its connections of the last moment are not known, and those of them that have
@@ -52,8 +53,8 @@ std::string read_all(int fd) {
   return text;
 }
 
-ReceiveOptions port_options(const LostRecord& record) {
-  ReceiveOptions options;
+HostOptions port_options(const LostRecord& record) {
+  HostOptions options;
   options.ports = record.ports;
   options.addresses = record.addresses;
   options.gateway = record.gateway;
@@ -61,7 +62,6 @@ ReceiveOptions port_options(const LostRecord& record) {
   options.mtu = record.mtu;
   options.eal = record.eal;
   options.window_bytes = kWindowBytes;
-  options.allow = {"0.0.0.0/0", "::/0"};
   return options;
 }
 
@@ -140,14 +140,15 @@ int linger(const LingerOptions& options) {
     Placement placement;
     placement.poll_agents = 1;
     placement.threads.push_back({CpuId{0}, kAnyNode, {{AgentRole::poll, 0, kAnyNode}}});
-    Network network(port_options(*record), placement);
+    const HostOptions options_of_ports = port_options(*record);
+    Network network(options_of_ports, placement, kNoConnections);
     ResetModeConfig config;
     const uint64_t now_ns = boottime_ns();
     config.max_ns = record->until_ns > now_ns ? record->until_ns - now_ns : 0;
     if (record->killed) config.quiet_ns = kKilledQuietNs;
     config.lost = record->lost;
     config.board = board;
-    network.poll_core(0).request_reset_mode(config);
+    (void)network.poll_core(0).request_reset_mode(config);
     AgentThreadOptions thread_options;
     thread_options.idle = IdleStrategy::sleep;
     thread_options.sleep_ns = kSleepNs;
@@ -207,7 +208,7 @@ int linger(const LingerOptions& options) {
 
 }  // namespace
 
-LostRecord record_of(const ReceiveOptions& options, std::vector<LostConnection> lost) {
+LostRecord record_of(const HostOptions& options, std::vector<LostConnection> lost) {
   LostRecord record;
   record.host = this_host();
   record.process = ::getpid();

@@ -17,11 +17,11 @@ class App;
 
 namespace migrx {
 
-struct ReceiveOptions;
+struct HostOptions;
 
 // The ports of `options` and connections as Lifeline::connected() was told; no process goes on for longer
 // than --linger.
-[[nodiscard]] LostRecord record_of(const ReceiveOptions& options, std::vector<LostConnection> lost);
+[[nodiscard]] LostRecord record_of(const HostOptions& options, std::vector<LostConnection> lost);
 
 // Starts that process and announces it in `folder` (runtime_folder.h). The port must be free. Returns a
 // sentence for the operator, also when it could not be started.

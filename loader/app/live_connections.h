@@ -18,6 +18,10 @@ class LiveConnections {
   void opened(uint32_t place, const LostConnection& connection);
   // Its peer knows.
   void ended(uint32_t place);
+  // Its place is needed for another connection, and its peer may not know: it goes on under a place of its
+  // own. Adds it to `lost`.
+  struct List;
+  void lose(uint32_t place, List& lost);
   // Of a predecessor: their peers are still to be told.
   void inherit(const std::vector<LostConnection>& lost);
 

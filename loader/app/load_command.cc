@@ -125,7 +125,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
   const uint64_t start_ns = monotonic_ns();
   const auto now_s = [start_ns] { return static_cast<double>(monotonic_ns() - start_ns) * 1e-9; };
   const SignalWatch signals;
-  Terminal terminal(options.quiet);
+  StandardTerminal terminal(options.quiet);
   Report report;
   report.started_unix_s = unix_time_s() - now_s();
   report.command = "load";

@@ -14,8 +14,6 @@
 namespace migrx {
 namespace {
 
-// Connections beyond the source's own: strangers, and a source that tries again at once.
-constexpr uint32_t kSpareConnections = 8;
 // Slots of a hand-off ring by default. 512 segments of 1448 bytes are 0.7 MiB per connection:
 // several bandwidth-delay products of a rack, and with 8 channels still in the caches of a server CPU.
 constexpr uint32_t kHandoffSlots = 512;
@@ -68,26 +66,15 @@ PortReport port_report(const DpdkPort& port) {
 
 }  // namespace
 
-uint32_t Network::connections_max(const ReceiveOptions& options) const {
-  return options.multifd_channels + 1 + kSpareConnections;
-}
-
-Network::Network(const ReceiveOptions& options, const Placement& placement)
+Network::Network(const HostOptions& options, const Placement& placement, uint32_t connections)
     : traffic_watch_(options.mtu, options.addresses.empty()
                                       ? std::string("ADDRESS")
                                       : options.addresses[0].substr(0, options.addresses[0].find('/'))) {
   // 1. Addresses and who may connect.
   ListenerConfig listener;
-  listener.port = options.listen;
   // Every channel of a source begins with four bytes that say what it is (loader/session/channel.h), in one
-  // write with more. Those who connect and do not speak have kSpareConnections places at most.
+  // write with more. Those who connect and do not speak have the other places at most.
   listener.first_bytes_min = 4;
-  listener.places_reserved = options.multifd_channels + 1;
-  // As SessionControl has it: main of a source since 9.0 may be silent until all its channels are connected.
-  constexpr uint64_t kLong = 1'000'000 * kNsPerSecond;
-  const auto ns = [](double seconds) { return static_cast<uint64_t>(seconds * 1e9); };
-  listener.first_bytes_ns =
-      std::min(patience_ns(ns(options.identify_timeout_s), ns(options.channels_timeout_s)), kLong);
   const auto checked = [](const char* option, const std::string& problem) {
     if (!problem.empty()) throw SetupError(std::string(option) + " " + problem);
   };
@@ -99,15 +86,8 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
     const std::vector<IpNetwork> networks = parse_networks(text, problem);
     checked("--address", problem);
     addresses_.push_back(port_addresses(networks, gateways));
-    if (!options.allow.empty()) continue;
     const std::vector<IpNetwork> allowed = allowed_by_default(networks, gateways);
-    listener.allow.insert(listener.allow.end(), allowed.begin(), allowed.end());
-  }
-  for (const std::string& text : options.allow) {
-    IpNetwork network;
-    if (!parse_network(text, network))
-      throw SetupError("--allow " + text + ": expected a network such as 10.77.0.0/24");
-    listener.allow.push_back(network);
+    allowed_by_default_.insert(allowed_by_default_.end(), allowed.begin(), allowed.end());
   }
   if (::getrandom(listener.secret.data(), listener.secret.size(), 0) !=
       static_cast<ssize_t>(listener.secret.size()))
@@ -115,7 +95,6 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
 
   // 2. Sizes. Every poll core can hold every connection: the device decides which queue a flow comes by.
   const uint32_t cores = placement.poll_agents;
-  const uint32_t connections = connections_max(options);
   uint32_t buffer_bytes = buffer_bytes_for_mtu(options.mtu);
   for (const std::string& devargs : options.ports)
     buffer_bytes = std::max(buffer_bytes, buffer_bytes_for(devargs, options.mtu));
@@ -226,7 +205,7 @@ Network::Network(const ReceiveOptions& options, const Placement& placement)
     config.announce = i == 0;
     config.flow_seed = seed;
     poll_cores_.push_back(std::make_unique<PollCore>(config));
-    silent_peers_.add(*poll_cores_.back());
+    tenants_.add(*poll_cores_.back());
   }
 }
 
@@ -239,8 +218,16 @@ void Network::start() {
   for (const auto& port : ports_) port->start();
 }
 
-void Network::stop_listening() noexcept {
-  for (const auto& core : poll_cores_) core->set_listening(false);
+std::vector<IpNetwork> Network::allowed(const std::vector<std::string>& allow) const {
+  if (allow.empty()) return allowed_by_default_;
+  std::vector<IpNetwork> networks;
+  for (const std::string& text : allow) {
+    IpNetwork network;
+    if (!parse_network(text, network))
+      throw SetupError("--allow " + text + ": expected a network such as 10.77.0.0/24");
+    networks.push_back(network);
+  }
+  return networks;
 }
 
 void Network::stop() noexcept {

@@ -10,9 +10,9 @@
 #include "dataplane/dpdk/pool.h"
 #include "dataplane/owner_table.h"
 #include "dataplane/poll_core.h"
-#include "dataplane/silent_peers.h"
+#include "dataplane/tenants.h"
+#include "loader/app/host_options.h"
 #include "loader/app/link_watch.h"
-#include "loader/app/receive_options.h"
 #include "loader/app/report.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/traffic_watch.h"
@@ -22,17 +22,20 @@ namespace migrx {
 
 class Network {
  public:
-  // Everything up to ports that are ready to start. Throws SetupError, DpdkError.
-  Network(const ReceiveOptions& options, const Placement& placement);
+  // Everything up to ports that are ready to start. connections: that may be open at a time, of all tenants
+  // together. Throws SetupError, DpdkError.
+  Network(const HostOptions& options, const Placement& placement, uint32_t connections);
   ~Network();
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
 
   // After start() frames arrive in the queues; the poll cores' threads may run.
   void start();
-  // Takes no new connections: peers that are about to connect, or have connected and said nothing, are reset.
-  // Control thread.
-  void stop_listening() noexcept;
+  // Who listens on the ports' addresses. Control thread.
+  [[nodiscard]] Tenants& tenants() noexcept { return tenants_; }
+  // --allow, checked; where it is empty, the ports' own subnets, or everybody of a family that has a gateway.
+  // Throws SetupError.
+  [[nodiscard]] std::vector<IpNetwork> allowed(const std::vector<std::string>& allow) const;
   // The poll cores' threads have stopped.
   void stop() noexcept;
 
@@ -40,7 +43,6 @@ class Network {
   [[nodiscard]] uint32_t poll_cores() const noexcept { return static_cast<uint32_t>(poll_cores_.size()); }
   // The next new connection of any poll core. Control thread.
   [[nodiscard]] Handoff* take_accepted() noexcept;
-  [[nodiscard]] SilentPeers& silent_peers() noexcept { return silent_peers_; }
   // How reset mode would find the peer of a connection; and a number that no other open connection has.
   [[nodiscard]] LostConnection whereabouts(const Handoff& connection) const noexcept;
   [[nodiscard]] uint32_t place(const Handoff& connection) const noexcept;
@@ -61,6 +63,8 @@ class Network {
   // A line, once, when another host says that it has one of the addresses. Empty: no host does, or the line
   // has been given.
   [[nodiscard]] std::string take_conflict();
+  // Places that tenants may be promised, on each poll core.
+  [[nodiscard]] uint32_t places() const noexcept { return poll_cores_[0]->config().connections_max; }
   // TCP connections that are not finished.
   [[nodiscard]] uint32_t connections() const noexcept;
   [[nodiscard]] std::vector<std::string> warnings() const;
@@ -68,9 +72,8 @@ class Network {
   void report(Report& report) const;
 
  private:
-  [[nodiscard]] uint32_t connections_max(const ReceiveOptions& options) const;
-
   std::vector<std::vector<PortAddress>> addresses_;  // of each port
+  std::vector<IpNetwork> allowed_by_default_;
   std::unique_ptr<Eal> eal_;
   std::vector<std::unique_ptr<BufferPool>> rx_pools_;
   std::vector<std::unique_ptr<BufferPool>> tx_pools_;
@@ -80,7 +83,7 @@ class Network {
   TrafficWatch traffic_watch_;
   std::unique_ptr<PollMesh> mesh_;
   std::vector<std::unique_ptr<PollCore>> poll_cores_;
-  SilentPeersOfPollCores silent_peers_;
+  Tenants tenants_;
 };
 
 }  // namespace migrx

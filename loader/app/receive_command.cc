@@ -64,7 +64,7 @@ class ReceiveRun {
   const Lifeline& lifeline_;
   const uint64_t start_ns_ = monotonic_ns();
   const SignalWatch signals_;
-  Terminal terminal_;
+  StandardTerminal terminal_;
   Report report_;
   int exit_status_ = 2;  // nothing has begun
   LiveConnections live_connections_;
@@ -96,7 +96,7 @@ int ReceiveRun::run() {
   exit_status_ = tell_outcome(options_, report_, terminal_, exit_status_);
   // No parent sees to those who could not be told.
   if (!live_connections_.empty() && !lifeline_.held())
-    terminal_.warn(leave_behind(options_, live_connections_.all().connections, false));
+    terminal_.warn(leave_behind(options_, options_.runtime_dir, live_connections_.all().connections, false));
   return exit_status_;
 }
 
@@ -125,8 +125,8 @@ void ReceiveRun::receive() {
 
   // ---- Ports
   manager_.status("sets the ports up and waits for their links", now_s());
-  inherit_from_predecessors(options_, live_connections_, terminal_);
-  Host host(options_, placement, settings.connections_max);
+  inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
+  Host host(options_, placement, places_for(options_.multifd_channels), settings.connections_max);
   for (const std::string& warning : host.network().warnings()) report_.warnings.push_back(warning);
   std::optional<Telemetry> telemetry;
   if (options_.telemetry) {
@@ -141,9 +141,10 @@ void ReceiveRun::receive() {
   // ---- The destination is armed, and everything runs
   arm_by_qmp(options_, settings.main.switchover_ack, report_, signals_);
   for (const std::string& warning : report_.warnings) terminal_.warn("warning: " + warning);
+  Arrivals arrivals(host.network(), live_connections_);
   Reception reception(options_, settings, std::move(addresses),
-                      {host, guest, tls.get(), live_connections_, start_ns_});
-  ResetDuty reset_duty(options_, host.network(), live_connections_);
+                      {host, guest, tls.get(), live_connections_, arrivals, start_ns_});
+  ResetDuty reset_duty(host.network(), live_connections_);
   const Host::Running running = host.run(signals_, terminal_);
   lifeline_.listening();
   reset_duty.start();
@@ -238,7 +239,7 @@ int supervised(const ReceiveOptions& options) {
     std::vector<LostConnection> lost;
     for (const std::string& text : legacy.connections)
       if (const auto connection = lost_connection_from(text)) lost.push_back(*connection);
-    return leave_behind(options, std::move(lost), legacy.killed);
+    return leave_behind(options, options.runtime_dir, std::move(lost), legacy.killed);
   };
   if (options.ready_fd > STDERR_FILENO) supervision.of_child = {options.ready_fd};
   return supervise(supervision);

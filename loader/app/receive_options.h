@@ -5,23 +5,13 @@
 
 #include "loader/app/core_options.h"
 #include "loader/app/host_options.h"
-#include "loader/app/job_options.h"
-#include "loader/app/stream_options.h"
+#include "loader/app/session_options.h"
 
 namespace migrx {
 
-struct ReceiveOptions : HostOptions, StreamOptions, JobOptions, CoreOptions {
-  // Limits in seconds; 0: none.
-  double identify_timeout_s = 30;
-  double channels_timeout_s = 75;
-  double stall_timeout_s = 60;
-  double destination_timeout_s = 300;
-  double peer_timeout_s = 960;  // TcpConfig::give_up_ns says why
-  double linger_s = 1200;       // 0: no process stays
-
+struct ReceiveOptions : HostOptions, SessionOptions, CoreOptions {
   // Reporting.
   int ready_fd = -1;
-  bool telemetry = false;
   bool supervise = true;
 };
 

@@ -17,14 +17,18 @@ namespace {
 
 constexpr std::size_t kWarningsMax = 32;  // a scanner may come from many addresses
 
-SessionLimits limits_of(const ReceiveOptions& options) {
-  const auto ns = [](double seconds) { return static_cast<uint64_t>(seconds * 1e9); };
-  SessionLimits limits;
-  limits.identify_ns = ns(options.identify_timeout_s);
-  limits.channels_ns = ns(options.channels_timeout_s);
-  limits.stall_ns = ns(options.stall_timeout_s);
-  limits.destination_ns = ns(options.destination_timeout_s);
-  return limits;
+TenantConfig tenant_of(const SessionOptions& options, const Network& network) {
+  constexpr uint64_t kLong = 1'000'000 * kNsPerSecond;
+  const SessionLimits limits = limits_of(options);
+  TenantConfig tenant;
+  tenant.port = options.listen;
+  tenant.allow = network.allowed(options.allow);
+  tenant.places_max = places_for(options.multifd_channels);
+  // Those who connect and do not speak have the other places at most.
+  tenant.places_reserved = options.multifd_channels + 1;
+  // As SessionControl has it: main of a source since 9.0 may be silent until all its channels are connected.
+  tenant.first_bytes_ns = std::min(patience_ns(limits.identify_ns, limits.channels_ns), kLong);
+  return tenant;
 }
 
 // Once for each peer: a source tries again.
@@ -41,7 +45,7 @@ void warn_of_misled_peer(const IpAddress& peer, bool tls_wanted, Terminal& termi
 
 }  // namespace
 
-Reception::Reception(const ReceiveOptions& options, SessionSettings settings,
+Reception::Reception(const SessionOptions& options, SessionSettings settings,
                      std::map<std::string, uint64_t> addresses, const Surroundings& surroundings)
     : at_(surroundings) {
   const SessionLimits limits = limits_of(options);
@@ -58,22 +62,16 @@ Reception::Reception(const ReceiveOptions& options, SessionSettings settings,
     events = colo_.get();
   }
   if (at_.tls != nullptr) settings.security = &at_.tls->acceptor();
-  settings.silent_peers = &at_.host.network().silent_peers();
+  Network& network = at_.host.network();
+  port_ = std::make_unique<OpenPort>(network, at_.arrivals, tenant_of(options, network));
+  settings.silent_peers = &port_->silent_peers();
   session_ = std::make_unique<Session>(workers.with_routers(std::move(settings)), blocks, *events,
                                        workers.kernels(), workers.compress());
   control_ = std::make_unique<SessionControl>(
-      *session_, *destination_, [this] { return take_accepted(); }, workers.pointers(), limits);
+      *session_, *destination_, [this] { return port_->take(); }, workers.pointers(), limits);
   control_->on_ended([this](const Handoff& connection) {
     at_.live_connections.ended(at_.host.network().place(connection));
   });
-}
-
-Handoff* Reception::take_accepted() {
-  Network& network = at_.host.network();
-  Handoff* const connection = network.take_accepted();
-  if (connection != nullptr)
-    at_.live_connections.opened(network.place(*connection), network.whereabouts(*connection));
-  return connection;
 }
 
 void Reception::tell(Terminal& terminal, Report& report) {

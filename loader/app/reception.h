@@ -7,13 +7,15 @@
 #include <memory>
 #include <string>
 
+#include "loader/app/arrivals.h"
 #include "loader/app/colo_watch.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/host.h"
 #include "loader/app/live_connections.h"
+#include "loader/app/open_port.h"
 #include "loader/app/progress.h"
-#include "loader/app/receive_options.h"
 #include "loader/app/report.h"
+#include "loader/app/session_options.h"
 #include "loader/app/terminal.h"
 #include "loader/app/tls_setup.h"
 #include "loader/colo/secondary.h"
@@ -22,6 +24,12 @@
 #include "loader/session/session_control.h"
 
 namespace migrx {
+
+// Connections that a migration may have at a time: its channels, and some for those who connect and do not
+// speak, and a source that tries again at once.
+[[nodiscard]] constexpr uint32_t places_for(uint32_t multifd_channels) noexcept {
+  return multifd_channels + 1 + 8;
+}
 
 // Control thread.
 class Reception {
@@ -32,12 +40,13 @@ class Reception {
     GuestBlocks& guest;
     TlsSetup* tls;  // null: without TLS
     LiveConnections& live_connections;
+    Arrivals& arrivals;
     uint64_t start_ns;  // zero of the report's time line
   };
 
-  // The guest's memory is here and the destination waits. addresses: see make_destination(). Throws
-  // SetupError.
-  Reception(const ReceiveOptions& options, SessionSettings settings,
+  // The guest's memory is here and the destination waits; the source may connect from now on. addresses: see
+  // make_destination(). Throws SetupError.
+  Reception(const SessionOptions& options, SessionSettings settings,
             std::map<std::string, uint64_t> addresses, const Surroundings& surroundings);
   Reception(const Reception&) = delete;
   Reception& operator=(const Reception&) = delete;
@@ -60,9 +69,9 @@ class Reception {
 
  private:
   void report_parts(Report& report) const;
-  [[nodiscard]] Handoff* take_accepted();
 
   const Surroundings at_;
+  std::unique_ptr<OpenPort> port_;
   std::unique_ptr<Destination> destination_;
   std::unique_ptr<ColoSecondary> colo_;  // null without the capability x-colo
   std::unique_ptr<Session> session_;

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include "dataplane/agent_thread.h"
+#include "loader/app/host_options.h"
 #include "loader/app/linger.h"
 #include "loader/app/network.h"
-#include "loader/app/receive_options.h"
 #include "loader/app/runtime_folder.h"
 #include "loader/app/signals.h"
 #include "loader/app/terminal.h"
@@ -19,15 +19,16 @@ constexpr uint64_t kCloseNs = 1'000'000'000;
 // kernel would go on trying for two minutes.
 constexpr uint64_t kRefuseNs = 250'000'000;
 
-std::string folder_of(const ReceiveOptions& options) {
-  return options.runtime_dir.empty() ? default_runtime_folder() : options.runtime_dir;
+std::string folder_of(const std::string& runtime_dir) {
+  return runtime_dir.empty() ? default_runtime_folder() : runtime_dir;
 }
 
 }  // namespace
 
-void inherit_from_predecessors(const ReceiveOptions& options, LiveConnections& live, Terminal& terminal) {
+void inherit_from_predecessors(const HostOptions& options, const std::string& runtime_dir,
+                               LiveConnections& live, Terminal& terminal) {
   std::string problem;
-  const std::optional<RuntimeFolder> folder = RuntimeFolder::open(folder_of(options), problem);
+  const std::optional<RuntimeFolder> folder = RuntimeFolder::open(folder_of(runtime_dir), problem);
   if (!folder) {
     terminal.warn("warning: " + problem);
     return;
@@ -40,7 +41,8 @@ void inherit_from_predecessors(const ReceiveOptions& options, LiveConnections& l
   });
 }
 
-std::string leave_behind(const ReceiveOptions& options, std::vector<LostConnection> lost, bool killed) {
+std::string leave_behind(const HostOptions& options, const std::string& runtime_dir,
+                         std::vector<LostConnection> lost, bool killed) {
   if (options.linger_s == 0)
     return fmt::format(
         "{} connections of the source are not known to be gone, and --linger 0 starts no process to reset "
@@ -48,24 +50,24 @@ std::string leave_behind(const ReceiveOptions& options, std::vector<LostConnecti
         lost.size());
   LostRecord record = record_of(options, std::move(lost));
   record.killed = killed;
-  return start_lingering(record, folder_of(options));
+  return start_lingering(record, folder_of(runtime_dir));
 }
 
-ResetDuty::ResetDuty(const ReceiveOptions& options, Network& network, LiveConnections& live)
-    : options_(options), network_(network), live_(live) {}
+ResetDuty::ResetDuty(Network& network, LiveConnections& live) : network_(network), live_(live) {}
 
 void ResetDuty::begin(LiveConnections::List list, bool refuses_all) {
-  list_ = std::move(list);
-  board_ = std::make_shared<ResetBoard>(list_.connections.size());
+  Duty duty{std::move(list.places), std::make_shared<ResetBoard>(list.connections.size())};
   ResetModeConfig config;
   config.max_ns = kNever;
-  config.lost = list_.connections;
-  config.board = board_;
+  config.lost = std::move(list.connections);
+  config.board = duty.board;
   config.refuses_all = refuses_all;
   for (uint32_t i = 0; i < network_.poll_cores(); ++i) {
     config.asks = i == 0;
-    network_.poll_core(i).request_reset_mode(config);
+    // Without a place for it the connections stay on the list that outlives this process.
+    (void)network_.poll_core(i).request_reset_mode(config);
   }
+  duties_.push_back(std::move(duty));
 }
 
 void ResetDuty::start() {
@@ -74,9 +76,33 @@ void ResetDuty::start() {
 }
 
 void ResetDuty::look() {
-  if (board_ == nullptr) return;
-  for (std::size_t i = 0; i < board_->size(); ++i)
-    if (board_->state(i) == ResetBoard::State::closed) live_.ended(list_.places[i]);
+  for (const Duty& duty : duties_)
+    for (std::size_t i = 0; i < duty.places.size(); ++i)
+      if (duty.board->state(i) == ResetBoard::State::closed) live_.ended(duty.places[i]);
+  std::erase_if(duties_, [](const Duty& duty) { return duty.board->all_closed(); });
+}
+
+std::size_t ResetDuty::waiting() const noexcept {
+  std::size_t waiting = 0;
+  for (const Duty& duty : duties_)
+    for (std::size_t i = 0; i < duty.places.size(); ++i)
+      if (duty.board->state(i) != ResetBoard::State::closed) ++waiting;
+  return waiting;
+}
+
+bool ResetDuty::part(const Session& session, bool completed) {
+  LiveConnections::List left;
+  for (const auto& channel : session.channels()) {
+    const uint32_t place = network_.place(channel->connection());
+    const StreamEnd end = channel->end();
+    if (completed || end == StreamEnd::fin || end == StreamEnd::reset)
+      live_.ended(place);
+    else
+      live_.lose(place, left);
+  }
+  if (left.connections.empty()) return true;
+  begin(std::move(left), false);
+  return false;
 }
 
 void ResetDuty::finish(const Session& session, bool completed, const SignalWatch& signals) {
@@ -89,11 +115,13 @@ void ResetDuty::finish(const Session& session, bool completed, const SignalWatch
     else
       own_left = true;
   }
-  network_.stop_listening();
+  network_.tenants().close_all();
   if (own_left) begin(live_.all(), true);
   const uint64_t over_ns = monotonic_ns();
   for (;;) {
-    const bool busy = network_.connections() > 0 || (own_left && !board_->all_closed());
+    // Predecessors' peers, too: one that was reset a moment ago says so when it is asked next, and no process
+    // need stay for it.
+    const bool busy = network_.connections() > 0 || waiting() > 0;
     const uint64_t least_ns = completed ? 0 : kRefuseNs;
     if (monotonic_ns() >= over_ns + (busy ? kCloseNs : least_ns)) break;
     (void)signals.wait(1000);

@@ -3,6 +3,8 @@
 
 #include <signal.h>
 
+#include "loader/app/interruption.h"
+
 namespace migrx {
 
 // SIGINT, SIGTERM, SIGHUP and SIGUSR1, those excepted that are ignored: whoever started us wants them to stay
@@ -11,18 +13,18 @@ namespace migrx {
 
 // Blocks the signals for the whole process (threads inherit the mask, so construct it before starting any)
 // and takes them one by one.
-class SignalWatch {
+class SignalWatch final : public Interruption {
  public:
   SignalWatch();
-  ~SignalWatch();
+  ~SignalWatch() override;
   SignalWatch(const SignalWatch&) = delete;
   SignalWatch& operator=(const SignalWatch&) = delete;
   // Waits at most timeout_us microseconds, and no longer than until other_fd (-1: none) is readable; returns
   // the signal's number, or 0.
   [[nodiscard]] int wait(int timeout_us, int other_fd = -1) const;
   // One has come and was not taken yet.
-  [[nodiscard]] bool pending() const;
-  [[nodiscard]] int fd() const noexcept { return fd_; }
+  [[nodiscard]] bool pending() const override;
+  [[nodiscard]] int fd() const noexcept override { return fd_; }
 
  private:
   int fd_;

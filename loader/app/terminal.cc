@@ -11,7 +11,7 @@
 
 namespace migrx {
 
-Terminal::Terminal(bool quiet)
+StandardTerminal::StandardTerminal(bool quiet)
     : quiet_(quiet),
       info_(journal_prefix(STDOUT_FILENO, 6, std::getenv("JOURNAL_STREAM"))),
       warning_(journal_prefix(STDERR_FILENO, 4, std::getenv("JOURNAL_STREAM"))),
@@ -21,16 +21,16 @@ Terminal::Terminal(bool quiet)
     width_ = size.ws_col > 20 ? size.ws_col : 80;
 }
 
-Terminal::~Terminal() {
+StandardTerminal::~StandardTerminal() {
   clear_line();
 }
 
-bool Terminal::due(double now_s) const noexcept {
+bool StandardTerminal::due(double now_s) const noexcept {
   // Plain lines end up in log files.
   return !quiet_ && info_.empty() && now_s - last_s_ >= (width_ > 0 ? 0.1 : 2.0);
 }
 
-void Terminal::progress(const std::string& line, double now_s) {
+void StandardTerminal::progress(const std::string& line, double now_s) {
   last_s_ = now_s;
   if (width_ > 0) {
     std::printf("\r\x1b[K%s", printable(line).c_str());
@@ -41,20 +41,20 @@ void Terminal::progress(const std::string& line, double now_s) {
   std::fflush(stdout);
 }
 
-void Terminal::say(const std::string& text) {
+void StandardTerminal::say(const std::string& text) {
   if (quiet_) return;
   clear_line();
   std::printf("%s\n", with_prefix(info_, printable(text, /*lines=*/true)).c_str());
   std::fflush(stdout);
 }
 
-void Terminal::warn(const std::string& text) {
+void StandardTerminal::warn(const std::string& text) {
   clear_line();
   const std::string& prefix = text.starts_with("warning:") ? warning_ : error_;
   std::fprintf(stderr, "%s\n", with_prefix(prefix, "migrx: " + printable(text, /*lines=*/true)).c_str());
 }
 
-void Terminal::clear_line() {
+void StandardTerminal::clear_line() {
   if (!line_open_) return;
   std::printf("\r\x1b[K");
   std::fflush(stdout);

@@ -8,23 +8,37 @@
 
 namespace migrx {
 
-// Control thread only.
+// What a job tells those who watch it.
 class Terminal {
  public:
-  explicit Terminal(bool quiet);
-  ~Terminal();
-  Terminal(const Terminal&) = delete;
-  Terminal& operator=(const Terminal&) = delete;
-
-  // Progress is due: several times a second on a terminal, every few seconds elsewhere. Never with --quiet.
-  [[nodiscard]] bool due(double now_s) const noexcept;
+  virtual ~Terminal() = default;
+  // Progress is due.
+  [[nodiscard]] virtual bool due(double now_s) const noexcept = 0;
   // Columns of the terminal; 0: not a terminal, plain lines.
-  [[nodiscard]] unsigned width() const noexcept { return width_; }
-  void progress(const std::string& line, double now_s);
-  // A line that stays. Errors and warnings also with --quiet, and on stderr.
-  // To the journal: 6 (info); 4 (warning) when the text begins with "warning:", else 3 (error).
-  void say(const std::string& text);
-  void warn(const std::string& text);
+  [[nodiscard]] virtual unsigned width() const noexcept = 0;
+  virtual void progress(const std::string& line, double now_s) = 0;
+  // A line that stays.
+  virtual void say(const std::string& text) = 0;
+  // A warning when the text begins with "warning:", else an error.
+  virtual void warn(const std::string& text) = 0;
+};
+
+// stdout and stderr. Control thread only.
+class StandardTerminal final : public Terminal {
+ public:
+  explicit StandardTerminal(bool quiet);
+  ~StandardTerminal() override;
+  StandardTerminal(const StandardTerminal&) = delete;
+  StandardTerminal& operator=(const StandardTerminal&) = delete;
+
+  // Several times a second on a terminal, every few seconds elsewhere. Never with --quiet.
+  [[nodiscard]] bool due(double now_s) const noexcept override;
+  [[nodiscard]] unsigned width() const noexcept override { return width_; }
+  void progress(const std::string& line, double now_s) override;
+  // Errors and warnings also with --quiet, and on stderr.
+  // To the journal: 6 (info); 4 (warning), 3 (error).
+  void say(const std::string& text) override;
+  void warn(const std::string& text) override;
 
  private:
   void clear_line();

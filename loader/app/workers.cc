@@ -31,7 +31,7 @@ std::array<std::byte, 16> parse_uuid(const std::string& text) {
 
 }  // namespace
 
-SessionSettings session_settings(const ReceiveOptions& options) {
+SessionSettings session_settings(const SessionOptions& options) {
   SessionSettings settings;
   const auto has = [&](const char* name) {
     return std::find(options.capabilities.begin(), options.capabilities.end(), name) !=

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "loader/app/receive_options.h"
+#include "loader/app/session_options.h"
 #include "loader/main/compress_jobs.h"
 #include "loader/ram/node_router.h"
 #include "loader/session/loader_worker.h"
@@ -14,7 +14,7 @@
 namespace migrx {
 
 // The stream's settings from the options. Throws SetupError (loader/app/setup_error.h).
-[[nodiscard]] SessionSettings session_settings(const ReceiveOptions& options);
+[[nodiscard]] SessionSettings session_settings(const SessionOptions& options);
 
 class Workers {
  public:

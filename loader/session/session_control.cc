@@ -91,9 +91,9 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
     }
     case Phase::resetting: {
       reset_all();  // also those whose command ring was full, and late ones
-      uint64_t serving = 0;
-      for (const LoaderWorker* const worker : workers_) serving += worker->serving();
-      if (serving == 0 || now_ns >= deadline_ns_) phase_ = Phase::over;
+      const bool all_let_go = std::all_of(served_.begin(), served_.end(),
+                                          [](const Served& served) { return served.channel->let_go(); });
+      if (all_let_go || now_ns >= deadline_ns_) phase_ = Phase::over;
       break;
     }
     case Phase::over:

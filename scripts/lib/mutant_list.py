@@ -127,7 +127,7 @@ MUTANTS = (
     Mutant("a killed receiver's silent peers are not asked", POLL,
            "if (!probe) break;\n    send_probe(*probe, now_ns);", "if (!probe) break;", TCP_TESTS),
     Mutant("what a new link's peer says of its address is not heard", POLL,
-           "reset_mode_->on_neighbour(address.ip, word.ip, word.mac);", "static_cast<void>(address);", TCP_TESTS),
+           "resets_.on_neighbour(address.ip, word.ip, word.mac);", "static_cast<void>(address);", TCP_TESTS),
     Mutant("in-order data is taken without a place", INPUT,
            "if (!joins_tail && free_buffers() == 0) return TcpCounter::over_quota;", "", TCP_TESTS),
     Mutant("data beyond a hole takes the last places", INPUT,

@@ -12,6 +12,7 @@
 
 #include "dataplane/poll_core.h"
 #include "dataplane/tcp/connection.h"
+#include "dataplane/tenants.h"
 #include "dataplane/wire/segment.h"
 #include "tests/dataplane/memory_queue.h"
 
@@ -68,12 +69,13 @@ class Rig {
       config.tcp.mss = options.mss;
       config.tcp.buffer_bytes = options.buffer_bytes;
       config.tcp.room_behind = MemoryPool::room_behind;
-      config.listener.port = kPort;
       config.mesh = mesh.get();
       config.announce = options.announce;
       cores.push_back(std::make_unique<PollCore>(config));
       cores[i]->on_start();
+      tenants.add(*cores[i]);
     }
+    tenant = tenants.open({.port = kPort});
   }
 
   // Every core takes `turns` turns, one microsecond apart.
@@ -104,6 +106,8 @@ class Rig {
   std::vector<std::unique_ptr<MemoryPool>> pools;
   std::vector<std::unique_ptr<MemoryQueue>> queues;  // those of core 0 first
   std::vector<std::unique_ptr<PollCore>> cores;
+  Tenants tenants;
+  Tenant* tenant = nullptr;  // on kPort
   uint64_t now_ns = kNsPerSecond;
 
  private:

@@ -4,7 +4,6 @@
 
 #include <stdexcept>
 
-#include "dataplane/silent_peers.h"
 #include "dataplane/wire/arp.h"
 #include "dataplane/wire/checksum.h"
 #include "tests/dataplane/poll_core_rig.h"
@@ -441,7 +440,7 @@ TEST(PollCore, not_listening_refuses_newcomers_and_keeps_the_others) {
   Peer peer(rig, 1000);
   Handoff* const handoff = peer.connect();
   ASSERT_NE(handoff, nullptr);
-  rig.cores[0]->set_listening(false);
+  rig.tenants.close(*rig.tenant);
   Peer late(rig, 1001);
   late.send(tcp_flag::syn);
   peer.data("still here");
@@ -458,7 +457,7 @@ TEST(PollCore, half_open_handshakes_are_reset_when_listening_ends) {
   silent.send(tcp_flag::syn);
   rig.run();
   ASSERT_EQ(silent.hears().size(), 1U);
-  rig.cores[0]->set_listening(false);
+  rig.tenants.close(*rig.tenant);
   rig.run();
   const auto heard = silent.hears();
   ASSERT_EQ(heard.size(), 1U);
@@ -537,16 +536,15 @@ TEST(PollCoreConfig, what_cannot_work_is_refused) {
 
 TEST(SilentPeers, are_asked_of_every_poll_core) {
   Rig rig({.cores = 2});
-  SilentPeersOfPollCores peers;
-  for (const auto& core : rig.cores) peers.add(*core);
-  peers.ask();
-  EXPECT_EQ(peers.oldest_ns(), std::nullopt);
+  const std::unique_ptr<SilentPeers> peers = rig.tenants.silent_peers(*rig.tenant);
+  peers->ask();
+  EXPECT_EQ(peers->oldest_ns(), std::nullopt);
   rig.cores[0]->do_work(rig.now_ns);
-  EXPECT_EQ(peers.oldest_ns(), std::nullopt) << "one has not answered";
+  EXPECT_EQ(peers->oldest_ns(), std::nullopt) << "one has not answered";
   rig.cores[1]->do_work(rig.now_ns);
-  EXPECT_EQ(peers.oldest_ns(), kNever);
-  peers.ask();
-  EXPECT_EQ(peers.oldest_ns(), std::nullopt) << "the last answer is old";
+  EXPECT_EQ(peers->oldest_ns(), kNever);
+  peers->ask();
+  EXPECT_EQ(peers->oldest_ns(), std::nullopt) << "the last answer is old";
 }
 
 }  // namespace

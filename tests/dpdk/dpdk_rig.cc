@@ -289,11 +289,12 @@ Receiver::Receiver(const ReceiverOptions& options) : options_(options) {
     config.tcp.mss = mss_for_mtu(options.mtu);
     config.tcp.buffer_bytes = buffer_bytes;
     config.tcp.room_behind = room_behind;
-    config.listener.port = kPort;
     config.mesh = mesh_.get();
     cores_.push_back(std::make_unique<PollCore>(config));
+    tenants_.add(*cores_.back());
     agents.push_back(cores_[i].get());
   }
+  static_cast<void>(tenants_.open({.port = kPort}));
   loader_ = std::make_unique<Loader>(cores_, options);
   agents.push_back(loader_.get());
   port_->start();

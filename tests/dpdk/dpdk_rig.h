@@ -17,6 +17,7 @@
 #include "dataplane/dpdk/dpdk_port.h"
 #include "dataplane/dpdk/eal.h"
 #include "dataplane/poll_core.h"
+#include "dataplane/tenants.h"
 
 namespace migrx::testing {
 
@@ -102,6 +103,7 @@ class Receiver {
   std::unique_ptr<DpdkPort> port_;
   std::unique_ptr<PollMesh> mesh_;
   std::vector<std::unique_ptr<PollCore>> cores_;
+  Tenants tenants_;
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<AgentThread> thread_;
 };

@@ -54,7 +54,8 @@ struct Peer {
 
 class Endpoint {
  public:
-  explicit Endpoint(uint8_t shape) : tcp_(tcp_config(shape)), config_(config(shape)) {}
+  explicit Endpoint(uint8_t shape)
+      : tcp_(tcp_config(shape)), config_(config(shape)), tenant_(tenant(shape)) {}
   Endpoint(const Endpoint&) = delete;
   Endpoint& operator=(const Endpoint&) = delete;
   ~Endpoint() {
@@ -141,7 +142,7 @@ class Endpoint {
 
   void reset_all() {
     OutSegment out;
-    for (uint32_t left = listener_.half_open(); listener_.reset_one(out); --left) {
+    for (uint32_t left = listener_.half_open(); listener_.reset_one(kPort, out); --left) {
       require(left > 0 && listener_.half_open() == left - 1);
       require(out.flags == (tcp_flag::rst | tcp_flag::ack) && out.payload.empty());
       require(known(out.tuple, out.ack - 1, out.seq - 1) != nullptr);
@@ -164,14 +165,18 @@ class Endpoint {
   }
   static ListenerConfig config(uint8_t shape) {
     ListenerConfig c;
-    c.port = kPort;
     c.first_bytes_min = (shape & 1) != 0 ? kFirstBytesMin : 0;
     c.syn_table_entries = (shape & 2) != 0 ? 16 : 8;
-    if ((shape & 4) != 0) c.allow = {{Ipv4Address{0x0a4d0000}, 31}, {Ipv4Address{0x0a4d0003}, 32}};
     c.syn_cookies = (shape & 8) == 0;
-    c.places_reserved = (shape & 32) != 0 ? kPlacesReserved : 0;
     if ((shape & 128) != 0) c.syn_ack_retries = 0;
     return c;
+  }
+  static TenantConfig tenant(uint8_t shape) {
+    TenantConfig t;
+    t.port = kPort;
+    if ((shape & 4) != 0) t.allow = {{Ipv4Address{0x0a4d0000}, 31}, {Ipv4Address{0x0a4d0003}, 32}};
+    t.places_reserved = (shape & 32) != 0 ? kPlacesReserved : 0;
+    return t;
   }
 
   [[nodiscard]] uint32_t clock() const { return static_cast<uint32_t>(now_ / kNsPerMs); }
@@ -184,7 +189,7 @@ class Endpoint {
   }
   Peer& peer(const FourTuple& tuple) { return peers_[tuple.remote_port - 40000]; }
   [[nodiscard]] bool allowed(const FourTuple& tuple) const {
-    return config_.allow.empty() || tuple.remote_ip != Ipv4Address{0x0a4d0002};
+    return tenant_.allow.empty() || tuple.remote_ip != Ipv4Address{0x0a4d0002};
   }
   std::optional<SynAck> sent_to(uint8_t index, uint32_t back) {
     const Peer& p = peer(tuple_of(index));
@@ -225,7 +230,8 @@ class Endpoint {
     OutSegment reply;
     TcpHandshake h;
     const uint32_t half_open = listener_.half_open();
-    const TcpListener::Result result = listener_.on_segment(s, free_, now_, reply, h);
+    const TcpListener::Result result =
+        listener_.on_segment(s, s.tuple.local_port == kPort ? &tenant_ : nullptr, free_, now_, reply, h);
     require(counters_.read(result.fate) > 0);
     switch (result.action) {
       case TcpListener::Action::none:
@@ -285,7 +291,7 @@ class Endpoint {
     require(s.ack == h.iss + 1 && s.seq >= h.irs + 1 && s.seq <= h.irs + 1 + h.receive_window);
     if (config_.first_bytes_min > 0) {
       require(s.payload_length > 0);
-      if (free_ <= config_.places_reserved)
+      if (free_ <= tenant_.places_reserved)
         require(s.seq == h.irs + 1 && s.payload_length >= config_.first_bytes_min);
     }
     require(h.send_mss >= 64 && h.send_mss <= kMss && h.send_shift <= 14 && h.receive_shift <= 14);
@@ -342,6 +348,7 @@ class Endpoint {
 
   const TcpConfig tcp_;
   const ListenerConfig config_;
+  const TenantConfig tenant_;
   TcpCounters counters_;
   TcpListener listener_{config_, tcp_, counters_};
   std::array<Peer, kTuples> peers_;

@@ -93,13 +93,14 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
   const uint32_t buffers = kBurst * per_frame + 256 + in_rings + connections * quota;
   if (options.poll_cores > 1)
     mesh_ = std::make_unique<PollMesh>(options.poll_cores, connections * options.poll_cores, random.next());
+  TenantConfig tenant;
+  tenant.port = kPort;
+  tenant.places_reserved = from.channels + 1;
+  tenant.first_bytes_ns = patience_ns(options.limits.identify_ns, options.limits.channels_ns);
   ListenerConfig listener;
-  listener.port = kPort;
   for (uint8_t& byte : listener.secret) byte = static_cast<uint8_t>(random.next());
   listener.syn_table_entries = options.syn_table_entries;
   listener.first_bytes_min = 4;
-  listener.places_reserved = from.channels + 1;
-  listener.first_bytes_ns = patience_ns(options.limits.identify_ns, options.limits.channels_ns);
   for (uint32_t i = 0; i < options.poll_cores; ++i) {
     pools_.push_back(std::make_unique<testing::MemoryPool>(buffers, options.buffer_bytes));
     ports_.push_back(std::make_unique<Port>(options.port, *pools_[i], our_mac(), random.fork()));
@@ -114,8 +115,9 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
     config.announce = false;
     cores_.push_back(std::make_unique<PollCore>(config));
     cores_[i]->on_start();
-    silent_peers_.add(*cores_[i]);
+    tenants_.add(*cores_[i]);
   }
+  silent_peers_ = tenants_.silent_peers(*tenants_.open(tenant));
 
   // Loader.
   SessionSettings settings;
@@ -125,7 +127,7 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
   settings.multifd_compression = compression_of(from.method);
   settings.connections_max = connections;
   settings.now_ns = [this] { return now_ns_; };
-  settings.silent_peers = &silent_peers_;
+  settings.silent_peers = silent_peers_.get();
   const uint32_t helpers = options.workers > 1 ? options.workers : 0;
   compress_ = std::make_unique<CompressJobs>(helpers, 4, *kernels);
   for (uint32_t i = 0; i < options.workers; ++i) {

@@ -8,7 +8,7 @@
 
 #include "dataplane/owner_table.h"
 #include "dataplane/poll_core.h"
-#include "dataplane/silent_peers.h"
+#include "dataplane/tenants.h"
 #include "loader/destination/device_state_file.h"
 #include "loader/main/compress_jobs.h"
 #include "loader/ram/node_router.h"
@@ -89,7 +89,8 @@ class Receiver {
   std::vector<testing::MemoryPool::Buffer*> taken_;
   std::vector<std::unique_ptr<Port>> ports_;
   std::vector<std::unique_ptr<PollCore>> cores_;
-  SilentPeersOfPollCores silent_peers_;
+  Tenants tenants_;
+  std::unique_ptr<SilentPeers> silent_peers_;
   std::vector<std::unique_ptr<LoaderWorker>> workers_;
   std::vector<std::unique_ptr<CopyLane>> lanes_;
   std::vector<std::unique_ptr<NodeRouter>> routers_;

@@ -17,6 +17,7 @@ constexpr uint64_t kStart = 100 * kNsPerSecond;
 struct TcpListenerTest : testing::Test {
   TcpConfig tcp;
   ListenerConfig config;
+  TenantConfig tenant;
   TcpCounters counters;
   OutSegment reply;
   TcpHandshake handshake;
@@ -55,7 +56,7 @@ struct TcpListenerTest : testing::Test {
     return a;
   }
   TcpListener::Result give(const TcpSegment& s, uint32_t free = 10) {
-    return listener->on_segment(s, free, now, reply, handshake);
+    return listener->on_segment(s, &tenant, free, now, reply, handshake);
   }
   void expect(TcpListener::Result got, TcpListener::Action action, TcpCounter fate) {
     EXPECT_EQ(static_cast<int>(got.action), static_cast<int>(action));
@@ -262,13 +263,14 @@ TEST_F(TcpListenerTest, unknown_segments_are_reset) {
 TEST_F(TcpListenerTest, syn_to_another_port_is_reset) {
   TcpSegment s = syn();
   s.tuple.local_port = 22;
-  expect(give(s), Action::reply, TcpCounter::no_connection);
+  expect(listener->on_segment(s, nullptr, 10, now, reply, handshake), Action::reply,
+         TcpCounter::no_connection);
   EXPECT_EQ(reply.flags, tcp_flag::rst | tcp_flag::ack);
   EXPECT_EQ(reply.ack, SeqNum{0});
 }
 
 TEST_F(TcpListenerTest, strangers_are_refused) {
-  config.allow = {{Ipv4Address{0x0a4d0000}, 24}, {Ipv4Address{0xc0a80101}, 32}};
+  tenant.allow = {{Ipv4Address{0x0a4d0000}, 24}, {Ipv4Address{0xc0a80101}, 32}};
   make();
   expect(give(syn(1, 0x0a4d00fe)), Action::reply, TcpCounter::syn);
   expect(give(syn(1, 0xc0a80101)), Action::reply, TcpCounter::syn);
@@ -388,8 +390,8 @@ TEST_F(TcpListenerTest, without_cookies_the_oldest_goes) {
 struct TcpListenerPlaces : TcpListenerTest {
   void SetUp() override {
     config.first_bytes_min = 4;
-    config.places_reserved = 5;
-    config.first_bytes_ns = 10 * kNsPerSecond;
+    tenant.places_reserved = 5;
+    tenant.first_bytes_ns = 10 * kNsPerSecond;
     TcpListenerTest::SetUp();
   }
   TcpSegment data_of(const TcpSegment& s, uint32_t bytes, uint32_t beyond = 0) const {
@@ -449,7 +451,7 @@ TEST_F(TcpListenerPlaces, a_silent_peer_is_forgotten_after_its_time) {
   const TcpSegment late = data_of(syn(), 4);
   give(ack_of(syn()));
   OutSegment out;
-  now += config.first_bytes_ns - 1;
+  now += tenant.first_bytes_ns - 1;
   EXPECT_FALSE(listener->poll_output(now, out));
   EXPECT_EQ(listener->half_open(), 1U);
   now += 1;
@@ -460,25 +462,25 @@ TEST_F(TcpListenerPlaces, a_silent_peer_is_forgotten_after_its_time) {
 }
 
 TEST_F(TcpListenerPlaces, it_is_known_who_has_been_silent_longest) {
-  EXPECT_EQ(listener->silent_since_ns(), kNever);
+  EXPECT_EQ(listener->silent_since_ns(tenant.port), kNever);
   const uint64_t first = now;
   give(syn(7));
   const TcpSegment late = data_of(syn(7), 4), ack = ack_of(syn(7));
-  EXPECT_EQ(listener->silent_since_ns(), kNever) << "half open: its address may be a forged one";
+  EXPECT_EQ(listener->silent_since_ns(tenant.port), kNever) << "half open: its address may be a forged one";
   now += 5;
   const uint64_t second = now;
   give(syn(8));
   now += 5;
   give(ack_of(syn(8)));
-  EXPECT_EQ(listener->silent_since_ns(), second);
+  EXPECT_EQ(listener->silent_since_ns(tenant.port), second);
   give(ack);
-  EXPECT_EQ(listener->silent_since_ns(), first);
+  EXPECT_EQ(listener->silent_since_ns(tenant.port), first);
   give(late);
-  EXPECT_EQ(listener->silent_since_ns(), second);
+  EXPECT_EQ(listener->silent_since_ns(tenant.port), second);
   TcpSegment rst = ack_of(syn(8));
   rst.flags = tcp_flag::rst;
   give(rst);
-  EXPECT_EQ(listener->silent_since_ns(), kNever);
+  EXPECT_EQ(listener->silent_since_ns(tenant.port), kNever);
 }
 
 TEST_F(TcpListenerPlaces, who_leaves_without_a_word_is_reset) {
@@ -563,7 +565,7 @@ TEST_F(TcpListenerPlaces, half_open_peers_are_told_when_listening_ends) {
   give(syn(50'001));  // its SYN-ACK is on the way
   OutSegment rst;
   std::set<uint16_t> ports;
-  while (listener->reset_one(rst)) {
+  while (listener->reset_one(tenant.port, rst)) {
     EXPECT_EQ(rst.flags, tcp_flag::rst | tcp_flag::ack);
     const TcpSegment ack = ack_of(syn(rst.tuple.remote_port));
     EXPECT_EQ(rst.ack, ack.seq);

@@ -21,7 +21,7 @@ Report complete() {
 }
 
 TEST(JobOutcome, a_report_that_cannot_be_written_goes_to_stderr_and_the_status_stays) {
-  Terminal terminal(/*quiet=*/true);
+  StandardTerminal terminal(/*quiet=*/true);
   JobOptions options;
   options.report = "/nonexistent/report.json";
   testing::internal::CaptureStderr();
@@ -32,7 +32,7 @@ TEST(JobOutcome, a_report_that_cannot_be_written_goes_to_stderr_and_the_status_s
 }
 
 TEST(JobOutcome, a_full_disk_leaves_no_half_report_behind) {
-  Terminal terminal(true);
+  StandardTerminal terminal(true);
   JobOptions options;
   options.report = "/dev/full";
   testing::internal::CaptureStderr();

@@ -101,9 +101,9 @@ class World {
     core.connections_max = channels + 1 + 4;
     core.handoff_slots = 63;
     core.tcp.buffer_bytes = 2048;
-    core.listener.port = kPort;
     core.announce = false;
     core_ = std::make_unique<PollCore>(core);
+    core_->request({TenantChange::Kind::open, &tenant_});
     core_->on_start();
     SessionSettings settings;
     settings.main.multifd_channels = channels;
@@ -188,6 +188,7 @@ class World {
   testing::MemoryPool receiver_pool_{2048, 2048};
   testing::MemoryQueue generator_queue_{generator_pool_, mac_of(1)};
   testing::MemoryQueue receiver_queue_{receiver_pool_, mac_of(2)};
+  Tenant tenant_{{.port = kPort}};
   std::unique_ptr<PollCore> core_;
   LoaderWorker worker_{64};
   DeviceStateFile state_file_{""};
