@@ -8,6 +8,7 @@
 #include "loader/app/load_command.h"
 #include "loader/app/plan_command.h"
 #include "loader/app/receive_command.h"
+#include "loader/app/serve/serve_command.h"
 #include "loader/app/session_commands.h"
 
 int main(int argc, char** argv) {
@@ -17,6 +18,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_status = 0;
   migrx::add_receive_command(app, exit_status);
+  migrx::add_serve_command(app, exit_status);
   migrx::add_list_command(app, exit_status);
   migrx::add_cancel_command(app, exit_status);
   migrx::add_load_command(app, exit_status);

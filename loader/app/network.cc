@@ -294,6 +294,10 @@ std::string Network::look_at_traffic(double now_s) {
   return traffic_watch_.look(facts);
 }
 
+std::string Network::first_address() const {
+  return std::string(IpAddressText(addresses_.front().front().ip).view());
+}
+
 uint32_t Network::connections() const noexcept {
   uint32_t sum = 0;
   for (const auto& core : poll_cores_) sum += core->connections();

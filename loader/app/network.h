@@ -63,6 +63,8 @@ class Network {
   // A line, once, when another host says that it has one of the addresses. Empty: no host does, or the line
   // has been given.
   [[nodiscard]] std::string take_conflict();
+  // The first address of the first port, as text.
+  [[nodiscard]] std::string first_address() const;
   // Places that tenants may be promised, on each poll core.
   [[nodiscard]] uint32_t places() const noexcept { return poll_cores_[0]->config().connections_max; }
   // TCP connections that are not finished.

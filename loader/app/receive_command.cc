@@ -142,8 +142,9 @@ void ReceiveRun::receive() {
   arm_by_qmp(options_, settings.main.switchover_ack, report_, signals_);
   for (const std::string& warning : report_.warnings) terminal_.warn("warning: " + warning);
   Arrivals arrivals(host.network(), live_connections_);
-  Reception reception(options_, settings, std::move(addresses),
-                      {host, guest, tls.get(), live_connections_, arrivals, start_ns_});
+  Reception reception(
+      options_, settings, std::move(addresses),
+      {host, guest, tls.get(), live_connections_, arrivals, host.workers().compress(), start_ns_});
   ResetDuty reset_duty(host.network(), live_connections_);
   const Host::Running running = host.run(signals_, terminal_);
   lifeline_.listening();

@@ -111,7 +111,7 @@ void add_via_option(CLI::App& receive, std::string& socket) {
 
 int receive_via(const std::string& socket, const CLI::App& receive, const ReceiveOptions& options) {
   const SignalWatch signals;
-  Terminal terminal(options.quiet);
+  StandardTerminal terminal(options.quiet);
   const auto refuse = [&](const std::string& problem) {
     terminal.warn(problem);
     return 2;

@@ -66,9 +66,10 @@ Reception::Reception(const SessionOptions& options, SessionSettings settings,
   port_ = std::make_unique<OpenPort>(network, at_.arrivals, tenant_of(options, network));
   settings.silent_peers = &port_->silent_peers();
   session_ = std::make_unique<Session>(workers.with_routers(std::move(settings)), blocks, *events,
-                                       workers.kernels(), workers.compress());
+                                       workers.kernels(), at_.compress);
   control_ = std::make_unique<SessionControl>(
-      *session_, *destination_, [this] { return port_->take(); }, workers.pointers(), limits);
+      *session_, *destination_, [this] { return port_ != nullptr ? port_->take() : nullptr; },
+      workers.pointers(), limits);
   control_->on_ended([this](const Handoff& connection) {
     at_.live_connections.ended(at_.host.network().place(connection));
   });
@@ -92,10 +93,10 @@ ProgressSample Reception::sample(double now_s) const {
 }
 
 void Reception::report_parts(Report& report) const {
-  at_.host.report(report);
+  if (at_.alone) at_.host.report(report);
   if (colo_ != nullptr) report.colo = counters_of(*colo_);
   if (at_.tls != nullptr) at_.tls->report(report);
-  report.cpu_s = cpu_seconds();
+  if (at_.alone) report.cpu_s = cpu_seconds();
 }
 
 void Reception::report_now(Report& report) const {

@@ -41,7 +41,9 @@ class Reception {
     TlsSetup* tls;  // null: without TLS
     LiveConnections& live_connections;
     Arrivals& arrivals;
+    CompressJobs& compress;
     uint64_t start_ns;  // zero of the report's time line
+    bool alone = true;  // what the host does, it does for this migration
   };
 
   // The guest's memory is here and the destination waits; the source may connect from now on. addresses: see
@@ -64,8 +66,10 @@ class Reception {
   [[nodiscard]] ProgressSample sample(double now_s) const;
   // As things stand, while workers run.
   void report_now(Report& report) const;
-  // It is over, and the host has stopped.
+  // It is over, and no worker serves it.
   void report_end(Report& report) const;
+  // Nobody connects any more.
+  void close_port() noexcept { port_.reset(); }
 
  private:
   void report_parts(Report& report) const;

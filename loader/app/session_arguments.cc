@@ -47,7 +47,6 @@ constexpr std::array kOptions{
     OwnedOption{"channels-timeout", OptionOwner::session},
     OwnedOption{"stall-timeout", OptionOwner::session},
     OwnedOption{"destination-timeout", OptionOwner::session},
-    OwnedOption{"peer-timeout", OptionOwner::session},
     OwnedOption{"port", OptionOwner::host},
     OwnedOption{"address", OptionOwner::host},
     OwnedOption{"mtu", OptionOwner::host},
@@ -62,6 +61,7 @@ constexpr std::array kOptions{
     OwnedOption{"loader-cores", OptionOwner::host},
     OwnedOption{"link", OptionOwner::host},
     OwnedOption{"idle", OptionOwner::host},
+    OwnedOption{"peer-timeout", OptionOwner::host},
     OwnedOption{"linger", OptionOwner::host},
     OwnedOption{"runtime-dir", OptionOwner::host},
     OwnedOption{"dump-blocks", OptionOwner::host},  // files that the daemon would write

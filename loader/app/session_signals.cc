@@ -12,17 +12,18 @@ Standing standing_of(const SessionControl& control) {
   return control.cancellable() ? Standing::in_transit : Standing::one_way;
 }
 
-void act_on_signal(int number, uint64_t now_ns, SignalPolicy& policy, SessionControl& control,
-                   Terminal& terminal) {
-  if (number == 0) return;
+SignalAnswer act_on_signal(int number, uint64_t now_ns, SignalPolicy& policy, SessionControl& control,
+                           Terminal& terminal) {
+  if (number == 0) return SignalAnswer::none;
   const SignalAnswer answer = policy.on_signal(number, now_ns, standing_of(control));
   if (answer == SignalAnswer::fail_over && !control.fail_over()) {
     terminal.warn("SIGUSR1: nothing to fail over to: not in COLO state");
-    return;
+    return SignalAnswer::none;
   }
   if (answer == SignalAnswer::end || answer == SignalAnswer::cancel) control.cancel();
   if (answer == SignalAnswer::give_up) (void)control.give_up_telling();
   if (answer != SignalAnswer::none) terminal.warn(to_text(answer, number));
+  return answer;
 }
 
 }  // namespace migrx

@@ -10,8 +10,9 @@ class Terminal;
 
 // Control thread.
 [[nodiscard]] Standing standing_of(const SessionControl& control);
-// Carries out `policy`'s answer to signal `number`, and tells the operator; 0: there was no signal.
-void act_on_signal(int number, uint64_t now_ns, SignalPolicy& policy, SessionControl& control,
-                   Terminal& terminal);
+// Carries out `policy`'s answer to signal `number`, and tells the operator; 0: there was no signal. Returns
+// the answer.
+SignalAnswer act_on_signal(int number, uint64_t now_ns, SignalPolicy& policy, SessionControl& control,
+                           Terminal& terminal);
 
 }  // namespace migrx

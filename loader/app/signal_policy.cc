@@ -28,6 +28,26 @@ SignalAnswer SignalPolicy::on_signal(int number, uint64_t now_ns, Standing stand
   return SignalAnswer::none;
 }
 
+const char* to_word(SignalAnswer answer) noexcept {
+  switch (answer) {
+    case SignalAnswer::none:
+      return "none";
+    case SignalAnswer::end:
+      return "end";
+    case SignalAnswer::drain:
+      return "drain";
+    case SignalAnswer::cancel:
+      return "cancel";
+    case SignalAnswer::give_up:
+      return "give-up";
+    case SignalAnswer::refuse:
+      return "refuse";
+    case SignalAnswer::fail_over:
+      return "fail-over";
+  }
+  return "none";
+}
+
 std::string to_text(SignalAnswer answer, int number) {
   const char* const name = ::sigabbrev_np(number);
   const std::string signal = name == nullptr ? fmt::format("signal {}", number) : fmt::format("SIG{}", name);

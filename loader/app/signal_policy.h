@@ -44,6 +44,8 @@ class SignalPolicy {
   uint32_t counted_ = 0;
 };
 
+// One word for programs, as docs/control.schema.json has it.
+[[nodiscard]] const char* to_word(SignalAnswer answer) noexcept;
 // For the terminal, without a line end.
 [[nodiscard]] std::string to_text(SignalAnswer answer, int number);
 

@@ -139,8 +139,7 @@ int SessionControl::worker_of(const Handoff* connection) const noexcept {
 
 void SessionControl::take_connections(uint64_t now_ns) {
   while (Handoff* const connection = take_accepted_()) {
-    // Round robin: channels of one source carry about the same.
-    const std::size_t worker = next_worker_++ % workers_.size();
+    const std::size_t worker = least_loaded_worker();
     Channel* const channel = phase_ == Phase::running
                                  ? session_.add_connection(*connection, static_cast<uint32_t>(worker))
                                  : nullptr;
@@ -155,6 +154,18 @@ void SessionControl::take_connections(uint64_t now_ns) {
     }
     served_.push_back({channel, now_ns, false});
   }
+}
+
+// Channels of one source carry about the same, so the worker with the fewest has the least to do; other
+// sessions' channels count. Of equals the next in turn.
+std::size_t SessionControl::least_loaded_worker() {
+  std::size_t best = next_worker_ % workers_.size();
+  for (std::size_t i = 1; i < workers_.size(); ++i) {
+    const std::size_t worker = (next_worker_ + i) % workers_.size();
+    if (workers_[worker]->serving() < workers_[best]->serving()) best = worker;
+  }
+  next_worker_ = best + 1;
+  return best;
 }
 
 void SessionControl::tell_destination_of_channels() {

@@ -84,6 +84,7 @@ class SessionControl {
   };
 
   void take_connections(uint64_t now_ns);
+  [[nodiscard]] std::size_t least_loaded_worker();
   void tell_destination_of_channels();
   void refuse_strangers(uint64_t now_ns);
   // Tells the session when nobody who connected before the last of the channels is silent any more.

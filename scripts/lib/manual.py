@@ -18,6 +18,8 @@ STATUS = {
     "receive": "0: the guest is complete; 1: the migration failed, the guest is at the source; 2: wrong usage, or "
                "the host is not ready; 3: the destination has the guest and the source fell silent before it said "
                "so: ask it with query-migrate before the destination is continued.",
+    "serve": "0: it was told to end, and every migration is over; 1: it was killed; 2: wrong usage, or the host is "
+             "not ready.",
     "list": "0: the list was printed; 2: no daemon could be asked.",
     "cancel": "0: the migration was told; 1: there is no migration of that name, or it may not be cancelled by this "
               "user; 2: no daemon could be asked.",

@@ -42,7 +42,7 @@ TEST_F(SessionArgumentsTest, values_of_every_kind_are_read_as_on_the_command_lin
                       "multifd-compression": "zstd", "capability": "return-path", "stall-timeout": 2.5,
                       "private-ram-max": "2G", "no-handoff": true, "unlink": false, "listen": "49152",
                       "multifd-flush-after-each-section": true, "switchover-ack-legacy": "off",
-                      "allow": ["192.0.2.0/24", "2001:db8::/32"], "peer-timeout": 0})"),
+                      "allow": ["192.0.2.0/24", "2001:db8::/32"]})"),
             "");
   ASSERT_EQ(out_.ram.size(), 2U);
   EXPECT_EQ(out_.ram[0].size, 64U << 20);
@@ -57,7 +57,6 @@ TEST_F(SessionArgumentsTest, values_of_every_kind_are_read_as_on_the_command_lin
   EXPECT_EQ(out_.options.multifd_flush_after_each_section, true);
   EXPECT_EQ(out_.options.switchover_ack_legacy, false);
   EXPECT_EQ(out_.options.allow.size(), 2U);
-  EXPECT_EQ(out_.options.peer_timeout_s, 0);
 }
 
 TEST_F(SessionArgumentsTest, without_a_port_one_is_to_be_chosen) {

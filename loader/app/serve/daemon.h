@@ -1,0 +1,71 @@
+// What a daemon answers on its control socket: it takes migrations in, as far as its budgets reach, and tells
+// of them. The jobs do the work.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "loader/app/serve/budget.h"
+#include "loader/app/serve/job.h"
+#include "loader/app/serve/serve_options.h"
+#include "loader/control/control_service.h"
+
+namespace migrx {
+
+// Control thread.
+class Daemon final : public ControlService {
+ public:
+  // The options outlive it; so does what is in `surroundings`.
+  Daemon(const ServeOptions& options, const Job::Surroundings& surroundings);
+  ~Daemon() override;
+
+  ControlAnswer execute(ControlRequest& request) override;
+
+  // Of all jobs. Returns work done.
+  uint32_t do_work(uint64_t now_ns);
+  // Microseconds until the next call is due at the latest.
+  [[nodiscard]] int pause_us() const noexcept { return pause_us_; }
+
+  // SIGTERM, or quit: no migration is taken in any more.
+  void drain() noexcept { draining_ = true; }
+  [[nodiscard]] bool draining() const noexcept { return draining_; }
+  // As a signal to each of them.
+  void signal_all(uint64_t now_ns);
+  // Jobs that are not over.
+  [[nodiscard]] uint32_t under_way() const noexcept;
+  // Lines of the jobs for the daemon's own terminal, each with its session's id before it.
+  [[nodiscard]] std::vector<JobTerminal::Line> take_lines();
+
+ private:
+  // Jobs that are over and may still be asked about; the oldest go.
+  static constexpr std::size_t kKeptMax = 256;
+
+  ControlAnswer session_add(ControlRequest& request);
+  ControlAnswer session_cancel(const ControlRequest& request);
+  ControlAnswer query_sessions(const ControlRequest& request) const;
+  ControlAnswer query_session(const ControlRequest& request);
+  ControlAnswer query_host(const ControlRequest& request) const;
+  ControlAnswer query_version(const ControlRequest& request) const;
+  ControlAnswer quit(const ControlRequest& request);
+
+  [[nodiscard]] Budget whole() const;
+  [[nodiscard]] Budget promised() const;
+  [[nodiscard]] bool port_taken(uint16_t port) const;
+  [[nodiscard]] uint16_t free_port() const;  // 0: none
+  // The job that the arguments name, if it is the peer's; otherwise `error`.
+  Job* find(const ControlRequest& request, ControlError& error);
+
+  const ServeOptions& options_;
+  const Job::Surroundings at_;
+  const std::vector<std::string> allow_;
+  PortRange range_;
+  std::vector<std::unique_ptr<Job>> jobs_;  // in the order they came
+  uint64_t last_id_ = 0;
+  bool draining_ = false;
+  int pause_us_ = 0;
+};
+
+}  // namespace migrx

@@ -1,0 +1,291 @@
+#include "loader/app/serve/job.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <exception>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "dataplane/agent_thread.h"
+#include "loader/app/destinations.h"
+#include "loader/app/session_signals.h"
+#include "loader/app/setup_error.h"
+
+namespace migrx {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr uint32_t kCompressSlots = 4;  // nobody helps: the worker of the main channel inflates by itself
+constexpr double kProgress_s = 0.2;
+constexpr int kPreparingUs = 1'000;
+
+}  // namespace
+
+Job::Job(std::string id, ControlPeer peer, SessionArguments arguments, std::vector<Descriptor> came,
+         const Surroundings& surroundings)
+    : id_(std::move(id)),
+      peer_(std::move(peer)),
+      at_(surroundings),
+      start_ns_(monotonic_ns()),
+      arguments_(std::move(arguments)),
+      came_(std::move(came)) {
+  report_.started_unix_s = unix_time_s();
+  report_.command = "receive";
+  report_.version = MIGRX_VERSION;
+  report_.outcome = "failed";
+  start_thread(&Job::prepare);
+}
+
+Job::~Job() {
+  if (cancellation_) cancellation_->ask();
+  join();
+}
+
+double Job::now_s() const {
+  return static_cast<double>(monotonic_ns() - start_ns_) * 1e-9;
+}
+
+void Job::start_thread(void (Job::*body)()) {
+  thread_done_.store(false, std::memory_order_relaxed);
+  thread_ = std::thread([this, body] {
+    (this->*body)();
+    thread_done_.store(true, std::memory_order_release);  // pairs with do_work()
+  });
+}
+
+void Job::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+// As ReceiveRun::receive() does it for a host of its own.
+void Job::prepare() {
+  try {
+    if (const std::optional<ControlError> error =
+            open_session_files(std::move(came_), peer_, at_.client_files, arguments_))
+      throw SetupError(error->sentence);
+    const SessionOptions& options = arguments_.options;
+    settings_ = session_settings(options);
+    if (options.tls_creds)
+      tls_ = std::make_unique<TlsSetup>(*options.tls_creds, options.tls_authz, settings_.connections_max,
+                                        options.identify_timeout_s, report_);
+    addresses_ = inspect_by_qmp(options, arguments_.ram, report_, *cancellation_);
+    guest_ = std::make_unique<GuestBlocks>(arguments_.ram, options.private_ram_max,
+                                           options.handoff.has_value(), at_.lifeline, *cancellation_);
+    const double since_s = now_s();
+    guest_->prefault(at_.host.placement(), memory_settings(options), terminal_, *cancellation_);
+    report_.timeline.prefault_s = now_s() - since_s;
+    if (report_.timeline.prefault_s > 0)
+      report_.prefault_bytes_per_s = static_cast<double>(guest_->bytes()) / report_.timeline.prefault_s;
+    arm_by_qmp(options, settings_.main.switchover_ack, report_, *cancellation_);
+  } catch (const std::exception& problem) {
+    problem_ = problem.what();
+  }
+}
+
+void Job::finish() {
+  if (reception_ != nullptr) {
+    reception_->report_end(report_);
+    if (report_.outcome == "complete" || report_.outcome == "unsure") {
+      exit_status_ = report_.outcome == "complete" ? 0 : 3;
+      keep_blocks(arguments_.options, *guest_, report_);
+    }
+  }
+  report_json_ = to_json(report_);
+  summary_ = summary(report_);
+  guest_.reset();
+  if (exit_status_ != 0 && exit_status_ != 3)
+    for (const ClientFile& file : arguments_.files) at_.client_files.remove(peer_, file);
+  arguments_.files.clear();
+}
+
+uint32_t Job::do_work(uint64_t now_ns) {
+  switch (state_) {
+    case State::preparing:
+      if (!thread_done_.load(std::memory_order_acquire)) return 0;
+      join();
+      begin();
+      return 1;
+    case State::running:
+      return run(now_ns);
+    case State::departing:
+      depart();
+      return 0;
+    case State::finishing:
+      if (!thread_done_.load(std::memory_order_acquire)) return 0;
+      join();
+      end();
+      return 1;
+    case State::over:
+      return 0;
+  }
+  return 0;
+}
+
+void Job::fail(const std::string& why) {
+  problem_ = why;
+  report_.error = make_error(ErrorClass::io, 0, "host", "%s", why.c_str());
+  if (cancellation_->pending()) report_.outcome = "cancelled";
+  terminal_.warn(why);
+  state_ = State::finishing;
+  start_thread(&Job::finish);
+}
+
+void Job::begin() {
+  if (problem_.empty() && cancellation_->pending()) problem_ = "cancelled before the source could connect";
+  if (!problem_.empty()) return fail(problem_);
+  const SessionOptions& options = arguments_.options;
+  compress_ = std::make_unique<CompressJobs>(0, kCompressSlots, at_.host.workers().kernels());
+  try {
+    reception_ = std::make_unique<Reception>(
+        options, std::move(settings_), std::move(addresses_),
+        Reception::Surroundings{at_.host, *guest_, tls_.get(), at_.live_connections, at_.arrivals, *compress_,
+                                start_ns_, /*alone=*/false});
+  } catch (const std::exception& problem) {
+    return fail(problem.what());
+  }
+  for (const std::string& warning : report_.warnings) terminal_.warn("warning: " + warning);
+  report_.timeline.ready_s = now_s();
+  exit_status_ = 1;
+  state_ = State::running;
+  at_.tell("READY", {{"id", id_}, {"address", at_.host.network().first_address()}, {"port", port()}});
+}
+
+uint32_t Job::run(uint64_t now_ns) {
+  const uint32_t work = reception_->control().do_work(now_ns);
+  reception_->tell(terminal_, report_);
+  tell_progress();
+  if (!reception_->control().over()) return work;
+  report_.timeline.done_s = now_s();
+  reception_->close_port();
+  state_ = State::departing;
+  return work + 1;
+}
+
+void Job::tell_progress() {
+  const SessionState state = reception_->session().state();
+  if (state != told_state_) {
+    if (told_state_ == SessionState::listening) at_.tell("CONNECTED", {{"id", id_}});
+    if (state == SessionState::switchover ||
+        (state == SessionState::device_state && told_state_ != SessionState::switchover))
+      at_.tell("SWITCHOVER", {{"id", id_}});
+    told_state_ = state;
+  }
+  const double at_s = now_s();
+  if (at_s - progress_s_ < kProgress_s) return;
+  progress_s_ = at_s;
+  const ProgressSample sample = reception_->sample(at_s);
+  terminal_.progress(progress_.line(sample, 0), at_s);
+  if (sample.rounds != told_rounds_)
+    at_.tell("ROUND", {{"id", id_}, {"round", told_rounds_ = sample.rounds}});
+}
+
+// Workers let go of each channel within a turn; nothing of the session may be read by them any more when its
+// memory goes.
+void Job::depart() {
+  const auto& channels = reception_->session().channels();
+  if (!std::all_of(channels.begin(), channels.end(), [](const auto& channel) { return channel->let_go(); }))
+    return;
+  const bool completed =
+      reception_->session().state() == SessionState::done && !reception_->control().source_unsure();
+  (void)at_.resets.part(reception_->session(), completed);
+  state_ = State::finishing;
+  start_thread(&Job::finish);
+}
+
+void Job::end() {
+  if (reception_ != nullptr)
+    for (const auto& channel : reception_->session().channels()) channel->connection().retire();
+  reception_.reset();
+  tls_.reset();
+  compress_.reset();
+  cancellation_.reset();
+  state_ = State::over;
+  const bool complete = exit_status_ == 0;
+  Json data{{"id", id_}, {"outcome", report_.outcome}};
+  if (!complete) data["reason"] = report_.error ? report_.error.message() : problem_;
+  at_.tell(complete ? "COMPLETED" : "FAILED", data);
+}
+
+int Job::pause_us(uint32_t work) noexcept {
+  if (state_ != State::running) return work > 0 ? 0 : kPreparingUs;
+  return pace_.pause_us(reception_->session().state(), work);
+}
+
+SignalAnswer Job::signal(uint64_t now_ns) {
+  switch (state_) {
+    case State::preparing:
+      cancellation_->ask();
+      return SignalAnswer::end;
+    case State::running:
+      return act_on_signal(SIGTERM, now_ns, signal_policy_, reception_->control(), terminal_);
+    case State::departing:
+    case State::finishing:
+    case State::over:
+      break;
+  }
+  return SignalAnswer::none;
+}
+
+Budget Job::promised() const noexcept {
+  if (over()) return {};
+  // Places are counted by the tenants that have them (Tenants::places_promised()), from running on.
+  return {1, state_ == State::preparing ? places_for(arguments_.options.multifd_channels) : 0,
+          arguments_.options.private_ram_max};
+}
+
+const char* Job::state_name() const noexcept {
+  switch (state_) {
+    case State::preparing:
+      return "preparing";
+    case State::running:
+      switch (reception_->session().state()) {
+        case SessionState::listening:
+          return "ready";
+        case SessionState::setup:
+          return "setup";
+        case SessionState::precopy:
+        case SessionState::colo:
+          return "precopy";
+        case SessionState::switchover:
+          return "switchover";
+        case SessionState::device_state:
+        case SessionState::done:
+        case SessionState::failed:
+          return "device-state";
+      }
+      break;
+    case State::departing:
+    case State::finishing:
+      return "device-state";
+    case State::over:
+      return "done";
+  }
+  return "done";
+}
+
+Json Job::line() const {
+  Json line{{"id", id_},
+            {"state", state_name()},
+            {"port", port()},
+            {"uid", peer_.uid},
+            {"progress", terminal_.last_progress()}};
+  if (over()) line["outcome"] = report_.outcome;
+  return line;
+}
+
+Json Job::describe() const {
+  Json out{{"id", id_}, {"state", state_name()}, {"port", port()}, {"progress", terminal_.last_progress()}};
+  // While its thread runs the report is that thread's.
+  if (state_ == State::running || state_ == State::departing) out["warnings"] = report_.warnings;
+  if (!over()) return out;
+  out["warnings"] = report_.warnings;
+  out["outcome"] = report_.outcome;
+  out["exit-status"] = exit_status_;
+  out["summary"] = summary_;
+  out["report"] = Json::parse(report_json_, nullptr, /*allow_exceptions=*/false);
+  return out;
+}
+
+}  // namespace migrx

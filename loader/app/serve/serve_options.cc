@@ -1,0 +1,176 @@
+#include "loader/app/serve/serve_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+
+#include "loader/app/job_options.h"
+#include "loader/app/reception.h"
+#include "loader/app/tenant_options.h"
+
+namespace migrx {
+namespace {
+
+constexpr uint32_t kUsualChannels = 8;
+constexpr uint32_t kConnectionsMax = 4096;  // of a poll core
+constexpr const char* kAny = "any";
+
+bool parse_port(std::string_view text, uint16_t& out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc{} && end == text.data() + text.size() && out > 0;
+}
+
+bool has_family(const std::vector<std::string>& addresses, bool ipv6) {
+  return std::any_of(addresses.begin(), addresses.end(), [ipv6](const std::string& list) {
+    std::size_t at = 0;
+    for (;;) {
+      const std::size_t comma = list.find(',', at);
+      const std::string one = list.substr(at, comma == std::string::npos ? comma : comma - at);
+      if ((one.find(':') != std::string::npos) == ipv6) return true;
+      if (comma == std::string::npos) return false;
+      at = comma + 1;
+    }
+  });
+}
+
+// CLI11 reads configuration files for the program's first words only, not for a subcommand's.
+void take_file(CLI::App& command, const std::string& path) {
+  for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_file(path)) {
+    CLI::Option* const option =
+        item.parents.empty() ? command.get_option_no_throw("--" + item.name) : nullptr;
+    if (option == nullptr || option->check_name("--config"))
+      throw CLI::ConfigError(path + ": " + item.fullname() + " is no option of serve");
+    if (option->get_items_expected_max() == 0)
+      option->add_result(option->get_flag_value(item.name, CLI::ConfigTOML().to_flag(item)));
+    else
+      option->add_result(item.inputs);
+  }
+}
+
+}  // namespace
+
+bool parse_port_range(const std::string& text, PortRange& out) {
+  const std::size_t dash = text.find('-');
+  const std::string_view whole(text);
+  if (dash == std::string::npos) return parse_port(whole, out.first) && parse_port(whole, out.last);
+  return parse_port(whole.substr(0, dash), out.first) && parse_port(whole.substr(dash + 1), out.last) &&
+         out.first <= out.last;
+}
+
+void add_serve_options(CLI::App& command, ServeOptions& o) {
+  add_host_options(command, o);
+  add_core_options(command, o, "Placement");
+  const char* const network = "Network";
+  command
+      .add_option("--allow", o.allow,
+                  "network that may connect, in CIDR form, or any; may repeat. A migration may name its own "
+                  "instead. The host's firewall does not see these packets")
+      ->required()
+      ->group(network);
+  command
+      .add_option("--listen-range", o.listen_range,
+                  "TCP ports for migrations that name none, and all that other clients than root may name")
+      ->type_name("FIRST-LAST")
+      ->capture_default_str()
+      ->group(network);
+
+  const char* const control = "Control";
+  command.add_option("--control", o.control, "path of the control socket")
+      ->capture_default_str()
+      ->group(control);
+  command
+      .add_option("--group", o.group, "group that may use the control socket (default: the process's own)")
+      ->group(control);
+  command
+      .add_option("--client-folder", o.client_folders,
+                  "folder below which other clients than root may name files of guest RAM; may repeat")
+      ->group(control);
+
+  const char* const limits = "Limits";
+  command.add_option("--sessions-max", o.sessions_max, "migrations at a time; more are refused")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str()
+      ->group(limits);
+  command
+      .add_option("--connections-max", o.connections_max,
+                  "connections of all migrations; packet buffers are reserved for each (default: those of "
+                  "--sessions-max migrations with 8 multifd channels each)")
+      ->check(CLI::Range(1U, kConnectionsMax))
+      ->group(limits);
+  command
+      .add_option("--private-ram-total", o.private_ram_total,
+                  "most memory for blocks without a file, of all migrations (default: 1 GiB for each of "
+                  "--sessions-max)")
+      ->transform(CLI::AsSizeValue(false))
+      ->group(limits);
+  command
+      .add_option("--drain-timeout", o.drain_timeout_s,
+                  "seconds after SIGTERM in which migrations that are under way may end by themselves; those "
+                  "whose guest still runs at its source are ended then (0: for ever)")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str()
+      ->group(limits);
+  command
+      .add_option("--runtime-dir", o.runtime_dir,
+                  "folder in which the process of --linger announces itself and a new daemon finds it "
+                  "(default: /run/migrx, or migrx in $XDG_RUNTIME_DIR)")
+      ->group(limits);
+
+  const char* const reporting = "Reporting";
+  command.add_flag("--quiet", o.quiet, "errors and warnings only")->group(reporting);
+  command
+      .add_flag("!--no-supervisor", o.supervise,
+                "run without the parent process that frees the sources when this process is killed")
+      ->group(reporting);
+  one_word_each(command);
+  command
+      .add_option_function<std::string>(
+          "--config", [&command](const std::string& path) { take_file(command, path); },
+          "file with options, one NAME=VALUE a line, lists as [\"A\", \"B\"]; an option stands in the file "
+          "or "
+          "on the command line, not in both")
+      ->trigger_on_parse();
+}
+
+uint32_t connections_of(const ServeOptions& o) {
+  if (o.connections_max > 0) return o.connections_max;
+  return std::min(o.sessions_max * places_for(kUsualChannels), kConnectionsMax);
+}
+
+uint64_t private_ram_of(const ServeOptions& o) {
+  return o.private_ram_total > 0 ? o.private_ram_total : uint64_t{o.sessions_max} << 30;
+}
+
+std::vector<std::string> allowed_networks(const ServeOptions& o) {
+  std::vector<std::string> networks;
+  for (const std::string& text : o.allow) {
+    if (text != kAny) {
+      networks.push_back(text);
+      continue;
+    }
+    if (has_family(o.addresses, /*ipv6=*/false)) networks.emplace_back("0.0.0.0/0");
+    if (has_family(o.addresses, /*ipv6=*/true)) networks.emplace_back("::/0");
+  }
+  return networks;
+}
+
+std::string check_serve_options(const ServeOptions& o) {
+  PortRange range;
+  if (!parse_port_range(o.listen_range, range))
+    return fmt::format("--listen-range {}: expected two ports such as 49152-49215, the smaller one first",
+                       o.listen_range);
+  TenantOptions tenant;
+  tenant.listen = range.first;
+  tenant.allow = allowed_networks(o);
+  if (std::string problem = check_host_options(o, tenant); !problem.empty()) return problem;
+  if (connections_of(o) < places_for(0))
+    return fmt::format("--connections-max {} is too few: one migration without multifd may need {}",
+                       o.connections_max, places_for(0));
+  for (const std::string& folder : o.client_folders)
+    if (!folder.starts_with('/')) return fmt::format("--client-folder {}: give an absolute path", folder);
+  return {};
+}
+
+}  // namespace migrx

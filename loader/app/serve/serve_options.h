@@ -1,0 +1,51 @@
+// The command line of `migrx serve`, checked for sense but not yet against this host.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "loader/app/core_options.h"
+#include "loader/app/host_options.h"
+
+namespace CLI {
+class App;
+}
+
+namespace migrx {
+
+struct PortRange {
+  uint16_t first = 49152;
+  uint16_t last = 49215;
+};
+// "49152-49215", or one port. False: it is neither.
+[[nodiscard]] bool parse_port_range(const std::string& text, PortRange& out);
+
+struct ServeOptions : HostOptions, CoreOptions {
+  std::string control = "/run/migrx/control";
+  std::string group;               // that may use the control socket; empty: the process's own
+  std::vector<std::string> allow;  // CIDR, or "any"
+  std::string listen_range = "49152-49215";
+  uint32_t sessions_max = 16;
+  uint32_t connections_max = 0;    // of all sessions, on each poll core; 0: sessions_max with 8 channels each
+  uint64_t private_ram_total = 0;  // bytes of blocks without a file, of all sessions; 0: 1 GiB for each
+  std::vector<std::string> client_folders;  // below which other clients than root may name files
+  double drain_timeout_s = 0;               // 0: for ever
+  std::string runtime_dir;
+  bool quiet = false;
+  bool supervise = true;
+};
+
+void add_serve_options(CLI::App& command, ServeOptions& options);
+
+// Options that contradict each other. Empty: none. The text says what to change.
+[[nodiscard]] std::string check_serve_options(const ServeOptions& options);
+
+// --connections-max and --private-ram-total, or what their defaults mean.
+[[nodiscard]] uint32_t connections_of(const ServeOptions& options);
+[[nodiscard]] uint64_t private_ram_of(const ServeOptions& options);
+
+// --allow as networks: "any" is all of each family that an --address has.
+[[nodiscard]] std::vector<std::string> allowed_networks(const ServeOptions& options);
+
+}  // namespace migrx

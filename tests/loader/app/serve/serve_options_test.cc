@@ -1,0 +1,98 @@
+#include "loader/app/serve/serve_options.h"
+
+#include <gtest/gtest.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+
+#include "loader/app/reception.h"
+
+namespace migrx {
+namespace {
+
+ServeOptions parsed(std::vector<std::string> words) {
+  CLI::App app("", "migrx");
+  ServeOptions options;
+  add_serve_options(*app.add_subcommand("serve", ""), options);
+  words.insert(words.begin(), "serve");
+  std::reverse(words.begin(), words.end());
+  app.parse(words);
+  return options;
+}
+const std::vector<std::string> kUsual{"--port",  "net_tap0", "--address", "192.0.2.10/24,fd00::2/64",
+                                      "--allow", "any"};
+std::vector<std::string> with(std::vector<std::string> more) {
+  more.insert(more.begin(), kUsual.begin(), kUsual.end());
+  return more;
+}
+
+TEST(ServeOptions, port_ranges) {
+  PortRange range;
+  EXPECT_TRUE(parse_port_range("49152-49215", range));
+  EXPECT_EQ(range.first, 49152);
+  EXPECT_EQ(range.last, 49215);
+  EXPECT_TRUE(parse_port_range("4444", range));
+  EXPECT_EQ(range.last, 4444);
+  EXPECT_TRUE(parse_port_range("1-65535", range));
+  for (const char* const bad : {"", "-", "0-5", "5-", "-5", "6-5", "1-65536", "1-2-3", "1 -2", "a-b"})
+    EXPECT_FALSE(parse_port_range(bad, range)) << bad;
+}
+
+// The host's firewall does not see these packets: nobody may be let in by forgetting an option.
+TEST(ServeOptions, nobody_is_allowed_by_default) {
+  EXPECT_THROW(parsed({"--port", "net_tap0", "--address", "192.0.2.10/24"}), CLI::ParseError);
+}
+
+TEST(ServeOptions, any_means_the_families_that_there_are) {
+  EXPECT_EQ(allowed_networks(parsed(kUsual)), (std::vector<std::string>{"0.0.0.0/0", "::/0"}));
+  EXPECT_EQ(allowed_networks(parsed({"--port", "p", "--address", "192.0.2.10/24", "--allow", "any"})),
+            std::vector<std::string>{"0.0.0.0/0"});
+  EXPECT_EQ(allowed_networks(parsed({"--port", "p", "--address", "fd00::2/64", "--allow", "any"})),
+            std::vector<std::string>{"::/0"});
+  EXPECT_EQ(allowed_networks(parsed({"--port", "p", "--address", "fd00::2/64", "--allow", "fd00::/64"})),
+            std::vector<std::string>{"fd00::/64"});
+}
+
+TEST(ServeOptions, defaults_follow_the_number_of_sessions) {
+  const ServeOptions options = parsed(with({"--sessions-max", "3"}));
+  EXPECT_EQ(connections_of(options), 3 * places_for(8));
+  EXPECT_EQ(private_ram_of(options), 3ULL << 30);
+  EXPECT_EQ(connections_of(parsed(with({"--connections-max", "20"}))), 20U);
+  EXPECT_EQ(check_serve_options(options), "");
+}
+
+TEST(ServeOptions, what_contradicts_itself_is_refused) {
+  EXPECT_NE(check_serve_options(parsed(with({"--listen-range", "9-8"}))).find("--listen-range"),
+            std::string::npos);
+  EXPECT_NE(check_serve_options(parsed(with({"--connections-max", "5"}))).find("--connections-max 5"),
+            std::string::npos);
+  EXPECT_NE(check_serve_options(parsed(with({"--client-folder", "ram"}))).find("absolute"),
+            std::string::npos);
+  EXPECT_NE(check_serve_options(
+                parsed({"--port", "net_tap0", "--address", "192.0.2.10/24", "--allow", "192.0.2.0"}))
+                .find("--allow"),
+            std::string::npos);
+  EXPECT_THROW(parsed(with({"--sessions-max", "0"})), CLI::ParseError);
+}
+
+TEST(ServeOptions, a_file_may_have_them) {
+  const std::string path = testing::TempDir() + "serve.conf";
+  std::ofstream(path)
+      << "port=[\"net_tap0,iface=mig0\"]\naddress=[\"192.0.2.10/24\"]\nallow=[\"192.0.2.0/24\"]\n"
+         "sessions-max=5\nno-probe=true\n";
+  const ServeOptions options = parsed({"--config", path});
+  EXPECT_EQ(options.sessions_max, 5U);
+  EXPECT_EQ(options.ports, std::vector<std::string>{"net_tap0,iface=mig0"});
+  EXPECT_FALSE(options.probe);
+  EXPECT_EQ(check_serve_options(options), "");
+  EXPECT_THROW(parsed({"--config", path, "--sessions-max", "6"}), CLI::ParseError) << "in both places";
+  std::ofstream(path) << "no-such-option=1\n";
+  EXPECT_THROW(parsed(with({"--config", path})), CLI::ParseError);
+  std::remove(path.c_str());
+  EXPECT_THROW(parsed(with({"--config", path})), CLI::ParseError);
+}
+
+}  // namespace
+}  // namespace migrx

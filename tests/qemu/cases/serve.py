@@ -1,0 +1,366 @@
+"""`migrx serve`: many real sources at a time into one daemon, and what becomes of the others when one fails."""
+
+import contextlib
+import dataclasses
+import grp
+import json
+import os
+import pwd
+import signal
+import subprocess
+import time
+
+from rig.compare import expect_same_files
+from rig.daemon import Control, ControlError, Daemon
+from rig.guest import MIB, console_lines, expect_unbroken
+from rig.machine import Backend, Machine
+from rig.network import Network
+from rig.receiver import migrx_program
+from rig.runner import Case, expect
+from rig.transfer import FAST, SLOW, Transfer, need
+
+MODES = (dict(), dict(channels=2), dict(channels=2, compression="zlib"), dict(capabilities={"xbzrle": True},
+                                                                                receiver_capabilities=("xbzrle",)))
+
+
+class _Guest:
+    """One source and its session."""
+
+    def __init__(self, folder, stack, network, number, transfer):
+        self.folder = os.path.join(folder, "guest%d" % number)
+        os.makedirs(self.folder)
+        self.transfer = transfer
+        self.source = transfer.start_source(self.folder, stack, network)
+        self.session = self.port = self.destination = None
+
+    def start_destination(self, stack):
+        """A QEMU that waits for the guest, on the files that the daemon fills."""
+        backends = [Backend(backend.id, backend.size, path=os.path.join(self.folder, "received." + backend.id))
+                    for backend in self.source.backends]
+        self.destination = stack.enter_context(Machine(self.folder, self.transfer.version, self.transfer.machine, backends,
+                                                       namespace=self.source.namespace, incoming="defer",
+                                                       name="destination", vga=True))
+        self.destination.qmp.command("migrate-incoming", uri="unix:" + os.path.join(self.folder, "handoff.sock"))
+
+    def add(self, daemon, **arguments):
+        options, self.files = self.transfer.ram_files(self.folder, self.source)
+        if self.destination is None:
+            for path in self.files.values():
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        else:
+            arguments = dict(arguments, no_handoff=False, handoff="unix:" + os.path.join(self.folder, "handoff.sock"))
+        given = {"ram": ["%s=%s" % item for item in options.items()], "no_handoff": True,
+                 "capability": list(self.transfer.receiver_capabilities)}
+        if self.transfer.channels:
+            given.update(multifd_channels=self.transfer.channels, multifd_compression=self.transfer.compression)
+        added = daemon.control.call("session-add", **{**given, **arguments})
+        self.session, self.port = added["id"], added["port"]
+        daemon.control.wait_session(self.session, ("ready",))
+        return self
+
+    def migrate(self, daemon):
+        self.source.migrate(daemon.uri(self.port))
+
+    def wait_under_way(self):
+        deadline = time.monotonic() + 30
+        while self.source.migration().get("ram", {}).get("transferred", 0) < MIB:
+            expect(time.monotonic() < deadline, "the migration never got going: %s", self.source.migration())
+            time.sleep(0.05)
+
+    def expect_arrives(self, daemon):
+        self.source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        self.source.wait_migration(timeout=90)
+        end = daemon.control.wait_session(self.session)
+        expect(end["exit-status"] == 0, "session %s: %s", self.session, end)
+        if self.destination is not None:
+            deadline = time.monotonic() + 30
+            while len(console_lines(self.destination.console())) < 20 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            expect_unbroken([self.source.console(), self.destination.console()])
+            expect(self.destination.running() and not self.source.running(), "not exactly one guest runs")
+            return
+        for backend in self.source.backends:
+            expect_same_files(backend.id, self.files[backend.id], backend.path)
+
+
+def _rig(folder, stack, count, version="10", dirty_s=0.0, modes=MODES, extra=(), **changes):
+    need(version)
+    network = stack.enter_context(Network(9000))
+    daemon = stack.enter_context(Daemon(folder, network, extra)).wait_ready()
+    guests = [_Guest(folder, stack, network, number,
+                     dataclasses.replace(Transfer(version=version, dirty_s=dirty_s, **modes[number % len(modes)]), **changes))
+              for number in range(count)]
+    return daemon, guests
+
+
+def at_once(version, count):
+    """All at the same time, in different modes: every second one into a destination QEMU, of the others RAM is compared."""
+    def body(folder, stack):
+        daemon, guests = _rig(folder, stack, count, version)
+        for guest in guests[::2]:
+            guest.start_destination(stack)
+        for guest in guests:
+            guest.add(daemon)
+        for guest in guests:
+            guest.migrate(daemon)
+        for guest in guests:
+            guest.expect_arrives(daemon)
+        names = {event["event"] for event in daemon.control.events}
+        expect({"READY", "CONNECTED", "SWITCHOVER", "COMPLETED"} <= names, "events: %s", sorted(names))
+        daemon.signal()
+        expect(daemon.wait() == 0, "the daemon ended badly: %s", daemon.log())
+        return "%d sessions" % len(guests)
+    return body
+
+
+def one_of_many(harm):
+    """One of three ends badly, in the manner of `harm`; the others arrive, and its own source runs on."""
+    def body(folder, stack):
+        daemon, guests = _rig(folder, stack, 3, dirty_s=1.0, modes=MODES[:2], parameters={"max_bandwidth": SLOW // 4})
+        for guest in guests:
+            guest.add(daemon)
+            guest.migrate(daemon)
+        for guest in guests:
+            guest.wait_under_way()
+        remark = harm(daemon, guests[0])
+        for guest in guests[1:]:
+            guest.expect_arrives(daemon)
+        end = daemon.control.wait_session(guests[0].session)
+        expect(end["exit-status"] == 1, "the session that was harmed: %s", end)
+        return remark
+    return body
+
+
+def _cancel(daemon, guest):
+    answer = daemon.control.call("session-cancel", id=guest.session)
+    expect(answer["answer"] == "end", "cancelled: %s", answer)
+    guest.source.wait_migration(("failed",), timeout=10)
+    expect(guest.source.running(), "the source's guest does not run on")
+    return "cancelled: %s" % answer["text"]
+
+
+def _kill_source(_daemon, guest):
+    guest.source.process.kill()
+    return "the source was killed"
+
+
+def again_and_again(rounds):
+    """One after another on the same daemon and port: nothing grows."""
+    def body(folder, stack):
+        daemon, guests = _rig(folder, stack, 1, modes=MODES[1:2])
+        guest = guests[0]
+        first = None
+        for _ in range(rounds):
+            guest.add(daemon, listen=50000)
+            guest.migrate(daemon)
+            guest.wait_under_way()
+            daemon.control.call("session-cancel", id=guest.session)
+            daemon.control.wait_session(guest.session)
+            guest.source.wait_migration(("failed", "completed"), timeout=20)
+            if guest.source.migration()["status"] == "completed":
+                break
+            time.sleep(0.3)
+            seen = (daemon.count("fd"), daemon.count("task"))
+            first = first or seen
+            expect(seen == first, "descriptors and threads: %s after %s", seen, first)
+        budget = daemon.control.call("query-host")["budget"]
+        expect(budget["sessions"] == 0 and budget["connections"] == 0, "left over: %s", budget)
+        guest.source.set_parameters(max_bandwidth=FAST)
+        return "descriptors and threads %s" % (first,)
+    return body
+
+
+def killed(folder, stack):
+    """The daemon is killed with two sessions under way: both sources are free soon, and a new daemon takes both in."""
+    daemon, guests = _rig(folder, stack, 2, dirty_s=1.0, modes=MODES[:2], parameters={"max_bandwidth": SLOW // 4})
+    for guest in guests:
+        guest.add(daemon)
+        guest.migrate(daemon)
+    for guest in guests:
+        guest.wait_under_way()
+    os.kill(daemon.worker(), signal.SIGKILL)
+    daemon.wait()
+    second = stack.enter_context(Daemon(folder, daemon.network, name="second")).wait_ready()
+    begun = time.monotonic()
+    for guest in guests:
+        guest.source.wait_migration(("failed",), timeout=10)
+        expect(guest.source.running(), "the source's guest does not run on")
+    free = time.monotonic() - begun
+    expect(free < 5, "free only after %.1f s", free)
+    time.sleep(1)  # QEMU cleans up after a failed migration a moment later
+    for guest in guests:
+        guest.add(second)
+        guest.migrate(second)
+    for guest in guests:
+        guest.expect_arrives(second)
+    return "free %.1f s after the second daemon was ready" % free
+
+
+def drained(folder, stack):
+    """SIGTERM: what is under way arrives, nothing new is taken in."""
+    daemon, guests = _rig(folder, stack, 2, dirty_s=1.0, modes=MODES[:2], parameters={"max_bandwidth": SLOW // 4})
+    guests[0].add(daemon)
+    guests[0].migrate(daemon)
+    guests[0].wait_under_way()
+    daemon.signal()
+    deadline = time.monotonic() + 5
+    while "draining" not in daemon.log():
+        expect(time.monotonic() < deadline, "it does not drain: %s", daemon.log())
+        time.sleep(0.02)
+    with contextlib.suppress(ControlError):
+        guests[1].add(daemon)
+        expect(False, "a migration was taken in while it drains")
+    source = guests[0].source
+    source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+    source.wait_migration(timeout=60)
+    expect(daemon.wait() == 0, "the daemon ended badly: %s", daemon.log())
+    for backend in source.backends:
+        expect_same_files(backend.id, guests[0].files[backend.id], backend.path)
+    return ""
+
+
+def budgets(folder, stack):
+    """What does not fit is refused with numbers before its source has begun, and fits once a session has ended."""
+    daemon, guests = _rig(folder, stack, 3, modes=MODES[:1], extra=("--sessions-max", "2"))
+    guests[0].add(daemon)
+    guests[1].add(daemon)
+    try:
+        guests[2].add(daemon)
+        expect(False, "a third session of two was taken in")
+    except ControlError as error:
+        expect(error.error_class == "NoRoom" and "2 of 2" in str(error), "refused with %s", error)
+    daemon.control.call("session-cancel", id=guests[0].session)
+    daemon.control.wait_session(guests[0].session)
+    guests[2].add(daemon)
+    for guest in guests[1:]:
+        guest.migrate(daemon)
+        guest.expect_arrives(daemon)
+    budget = daemon.control.call("query-host")["budget"]
+    expect(budget["sessions"] == 0, "left over: %s", budget)
+    return ""
+
+
+def another_client(folder, stack):
+    """A client that sends nonsense, and one that leaves, change nothing for a migration."""
+    daemon, guests = _rig(folder, stack, 1, modes=MODES[1:2])
+    nonsense = Control(daemon.socket)
+    nonsense._socket.sendall(b"\xff" * 70000)
+    leaves = Control(daemon.socket)
+    leaves.close()
+    guests[0].add(daemon)
+    guests[0].migrate(daemon)
+    guests[0].expect_arrives(daemon)
+    nonsense.close()
+    return ""
+
+
+def via(folder, stack):
+    """`migrx receive --via` is the same command as without a daemon: ready line, report, exit status. `list` shows it."""
+    daemon, guests = _rig(folder, stack, 1, modes=MODES[1:2], dirty_s=1.0)
+    guest = guests[0]
+    options, files = guest.transfer.ram_files(guest.folder, guest.source)
+    report_path = os.path.join(folder, "via.json")
+    command = [migrx_program(), "receive", "--via", daemon.socket, "--no-handoff", "--multifd-channels",
+               str(guest.transfer.channels), "--listen", "50001", "--report", report_path]
+    for item in options.items():
+        command += ["--ram", "%s=%s" % item]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        line = ""
+        while "ready" not in line:
+            line = client.stdout.readline()
+            expect(line, "the client ended with %s", client.poll())
+        listed = subprocess.run([migrx_program(), "list", "--via", daemon.socket], capture_output=True, text=True, check=True)
+        expect("s1" in listed.stdout and "50001" in listed.stdout, "list shows %s", listed.stdout)
+        guest.source.migrate(daemon.uri(50001))
+        guest.source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        guest.source.wait_migration(timeout=60)
+        expect(client.wait(30) == 0, "the client ended with %d", client.returncode)
+    finally:
+        client.kill()
+        client.stdout.close()
+        client.wait()
+    with open(report_path, encoding="utf-8") as file:
+        report = json.load(file)
+    expect(report["outcome"] == "complete", "the report says %s", report["outcome"])
+    for backend in guest.source.backends:
+        expect_same_files(backend.id, files[backend.id], backend.path)
+    cancelled = subprocess.run([migrx_program(), "cancel", "s1", "--via", daemon.socket], capture_output=True, text=True,
+                               check=False)
+    return "cancel of what is over: %d, %s" % (cancelled.returncode, (cancelled.stdout + cancelled.stderr).strip())
+
+
+def unprivileged(folder, stack):
+    """A member of the group that is not root: what is the host's is refused, memory below its folder is taken."""
+    nobody = pwd.getpwnam("nobody")
+    own = os.path.join(folder, "own")
+    os.makedirs(own)
+    os.chown(own, nobody.pw_uid, nobody.pw_gid)
+    os.chmod(folder, 0o755)
+    need("10")
+    network = stack.enter_context(Network(9000))
+    daemon = stack.enter_context(Daemon(folder, network, ("--group", grp.getgrgid(nobody.pw_gid).gr_name,
+                                                          "--client-folder", own))).wait_ready()
+    script = """
+import json, socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.connect("/proc/self/fd/%%s/%%s" %% (sys.argv[1], sys.argv[2]))
+lines = client.makefile("r")
+lines.readline()
+def call(command, arguments):
+    client.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\\n")
+    while True:
+        answer = json.loads(lines.readline())
+        if "event" not in answer:
+            return answer
+def add(path, **more):
+    return call("session-add", dict({"ram": ["mem=" + path + ",size=2M"], "no-handoff": True}, **more))
+out = {"own": add(sys.argv[3] + "/mine"), "roots": add(sys.argv[4] + "/roots"),
+       "link": add(sys.argv[3] + "/../roots"), "port": add(sys.argv[3] + "/other", listen=22),
+       "quit": call("quit", {}),
+       "handoff": call("session-add", {"ram": ["mem=" + sys.argv[3] + "/x,size=2M"], "handoff": "unix:/run/vm0.sock"})}
+print(json.dumps(out))
+""".replace("%%", "%")
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        done = subprocess.run(["setpriv", "--reuid=%d" % nobody.pw_uid, "--regid=%d" % nobody.pw_gid, "--clear-groups",
+                               "/usr/bin/python3", "-c", script, str(handle), os.path.basename(daemon.socket), own, folder],
+                              capture_output=True, text=True, pass_fds=(handle,), check=False)
+    finally:
+        os.close(handle)
+    expect(done.returncode == 0, "the unprivileged client failed: %s", done.stderr)
+    answers = json.loads(done.stdout)
+    expect("return" in answers["own"], "its own folder: %s", answers["own"])
+    daemon.control.wait_session(answers["own"]["return"]["id"], ("ready",))
+    expect(os.stat(os.path.join(own, "mine")).st_uid == nobody.pw_uid, "the file is not the client's")
+    for name in ("port", "quit", "handoff"):
+        expect(answers[name].get("error", {}).get("class") == "NotPermitted", "%s: %s", name, answers[name])
+    for name in ("roots", "link"):
+        if "return" in answers[name]:
+            end = daemon.control.wait_session(answers[name]["return"]["id"])
+            expect(end["exit-status"] == 2, "%s: %s", name, end)
+        expect(not os.path.exists(os.path.join(folder, "roots")), "a file was made as root")
+    return "; ".join(answers[name]["error"]["desc"] for name in ("port", "quit"))
+
+
+def _case(name, body, quick=True):
+    def run(folder):
+        with contextlib.ExitStack() as stack:
+            return body(folder, stack)
+    return Case(name, run, quick, 240)
+
+
+def cases():
+    yield _case("serve-at-once-4-10", at_once("10", 4))
+    yield _case("serve-at-once-3-7.2", at_once("7.2", 3), False)
+    yield _case("serve-at-once-16-10", at_once("10", 16), False)
+    yield _case("serve-cancel-one", one_of_many(_cancel))
+    yield _case("serve-source-killed", one_of_many(_kill_source))
+    yield _case("serve-again", again_and_again(12))
+    yield _case("serve-killed", killed)
+    yield _case("serve-drained", drained)
+    yield _case("serve-budgets", budgets)
+    yield _case("serve-clients", another_client)
+    yield _case("serve-via", via)
+    yield _case("serve-unprivileged", unprivileged)
