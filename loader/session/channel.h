@@ -87,6 +87,8 @@ class Channel {
   void set_let_go() noexcept { let_go_.store(true, std::memory_order_release); }
 
   // ---- Any thread ----
+  // Whose channel it is: constant.
+  [[nodiscard]] const ChannelDirectory& directory() const noexcept { return directory_; }
   [[nodiscard]] Handoff& connection() const noexcept { return connection_; }
   [[nodiscard]] uint32_t worker() const noexcept { return worker_; }
   [[nodiscard]] bool identified() const noexcept { return identified_.load(std::memory_order_acquire); }

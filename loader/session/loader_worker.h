@@ -18,14 +18,19 @@ class WorkerTask {
 };
 
 // One per loader core. Channels come by a ring from the control thread and leave when they are over; each
-// turn gives every channel the same budget of slices, so that no channel starves another (QEMU's main channel
-// likewise yields every 32,768 records, migration/ram.c ram_load_precopy).
+// turn gives every channel of a session the same budget of slices, so that no channel starves another (QEMU's
+// main channel likewise yields every 32,768 records, migration/ram.c ram_load_precopy). Of several sessions
+// each gets the same: the channels of one that has fewer get larger budgets.
 class LoaderWorker final : public Agent {
  public:
   // Slices per channel and turn: 64 slices of 1448 bytes are some 23 pages, about 5 µs of copying.
   // Small enough for a quiet channel's SYNC to be noticed quickly, large enough for the turn's fixed
   // costs to vanish.
   static constexpr uint32_t kSlicesPerTurn = 64;
+
+  // A session with a single channel beside one with many gets no more than so many times the usual budget in
+  // a turn: the others wait for it meanwhile.
+  static constexpr uint32_t kShareMax = 16;
 
   // A channel that flows but brought less than this is left alone for a while, so that more gathers: ring
   // lines that both sides use at the same time cost each of them some 250 cycles, and a look at a few slices
@@ -61,11 +66,14 @@ class LoaderWorker final : public Agent {
   }
 
  private:
+  void share_out() noexcept;
+
   const uint32_t channels_max_;
   SpscRing<Channel*> incoming_;  // control thread -> worker
   struct Served {
     Channel* channel = nullptr;
     bool flows = false;  // its last turn brought something
+    uint32_t slices_max = kSlicesPerTurn;
     uint64_t not_before_ns = 0;
   };
   std::vector<Served> channels_;     // worker only; capacity channels_max_, never grows

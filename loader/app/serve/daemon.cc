@@ -72,6 +72,9 @@ ControlAnswer Daemon::session_add(ControlRequest& request) {
     return refused(control_class::kNotPermitted,
                    "handoff and qmp are sockets of the host's, and only root may name them: ask as root, or "
                    "take the RAM without a destination (no-handoff)");
+  if (!root && !options.allow.empty())
+    return refused(control_class::kNotPermitted,
+                   "allow: who may connect is the host's to say, by --allow of the daemon");
   if (options.allow.empty()) options.allow = allow_;
   options.runtime_dir = options_.runtime_dir;
   if (arguments.listen) {

@@ -422,6 +422,40 @@ TEST_F(ChannelTest, beside_a_bomb_an_honest_channel_keeps_its_part_of_a_worker) 
   EXPECT_GT(honest_bytes / (honest_bytes + bomb_bytes), 0.8 * 0.5);  // beside its like it has half
 }
 
+// One session with eight channels, one with a single one, all of which always have more: each session gets
+// half.
+TEST_F(ChannelTest, sessions_share_a_worker_whatever_the_number_of_their_channels) {
+  constexpr uint32_t kMany = 8;
+  FakeDirectory single;
+  std::vector<std::unique_ptr<Handoff>> handoffs;
+  std::vector<std::unique_ptr<Channel>> channels;
+  LoaderWorker worker(kMany + 1);
+  for (uint32_t i = 0; i < kMany + 1; ++i) {
+    handoffs.push_back(std::make_unique<Handoff>(2048));
+    channels.push_back(std::make_unique<Channel>(*handoffs[i], i < kMany ? directory_ : single, 0));
+    ASSERT_TRUE(worker.attach(*channels[i]));
+  }
+  const std::string main = "main";
+  const std::string page = "#234";
+  for (const auto& handoff : handoffs)
+    handoff->push({reinterpret_cast<const std::byte*>(main.data()), nullptr, 4, StreamEnd::none});
+  uint64_t now_ns = 0;
+  for (int turn = 0; turn < 200; ++turn) {
+    for (const auto& handoff : handoffs) {
+      std::array<void*, 64> buffers;
+      uint32_t count = 0;
+      while (handoff->reclaim(buffers, count) > 0) continue;
+      while (handoff->writable() > 0)
+        handoff->push({reinterpret_cast<const std::byte*>(page.data()), nullptr, 4, StreamEnd::none});
+      handoff->publish();
+    }
+    worker.do_work(now_ns += LoaderWorker::kGatherNs);
+  }
+  const auto many_bytes = static_cast<double>(directory_.parser.text.size());
+  const auto single_bytes = static_cast<double>(single.parser.text.size());
+  EXPECT_NEAR(single_bytes / (single_bytes + many_bytes), 0.5, 0.05);
+}
+
 TEST_F(ChannelTest, a_worker_lets_go_of_what_is_over) {
   LoaderWorker worker(4);
   ASSERT_TRUE(worker.attach(channel_));

@@ -123,6 +123,11 @@ class Daemon:
         """Descriptors ("fd") or threads ("task") of the daemon proper."""
         return len(os.listdir("/proc/%d/%s" % (self.worker(), what)))
 
+    def resident(self):
+        """Bytes of memory that the daemon proper has of its own (guest RAM is of files)."""
+        with open("/proc/%d/status" % self.worker(), encoding="ascii") as file:
+            return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon"))
+
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
 
