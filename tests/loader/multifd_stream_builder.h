@@ -69,6 +69,7 @@ class MultifdStreamBuilder {
   // 1344 bytes, whatever the counts say.
   void header(const Header& h) {
     const std::size_t begin = bytes.size();
+    bytes.reserve(begin + 1344);
     be32(h.magic);
     be32(h.version);
     be32(h.flags);

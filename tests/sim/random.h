@@ -18,8 +18,10 @@ class Random {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
     return z ^ (z >> 31);
   }
-  // 0 .. n-1; n > 0.
-  uint64_t below(uint64_t n) noexcept { return next() % n; }
+  // 0 .. n-1; n > 0. The upper half of the product: half of the time of a division (Lemire 2019).
+  uint64_t below(uint64_t n) noexcept {
+    return static_cast<uint64_t>((static_cast<unsigned __int128>(next()) * n) >> 64);
+  }
   // low .. high, both included.
   uint64_t between(uint64_t low, uint64_t high) noexcept { return low + below(high - low + 1); }
   bool chance(double probability) noexcept {

@@ -38,6 +38,9 @@ constexpr uint64_t kStart = 1 * kSecond;
 // An agent whose turn does not come is late by so much at most: time goes in large steps while nothing
 // happens, and what the receiver promises in seconds it cannot keep on a host that gives a thread none.
 constexpr uint64_t kLateMax = 500 * kMs;
+// Turns of an agent in which it had nothing to do since anything happened; a turn may look at some of its
+// connections only.
+constexpr uint32_t kSettledTurns = 6;
 // Turns in a row in which nothing happens although some agent did not get its turn.
 constexpr uint32_t kLazyTurns = 200;
 
@@ -75,7 +78,8 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
       receiver_(scenario.receiver, source_, random_),
       to_receiver_(scenario.to_receiver, random_.fork()),
       to_source_(scenario.to_source, random_.fork()),
-      turn_ns_(receiver_.agents(), now_ns_) {
+      turn_ns_(receiver_.agents(), now_ns_),
+      quiet_turns_(receiver_.agents()) {
   std::vector<TcpSender*> connections;
   for (uint32_t i = 0; i <= scenario.source.channels; ++i) {
     senders_.push_back(std::make_unique<TcpSender>(
@@ -341,6 +345,14 @@ bool Simulation::move_source() {
   return busy;
 }
 
+bool Simulation::settled(uint32_t agent) const {
+  return quiet_turns_[agent] >= kSettledTurns;
+}
+
+void Simulation::unsettle() {
+  std::fill(quiet_turns_.begin(), quiet_turns_.end(), 0);
+}
+
 // A worker that the run's fault holds up.
 bool Simulation::stands_still(uint32_t agent) const {
   if (now_ns_ >= stalled_until_ns_ || !receiver_.is_worker(agent)) return false;
@@ -348,14 +360,13 @@ bool Simulation::stands_still(uint32_t agent) const {
          (scenario_.fault == Fault::slow_loader && agent == receiver_.cores());
 }
 
-bool Simulation::move_receiver() {
-  bool busy = false;
-  bool skipped = false;
-  const uint32_t agents = receiver_.agents();
-  const auto take_turn = [&](uint32_t i) {
-    turn_ns_[i] = now_ns_;
-    busy = receiver_.turn(i, now_ns_) > 0 || busy;
-  };
+// Who gets a turn now. An agent that has settled has nothing to do: whether it is passed over is of no
+// matter.
+void Simulation::draw_turns() {
+  drawn_ = true;
+  passed_over_ = false;
+  turns_.clear();
+  const auto agents = static_cast<uint32_t>(turn_ns_.size());
   for (uint32_t n = 0; n < agents; ++n) {
     const auto i = static_cast<uint32_t>(random_.below(agents));
     if (stands_still(i)) continue;
@@ -366,14 +377,26 @@ bool Simulation::move_receiver() {
       if (scenario_.fault == Fault::slow_loader && random_.chance(0.0005))
         stalled_until_ns_ = now_ns_ + random_.below(400 * kMs);
     }
-    if (random_.below(1000) >= pace) {
-      skipped = true;
-      continue;
-    }
-    take_turn(i);
+    if (random_.below(1000) < pace)
+      turns_.push_back(i);
+    else
+      passed_over_ = passed_over_ || !settled(i);
   }
   for (uint32_t i = 0; i < agents; ++i)
-    if (turn_ns_[i] + kLateMax < now_ns_ && !stands_still(i)) take_turn(i);
+    if (turn_ns_[i] + kLateMax < now_ns_ && !stands_still(i)) turns_.push_back(i);
+}
+
+bool Simulation::move_receiver() {
+  bool busy = false;
+  if (!drawn_) draw_turns();
+  drawn_ = false;
+  for (const uint32_t i : turns_) {
+    turn_ns_[i] = now_ns_;
+    ++quiet_turns_[i];
+    if (receiver_.turn(i, now_ns_) == 0) continue;
+    busy = true;
+    unsettle();
+  }
   for (uint32_t core = 0; core < receiver_.cores(); ++core) {
     for (Packet& packet : receiver_.port(core).sent) {
       busy = true;
@@ -386,29 +409,24 @@ bool Simulation::move_receiver() {
     receiver_.port(core).sent.clear();
   }
   idle_turns_ = busy ? 0 : idle_turns_ + 1;
-  return busy || (skipped && idle_turns_ < kLazyTurns);
+  return busy || (passed_over_ && idle_turns_ < kLazyTurns);
 }
 
 bool Simulation::tick() {
   bool busy = deliver();
   busy = move_source() || busy;
-  busy = move_receiver() || busy;
-  return busy;
+  if (busy) unsettle();
+  const bool moved = move_receiver();
+  lazy_ = !busy && moved && idle_turns_ > 0;
+  return busy || moved;
 }
 
-void Simulation::give_time(bool busy) {
-  if (busy) {
-    idle_ns_ = 0;
-    now_ns_ += random_.between(200, 20'000);
-    return;
-  }
-  // Nothing to do: on to the next event. The receiver's own timers are not visible, so the step is bounded,
-  // and grows while nothing happens.
-  // What was due has been done, so a moment that has passed means nothing.
-  const uint64_t before = now_ns_;
-  uint64_t next = before + std::clamp<uint64_t>(idle_ns_ / 4, 20'000, 20 * kMs);
+// When something happens that is not an agent's doing: a frame comes, a timer of a sender, a fault. What was
+// due has been done, so a moment that has passed means nothing.
+uint64_t Simulation::next_event_ns() const {
+  uint64_t next = UINT64_MAX;
   const auto sooner = [&](uint64_t at_ns) {
-    if (at_ns > before) next = std::min(next, at_ns);
+    if (at_ns > now_ns_) next = std::min(next, at_ns);
   };
   sooner(to_receiver_.next_ns());
   sooner(to_source_.next_ns());
@@ -422,8 +440,38 @@ void Simulation::give_time(bool busy) {
     sooner(stranger->next_ns());
     sooner(stranger->sender().next_ns());
   }
-  now_ns_ = next;
+  return next;
+}
+
+void Simulation::give_time(bool busy) {
+  const uint64_t event_ns = next_event_ns();
+  if (busy) {
+    idle_ns_ = 0;
+    now_ns_ += random_.between(200, 20'000);
+    if (lazy_) wait_for_turn(event_ns);
+    return;
+  }
+  // Nothing to do: on to the next event. The receiver's own timers are not visible, so the step is bounded,
+  // and grows while nothing happens.
+  const uint64_t step_ns = std::clamp<uint64_t>(idle_ns_ / 4, 20'000, 20 * kMs);
+  const uint64_t before = now_ns_;
+  now_ns_ = std::min(event_ns, before + step_ns);
   idle_ns_ += now_ns_ - before;
+}
+
+// Time goes in small steps until an agent gets a turn, and nothing else happens: two of three steps of a run
+// are such, so nobody else is asked in them.
+void Simulation::wait_for_turn(uint64_t event_ns) {
+  if (scenario_.fault == Fault::syn_flood) return;  // which goes on meanwhile
+  while (now_ns_ < event_ns && idle_turns_ < kLazyTurns) {
+    draw_turns();
+    if (!passed_over_ ||
+        !std::all_of(turns_.begin(), turns_.end(), [this](uint32_t i) { return settled(i); }))
+      return;
+    drawn_ = false;
+    ++idle_turns_;
+    now_ns_ += random_.between(200, 20'000);
+  }
 }
 
 void Simulation::cause_fault() {

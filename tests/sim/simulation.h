@@ -111,6 +111,9 @@ class Simulation {
   bool tick();
   bool deliver();
   bool move_source();
+  void draw_turns();
+  [[nodiscard]] bool settled(uint32_t agent) const;
+  void unsettle();
   bool move_receiver();
   [[nodiscard]] bool stands_still(uint32_t agent) const;
   void cause_fault();
@@ -120,6 +123,8 @@ class Simulation {
   [[nodiscard]] bool outage_due() const;
   void take_buffers();
   void give_time(bool busy);
+  [[nodiscard]] uint64_t next_event_ns() const;
+  void wait_for_turn(uint64_t event_ns);
   void spoil(const std::vector<uint64_t>& lengths);
   void check_always();
   void check_progress();
@@ -159,10 +164,15 @@ class Simulation {
   bool fault_caused_ = false;
   bool retired_ = false;
   bool main_known_ = false;
-  bool seconds_main_ = false;      // the main channel that was admitted is the second VM's
-  bool mixed_ = false;             // and some of its channels are not of the same VM
-  bool spoke_first_ = false;       // a stranger, before the receiver knew the source
-  std::vector<uint64_t> turn_ns_;  // by agent: its last turn
+  bool seconds_main_ = false;          // the main channel that was admitted is the second VM's
+  bool mixed_ = false;                 // and some of its channels are not of the same VM
+  bool spoke_first_ = false;           // a stranger, before the receiver knew the source
+  std::vector<uint64_t> turn_ns_;      // by agent: its last turn
+  std::vector<uint32_t> turns_;        // the agents that get one now
+  std::vector<uint32_t> quiet_turns_;  // by agent: those in which it did nothing since anything happened
+  bool drawn_ = false;                 // turns_ is of this moment
+  bool passed_over_ = false;           // an agent that may have something to do gets none
+  bool lazy_ = false;                  // nothing happens because no agent got a turn
   uint64_t stalled_until_ns_ = 0;
   uint32_t changes_left_ = 0;  // of pools or of the path
   // Of the outage; when the source, or what it waits for, first got through afterwards.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace migrx::sim {
 namespace {
@@ -16,6 +17,7 @@ TcpSender::TcpSender(const TcpSenderOptions& options, Random random) : options_(
 
 void TcpSender::connect(uint64_t now_ns) {
   state_ = State::syn_sent;
+  stirred_ = true;
   syn_sent_ns_ = now_ns;
   rto_at_ns_ = now_ns;  // the first SYN leaves with the next poll()
 }
@@ -28,11 +30,13 @@ std::size_t TcpSender::room() const {
 std::size_t TcpSender::write(Bytes bytes) {
   const std::size_t n = std::min(bytes.size(), room());
   buffer_.insert(buffer_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n));
+  stirred_ = stirred_ || n > 0;
   return n;
 }
 
 void TcpSender::abort() {
   if (is_over()) return;
+  stirred_ = true;
   rst_due_ = state_ != State::closed;
   state_ = State::reset;
 }
@@ -141,6 +145,7 @@ bool TcpSender::send_new(uint64_t now_ns, std::vector<Packet>& out) {
 
 void TcpSender::poll(uint64_t now_ns, std::vector<Packet>& out) {
   if (silent_ || state_ == State::closed) return;
+  if (!std::exchange(stirred_, false) && now_ns < std::min(rto_at_ns_, probe_at_ns_)) return;
   if (rst_due_) {
     rst_due_ = false;
     emit(tcp_flag::rst | tcp_flag::ack, nxt_, 0, now_ns, out);
@@ -181,6 +186,7 @@ void TcpSender::poll(uint64_t now_ns, std::vector<Packet>& out) {
     probe_at_ns_ = now_ns + rto_ns_;
   }
   if (ack_due_) emit(tcp_flag::ack, nxt_, 0, now_ns, out);
+  stirred_ = options_.uneven_segments && nxt_ < end();
 }
 
 void TcpSender::expire(uint64_t now_ns, std::vector<Packet>& out) {
@@ -259,6 +265,7 @@ void TcpSender::sample_rtt(uint64_t rtt_ns) {
 
 void TcpSender::on_segment(const TcpSegment& segment, Bytes payload, uint64_t now_ns) {
   if (silent_ || state_ == State::closed || state_ == State::reset) return;
+  stirred_ = true;
   if (state_ == State::syn_sent) {
     if (segment.has(tcp_flag::rst)) {
       if (segment.has(tcp_flag::ack) && segment.ack == seq_of(0)) state_ = State::reset;

@@ -43,13 +43,16 @@ class TcpSender {
   // Takes as many bytes as there is room for; returns how many.
   std::size_t write(Bytes bytes);
   [[nodiscard]] std::size_t room() const;
-  void close() { close_requested_ = true; }
+  void close() { close_requested_ = stirred_ = true; }
   // close() of a program that will not read either: what comes now is answered with RST, as Linux does.
-  void hang_up() { close_requested_ = deaf_ = true; }
+  void hang_up() { close_requested_ = deaf_ = stirred_ = true; }
   // RST now.
   void abort();
   // Segments may be as large as they were before time-outs made them smaller.
-  void path_grew() { segment_cap_ = UINT32_MAX; }
+  void path_grew() {
+    segment_cap_ = UINT32_MAX;
+    stirred_ = true;
+  }
   // The machine loses power: nothing is sent or answered any more.
   void vanish() { silent_ = true; }
 
@@ -116,6 +119,7 @@ class TcpSender {
   bool fin_queued_ = false;
   bool ack_due_ = false;
   bool rst_due_ = false;
+  bool stirred_ = false;  // something has happened since the last poll(), or chance may decide otherwise now
 
   std::deque<std::byte> buffer_;  // bytes from base_ on: una_ or below
   uint64_t base_ = 0;
