@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Checks what the compiler does not: include direction, headers that compile alone, format, file length.
+"""Checks what the compiler does not: include direction, headers that compile alone, format, file length, tests for TSan.
 
 usage: scripts/tidy.py [--clang-tidy BUILD_FOLDER] [--changed REVISION]
 
@@ -31,6 +31,8 @@ MAY_INCLUDE = {
 }
 PROJECT_FOLDERS = ("numa/", "dataplane/", "loader/", "tests/", "bench/")
 HEAVY_HEADERS = re.compile(r"#include [<\"](nlohmann(?!/json_fwd)|CLI|fmt|spdlog)/")
+# DPDK and the metrics' HTTP server are not built for it.
+NOT_FOR_TSAN = "dpdk/|loader/app/"
 SPEAKS_JSON = "loader/control/"  # its requests and answers are JSON; few files include them
 
 
@@ -114,6 +116,18 @@ def header_alone(name, options):
     return None if result.returncode == 0 else result.stderr.strip().splitlines()[0]
 
 
+def unlisted_threads(names):
+    """Tests with threads of their own that tests/meson.build does not give to TSan."""
+    with open(os.path.join(ROOT, "tests", "meson.build"), encoding="utf-8") as file:
+        listed = set(re.findall(r"'([\w/]+_test\.cc)'", file.read()))
+    for name in names:
+        if not re.fullmatch(r"tests/(?!%s).*_test\.cc" % NOT_FOR_TSAN, name) or name[len("tests/"):] in listed:
+            continue
+        with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+            if re.search(r"\bstd::(thread|jthread|async)\b|\bAgentThread\b", file.read()):
+                yield name
+
+
 def clang_tidy(name, build):
     result = subprocess.run(["clang-tidy", "-quiet", "-p", build, name], capture_output=True, text=True, cwd=ROOT,
                             check=False)
@@ -160,6 +174,8 @@ def main():
                 sources = [name for name in sources if name in changed_since(options.changed)]
             for name, lines in zip(sources, pool.map(lambda name: clang_tidy(name, options.clang_tidy), sources)):
                 found.update(dict.fromkeys(lines))
+    findings += [(name, 1, "has threads and is missing in threaded_tests of tests/meson.build")
+                 for name in unlisted_threads(names)]
     for name, line, text in findings:
         print("%s:%d: %s" % (name, line, text))
     for line in found:

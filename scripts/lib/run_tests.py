@@ -17,9 +17,8 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 # A handful of migrations that together touch every large part: main channel, multifd, compression, patches.
 QUICK_CASES = ("precopy-10", "multifd-4-dirty-7.2", "multifd-zlib-dirty-10", "xbzrle-10", "sigterm-10")
 QUICK_CAPTURES = ("xbzrle-7.2", "compress-7.2", "multifd-zlib-dirty-10", "precopy-rp-dirty-newest", "multifd-none-dirty-newest")
-# The tests that run threads of their own; TSan has nothing to say about the others. DPDK itself is not built for it.
-THREADED = ("handoff", "dataplane", "loader_main", "loader/multifd", "loader/ram", "loader-destination", "loader-session",
-            "loader-control", "loader-tls")
+# The tests that run threads of their own (tests/meson.build).
+THREADED = ("threads",)
 # What runs under ASan and UBSan: everything that reads bytes from strangers, their fuzz targets' seeds, corpora and
 # mutations of both among them, and the simulation with fewer seeds; but for what links DPDK, which manages its memory
 # itself.
@@ -28,10 +27,11 @@ FUZZ_TARGETS = tuple(sorted(name[:-len("_fuzz.cc")] for name in os.listdir(os.pa
 HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-session", "loader-destination",
            "loader-control", "loader-snapshot", "loader-tls", "loader_colo", "loader/stream", "wire", "tcp", "dataplane",
            "numa", "sim", *("seeds of " + name for name in FUZZ_TARGETS))
-# Lines for backtraces and no more: a third of the time a compiler takes goes into what only a debugger reads.
-LINES_ONLY = "-Dcpp_args=-g1"
+# Lines for backtraces and no more: a third of the time a compiler takes goes into what only a debugger reads. A warning
+# fails the build, as it should before anything is merged; builds by hand, with whatever compiler, only show it.
+STRICT = ("-Dcpp_args=-g1", "-Dwerror=true")
 # -O1 finds as much as -O2 does and builds in much less time.
-SANITIZED = (LINES_ONLY, "-Db_lundef=false", "-Dbench=false", "--buildtype=debug", "-Doptimization=1")
+SANITIZED = (*STRICT, "-Db_lundef=false", "-Dbench=false", "--buildtype=debug", "-Doptimization=1")
 
 
 @dataclasses.dataclass
@@ -42,6 +42,7 @@ class Counts:
     failed: int = 0
     skipped: int = 0
     remarks: list = dataclasses.field(default_factory=list)
+    built_s: float = 0  # how much of the stage's time its build took
 
     def add(self, other):
         self.passed += other.passed
@@ -118,9 +119,13 @@ def unit_tests(folder, environment=None, wrapper=None, tests=()):
 
 
 def built_and_tested(folder, options, environment=None, wrapper=None, tests=()):
-    if not build(folder, options, tests):
-        return Counts(failed=1, remarks=["FAILED  building " + folder])
-    return unit_tests(folder, environment, wrapper, tests)
+    begun = time.monotonic()
+    whole = build(folder, options, tests)
+    built_s = time.monotonic() - begun
+    counts = unit_tests(folder, environment, wrapper, tests) if whole else Counts(
+        failed=1, remarks=["FAILED  building " + folder])
+    counts.built_s = built_s
+    return counts
 
 
 ASAN_BUILD = ("build-asan", ("-Db_sanitize=address,undefined", *SANITIZED))
@@ -135,9 +140,8 @@ def address_sanitizer():
 
 def thread_sanitizer():
     # Address randomisation of recent kernels is wider than this compiler's TSan can take.
-    # Tests of every split of a stream have one thread and would take minutes.
-    return built_and_tested(*TSAN_BUILD, {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
-                                          "GTEST_FILTER": "-*every_split_point*"}, "setarch -R", THREADED)
+    return built_and_tested(*TSAN_BUILD, {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}, "setarch -R",
+                            THREADED)
 
 
 class IdleBuilds:
@@ -210,7 +214,7 @@ def main():
     if options.sanitizer_builds:
         sys.exit(0 if build(*ASAN_BUILD, HOSTILE) and build(*TSAN_BUILD, THREADED) else 1)
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
-    release = ["--buildtype=debugoptimized", LINES_ONLY]
+    release = ("--buildtype=debugoptimized", *STRICT)
     matrix = list(QUICK_CASES) if options.quick else ["--all"] if options.all else []
     stages = [("unit tests", lambda: built_and_tested("build", release)),
               ("tidy", lambda: tidy(["--clang-tidy", "build"] if options.all else [])),
@@ -219,7 +223,7 @@ def main():
         stages += [("streams captured from real QEMUs", lambda: captured_streams(() if options.all else QUICK_CAPTURES)),
                    ("unit tests under ASan and UBSan", address_sanitizer),
                    ("unit tests under TSan", thread_sanitizer)]
-    total, idle = Counts(), None
+    total, idle, times = Counts(), None, []
     try:
         for name, stage in stages:
             print("== %s" % name, flush=True)
@@ -229,14 +233,19 @@ def main():
             counts = stage()
             for remark in counts.remarks:
                 print(remark)
-            print("== %s: %d passed, %d failed, %d skipped, %d s" % (
-                name, counts.passed, counts.failed, counts.skipped, time.monotonic() - begun), flush=True)
+            took = "%d s" % (time.monotonic() - begun)
+            if counts.built_s:
+                took += " (%d s to build)" % counts.built_s
+            print("== %s: %d passed, %d failed, %d skipped, %s" % (
+                name, counts.passed, counts.failed, counts.skipped, took), flush=True)
+            times.append("%s %s" % (name, took))
             total.add(counts)
             if idle is None and not options.quick:
                 idle = IdleBuilds()
     finally:
         if idle:
             idle.end()
+    print("== time: %s" % ", ".join(times))
     print("%d passed, %d failed, %d skipped" % (total.passed, total.failed, total.skipped))
     sys.exit(1 if total.failed else 0)
 
