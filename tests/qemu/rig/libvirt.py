@@ -75,8 +75,17 @@ class Daemon:
         self._write("etc/migrx.conf", "PORT=%s\nADDRESS=%s/24\nMIGRX=%s\nOPTIONS=--mtu %d --report %s %s\n" % (
             network.port, RECEIVER, migrx_program(), network.mtu, self.report_path, options))
 
+    def _name_user(self, file, line):
+        """The daemon's own /etc/passwd or group, with the user that libvirtd asks for: the host has it only when
+        libvirt-daemon-system was installed, which brings services that nobody needs here."""
+        with open(os.path.join("/etc", file), encoding="utf-8") as host:
+            text = host.read()
+        self._write(file, text if "\nlibvirt-qemu:" in text else text.rstrip("\n") + "\n" + line + "\n")
+        return "mount --bind '%s' /etc/%s" % (os.path.join(self.folder, file), file)
+
     def start(self):
-        binds = []
+        binds = [self._name_user("passwd", "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin"),
+                 self._name_user("group", "libvirt-qemu:x:64055:")]
         for part, place in (("etc", "/etc/libvirt"), ("lib", "/var/lib/libvirt"), ("log", "/var/log/libvirt"),
                             ("cache", "/var/cache/libvirt"), ("run", "/run/libvirt"), ("state", "/run/migrx-libvirt")):
             os.makedirs(place, exist_ok=True)
