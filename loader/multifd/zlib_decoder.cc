@@ -8,8 +8,8 @@ namespace migrx {
 
 ZlibDecoder::ZlibDecoder(const PageKernels& kernels)
     : state_(std::make_unique<inflate_state>()),
-      in_(std::make_unique<std::byte[]>(kInBytes)),
-      out_(std::make_unique<std::byte[]>(kOutBytes)),
+      in_(std::make_unique_for_overwrite<std::byte[]>(kInBytes)),
+      out_(std::make_unique_for_overwrite<std::byte[]>(kOutBytes)),
       pages_(kernels) {
   isal_inflate_init(state_.get());
   state_->crc_flag = ISAL_DEFLATE;

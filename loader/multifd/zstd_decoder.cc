@@ -20,7 +20,9 @@ DecodeStatus status_of(std::size_t error) noexcept {
 }  // namespace
 
 ZstdDecoder::ZstdDecoder(int window_log_max, const PageKernels& kernels)
-    : out_(std::make_unique<std::byte[]>(kOutBytes)), context_(ZSTD_createDCtx()), pages_(kernels) {
+    : out_(std::make_unique_for_overwrite<std::byte[]>(kOutBytes)),
+      context_(ZSTD_createDCtx()),
+      pages_(kernels) {
   if (context_ == nullptr ||
       ZSTD_isError(ZSTD_DCtx_setParameter(context_, ZSTD_d_windowLogMax, window_log_max))) {
     ZSTD_freeDCtx(context_);
