@@ -6,10 +6,11 @@ import collections
 import fnmatch
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
+
+import build_folder
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 BUILD = os.path.join(ROOT, "build-coverage")
@@ -28,14 +29,11 @@ def run(command, **keywords):
 
 
 def build():
-    if not os.path.exists(os.path.join(BUILD, "build.ninja")):
-        environment = dict(os.environ, CC="ccache gcc", CXX="ccache g++") if shutil.which("ccache") else None
-        run(["meson", "setup", BUILD, ROOT, "-Db_coverage=true", "-Dbench=false", "--buildtype=debug"],
-            env=environment, stdout=subprocess.DEVNULL)
-    tests = json.loads(run(["meson", "introspect", BUILD, "--tests"], capture_output=True, text=True).stdout)
-    programs = [test["cmd"][0] for test in tests if test["name"] not in NOT_RUN and test["cmd"][0].startswith(BUILD)]
+    build_folder.set_up(BUILD, ROOT, ["-Db_coverage=true", "-Dbench=false", "--buildtype=debug"])
+    programs = [program for name, program in build_folder.tests(BUILD).items()
+                if name not in NOT_RUN and program.startswith(BUILD)]
     programs.append(os.path.join(BUILD, "tests", "sim", "simulate"))
-    run(["ninja", "--quiet", "-C", BUILD, *(os.path.relpath(program, BUILD) for program in programs)])
+    build_folder.make(BUILD, programs).check_returncode()
     return programs
 
 

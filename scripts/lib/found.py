@@ -95,7 +95,6 @@ def main():
     print("seeds from %d" % first, file=sys.stderr, flush=True)
     copy_sources()
     os.makedirs(BINARIES, exist_ok=True)
-    os.environ["CCACHE_NOHASHDIR"] = "1"
     build = Build("found")
     lost = 0
 

@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 
+import build_folder
+
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 BUILD = os.path.join(ROOT, "build-fuzz")
 SOURCES = os.path.join(ROOT, "tests", "fuzz")
@@ -29,14 +31,9 @@ def program(kind, target):
 
 
 def build(names):
-    if not os.path.exists(os.path.join(BUILD, "build.ninja")):
-        compiler = "ccache clang" if shutil.which("ccache") else "clang"
-        environment = dict(os.environ, CC=compiler, CXX=compiler.replace("clang", "clang++"))
-        subprocess.run(["meson", "setup", BUILD, ROOT, "-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false",
-                        "-Dbench=false", "--buildtype=debug", "-Doptimization=1"],
-                       env=environment, check=True, stdout=subprocess.DEVNULL)
-    wanted = [os.path.relpath(program(kind, name), BUILD) for name in names for kind in ("fuzz", "seeds")]
-    subprocess.run(["ninja", "--quiet", "-C", BUILD, *wanted], check=True, env=dict(os.environ, CCACHE_NOHASHDIR="1"))
+    build_folder.set_up(BUILD, ROOT, ["-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbench=false",
+                                      "--buildtype=debug", "-Doptimization=1"], ("clang", "clang++"))
+    build_folder.make(BUILD, [program(kind, name) for name in names for kind in ("fuzz", "seeds")]).check_returncode()
 
 
 def files(folder):

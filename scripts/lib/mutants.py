@@ -3,7 +3,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import build_folder
 from found_list import FOUND
 from mutant_list import MUTANTS
 
@@ -50,22 +50,15 @@ class Build:
 
     def __init__(self, kind):
         self.path = os.path.join(SOURCE, "build") if kind == "found" else os.path.join(FOLDER, "build-" + (kind or "plain"))
-        if not os.path.exists(os.path.join(self.path, "build.ninja")):
-            environment = dict(os.environ, CC="ccache gcc", CXX="ccache g++") if shutil.which("ccache") else None
-            subprocess.run(["meson", "setup", self.path, SOURCE, *OPTIONS[kind]], env=environment, check=True,
-                           stdout=subprocess.DEVNULL)
-        tests = json.loads(subprocess.run(["meson", "introspect", self.path, "--tests"], capture_output=True, check=True,
-                                          text=True).stdout)
-        self.tests = {test["name"]: test["cmd"][0] for test in tests}
+        build_folder.set_up(self.path, SOURCE, OPTIONS[kind])
+        self.tests = build_folder.tests(self.path)
         self.environment = dict(os.environ, TSAN_OPTIONS="halt_on_error=1") if kind == "tsan" else None
         self.wrapper = ["setarch", "-R"] if kind == "tsan" else []
         self.filter = ["--gtest_filter=-*every_split_point*"] if kind == "tsan" else []
 
     def make(self, targets):
         """Builds; returns "" or the compiler's first complaint."""
-        done = subprocess.run(["ninja", "--quiet", "-C", self.path,
-                               *(os.path.relpath(target, self.path) for target in targets)],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = build_folder.make(self.path, targets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode == 0:
             return ""
         errors = [line for line in done.stdout.splitlines() if "error" in line]

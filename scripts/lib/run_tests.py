@@ -3,7 +3,6 @@
 
 import argparse
 import dataclasses
-import json
 import os
 import re
 import signal
@@ -12,6 +11,8 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree
+
+import build_folder
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 # A handful of migrations that together touch every large part: main channel, multifd, compression, patches.
@@ -63,19 +64,12 @@ def tidy(arguments):
 def build(folder, options, tests=()):
     """Configures `folder` when new and builds it, or only these tests of it; False when that fails."""
     path = os.path.join(ROOT, folder)
-    if not os.path.exists(os.path.join(path, "build.ninja")):
-        environment = dict(os.environ)
-        if "CXX" not in environment and os.path.exists("/usr/bin/ccache"):
-            environment.update(CC="ccache gcc", CXX="ccache g++")
-        if run(["meson", "setup", path, ROOT, *options], env=environment, stdout=subprocess.DEVNULL):
-            return False
-    targets = []
-    if tests:
-        known = json.loads(subprocess.run(["meson", "introspect", path, "--tests"], capture_output=True, check=True,
-                                          text=True).stdout)
-        targets = [os.path.relpath(test["cmd"][0], path) for test in known if test["name"] in tests]
-    # Another clone's objects will do: paths are relative but for the folder in the debug information.
-    return run(["ninja", "--quiet", "-C", path, *targets], env=dict(os.environ, CCACHE_NOHASHDIR="1")) == 0
+    try:
+        build_folder.set_up(path, ROOT, options)
+    except subprocess.CalledProcessError:
+        return False
+    programs = [program for name, program in build_folder.tests(path).items() if name in tests] if tests else ()
+    return build_folder.make(path, programs).returncode == 0
 
 
 def read_junit(path):

@@ -1,0 +1,30 @@
+"""A build folder of meson's: set up once, with ccache where it is installed, then built target by target."""
+
+import json
+import os
+import shutil
+import subprocess
+
+
+def set_up(path, source, options, compiler=("gcc", "g++")):
+    """Configures the folder unless it is; raises CalledProcessError when that fails. CXX of the environment wins."""
+    if os.path.exists(os.path.join(path, "build.ninja")):
+        return
+    environment = dict(os.environ)
+    if "CXX" not in environment:
+        ccache = "ccache " if shutil.which("ccache") else ""
+        environment.update(CC=ccache + compiler[0], CXX=ccache + compiler[1])
+    subprocess.run(["meson", "setup", path, source, *options], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def tests(path):
+    """{name: program} of the folder's tests."""
+    told = subprocess.run(["meson", "introspect", path, "--tests"], capture_output=True, check=True, text=True).stdout
+    return {test["name"]: test["cmd"][0] for test in json.loads(told)}
+
+
+def make(path, programs=(), **keywords):
+    """Builds these programs of the folder, or all of it; returns the CompletedProcess."""
+    # Another clone's objects will do: paths are relative but for the folder in the debug information.
+    return subprocess.run(["ninja", "--quiet", "-C", path, *(os.path.relpath(program, path) for program in programs)],
+                          env=dict(os.environ, CCACHE_NOHASHDIR="1"), check=False, **keywords)
