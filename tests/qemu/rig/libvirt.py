@@ -2,7 +2,6 @@
 
 import glob
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -90,7 +89,6 @@ class Daemon:
                             ("cache", "/var/cache/libvirt"), ("run", "/run/libvirt"), ("state", "/run/migrx-libvirt")):
             os.makedirs(place, exist_ok=True)
             binds.append("mount --bind '%s' %s" % (os.path.join(self.folder, part), place))
-        binds += self._missing_users()
         script = " && ".join([*binds, "hostname migrx-" + self.name, "exec libvirtd -f /etc/libvirt/libvirtd.conf -p '%s'" %
                               os.path.join(self.folder, "pid")])
         with open(os.path.join(self.folder, "libvirtd.log"), "wb") as log:
@@ -102,22 +100,6 @@ class Daemon:
             expect(self._process.poll() is None and time.monotonic() < deadline, "libvirtd did not start: %s", self.log())
             time.sleep(0.2)
         return self
-
-    def _missing_users(self):
-        """libvirtd looks its default user up before it reads that another one is wanted, and on a host without the
-        package of the whole system service there is none."""
-        try:
-            pwd.getpwnam("libvirt-qemu")
-            return []
-        except KeyError:
-            pass
-        binds = []
-        for name, line in (("passwd", "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin"),
-                           ("group", "libvirt-qemu:x:64055:")):
-            with open("/etc/" + name, encoding="utf-8") as file:
-                self._write(name, file.read().rstrip("\n") + "\n" + line + "\n")
-            binds.append("mount --bind '%s' /etc/%s" % (os.path.join(self.folder, name), name))
-        return binds
 
     def log(self):
         with open(os.path.join(self.folder, "libvirtd.log"), encoding="utf-8", errors="replace") as file:
