@@ -82,6 +82,12 @@ std::vector<SharedFile> GuestBlocks::shared_files() const {
   return shared;
 }
 
+std::vector<std::span<std::byte>> GuestBlocks::mappings() const {
+  std::vector<std::span<std::byte>> mappings;
+  for (const auto& memory : files_) mappings.emplace_back(memory->data(), memory->mapped_bytes());
+  return mappings;
+}
+
 uint64_t GuestBlocks::missing_bytes() const {
   uint64_t sum = 0;
   for (const MemoryNeed& need : needs())

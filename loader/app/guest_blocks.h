@@ -1,7 +1,9 @@
 // Guest RAM for one session: the files of --ram, made ready before anybody may connect.
 #pragma once
 
+#include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,6 +48,8 @@ class GuestBlocks {
 
   [[nodiscard]] BlockTable& table() noexcept { return table_; }
   [[nodiscard]] const BlockTable& table() const noexcept { return table_; }
+  // Where the files are mapped, in whole pages.
+  [[nodiscard]] std::vector<std::span<std::byte>> mappings() const;
   // The blocks that lie in files, by the descriptors held here.
   [[nodiscard]] std::vector<SharedFile> shared_files() const;
   [[nodiscard]] uint64_t bytes() const noexcept;

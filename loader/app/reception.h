@@ -68,6 +68,8 @@ class Reception {
   void report_now(Report& report) const;
   // It is over, and no worker serves it.
   void report_end(Report& report) const;
+  // The session fails with this error, unless it is settled already.
+  void fail(const StreamError& error) noexcept { session_->fail(error); }
   // Nobody connects any more.
   void close_port() noexcept { port_.reset(); }
 

@@ -41,6 +41,7 @@ Job::Job(std::string id, ControlPeer peer, SessionArguments arguments, std::vect
 Job::~Job() {
   if (cancellation_) cancellation_->ask();
   join();
+  forget_memory();
 }
 
 double Job::now_s() const {
@@ -128,6 +129,7 @@ void Job::fail(const std::string& why) {
   report_.error = make_error(ErrorClass::io, 0, "host", "%s", why.c_str());
   if (cancellation_->pending()) report_.outcome = "cancelled";
   terminal_.warn(why);
+  forget_memory();
   state_ = State::finishing;
   start_thread(&Job::finish);
 }
@@ -135,6 +137,8 @@ void Job::fail(const std::string& why) {
 void Job::begin() {
   if (problem_.empty() && cancellation_->pending()) problem_ = "cancelled before the source could connect";
   if (!problem_.empty()) return fail(problem_);
+  if (!watch_memory())
+    return fail("too many files of guest RAM are loaded at a time: wait for a migration to end");
   const SessionOptions& options = arguments_.options;
   compress_ = std::make_unique<CompressJobs>(0, kCompressSlots, at_.host.workers().kernels());
   try {
@@ -153,6 +157,7 @@ void Job::begin() {
 }
 
 uint32_t Job::run(uint64_t now_ns) {
+  look_at_memory();
   const uint32_t work = reception_->control().do_work(now_ns);
   reception_->tell(terminal_, report_);
   tell_progress();
@@ -161,6 +166,30 @@ uint32_t Job::run(uint64_t now_ns) {
   reception_->close_port();
   state_ = State::departing;
   return work + 1;
+}
+
+// Whoever can write a file of guest RAM can cut it, and the fault would end the daemon with every session.
+bool Job::watch_memory() {
+  for (const std::span<std::byte> mapping : guest_->mappings()) {
+    const std::optional<MappingGuard::Place> place = at_.guard.watch(mapping.data(), mapping.size());
+    if (!place) return false;
+    watched_.push_back(*place);
+  }
+  return true;
+}
+
+void Job::look_at_memory() {
+  if (std::none_of(watched_.begin(), watched_.end(), [this](auto place) { return at_.guard.lost(place); }))
+    return;
+  reception_->fail(
+      make_error(ErrorClass::io, 0, "guest memory",
+                 "a file of --ram was cut, or a page of it was lost, while it was loaded: the guest "
+                 "stays at the source; find out who shortens that file, and migrate again"));
+}
+
+void Job::forget_memory() {
+  for (const MappingGuard::Place place : watched_) at_.guard.forget(place);
+  watched_.clear();
 }
 
 void Job::tell_progress() {
@@ -189,6 +218,7 @@ void Job::depart() {
     return;
   const bool completed =
       reception_->session().state() == SessionState::done && !reception_->control().source_unsure();
+  forget_memory();
   (void)at_.resets.part(reception_->session(), completed);
   state_ = State::finishing;
   start_thread(&Job::finish);
@@ -258,7 +288,7 @@ const char* Job::state_name() const noexcept {
       break;
     case State::departing:
     case State::finishing:
-      return "device-state";
+      return reception_ != nullptr ? "device-state" : "preparing";
     case State::over:
       return "done";
   }

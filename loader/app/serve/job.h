@@ -31,6 +31,7 @@
 #include "loader/app/session_arguments.h"
 #include "loader/app/signal_policy.h"
 #include "loader/main/compress_jobs.h"
+#include "numa/mapping_guard.h"
 
 namespace migrx {
 
@@ -45,6 +46,7 @@ class Job {
     ResetDuty& resets;
     const Lifeline& lifeline;
     const ClientFiles& client_files;
+    MappingGuard& guard;
     // Something has happened that clients may want to know of: an event of docs/control.md and its data.
     std::function<void(const char*, const nlohmann::json&)> tell;
   };
@@ -88,6 +90,9 @@ class Job {
   void join();
   void begin();
   void depart();
+  [[nodiscard]] bool watch_memory();
+  void look_at_memory();
+  void forget_memory();
   void end();
   void fail(const std::string& why);
   uint32_t run(uint64_t now_ns);
@@ -120,6 +125,7 @@ class Job {
   std::map<std::string, uint64_t> addresses_;
   std::unique_ptr<TlsSetup> tls_;
   std::unique_ptr<GuestBlocks> guest_;
+  std::vector<MappingGuard::Place> watched_;  // of its mappings; control thread
   std::unique_ptr<CompressJobs> compress_;
   std::unique_ptr<Reception> reception_;
   std::string report_json_;  // once over

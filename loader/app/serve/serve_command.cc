@@ -1,10 +1,14 @@
 #include "loader/app/serve/serve_command.h"
 
 #include <fmt/format.h>
+#include <grp.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -25,6 +29,7 @@
 #include "loader/app/terminal.h"
 #include "loader/app/watch/service_manager.h"
 #include "loader/control/control_socket.h"
+#include "numa/mapping_guard.h"
 
 namespace migrx {
 namespace {
@@ -32,6 +37,20 @@ namespace {
 constexpr double kLookAround_s = 0.1;
 constexpr uint64_t kFarewellNs = 1'000'000'000;
 constexpr uint32_t kStrangersPerSession = 16;  // channels of a worker beyond a migration's places
+
+// The runtime folder is its owner's alone, and the socket lies in it: the group may pass, and see nothing.
+void let_group_reach(const std::string& path, const std::string& name) {
+  const std::string folder = path.substr(0, path.rfind('/'));
+  const group* const entry = ::getgrnam(name.c_str());
+  struct stat status {};
+  if (folder.empty() || entry == nullptr || ::stat(folder.c_str(), &status) != 0) return;
+  const bool ours_alone = status.st_uid == ::geteuid() && (status.st_mode & 0077) == 0;
+  if (!ours_alone) return;
+  if (::chown(folder.c_str(), static_cast<uid_t>(-1), entry->gr_gid) != 0 ||
+      ::chmod(folder.c_str(), 0710) != 0)
+    throw SetupError(fmt::format("--control {}: the group {} cannot be given the way to it: {}", path, name,
+                                 std::strerror(errno)));
+}
 
 // One `migrx serve`: the host is set up, then jobs come and go until it is told to end.
 class ServeRun {
@@ -87,6 +106,7 @@ void ServeRun::serve() {
   const Placement placement = place_here(options_, options_.ports, {}, options_.mtu);
   for (const std::string& warning : placement.warnings) terminal_.warn("warning: " + warning);
 
+  MappingGuard guard;  // before any thread
   manager_.status("sets the ports up and waits for their links", now_s());
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
   const uint32_t connections = connections_of(options_);
@@ -98,7 +118,7 @@ void ServeRun::serve() {
   ResetDuty resets(host.network(), live_connections_);
   const ClientFiles client_files(options_.client_folders);
   ControlSocket* socket_of_events = nullptr;
-  Daemon daemon(options_, {host, live_connections_, arrivals, resets, lifeline_, client_files,
+  Daemon daemon(options_, {host, live_connections_, arrivals, resets, lifeline_, client_files, guard,
                            [&](const char* event, const nlohmann::json& data) {
                              if (socket_of_events != nullptr) socket_of_events->event(event, data);
                            }});
@@ -106,6 +126,7 @@ void ServeRun::serve() {
   lifeline_.listening();
   resets.start();
 
+  if (!options_.group.empty()) let_group_reach(options_.control, options_.group);
   ControlSocket socket({.path = options_.control, .group = options_.group, .version = MIGRX_VERSION}, daemon);
   socket_of_events = &socket;
   terminal_.say(fmt::format("ready: {} takes in up to {} migrations; control socket {}",

@@ -145,6 +145,13 @@ def _kill_source(_daemon, guest):
     return "the source was killed"
 
 
+def _cut_memory(_daemon, guest):
+    os.truncate(next(iter(guest.files.values())), 4096)
+    guest.source.wait_migration(("failed",), timeout=20)
+    expect(guest.source.running(), "the source's guest does not run on")
+    return "its file was cut"
+
+
 def again_and_again(rounds):
     """One after another on the same daemon and port: nothing grows."""
     def body(folder, stack):
@@ -359,6 +366,7 @@ def cases():
     yield _case("serve-at-once-16-10", at_once("10", 16), False)
     yield _case("serve-cancel-one", one_of_many(_cancel))
     yield _case("serve-source-killed", one_of_many(_kill_source))
+    yield _case("serve-memory-cut", one_of_many(_cut_memory))
     yield _case("serve-again", again_and_again(12))
     yield _case("serve-again-200", again_and_again(200), False)
     yield _case("serve-killed", killed)
