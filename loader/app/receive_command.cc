@@ -20,7 +20,6 @@
 #include "loader/app/guest_blocks.h"
 #include "loader/app/host.h"
 #include "loader/app/live_connections.h"
-#include "loader/app/lost_connection.h"
 #include "loader/app/progress.h"
 #include "loader/app/receive_options.h"
 #include "loader/app/receive_via.h"
@@ -237,10 +236,7 @@ int supervised(const ReceiveOptions& options) {
   Supervision supervision;
   supervision.receive = [&](const Lifeline& lifeline) { return ReceiveRun(options, lifeline).run(); };
   supervision.leave = [&](const Supervision::Legacy& legacy) {
-    std::vector<LostConnection> lost;
-    for (const std::string& text : legacy.connections)
-      if (const auto connection = lost_connection_from(text)) lost.push_back(*connection);
-    return leave_behind(options, options.runtime_dir, std::move(lost), legacy.killed);
+    return leave_behind(options, options.runtime_dir, legacy);
   };
   if (options.ready_fd > STDERR_FILENO) supervision.of_child = {options.ready_fd};
   return supervise(supervision);

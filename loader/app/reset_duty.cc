@@ -5,6 +5,7 @@
 #include "dataplane/agent_thread.h"
 #include "loader/app/host_options.h"
 #include "loader/app/linger.h"
+#include "loader/app/lost_connection.h"
 #include "loader/app/network.h"
 #include "loader/app/runtime_folder.h"
 #include "loader/app/signals.h"
@@ -51,6 +52,14 @@ std::string leave_behind(const HostOptions& options, const std::string& runtime_
   LostRecord record = record_of(options, std::move(lost));
   record.killed = killed;
   return start_lingering(record, folder_of(runtime_dir));
+}
+
+std::string leave_behind(const HostOptions& options, const std::string& runtime_dir,
+                         const Supervision::Legacy& legacy) {
+  std::vector<LostConnection> lost;
+  for (const std::string& text : legacy.connections)
+    if (const auto connection = lost_connection_from(text)) lost.push_back(*connection);
+  return leave_behind(options, runtime_dir, std::move(lost), legacy.killed);
 }
 
 ResetDuty::ResetDuty(Network& network, LiveConnections& live) : network_(network), live_(live) {}

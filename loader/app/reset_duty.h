@@ -12,6 +12,7 @@
 #include "dataplane/reset_mode.h"
 #include "loader/app/live_connections.h"
 #include "loader/app/lost_record.h"
+#include "loader/app/supervisor.h"
 
 namespace migrx {
 
@@ -31,6 +32,10 @@ void inherit_from_predecessors(const HostOptions& options, const std::string& ru
 // had more connections than these. Returns a sentence for the operator.
 [[nodiscard]] std::string leave_behind(const HostOptions& options, const std::string& runtime_dir,
                                        std::vector<LostConnection> lost, bool killed);
+
+// The same for what a child that has ended left to its supervisor.
+[[nodiscard]] std::string leave_behind(const HostOptions& options, const std::string& runtime_dir,
+                                       const Supervision::Legacy& legacy);
 
 // Control thread.
 class ResetDuty {

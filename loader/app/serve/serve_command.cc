@@ -19,7 +19,6 @@
 #include "dataplane/agent_thread.h"
 #include "loader/app/host.h"
 #include "loader/app/live_connections.h"
-#include "loader/app/lost_connection.h"
 #include "loader/app/reset_duty.h"
 #include "loader/app/serve/daemon.h"
 #include "loader/app/serve/serve_options.h"
@@ -217,10 +216,7 @@ int supervised(const ServeOptions& options) {
   Supervision supervision;
   supervision.receive = [&](const Lifeline& lifeline) { return ServeRun(options, lifeline).run(); };
   supervision.leave = [&](const Supervision::Legacy& legacy) {
-    std::vector<LostConnection> lost;
-    for (const std::string& text : legacy.connections)
-      if (const auto connection = lost_connection_from(text)) lost.push_back(*connection);
-    return leave_behind(options, options.runtime_dir, std::move(lost), legacy.killed);
+    return leave_behind(options, options.runtime_dir, legacy);
   };
   return supervise(supervision);
 }

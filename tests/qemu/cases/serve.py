@@ -94,6 +94,14 @@ def _rig(folder, stack, count, version="10", dirty_s=0.0, modes=MODES, extra=(),
     return daemon, guests
 
 
+def _start_all(daemon, guests):
+    for guest in guests:
+        guest.add(daemon)
+        guest.migrate(daemon)
+    for guest in guests:
+        guest.wait_under_way()
+
+
 def at_once(version, count):
     """All at the same time, in different modes: every second one into a destination QEMU, of the others RAM is compared."""
     def body(folder, stack):
@@ -118,11 +126,7 @@ def one_of_many(harm):
     """One of three ends badly, in the manner of `harm`; the others arrive, and its own source runs on."""
     def body(folder, stack):
         daemon, guests = _rig(folder, stack, 3, dirty_s=1.0, modes=MODES[:2], parameters={"max_bandwidth": SLOW // 4})
-        for guest in guests:
-            guest.add(daemon)
-            guest.migrate(daemon)
-        for guest in guests:
-            guest.wait_under_way()
+        _start_all(daemon, guests)
         remark = harm(daemon, guests[0])
         for guest in guests[1:]:
             guest.expect_arrives(daemon)
@@ -182,11 +186,7 @@ def again_and_again(rounds):
 def killed(folder, stack):
     """The daemon is killed with two sessions under way: both sources are free soon, and a new daemon takes both in."""
     daemon, guests = _rig(folder, stack, 2, dirty_s=1.0, modes=MODES[:2], parameters={"max_bandwidth": SLOW // 4})
-    for guest in guests:
-        guest.add(daemon)
-        guest.migrate(daemon)
-    for guest in guests:
-        guest.wait_under_way()
+    _start_all(daemon, guests)
     os.kill(daemon.worker(), signal.SIGKILL)
     daemon.wait()
     second = stack.enter_context(Daemon(folder, daemon.network, name="second")).wait_ready()
