@@ -42,7 +42,7 @@ struct TenantChange {
   Tenant* tenant = nullptr;
 };
 
-// Made by the control thread. Outlives its time at every poll core: all gone().
+// Made by the control thread. It may be destroyed when it is gone at every poll core: all(State::gone).
 class Tenant {
  public:
   enum class State : uint8_t { made, listening, closed, gone };

@@ -144,7 +144,7 @@ void ReceiveRun::receive() {
   Reception reception(
       options_, settings, std::move(addresses),
       {host, guest, tls.get(), live_connections_, arrivals, host.workers().compress(), start_ns_});
-  ResetDuty reset_duty(host.network(), live_connections_);
+  ResetDuty reset_duty(host.network(), live_connections_, kNever);
   const Host::Running running = host.run(signals_, terminal_);
   lifeline_.listening();
   reset_duty.start();

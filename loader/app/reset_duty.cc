@@ -62,12 +62,13 @@ std::string leave_behind(const HostOptions& options, const std::string& runtime_
   return leave_behind(options, runtime_dir, std::move(lost), legacy.killed);
 }
 
-ResetDuty::ResetDuty(Network& network, LiveConnections& live) : network_(network), live_(live) {}
+ResetDuty::ResetDuty(Network& network, LiveConnections& live, uint64_t patience_ns)
+    : network_(network), live_(live), patience_ns_(patience_ns) {}
 
 void ResetDuty::begin(LiveConnections::List list, bool refuses_all) {
-  Duty duty{std::move(list.places), std::make_shared<ResetBoard>(list.connections.size())};
+  Duty duty{std::move(list.places), std::make_shared<ResetBoard>(list.connections.size()), monotonic_ns()};
   ResetModeConfig config;
-  config.max_ns = kNever;
+  config.max_ns = patience_ns_;
   config.lost = std::move(list.connections);
   config.board = duty.board;
   config.refuses_all = refuses_all;
@@ -88,7 +89,13 @@ void ResetDuty::look() {
   for (const Duty& duty : duties_)
     for (std::size_t i = 0; i < duty.places.size(); ++i)
       if (duty.board->state(i) == ResetBoard::State::closed) live_.ended(duty.places[i]);
-  std::erase_if(duties_, [](const Duty& duty) { return duty.board->all_closed(); });
+  const uint64_t now_ns = monotonic_ns();
+  std::erase_if(duties_, [&](const Duty& duty) {
+    const bool given_up = now_ns - duty.since_ns >= patience_ns_;
+    if (given_up)
+      for (const uint32_t place : duty.places) live_.ended(place);
+    return given_up || duty.board->all_closed();
+  });
 }
 
 std::size_t ResetDuty::waiting() const noexcept {

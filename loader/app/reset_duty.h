@@ -40,7 +40,8 @@ void inherit_from_predecessors(const HostOptions& options, const std::string& ru
 // Control thread.
 class ResetDuty {
  public:
-  ResetDuty(Network& network, LiveConnections& live);
+  // patience_ns: how long a peer that does not answer is asked; after that nobody is told of it any more.
+  ResetDuty(Network& network, LiveConnections& live, uint64_t patience_ns);
 
   // The poll cores run: the peers of inherited connections are told from now on.
   void start();
@@ -59,11 +60,13 @@ class ResetDuty {
   struct Duty {
     std::vector<uint32_t> places;
     std::shared_ptr<ResetBoard> board;
+    uint64_t since_ns = 0;
   };
   void begin(LiveConnections::List list, bool refuses_all);
 
   Network& network_;
   LiveConnections& live_;
+  const uint64_t patience_ns_;
   std::vector<Duty> duties_;
 };
 

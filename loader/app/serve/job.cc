@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <exception>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "dataplane/agent_thread.h"
@@ -85,13 +86,19 @@ void Job::prepare() {
   }
 }
 
+// Whatever fails here must not end the daemon, nor change where the guest is.
 void Job::finish() {
+  try {
+    report_and_release();
+  } catch (const std::exception& problem) {
+    terminal_.warn(std::string("warning: the report of this migration is not whole: ") + problem.what());
+  }
+}
+
+void Job::report_and_release() {
   if (reception_ != nullptr) {
     reception_->report_end(report_);
-    if (report_.outcome == "complete" || report_.outcome == "unsure") {
-      exit_status_ = report_.outcome == "complete" ? 0 : 3;
-      keep_blocks(arguments_.options, *guest_, report_);
-    }
+    if (exit_status_ != 1) keep_blocks(arguments_.options, *guest_, report_);
   }
   report_json_ = to_json(report_);
   summary_ = summary(report_);
@@ -129,9 +136,7 @@ void Job::fail(const std::string& why) {
   report_.error = make_error(ErrorClass::io, 0, "host", "%s", why.c_str());
   if (cancellation_->pending()) report_.outcome = "cancelled";
   terminal_.warn(why);
-  forget_memory();
-  state_ = State::finishing;
-  start_thread(&Job::finish);
+  begin_to_finish();
 }
 
 void Job::begin() {
@@ -216,12 +221,24 @@ void Job::depart() {
   const auto& channels = reception_->session().channels();
   if (!std::all_of(channels.begin(), channels.end(), [](const auto& channel) { return channel->let_go(); }))
     return;
-  const bool completed =
-      reception_->session().state() == SessionState::done && !reception_->control().source_unsure();
-  forget_memory();
+  const bool done = reception_->session().state() == SessionState::done;
+  const bool completed = done && !reception_->control().source_unsure();
+  // Nothing that comes now changes where the guest is.
+  exit_status_ = completed ? 0 : done ? 3 : 1;
   (void)at_.resets.part(reception_->session(), completed);
+  begin_to_finish();
+}
+
+// A host without room for another thread must not end the other migrations: this one holds them up instead.
+void Job::begin_to_finish() {
+  forget_memory();
   state_ = State::finishing;
-  start_thread(&Job::finish);
+  try {
+    start_thread(&Job::finish);
+  } catch (const std::system_error&) {
+    finish();
+    thread_done_.store(true, std::memory_order_relaxed);
+  }
 }
 
 void Job::end() {
@@ -314,7 +331,8 @@ Json Job::describe() const {
   out["outcome"] = report_.outcome;
   out["exit-status"] = exit_status_;
   out["summary"] = summary_;
-  out["report"] = Json::parse(report_json_, nullptr, /*allow_exceptions=*/false);
+  if (Json report = Json::parse(report_json_, nullptr, /*allow_exceptions=*/false); !report.is_discarded())
+    out["report"] = std::move(report);
   return out;
 }
 

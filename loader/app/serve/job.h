@@ -87,6 +87,8 @@ class Job {
   void prepare();  // its own thread
   void finish();   // its own thread
   void start_thread(void (Job::*body)());
+  void begin_to_finish();
+  void report_and_release();
   void join();
   void begin();
   void depart();

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -114,7 +115,9 @@ void ServeRun::serve() {
   host.open(options_.probe && live_connections_.inherited().connections.empty());
 
   Arrivals arrivals(host.network(), live_connections_);
-  ResetDuty resets(host.network(), live_connections_);
+  // As long as the process that stays after a `migrx receive` would. 0: not at all there, a moment here.
+  ResetDuty resets(host.network(), live_connections_,
+                   static_cast<uint64_t>(std::max(options_.linger_s, 1.0) * 1e9));
   const ClientFiles client_files(options_.client_folders);
   ControlSocket* socket_of_events = nullptr;
   Daemon daemon(options_, {host, live_connections_, arrivals, resets, lifeline_, client_files, guard,
