@@ -4,6 +4,7 @@
 #include "dataplane/dpdk/tap.h"
 #include "loader/app/doctor_command.h"
 #include "loader/app/generate_command.h"
+#include "loader/app/inherited_descriptors.h"
 #include "loader/app/linger.h"
 #include "loader/app/load_command.h"
 #include "loader/app/plan_command.h"
@@ -12,6 +13,7 @@
 #include "loader/app/session_commands.h"
 
 int main(int argc, char** argv) {
+  migrx::hold_standard_descriptors();
   migrx::block_tap_signals();  // before any thread is made
   CLI::App app("Receives live migrations of QEMU guests by kernel bypass.", "migrx");
   app.set_version_flag("--version", std::string("migrx ") + MIGRX_VERSION);

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@
 #include "loader/app/destinations.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/host.h"
+#include "loader/app/inherited_descriptors.h"
 #include "loader/app/live_connections.h"
 #include "loader/app/progress.h"
 #include "loader/app/receive_options.h"
@@ -55,7 +57,6 @@ class ReceiveRun {
   void take_memory(GuestBlocks& guest, const Placement& placement);
   void control(Reception& reception, Host& host, ResetDuty& reset_duty, Watch& watch);
   void look_around(Reception& reception, Host& host, ResetDuty& reset_duty);
-  void tell_ready();
   void warn(const std::string& warning);
   [[nodiscard]] double now_s() const { return static_cast<double>(monotonic_ns() - start_ns_) * 1e-9; }
 
@@ -151,7 +152,8 @@ void ReceiveRun::receive() {
 
   // ---- Ready
   report_.timeline.ready_s = now_s();
-  tell_ready();
+  tell_ready(fmt::format("ready: listening on {} port {}", options_.addresses.front(), options_.listen),
+             options_.ready_fd, terminal_);
   manager_.ready(now_s());
   exit_status_ = 1;
   control(reception, host, reset_duty, watch);
@@ -221,17 +223,6 @@ void ReceiveRun::warn(const std::string& warning) {
   terminal_.warn("warning: " + warning);
 }
 
-void ReceiveRun::tell_ready() {
-  const std::string line =
-      fmt::format("ready: listening on {} port {}", options_.addresses.front(), options_.listen);
-  terminal_.say(line);
-  if (options_.ready_fd < 0) return;
-  const std::string message = line + "\n";
-  if (::write(options_.ready_fd, message.data(), message.size()) != static_cast<ssize_t>(message.size()))
-    terminal_.warn("cannot write to --ready-fd");
-  ::close(options_.ready_fd);
-}
-
 int supervised(const ReceiveOptions& options) {
   Supervision supervision;
   supervision.receive = [&](const Lifeline& lifeline) { return ReceiveRun(options, lifeline).run(); };
@@ -251,6 +242,11 @@ void add_receive_command(CLI::App& app, int& exit_status) {
   auto daemon = std::make_shared<std::string>();
   add_via_option(*command, *daemon);
   command->callback([options, daemon, command, &exit_status] {
+    if (const std::string problem = ready_fd_problem(options->ready_fd); !problem.empty()) {
+      std::fprintf(stderr, "migrx: %s\n", problem.c_str());
+      exit_status = 2;
+      return;
+    }
     if (!daemon->empty()) {
       exit_status = receive_via(*daemon, *command, *options);
       return;

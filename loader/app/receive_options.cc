@@ -24,6 +24,7 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
   const char* const reporting = "Reporting";
   command
       .add_option("--ready-fd", o.ready_fd, "file descriptor that gets one line when the source may connect")
+      ->check(CLI::Range(0, INT32_MAX))
       ->group(reporting);
   command
       .add_flag("!--no-supervisor", o.supervise,

@@ -1,7 +1,5 @@
 #include "loader/app/receive_via.h"
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
@@ -9,6 +7,7 @@
 #include <utility>
 
 #include "dataplane/agent_thread.h"
+#include "loader/app/inherited_descriptors.h"
 #include "loader/app/remote_session.h"
 #include "loader/app/report.h"
 #include "loader/app/session_arguments.h"
@@ -26,15 +25,6 @@ constexpr uint64_t kPollMs = 2000;  // plain lines end up in log files
 
 uint64_t now_ms() {
   return monotonic_ns() / 1'000'000;
-}
-
-void tell_ready(const std::string& line, int fd, Terminal& terminal) {
-  terminal.say(line);
-  if (fd < 0) return;
-  const std::string message = line + "\n";
-  if (::write(fd, message.data(), message.size()) != static_cast<ssize_t>(message.size()))
-    terminal.warn("cannot write to --ready-fd");
-  ::close(fd);
 }
 
 void tell(RemoteSession& session, Terminal& terminal, int ready_fd) {

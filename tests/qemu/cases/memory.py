@@ -169,9 +169,39 @@ def _load_killed(folder):
         expect(not os.path.exists(path), "the file stayed")
 
 
+def _descriptor_not_passed_on(folder):
+    """--ready-fd names a descriptor that sudo, or a script, did not pass on: no file that migrx opens later is written to,
+    as guest RAM would be. Nor when the standard descriptors are closed, to which messages go."""
+    with _tmpfs(folder, 64 * MIB) as mount:
+        path = os.path.join(mount, "vm0")
+        for number in range(3, 13):
+            done = _run(_command(folder, path + ",size=8M", ("--ready-fd", str(number))))
+            _expect_refused(done, path, "no such descriptor was passed on")
+        process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *_command(folder, path + ",size=8M", ("--no-probe",))],
+                                   preexec_fn=die_with_parent)
+        try:
+            deadline = time.monotonic() + 30
+            while _blocks(path) < 8 * MIB:
+                expect(time.monotonic() < deadline and process.poll() is None, "no memory was taken")
+                time.sleep(0.01)
+            time.sleep(1.0)  # the ready line has been said
+            with open(path, "rb") as file:
+                expect(file.read() == bytes(8 * MIB), "a message was written into the guest's memory")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _blocks(path):
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_blocks * 512
+    return 0
+
+
 def cases():
     for name, run in (("file-system-full", _file_system_full), ("group-full", _group_full),
                       ("group-full-unchecked", _group_full_unchecked), ("another-group-pays", _another_group_pays),
                       ("signal-while-taking", _signal_while_taking), ("mode-and-owner", _mode_and_owner),
-                      ("load-killed", _load_killed)):
+                      ("load-killed", _load_killed),
+                      ("descriptor-not-passed-on", _descriptor_not_passed_on)):
         yield Case("memory-" + name, run, True, 90)
