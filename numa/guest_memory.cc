@@ -185,6 +185,11 @@ bool GuestMemory::may_shrink() const {
   return seals < 0 || (seals & F_SEAL_SHRINK) == 0;
 }
 
+std::size_t GuestMemory::read_head(std::span<std::byte> into) const noexcept {
+  const ssize_t bytes = ::pread(fd_, into.data(), into.size(), 0);
+  return bytes < 0 ? 0 : static_cast<std::size_t>(bytes);
+}
+
 GuestMemory::~GuestMemory() {
   if (data_ != nullptr) ::munmap(data_, mapped_);
   if (!keep_) unlink();

@@ -19,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -71,6 +72,8 @@ class GuestMemory {
   [[nodiscard]] NodeId node() const noexcept { return node_; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] const FileId& id() const noexcept { return id_; }
+  // The file's first bytes, as far as it has them; how many. Nothing is faulted in.
+  [[nodiscard]] std::size_t read_head(std::span<std::byte> into) const noexcept;
   // The file stays when this object goes.
   void keep() noexcept { keep_ = true; }
   // Removes the file if it was made here.

@@ -1,6 +1,5 @@
 #include "loader/app/dump.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "loader/destination/new_file.h"
 #include "loader/stream/printable.h"
 
 namespace migrx {
@@ -50,8 +50,7 @@ std::string dump_blocks(const BlockTable& blocks, const std::string& directory) 
     const auto problem = [&] {
       return "cannot write block " + printable(block.idstr()) + " to " + path + ": " + std::strerror(errno);
     };
-    // No other user may read guest memory, whatever file stood there before.
-    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const int fd = open_new_file(path);
     if (fd < 0) return problem();
     bool whole = ::fchmod(fd, 0600) == 0;
     for (uint64_t at = 0; whole && at < block.used_length();) {

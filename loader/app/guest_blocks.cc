@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <set>
+#include <span>
 
 #include "dataplane/agent_thread.h"
 #include "loader/app/setup_error.h"
+#include "loader/snapshot/snapshot_format.h"
 
 namespace migrx {
 namespace {
@@ -27,6 +30,11 @@ GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes
     std::unique_ptr<GuestMemory> memory =
         GuestMemory::open(spec, problem, [&] { return !interruption.pending(); });
     if (memory == nullptr) throw SetupError(interruption.pending() ? kSignalled : problem);
+    std::array<std::byte, 16> head{};
+    const std::size_t bytes = memory->made_here() ? 0 : memory->read_head(head);
+    if (const std::string content = saved_content(std::span(head).first(bytes)); !content.empty())
+      throw SetupError("block " + spec.id + ": " + spec.path + " holds " + content +
+                       ", which would be lost: name another file, or remove this one");
     if (!spec.in_use_allowed) {
       for (const FileUser& user : memory->users()) users.insert(user.pid);
       const std::string subject =

@@ -1,6 +1,7 @@
 #include "loader/app/load_command.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -26,6 +27,7 @@
 #include "loader/destination/destination_qemu.h"
 #include "loader/snapshot/file_loader.h"
 #include "numa/cpu_list.h"
+#include "numa/file_id.h"
 
 namespace migrx {
 namespace {
@@ -53,6 +55,17 @@ std::vector<CpuId> cpus_of(const LoadOptions& options) {
   if (!topology) throw SetupError(problem);
   for (const CpuInfo& cpu : topology->cpus) cpus.push_back(cpu.cpu);
   return cpus;
+}
+
+// The bytes of a file that is guest RAM are cleared before the stream is read.
+std::string refuse_own_input(const std::string& input, const std::vector<RamSpec>& ram) {
+  struct stat file {};
+  if ((input == "-" ? ::fstat(STDIN_FILENO, &file) : ::stat(input.c_str(), &file)) != 0) return {};
+  for (const RamSpec& spec : ram)
+    if (file_id_at(spec.access_path()) == file_id_of(file))
+      return "--ram " + spec.id + "=" + spec.path +
+             " is the file that is to be loaded, whose bytes would be lost: name another file";
+  return {};
 }
 
 // Times and counters as they are now; the loader's own thread.
@@ -139,9 +152,15 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
             check_destination_options(options.handoff, options.no_handoff, options.qmp);
         !problem.empty())
       throw SetupError(problem);
+    for (const std::string& name : options.capabilities) {
+      if (const std::string problem = check_capability(name); !problem.empty()) throw SetupError(problem);
+      if (name == "x-colo") throw SetupError("capability x-colo is for `migrx receive`: leave it out");
+    }
     ReceiveOptions stream;
     stream.capabilities = options.capabilities;
     const std::vector<RamSpec> ram = prepare_job(options);
+    if (const std::string problem = refuse_own_input(options.file, ram); !problem.empty())
+      throw SetupError(problem);
     const MemorySettings memory = memory_settings(options);
     FileLoadSettings settings;
     settings.path = options.file;

@@ -143,9 +143,22 @@ std::string write_report(const std::string& path, const Report& report) {
   return write_report_text(path, to_json(report));
 }
 
+namespace {
+
+// A slip of the keyboard must not cost a snapshot or a guest's RAM: what is no JSON is no report.
+bool holds_something_else(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error) || std::filesystem::file_size(path, error) == 0)
+    return false;
+  return std::ifstream(path, std::ios::binary).get() != '{';
+}
+
+}  // namespace
+
 std::string write_report_text(const std::string& path, const std::string& text) {
+  if (holds_something_else(path)) return "cannot write the report to " + path + ": it holds something else";
   const bool device = std::filesystem::exists(path) && !std::filesystem::is_regular_file(path);
-  const std::string temporary = device ? path : path + ".tmp";
+  const std::string temporary = device ? path : path + "." + std::to_string(::getpid()) + ".tmp";
   {
     std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
     out << text;
@@ -169,6 +182,9 @@ std::string check_report_path(const std::string& path) {
   if (::access(where.c_str(), W_OK | X_OK) != 0)
     return "--report " + path + ": " + where + ": " + std::strerror(errno) +
            ": make the folder, or name another file";
+  if (holds_something_else(path))
+    return "--report " + path +
+           ": holds something else than a report, which would be lost: name another file";
   return {};
 }
 

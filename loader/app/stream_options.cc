@@ -77,6 +77,15 @@ void add_stream_options(CLI::App& command, StreamOptions& o) {
       ->group(encryption);
 }
 
+std::string check_capability(const std::string& name) {
+  if (contains(kCapabilitiesRefused, name))
+    return "capability " + name + " is not supported: turn it off at the source (migrate_set_capability " +
+           name + " off)";
+  if (!contains(kCapabilitiesUsed, name) && !contains(kCapabilitiesWithoutEffect, name))
+    return "capability " + name + " is unknown; names are QEMU's, e.g. xbzrle";
+  return {};
+}
+
 std::string check_stream_options(const StreamOptions& o) {
   if (std::string problem = check_tls_options(o.tls_creds, o.tls_authz); !problem.empty()) return problem;
   if (o.multifd_compression != "none" && o.multifd_channels == 0)
@@ -87,11 +96,7 @@ std::string check_stream_options(const StreamOptions& o) {
     return "--uuid: without multifd and validate-uuid the stream carries no uuid: turn the capability "
            "validate-uuid on at the source and here";
   for (const std::string& name : o.capabilities) {
-    if (contains(kCapabilitiesRefused, name))
-      return "capability " + name + " is not supported: turn it off at the source (migrate_set_capability " +
-             name + " off)";
-    if (!contains(kCapabilitiesUsed, name) && !contains(kCapabilitiesWithoutEffect, name))
-      return "capability " + name + " is unknown; names are QEMU's, e.g. xbzrle";
+    if (std::string problem = check_capability(name); !problem.empty()) return problem;
     if (name == "multifd" && o.multifd_channels == 0)
       return "capability multifd needs --multifd-channels with the source's number";
     if (name == "mapped-ram") return "capability mapped-ram is for files: use migrx load";

@@ -29,6 +29,10 @@ struct StreamOptions {
 // Adds the options to a subcommand; values appear in `options` when the command line has been parsed.
 void add_stream_options(CLI::App& command, StreamOptions& options);
 
+// A capability that migrx does not support or that QEMU has not. Empty: neither. The text says what to
+// change.
+[[nodiscard]] std::string check_capability(const std::string& name);
+
 // Options that contradict each other, or that migrx does not support. Empty: none. The text says
 // what to change.
 [[nodiscard]] std::string check_stream_options(const StreamOptions& options);

@@ -1,10 +1,11 @@
 #include "loader/destination/device_state_file.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <utility>
+
+#include "loader/destination/new_file.h"
 
 namespace migrx {
 
@@ -21,7 +22,7 @@ uint32_t DeviceStateFile::do_work(uint64_t now_ns) {
   uint32_t work = 0;
   for (Bytes bytes = fifo_.readable(); !bytes.empty(); bytes = fifo_.readable()) {
     if (!path_.empty() && fd_ < 0) {
-      fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+      fd_ = open_new_file(path_);
       if (fd_ < 0) {
         fail("cannot create");
         return work;

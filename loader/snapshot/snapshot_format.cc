@@ -33,22 +33,25 @@ constexpr std::array kCompressions{Compression{"\x1f\x8b"sv, "gzip"},
 
 struct Foreign {
   std::string_view magic;
+  const char* name;
   const char* advice;
 };
 constexpr std::array kForeign{
-    Foreign{"QFI\xfb"sv,
+    Foreign{"QFI\xfb"sv, "a qcow2 disk image",
             "is a qcow2 disk image; the RAM of its internal snapshots (savevm) can only be loaded by the "
             "QEMU that "
             "has the disk: start that with -loadvm NAME, then `migrate file:FILE` and load FILE"},
     Foreign{
         "\x7f"
         "ELF"sv,
+        "an ELF file",
         "is an ELF file: a core (virsh dump, dump-guest-memory) has no device state and cannot be continued; "
         "use virsh save or `migrate file:FILE`"},
-    Foreign{"KDUMP   "sv,
+    Foreign{"KDUMP   "sv, "a kdump core",
             "is a kdump core, which has no device state and cannot be continued; use virsh save or "
             "`migrate file:FILE`"},
-    Foreign{"<domain"sv, "is domain XML; give the save image that libvirt wrote (virsh save DOMAIN FILE)"},
+    Foreign{"<domain"sv, "domain XML",
+            "is domain XML; give the save image that libvirt wrote (virsh save DOMAIN FILE)"},
 };
 
 std::string_view text_of(Bytes bytes) {
@@ -187,6 +190,18 @@ SnapshotFormat recognise_snapshot(Bytes head, const SnapshotName& name) {
                           "stream begins later in the file, say where with --offset",
                           begins));
   return format;
+}
+
+std::string saved_content(Bytes head) {
+  const std::string_view text = text_of(head);
+  if (text.starts_with(kQemuMagic)) return "a migration stream";
+  if (text.starts_with(kLibvirtMagic) || text.starts_with(kLibvirtPartialMagic))
+    return "a libvirt save image";
+  for (const Compression& compression : kCompressions)
+    if (text.starts_with(compression.magic)) return fmt::format("what {} compressed", compression.program);
+  for (const Foreign& foreign : kForeign)
+    if (text.starts_with(foreign.magic)) return foreign.name;
+  return {};
 }
 
 std::string describe(const LibvirtSaveImage& image) {

@@ -57,6 +57,10 @@ struct SnapshotFormat {
 // `head`: what stands where the stream, or the header of a save image, is expected.
 [[nodiscard]] SnapshotFormat recognise_snapshot(Bytes head, const SnapshotName& name);
 
+// What a file that begins with `head` holds, "a migration stream" for one, when that is a guest which was
+// saved, or data that may be one. Empty: nothing of the kind.
+[[nodiscard]] std::string saved_content(Bytes head);
+
 // "plain stream", "libvirt save image, version 2".
 [[nodiscard]] std::string describe(const LibvirtSaveImage& image);
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,6 +53,22 @@ TEST_F(DumpTest, every_block_has_a_file_that_nobody_else_can_read) {
     EXPECT_EQ(status.st_size, kPageBytes) << path;
     EXPECT_EQ(std::ifstream(path).get(), i + 1) << path;
   }
+}
+
+// A running guest's RAM may be called like a block of this one.
+TEST_F(DumpTest, a_file_that_somebody_maps_is_not_shortened) {
+  BlockTable blocks(1 << 20);
+  const std::vector<BlockEntry> entries{{"a", kPageBytes, {}, {}}};
+  ASSERT_FALSE(blocks.resolve(entries));
+  std::ofstream(folder_ + "/a") << "another guest's";
+  const int theirs = ::open((folder_ + "/a").c_str(), O_RDONLY);
+  ASSERT_GE(theirs, 0);
+  EXPECT_EQ(dump_blocks(blocks, folder_), "");
+  char first = 0;
+  EXPECT_EQ(::read(theirs, &first, 1), 1);
+  EXPECT_EQ(first, 'a');
+  ::close(theirs);
+  EXPECT_EQ(std::ifstream(folder_ + "/a").get(), 0);
 }
 
 TEST_F(DumpTest, a_link_is_not_followed) {

@@ -152,6 +152,12 @@ TEST(ReceiveOptions, refused_capabilities_say_so) {
             "");
 }
 
+TEST(ReceiveOptions, a_capability_is_one_of_qemus) {
+  EXPECT_EQ(check_capability("xbzrle"), "");
+  EXPECT_NE(check_capability("xbzlre").find("is unknown"), std::string::npos);
+  EXPECT_NE(check_capability("postcopy-ram").find("turn it off at the source"), std::string::npos);
+}
+
 TEST(ReceiveOptions, compression_needs_multifd) {
   EXPECT_NE(check_receive_options(parse(with({"--multifd-compression", "zlib"}))).find("--multifd-channels"),
             std::string::npos);

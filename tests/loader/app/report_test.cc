@@ -56,13 +56,28 @@ TEST(Report, an_unwritable_place_is_said) {
   EXPECT_NE(write_report("/nonexistent/dir/report.json", {}).find("cannot write"), std::string::npos);
 }
 
+TEST(Report, takes_the_place_of_a_report_and_of_nothing_else) {
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("migrx-report-else-" + std::to_string(::getpid()));
+  std::ofstream(path) << "QEVM, a guest that was saved";
+  EXPECT_NE(check_report_path(path).find("would be lost"), std::string::npos);
+  EXPECT_NE(write_report(path, {}).find("something else"), std::string::npos);
+  EXPECT_EQ(std::ifstream(path).get(), 'Q');
+  for (const char* const replaceable : {"", "{\n}\n"}) {
+    std::ofstream(path) << replaceable;
+    EXPECT_EQ(check_report_path(path), "");
+    EXPECT_EQ(write_report(path, {}), "");
+  }
+  std::filesystem::remove(path);
+}
+
 TEST(Report, is_written_whole) {
   const std::string path =
       std::filesystem::temp_directory_path() / ("migrx-report-" + std::to_string(::getpid()));
   ASSERT_EQ(write_report(path, {}), "");
   std::ifstream in(path);
   EXPECT_EQ(nlohmann::json::parse(in)["program"], "migrx");
-  EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
+  EXPECT_FALSE(std::filesystem::exists(path + "." + std::to_string(::getpid()) + ".tmp"));
   std::filesystem::remove(path);
 }
 

@@ -109,6 +109,22 @@ TEST(SnapshotFormat, other_files_are_named_with_what_to_do) {
   }
 }
 
+// Such a file is never taken for guest RAM, which would be cleared.
+TEST(SnapshotFormat, a_saved_guest_is_known_by_its_first_bytes) {
+  for (const auto& [head, content] : std::vector<std::pair<std::string_view, std::string>>{
+           {"QEVM\0\0\0\3"sv, "a migration stream"},
+           {"LibvirtQemudSave\2\0\0\0"sv, "a libvirt save image"},
+           {"LibvirtQemudPart\2\0\0\0"sv, "a libvirt save image"},
+           {"\x28\xb5\x2f\xfd\x04"sv, "what zstd compressed"},
+           {"QFI\xfb\0\0\0\x03"sv, "a qcow2 disk image"},
+           {"KDUMP   "sv, "a kdump core"},
+           {"\x53\xff\x00\xf0\x53\xff\x00\xf0"sv, ""},  // interrupt vectors: a PC's first page
+           {"\0\0\0\0\0\0\0\0"sv, ""},
+           {"QEV"sv, ""},
+           {""sv, ""}})
+    EXPECT_EQ(saved_content(bytes_of(head)), content) << head;
+}
+
 TEST(SnapshotFormat, too_short) {
   for (const std::string_view head : {""sv, "Q"sv, "QEV"sv, "ab"sv})
     EXPECT_EQ(recognise(bytes_of(head)).error.error_class, ErrorClass::truncated) << head;

@@ -192,6 +192,33 @@ def _descriptor_not_passed_on(folder):
             process.wait(30)
 
 
+def _saved_guest(folder):
+    """A file that holds a saved guest is neither taken for RAM, nor cleared before it is loaded, nor replaced by a report."""
+    with _tmpfs(folder, 64 * MIB) as mount:
+        path = os.path.join(mount, "vm0.save")
+        saved = b"QEVM" + bytes(range(256)) * (4 * MIB // 256) + bytes(MIB - 4)
+
+        def expect_whole(command, *words, status=2):
+            done = _run(command)
+            expect(done.returncode == status, "status %d: %s", done.returncode, done.stderr)
+            for word in words:
+                expect(word in done.stderr, "no %r in: %s", word, done.stderr)
+            with open(path, "rb") as file:
+                expect(file.read() == saved, "the saved guest is damaged")
+
+        with open(path, "wb") as file:
+            file.write(saved)
+        load = [migrx_program(), "load", path, "--no-handoff", "--ram"]
+        other = "mem=" + os.path.join(mount, "vm0") + ",size=8M"
+        expect_whole(_command(folder, path), "holds a migration stream")
+        expect_whole([*load, "mem=" + path], "is the file that is to be loaded")
+        expect_whole([*load, other, "--report", path], "holds something else than a report")
+        expect_whole([*load, other, "--capability", "xbzlre"], "is unknown")
+        os.link(path, os.path.join(mount, "vm0"))
+        expect_whole([migrx_program(), "load", "/etc/passwd", "--no-handoff", "--ram", other.split(",", 1)[0]],
+                     "holds a migration stream")
+
+
 def _blocks(path):
     with contextlib.suppress(OSError):
         return os.stat(path).st_blocks * 512
@@ -203,5 +230,5 @@ def cases():
                       ("group-full-unchecked", _group_full_unchecked), ("another-group-pays", _another_group_pays),
                       ("signal-while-taking", _signal_while_taking), ("mode-and-owner", _mode_and_owner),
                       ("load-killed", _load_killed),
-                      ("descriptor-not-passed-on", _descriptor_not_passed_on)):
+                      ("descriptor-not-passed-on", _descriptor_not_passed_on), ("saved-guest", _saved_guest)):
         yield Case("memory-" + name, run, True, 90)
