@@ -208,7 +208,7 @@ def main():
     if options.sanitizer_builds:
         sys.exit(0 if build(*ASAN_BUILD, HOSTILE) and build(*TSAN_BUILD, THREADED) else 1)
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
-    release = ("--buildtype=debugoptimized", *STRICT)
+    release = ("--buildtype=debugoptimized", "-Dbench_burst_64=%s" % ("true" if options.all else "false"), *STRICT)
     matrix = list(QUICK_CASES) if options.quick else ["--all"] if options.all else []
     stages = [("unit tests", lambda: built_and_tested("build", release)),
               ("tidy", lambda: tidy(["--clang-tidy", "build"] if options.all else [])),
