@@ -332,7 +332,8 @@ def cases():
                                   # The source may give up before its surplus has spoken.
                                   "mismatch|truncated"))
         yield _case("multifd-unexpected-%s" % version,
-                    misconfigured(version, {"channels": 2}, {"channels": 0}, ["multifd"]), newest)
+                    misconfigured(version, {"channels": 2}, {"channels": 0}, ["--multifd-channels"],
+                                  "mismatch|truncated"), newest)
         yield _case("compression-zlib-told-zstd-%s" % version,
                     misconfigured(version, {"channels": 2, "compression": "zlib"}, {"compression": "zstd"},
                                   ["multifd-compression", "zlib", "zstd"]))
