@@ -146,8 +146,9 @@ class Handoff {
     tail_.store(0, std::memory_order_relaxed);
     next_ = reclaimed_ = read_ = tail_seen_ = 0;
     bytes_sent_ = 0;
-    for (Counter* const counter : {&bytes_received, &segments, &out_of_order, &duplicate_segments,
-                                   &over_quota, &acks_sent, &zero_window, &bytes_acknowledged, &heard_ns})
+    for (Counter* const counter :
+         {&bytes_received, &segments, &out_of_order, &duplicate_segments, &over_quota, &acks_sent,
+          &zero_window, &bytes_acknowledged, &heard_ns, &bytes_shown})
       counter->set(0);
     detached_.store(false, std::memory_order_relaxed);
     retired_.store(false, std::memory_order_release);
@@ -206,8 +207,8 @@ class Handoff {
   // close: FIN after what was sent. reset: RST now.
   [[nodiscard]] bool close() noexcept { return commands_.push({ConnectionCommand::Kind::close, 0, {}}); }
   [[nodiscard]] bool abort() noexcept { return commands_.push({ConnectionCommand::Kind::reset, 0, {}}); }
-  // Asks the peer's TCP for a sign of life, which heard_ns shows, and says again what it may send; nothing
-  // when bytes are on their way anyway.
+  // Asks the peer's TCP for a sign of life, which heard_ns shows, and bytes_shown how far it has sent; and
+  // says again what it may send. Nothing when bytes are on their way anyway.
   [[nodiscard]] bool probe() noexcept { return commands_.push({ConnectionCommand::Kind::probe, 0, {}}); }
 
   // The control thread is done with this connection, its counters included; its last call.
@@ -231,6 +232,9 @@ class Handoff {
   Counter zero_window;         // times the announced window reached zero
   Counter bytes_acknowledged;  // of those given to send(): the peer's TCP has them
   Counter heard_ns;            // when the peer last sent anything, on the poll core's clock; 0: not known
+  // How much of its stream the peer has sent, as far as its sequence numbers have shown it: where that is
+  // more than bytes_received, bytes were lost or refused, and the peer's TCP has them to send again.
+  Counter bytes_shown;
 
  private:
   // Constant, and read by both sides all the time: not on a line with the counters above.

@@ -200,6 +200,7 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
   }
   heard_ns_ = now_ns;
   handoff_.heard_ns.set(now_ns);
+  note_shown(segment);
   take_ack(segment, now_ns);
   if (state_ == TcpState::closed) return fate;  // LAST-ACK: our FIN is acknowledged
 
@@ -226,6 +227,15 @@ TcpCounter TcpConnection::on_segment_in_full(const TcpSegment& segment, std::spa
     return TcpCounter::out_of_order;
   }
   return fate;
+}
+
+// A segment that ends beyond RCV.NXT, a bare acknowledgment too, whose number is the peer's SND.NXT: all
+// before that has left the peer. What is predicted leaves nothing behind, so this is the long way's alone.
+void TcpConnection::note_shown(const TcpSegment& segment) noexcept {
+  const SeqNum end = segment.seq + segment.payload_length;
+  if (end <= rcv_nxt_) return;
+  const uint64_t taken = handoff_.bytes_received.read() + burst_bytes_;
+  handoff_.bytes_shown.set(std::max(handoff_.bytes_shown.read(), taken + bytes_between(rcv_nxt_, end)));
 }
 
 // The segment shows that its sender knows both sides' numbers: acknowledgment and sequence number are near

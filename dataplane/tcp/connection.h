@@ -190,6 +190,7 @@ class TcpConnection {
            state_ == TcpState::fin_wait_2;
   }
 
+  void note_shown(const TcpSegment& segment) noexcept;
   [[nodiscard]] bool credible(const TcpSegment& segment) const noexcept;
 
   // connection_output.cc

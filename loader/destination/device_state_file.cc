@@ -17,7 +17,7 @@ DeviceStateFile::~DeviceStateFile() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-uint32_t DeviceStateFile::do_work(uint64_t now_ns) {
+uint32_t DeviceStateFile::do_work(uint64_t /*now_ns*/) {
   if (verdict_ != Verdict::pending) return 0;
   uint32_t work = 0;
   for (Bytes bytes = fifo_.readable(); !bytes.empty(); bytes = fifo_.readable()) {
@@ -56,15 +56,16 @@ uint32_t DeviceStateFile::do_work(uint64_t now_ns) {
       refuse(make_error(ErrorClass::io, detector_.bytes(), "guest memory", "%s", replaced.c_str()));
     else
       verdict_ = Verdict::accepted;
-  } else if (work > 0 || moved_ns_ == 0) {
-    moved_ns_ = now_ns;
-  } else if (limits_.stall_ns > 0 && now_ns - moved_ns_ >= limits_.stall_ns) {
-    refuse(make_error(ErrorClass::timed_out, detector_.bytes(), "device state",
-                      "no byte came for %.0f s and the device state does not end with a VM description: it "
-                      "is damaged, or the source is stuck (--stall-timeout)",
-                      static_cast<double>(limits_.stall_ns) * 1e-9));
   }
   return work;
+}
+
+void DeviceStateFile::source_silent(uint64_t ns) {
+  if (limits_.stall_ns == 0 || ns < limits_.stall_ns || verdict_ != Verdict::pending) return;
+  refuse(make_error(ErrorClass::timed_out, detector_.bytes(), "device state",
+                    "no byte came for %.0f s and the device state does not end with a VM description: it "
+                    "is damaged, or the source is stuck (--stall-timeout)",
+                    static_cast<double>(limits_.stall_ns) * 1e-9));
 }
 
 void DeviceStateFile::fail(const char* what) {

@@ -14,8 +14,9 @@
 namespace migrx {
 
 struct DeviceStateLimits {
-  // After RAM is complete: no byte came for that long, and the state has not ended. Damage to the VM
-  // description at its end would else leave source and receiver waiting for each other. 0: for ever.
+  // After RAM is complete: no byte came for that long (source_silent()), and the state has not ended. Damage
+  // to the VM description at its end would else leave source and receiver waiting for each other. 0: for
+  // ever.
   uint64_t stall_ns = 0;
   // A PC has about 100 KiB, and what belongs in the gigabytes (VFIO) is not received at all.
   uint64_t bytes_max = uint64_t{1} << 30;
@@ -38,6 +39,7 @@ class DeviceStateFile final : public Destination, private MainEvents {
   [[nodiscard]] Verdict verdict() const noexcept override { return verdict_; }
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
   void source_ended() override { source_ended_ = true; }
+  void source_silent(uint64_t ns) override;
   void abandon() override {}
   [[nodiscard]] uint64_t bytes() const noexcept { return detector_.bytes(); }
 
@@ -63,7 +65,6 @@ class DeviceStateFile final : public Destination, private MainEvents {
   const std::string path_;
   const DeviceStateLimits limits_;
   const std::vector<SharedFile> files_;
-  uint64_t moved_ns_ = 0;  // when a byte came last, or RAM was complete
   ByteFifo fifo_;
   TailDetector detector_;
   std::atomic<bool> ram_complete_{false};

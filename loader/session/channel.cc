@@ -22,6 +22,7 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   if (state_ == State::waiting) [[unlikely]] {
     wait_on();
     if (state_ == State::waiting) {
+      parked_turns.add();
       release_unneeded();
       return 0;
     }

@@ -105,7 +105,7 @@ class Channel {
   [[nodiscard]] bool ends_parked() const noexcept { return ends_parked_.load(std::memory_order_relaxed); }
   Counter slices;          // slices taken
   Counter owed_turns;      // turns skipped because earlier ones wrote more bytes than came
-  Counter parked_turns;    // turns in which the parser could not go on
+  Counter parked_turns;    // turns in which the parser could not go on, or was not admitted yet
   Counter ring_depth_max;  // most slices seen waiting: how far the worker fell behind
 
  private:

@@ -32,6 +32,9 @@ class Destination {
   [[nodiscard]] virtual bool proved_waiting() const noexcept { return true; }
   // The init packet of a multifd channel of the source, as it came; once for each channel.
   virtual void on_multifd_init(std::span<const std::byte, kMultifdInitBytes> packet) { (void)packet; }
+  // RAM is complete, and for so long no byte has come from a source that could have sent some: time in which
+  // it is out of reach, is held up here or has bytes to send again does not count. Called again and again.
+  virtual void source_silent(uint64_t ns) { (void)ns; }
   // The source closed the main channel after RAM was complete: nothing more will come.
   virtual void source_ended() = 0;
   // The migration failed elsewhere: let the destination give up.

@@ -8,6 +8,12 @@
 #include "loader/session/watchdogs.h"
 
 namespace migrx {
+namespace {
+
+// A worker that lives looks at each of its channels some thousand times in this time.
+constexpr uint64_t kLookNs = 1'000'000'000;
+
+}  // namespace
 
 SessionControl::SessionControl(Session& session, Destination& destination,
                                std::function<Handoff*()> take_accepted, std::vector<LoaderWorker*> workers,
@@ -152,7 +158,7 @@ void SessionControl::take_connections(uint64_t now_ns) {
       connection->retire();
       continue;
     }
-    served_.push_back({channel, now_ns, false});
+    served_.push_back({.channel = channel, .since_ns = now_ns, .aborted = false, .looked_ns = now_ns});
   }
 }
 
@@ -318,6 +324,16 @@ uint64_t SessionControl::heard_ns() const noexcept {
   return latest;
 }
 
+uint64_t SessionControl::all_heard_ns() const noexcept {
+  uint64_t earliest = UINT64_MAX;
+  for (const Served& served : served_) {
+    const uint64_t heard_ns = served.channel->connection().heard_ns.read();
+    if (served.channel->identified() && served.channel->end() == StreamEnd::none && heard_ns != 0)
+      earliest = std::min(earliest, heard_ns);
+  }
+  return earliest;
+}
+
 bool SessionControl::has_open_connection() const noexcept {
   return std::any_of(served_.begin(), served_.end(), [](const Served& served) {
     return served.channel->identified() && served.channel->end() == StreamEnd::none;
@@ -328,6 +344,41 @@ bool SessionControl::has_unread_bytes() const noexcept {
   return std::any_of(served_.begin(), served_.end(), [](const Served& served) {
     return served.channel->identified() && !served.channel->let_go() && served.channel->connection().unread();
   });
+}
+
+bool SessionControl::has_bytes_under_way(bool at_barrier) const noexcept {
+  return std::any_of(served_.begin(), served_.end(), [&](const Served& served) {
+    const Handoff& connection = served.channel->connection();
+    return served.channel->identified() && served.channel->end() == StreamEnd::none &&
+           connection.bytes_shown.read() > connection.bytes_received.read() &&
+           (at_barrier || !stands_at_barrier(connection));
+  });
+}
+
+bool SessionControl::stands_at_barrier(const Handoff& connection) const noexcept {
+  const FlushBarrier& barrier = session_.barrier();
+  const bool is_main = &connection == session_.main_connection();
+  for (uint32_t i = 0; i < barrier.channels(); ++i) {
+    const MultifdId id{i};
+    if (is_main && barrier.main_waits_for(id)) return true;
+    if (&connection == session_.multifd_connection(i))
+      return barrier.epochs_arrived(id) > barrier.epochs_released();
+  }
+  return false;
+}
+
+// One that waits at a barrier, for the destination or for its admission is looked at all the time.
+bool SessionControl::holds_source_up(uint64_t now_ns) noexcept {
+  bool any = false;
+  for (Served& served : served_) {
+    const Channel& channel = *served.channel;
+    const uint64_t looks = channel.slices.read() + channel.owed_turns.read() + channel.parked_turns.read();
+    const bool unread = !channel.let_go() && channel.connection().unread();
+    if (looks != served.looks || !unread) served.looked_ns = now_ns;
+    served.looks = looks;
+    any = any || now_ns - served.looked_ns >= kLookNs;
+  }
+  return any;
 }
 
 // Every one: a path may swallow the large packets of one channel while another has none on its way.
@@ -353,6 +404,11 @@ bool SessionControl::watch_arrival(uint64_t now_ns) {
   // Its own bytes: a stranger's prove nothing.
   if (const Handoff* const main = session_.admission().main_connection(); here == 1 && main != nullptr)
     facts.main_alone_bytes = main->bytes_received.read();
+  facts.unheard = std::any_of(served_.begin(), served_.end(), [](const Served& served) {
+    const Channel& channel = *served.channel;
+    return !channel.identified() && !channel.refused() && !served.aborted && channel.greeting_wanted() > 0 &&
+           channel.connection().bytes_received.read() >= channel.greeting_wanted();
+  });
   const StreamError error = judge_arrival(facts, limits_);
   if (error) session_.fail(error);
   return static_cast<bool>(error);
@@ -396,11 +452,13 @@ void SessionControl::watch_silence(uint64_t now_ns) {
   SilenceFacts facts;
   facts.main_parked = parked_turns != parked_turns_;
   parked_turns_ = parked_turns;
-  if (has_unread_bytes()) unread_ns_ = now_ns;
-  facts.all_read_ns = now_ns - unread_ns_;
+  if (has_unread_bytes() || has_bytes_under_way(/*at_barrier=*/true)) waited_ns_ = now_ns;
+  // A question leaves after so much silence, and only what was heard later answers it.
+  if (all_heard_ns() >= waited_ns_ + StallClock::kAskNs) facts.idle_ns = now_ns - waited_ns_;
   const uint64_t bytes = bytes_received();
   // What leaves for a slow destination is progress too.
   stall_clock_.heard(heard_ns(), now_ns);
+  stall_clock_.held(holds_source_up(now_ns), now_ns);
   if (bytes != progress_bytes_ || destination_.last_sent_ns() > stall_clock_.since_ns()) {
     progress_bytes_ = bytes;
     stall_clock_.progressed(now_ns);
@@ -410,6 +468,8 @@ void SessionControl::watch_silence(uint64_t now_ns) {
   facts.quiet_ns = stall_clock_.quiet_ns(now_ns);
   facts.device_state = session_.state() == SessionState::device_state;
   facts.colo = session_.colo() != nullptr;
+  facts.under_way = has_bytes_under_way(/*at_barrier=*/false);
+  if (facts.device_state && !facts.under_way) destination_.source_silent(facts.quiet_ns);
   facts.before_ram = session_.moments().blocks_known.load(std::memory_order_acquire) != 0 &&
                      session_.moments().first_pass.load(std::memory_order_acquire) == 0;
   const FlushBarrier& barrier = session_.barrier();

@@ -81,6 +81,8 @@ class SessionControl {
     uint64_t since_ns;
     bool aborted;
     bool closed = false;
+    uint64_t looks = 0;      // of its worker, a call ago
+    uint64_t looked_ns = 0;  // when those changed, or nothing was unread
   };
 
   void take_connections(uint64_t now_ns);
@@ -107,10 +109,18 @@ class SessionControl {
   [[nodiscard]] uint64_t bytes_received() const noexcept;
   // When any of the source's connections was heard last; 0: not known.
   [[nodiscard]] uint64_t heard_ns() const noexcept;
+  // Each of them that is open was heard at this moment or later; UINT64_MAX: of none that is known.
+  [[nodiscard]] uint64_t all_heard_ns() const noexcept;
   // Of the source.
   [[nodiscard]] bool has_open_connection() const noexcept;
   // On some channel of the source.
   [[nodiscard]] bool has_unread_bytes() const noexcept;
+  // What a connection that is open has sent has not come; `at_barrier`: of those too that stand at one.
+  [[nodiscard]] bool has_bytes_under_way(bool at_barrier) const noexcept;
+  // What a connection brought is not looked at: its worker stands still.
+  [[nodiscard]] bool holds_source_up(uint64_t now_ns) noexcept;
+  // Of a channel of the source.
+  [[nodiscard]] bool stands_at_barrier(const Handoff& connection) const noexcept;
   // Asks the source for a sign of life on each connection.
   void probe_all() noexcept;
   // How long this connection may be silent before it is taken for a stranger's.
@@ -146,7 +156,7 @@ class SessionControl {
   StallClock stall_clock_;       // since bytes_received() changed, or the destination took any
   uint64_t progress_bytes_ = 0;
   uint64_t parked_turns_ = 0;  // of main, a call ago
-  uint64_t unread_ns_ = 0;     // when there were unread bytes, a call ago
+  uint64_t waited_ns_ = 0;     // when the source may have waited for us or for its own TCP, a call ago
 };
 
 }  // namespace migrx

@@ -6,6 +6,9 @@
 // is back the clock begins anew, and allows at least as long as the outage took: a sender whose
 // retransmissions have backed off (RFC 6298 section 5.5) comes again after twice the time at the latest.
 //
+// The same while we hold the source up, because a worker does not look at what came: windows close, and the
+// source may send no more.
+//
 // Sans-IO; the control thread.
 #pragma once
 
@@ -25,6 +28,17 @@ class StallClock {
   void progressed(uint64_t now_ns) noexcept {
     since_ns_ = now_ns;
     grace_ns_ = 0;
+    held_since_ns_ = 0;
+  }
+  // In each turn: what came from the source is not looked at here.
+  void held(bool up, uint64_t now_ns) noexcept {
+    if (!up) {
+      held_since_ns_ = 0;
+      return;
+    }
+    if (held_since_ns_ == 0) held_since_ns_ = now_ns;
+    grace_ns_ = std::max(grace_ns_, now_ns - held_since_ns_);
+    since_ns_ = now_ns;
   }
   // When the source's TCP was last heard on any channel, 0: not known, and then it counts as within reach.
   void heard(uint64_t heard_ns, uint64_t now_ns) noexcept {
@@ -52,8 +66,9 @@ class StallClock {
   [[nodiscard]] uint64_t since_ns() const noexcept { return since_ns_; }
 
  private:
-  uint64_t since_ns_ = 0;  // last progress, or the end of the last outage
-  uint64_t grace_ns_ = 0;  // how long the longest outage since the last progress took
+  uint64_t since_ns_ = 0;       // last progress, or the end of the last outage
+  uint64_t grace_ns_ = 0;       // how long the longest outage since the last progress took
+  uint64_t held_since_ns_ = 0;  // 0: not held up
   uint64_t heard_ns_ = 0;
   uint64_t asked_ns_ = 0;
 };

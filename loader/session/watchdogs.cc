@@ -3,11 +3,15 @@
 namespace migrx {
 namespace {
 
-// A source that lost one of its channels has nothing more to say from that moment. Another one, whose host
-// had a stranger beside it, is never silent for so long in its first pass, unless it waits for us: bytes are
-// unread and windows closed while channels wait for one whose segments were lost, or main for the
-// destination.
-constexpr uint64_t kRefusedNs = 10'000'000'000;
+// A source that lost one of its channels has nothing more to say from that moment, and its TCP nothing to
+// send. Another one, whose host had a stranger beside it, is never silent for so long in its first pass,
+// unless it waits: for us, with bytes unread and windows closed, or for its own timers, with bytes lost. It
+// is asked every few seconds, and told its windows with each question, five times until then.
+constexpr uint64_t kRefusedNs = 20'000'000'000;
+
+// A sender with bytes under way sends them again after so much time at the latest, however often they were
+// lost (Linux: TCP_RTO_MAX; RFC 6298 section 2.5 has 60 s at least).
+constexpr uint64_t kRepetitionNs = 120'000'000'000;
 
 // A source with multifd sends nothing of RAM on main but the list of blocks (4096 of them at most, a few
 // dozen bytes each) before its channels are connected; and it connects them within a round trip or a lost SYN
@@ -22,7 +26,7 @@ double seconds(uint64_t ns) {
 }  // namespace
 
 StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits) {
-  if (facts.here == 0 || facts.here >= facts.expected) return {};
+  if (facts.here == 0 || facts.here >= facts.expected || facts.unheard) return {};
   if (facts.main_alone_bytes >= kMainAloneBytes && facts.waited_ns >= kMainAloneNs)
     return make_error(
         ErrorClass::mismatch, 0, "session: multifd channels",
@@ -53,13 +57,15 @@ SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& lim
       !facts.colo)
     return SilenceVerdict::no_verdict;
   if (facts.one_too_many && !facts.device_state && !facts.colo && facts.quiet_ns >= kRefusedNs &&
-      facts.all_read_ns >= kRefusedNs)
+      facts.idle_ns >= kRefusedNs)
     return SilenceVerdict::channel_refused;
   if (limits.stall_ns == 0 || facts.quiet_ns < limits.stall_ns) return SilenceVerdict::fine;
-  if (facts.channels_wait) return facts.device_state ? SilenceVerdict::fine : SilenceVerdict::barrier;
+  const bool repeats = facts.under_way && facts.quiet_ns < limits.stall_ns + kRepetitionNs;
+  if (facts.channels_wait)
+    return facts.device_state || repeats ? SilenceVerdict::fine : SilenceVerdict::barrier;
   if (facts.colo) return SilenceVerdict::fine;
   if (facts.main_parked) return SilenceVerdict::destination_takes_none;
-  return facts.before_ram ? SilenceVerdict::setup : SilenceVerdict::fine;
+  return facts.before_ram && !repeats ? SilenceVerdict::setup : SilenceVerdict::fine;
 }
 
 StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const std::string& standing) {

@@ -19,6 +19,8 @@ struct ArrivalFacts {
   uint64_t waited_ns = 0;  // since the first of them
   // The main channel is the only one, and so many bytes of it have come, unread.
   uint64_t main_alone_bytes = 0;
+  // Somebody has spoken and was not read yet: perhaps who is missing.
+  bool unheard = false;
 };
 // An error: the others have had their time.
 [[nodiscard]] StreamError judge_arrival(const ArrivalFacts& facts, const SessionLimits& limits);
@@ -43,7 +45,8 @@ enum class EndVerdict : uint8_t {
 // ---- Silence
 
 struct SilenceFacts {
-  uint64_t quiet_ns = 0;       // no byte came, and none left for the destination
+  // No byte came, and none left for the destination; the time in which we held the source up does not count.
+  uint64_t quiet_ns = 0;
   bool device_state = false;   // RAM is complete
   bool colo = false;           // with x-colo: silence between checkpoints is ordinary
   bool channels_wait = false;  // some channel stands at a barrier
@@ -53,7 +56,12 @@ struct SilenceFacts {
   // In the first pass, a multifd channel from the source's address and with its uuid was refused as one too
   // many: perhaps the source's own.
   bool one_too_many = false;
-  uint64_t all_read_ns = 0;  // for how long all that came from the source has been read
+  // On a channel that does not stand at a barrier its TCP has shown bytes that have not come: it has them to
+  // send again.
+  bool under_way = false;
+  // For how long the source has waited neither for us nor for its own TCP: all that came has been read,
+  // nothing is under way, and each of its connections has said so since. 0: not known.
+  uint64_t idle_ns = 0;
 };
 enum class SilenceVerdict : uint8_t {
   fine,                   // a quiet source is no fault: a switchover may idle for minutes

@@ -79,7 +79,7 @@ FOUND = (
            "const bool all_spoke = !looks_ || heard_all_ || now_ns - gathered_at_ns_ > kPatienceNs;",
            "const bool all_spoke = true;", STREAM_TESTS, "second VM"),
     Mutant("seed 720051469: a source that waits for us is taken for one whose channel was refused", WATCHDOGS,
-           "facts.quiet_ns >= kRefusedNs &&\n      facts.all_read_ns >= kRefusedNs)", "facts.quiet_ns >= kRefusedNs)",
+           "facts.quiet_ns >= kRefusedNs &&\n      facts.idle_ns >= kRefusedNs)", "facts.quiet_ns >= kRefusedNs)",
            STREAM_TESTS, "second VM"),
     # ---- Soak
     Mutant("soak 2103: a source that closed before SHUT 0 reached it counts as told", CONTROL,

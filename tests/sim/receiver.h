@@ -97,7 +97,7 @@ class Receiver {
   std::vector<std::unique_ptr<WorkerTask>> tasks_;
   std::unique_ptr<CompressJobs> compress_;
   BlockTable blocks_{1 << 20};
-  DeviceStateFile device_state_{""};
+  DeviceStateFile device_state_{"", {.stall_ns = SessionLimits{}.stall_ns}};
   std::unique_ptr<EpochChecker> checker_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<SessionControl> control_;

@@ -229,12 +229,17 @@ Scenario scenario_of(uint64_t seed) {
 }
 
 std::string describe(const Scenario& s) {
-  char text[608];
+  char text[640];
+  char outage[64] = "";
+  constexpr const char* kMoments[] = {"any moment", "the switchover", "device state", "the verdict"};
+  if (s.fault == Fault::outage)
+    std::snprintf(outage, sizeof outage, " of %u s at %s", static_cast<uint32_t>(s.outage_ns / 1'000'000'000),
+                  kMoments[static_cast<std::size_t>(s.outage_moment)]);
   constexpr const char* kMethods[] = {"none", "zlib", "zstd", "qpl", "uadk"};
   std::snprintf(text, sizeof text,
                 "QEMU %s, %u channels, %s, %u pages, %u parts%s%s%s; %u poll cores, %u workers%s, MTU %u, "
                 "buffers of %u, quota %u; loss %.3g/%.3g reorder %.3g duplicate %.3g corrupt %.3g clog %.3g; "
-                "fault: %s%s%s%s",
+                "fault: %s%s%s%s%s",
                 to_string(s.source.age), s.source.channels,
                 kMethods[static_cast<std::size_t>(s.source.method)], s.source.pages, s.source.parts,
                 s.source.return_path ? ", return path" : "", s.source.xbzrle ? ", xbzrle" : "",
@@ -242,7 +247,7 @@ std::string describe(const Scenario& s) {
                 s.receiver.two_nodes ? " on two nodes" : "", s.receiver.mtu, s.receiver.buffer_bytes,
                 s.receiver.quota, s.to_receiver.loss, s.to_source.loss, s.to_receiver.reorder,
                 s.to_receiver.duplicate, s.to_receiver.corrupt, s.to_receiver.clog, to_string(s.fault),
-                s.ipv6 ? "; IPv6" : "", s.greeting_loss > 0 ? "; greetings lost" : "",
+                outage, s.ipv6 ? "; IPv6" : "", s.greeting_loss > 0 ? "; greetings lost" : "",
                 s.syn_lost_ns > 0 ? "; SYNs lost" : "");
   return text;
 }

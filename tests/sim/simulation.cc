@@ -488,7 +488,8 @@ void Simulation::cause_fault() {
       left_ns_ = now_ns_;
       break;
     case Fault::stuck_window:
-      stalled_until_ns_ = now_ns_ + random_.between(1, 40) * kSecond;
+      // Longer than each watchdog's time, now and then.
+      stalled_until_ns_ = now_ns_ + random_.between(1, random_.chance(0.3) ? 100 : 40) * kSecond;
       break;
     case Fault::pool_exhausted:
       take_buffers();

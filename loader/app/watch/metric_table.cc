@@ -32,7 +32,7 @@ constexpr Row<Channel> kChannelRows[] = {
     {"slices", "migrx_channel_slices_total", kOne, kCounter,
      "Pieces of the stream given to the channel's parser.", [](const Channel& c) { return c.slices.read(); }},
     {"parked_turns", "migrx_channel_parked_turns_total", kOne, kCounter,
-     "Turns in which the channel waited for the others at the flush barrier.",
+     "Turns in which the channel waited for the others, at the flush barrier or to come.",
      [](const Channel& c) { return c.parked_turns.read(); }},
     {"owed_turns", "migrx_channel_owed_turns_total", kOne, kCounter,
      "Turns skipped because earlier turns wrote more to memory than the bytes that came.",

@@ -279,6 +279,53 @@ TEST(TcpKeepalive, and_tells_again_of_a_window_that_has_opened) {
   peer.quiet_until(8s);
 }
 
+// Found by the simulation, seeds 850073298 and 850083383: a sender whose bytes were lost waits for its own
+// timer and looks as if it had nothing to say. Its sequence numbers tell.
+TEST(TcpKeepalive, the_answer_shows_what_has_left_the_peer_and_not_come) {
+  Script peer{established()};
+  const Handoff& handoff = peer.handoff();
+  peer.sends(data(1, text(1000)));
+  peer.forget_heard();
+  EXPECT_LE(handoff.bytes_shown.read(), handoff.bytes_received.read());
+  peer.at(4s);
+  ASSERT_TRUE(peer.handoff().probe());
+  peer.take_commands();
+  peer.forget_heard();
+  EXPECT_EQ(peer.sends(Seg{}.seq(1501)), TcpCounter::ack_behind_hole);
+  EXPECT_EQ(handoff.bytes_shown.read(), 1500U);
+  EXPECT_EQ(handoff.bytes_received.read(), 1000U);
+  peer.sends(data(1001, text(500)));
+  peer.forget_heard();
+  EXPECT_EQ(handoff.bytes_received.read(), 1500U);
+  EXPECT_EQ(handoff.bytes_shown.read(), 1500U);
+  // An older answer that comes late takes nothing back, and one from beyond the window tells nothing.
+  peer.sends(Seg{}.seq(1501));
+  peer.sends(Seg{}.seq(1501 + 1'000'000));
+  EXPECT_EQ(handoff.bytes_shown.read(), 1500U);
+  peer.forget_heard();
+}
+
+// Such a byte is the peer's to send again, until it is taken.
+TEST(TcpKeepalive, so_does_a_probe_with_a_byte_beyond_the_window) {
+  auto options = established();
+  options.slots = 8;
+  options.rcv_wnd = 6000;
+  Script peer{options};
+  for (uint32_t i = 0; i < 6; ++i) peer.sends(data(1 + i * 1000, text(1000)));
+  peer.forget_heard();
+  EXPECT_EQ(peer.sends(Seg{}.seq(6000)), TcpCounter::zero_window_probe);
+  peer.forget_heard();
+  EXPECT_LE(peer.handoff().bytes_shown.read(), 6000U);
+  EXPECT_EQ(peer.sends(data(6001, "p")), TcpCounter::zero_window_probe);
+  peer.forget_heard();
+  EXPECT_EQ(peer.handoff().bytes_shown.read(), 6001U);
+  EXPECT_EQ(peer.read(6).size(), 6000U);
+  peer.forget_heard();
+  EXPECT_EQ(peer.sends(data(6001, "p")), TcpCounter::in_order);
+  peer.forget_heard();
+  EXPECT_EQ(peer.handoff().bytes_shown.read(), peer.handoff().bytes_received.read());
+}
+
 TEST(TcpKeepalive, can_be_switched_off) {
   auto options = established();
   options.config.keepalive_idle_ns = 0;

@@ -49,9 +49,9 @@ TEST_F(DeviceStateFileTest, a_damaged_end_is_refused_after_its_time) {
     damaged[damaged.size() - back] ^= std::byte{0x10};
     give(file, damaged);
     file.do_work(kSecond);
-    file.do_work(10 * kSecond);
+    file.source_silent(10 * kSecond - 1);
     EXPECT_EQ(file.verdict(), Verdict::pending);
-    file.do_work(11 * kSecond);
+    file.source_silent(10 * kSecond);
     ASSERT_EQ(file.verdict(), Verdict::refused);
     EXPECT_EQ(file.error().error_class, ErrorClass::timed_out);
     EXPECT_EQ(file.error().offset, whole.size());
@@ -61,15 +61,22 @@ TEST_F(DeviceStateFileTest, a_damaged_end_is_refused_after_its_time) {
 
 TEST_F(DeviceStateFileTest, state_that_never_begins_is_refused_after_its_time) {
   DeviceStateFile file("", limits_);
-  file.do_work(kSecond);
-  file.do_work(100 * kSecond);  // RAM is still coming: no hurry
-  EXPECT_EQ(file.verdict(), Verdict::pending);
   end_ram(file);
-  file.do_work(101 * kSecond);
-  file.do_work(110 * kSecond);
+  file.do_work(kSecond);
+  file.do_work(1000 * kSecond);  // the session tells what counts as silence
+  file.source_silent(10 * kSecond - 1);
   EXPECT_EQ(file.verdict(), Verdict::pending);
-  file.do_work(111 * kSecond);
+  file.source_silent(10 * kSecond);
   EXPECT_EQ(file.verdict(), Verdict::refused);
+}
+
+TEST_F(DeviceStateFileTest, what_was_accepted_stays_so) {
+  DeviceStateFile file("", limits_);
+  end_ram(file);
+  give(file, tail());
+  file.do_work(kSecond);
+  file.source_silent(100 * kSecond);
+  EXPECT_EQ(file.verdict(), Verdict::accepted);
 }
 
 TEST_F(DeviceStateFileTest, state_without_end_is_cut_off) {

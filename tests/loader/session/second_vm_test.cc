@@ -190,7 +190,7 @@ TEST_F(SecondVm, a_source_that_hangs_because_a_channel_was_refused_is_let_go) {
   MultifdStreamBuilder d;
   d.init(1);
   connect().give(d.bytes, 64);
-  run(9'900);
+  run(19'900);
   EXPECT_EQ(session_->state(), SessionState::precopy);
   run(200);
   ASSERT_EQ(session_->state(), SessionState::failed);
@@ -263,11 +263,74 @@ TEST_F(SecondVm, a_source_that_waits_for_us_is_not_taken_for_one_whose_channel_w
   c.bytes.clear();
   c.sync(0);
   channel.give(c.bytes, 1448);
-  run(9'900);
+  run(19'900);
   EXPECT_EQ(session_->state(), SessionState::precopy);
   run(200);
   ASSERT_EQ(session_->state(), SessionState::failed);
   EXPECT_NE(session_->error().message().find("--multifd-channels"), std::string::npos);
+}
+
+// Found by the simulation, seeds 850073298 and 850083383: all was read, the window had opened, and the source
+// was silent because its TCP had lost bytes and waited for a timer that had backed off.
+TEST_F(SecondVm, nor_is_one_whose_tcp_has_bytes_to_send_again) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  Wire& channel = connect();
+  channel.give(c.bytes, 64);
+  run();
+  MultifdStreamBuilder another;
+  another.init(1);
+  connect().give(another.bytes, 64);
+  run();
+  const auto answers = [&] {
+    for (int i = 0; i < 25'000; i += 1'000) {
+      main.handoff.heard_ns.set(now_);
+      channel.handoff.heard_ns.set(now_);
+      run(1'000);
+    }
+  };
+  channel.handoff.bytes_shown.set(channel.handoff.bytes_received.read() + 1);
+  answers();
+  EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
+  // It comes; and then there is nothing any more.
+  c.bytes.clear();
+  c.sync(0);
+  channel.give(c.bytes, 1448);
+  EXPECT_LT(channel.handoff.bytes_shown.read(), channel.handoff.bytes_received.read());
+  answers();
+  ASSERT_EQ(session_->state(), SessionState::failed);
+  EXPECT_NE(session_->error().message().find("--multifd-channels"), std::string::npos);
+}
+
+// Nobody knows what it has to send.
+TEST_F(SecondVm, nor_one_of_whose_connections_has_not_answered) {
+  start(1);
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush();
+  Wire& main = connect();
+  main.give(b.bytes(), 1448);
+  MultifdStreamBuilder c;
+  c.init(0);
+  Wire& channel = connect();
+  channel.give(c.bytes, 64);
+  run();
+  MultifdStreamBuilder another;
+  another.init(1);
+  connect().give(another.bytes, 64);
+  channel.handoff.heard_ns.set(now_);
+  for (int i = 0; i < 30'000; i += 1'000) {
+    main.handoff.heard_ns.set(now_);
+    run(1'000);
+  }
+  EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
+  channel.handoff.heard_ns.set(now_);
+  run(10);
+  EXPECT_EQ(session_->state(), SessionState::failed);
 }
 
 }  // namespace

@@ -58,6 +58,25 @@ TEST(StallClock, who_cannot_be_asked_counts_as_within_reach) {
   EXPECT_EQ(clock.quiet_ns(kStart + kLimit), kLimit);
 }
 
+// Windows close, and the source's timers back off as in an outage.
+TEST(StallClock, while_the_source_is_held_up_no_time_passes_and_it_has_as_long_again) {
+  for (const uint64_t length : {30 * kS, 90 * kS}) {
+    StallClock clock;
+    clock.progressed(kStart);
+    uint64_t now = kStart;
+    for (; now < kStart + length; now += kS) {
+      clock.held(true, now);
+      EXPECT_EQ(clock.quiet_ns(now), 0U);
+    }
+    const uint64_t free = now - kS;
+    clock.held(false, now);
+    EXPECT_EQ(clock.quiet_ns(free + length - 2 * kS), 0U);
+    EXPECT_EQ(clock.quiet_ns(free + length), length);
+    clock.progressed(now);
+    EXPECT_EQ(clock.quiet_ns(now + kS), kS);
+  }
+}
+
 TEST(StallClock, questions_are_few) {
   StallClock clock;
   clock.progressed(kStart);

@@ -113,6 +113,54 @@ TEST_F(SessionStarvation, a_stall_timeout_of_zero_waits_for_ever) {
   EXPECT_FALSE(silent.reset);
 }
 
+// Without a destination QEMU, device state that stops in its midst is damaged, or the link is away: that ends
+// by itself.
+class SessionDeviceState : public SessionStarvation {
+ protected:
+  // All but the last bytes have come.
+  void begin() {
+    destination_ = &state_;
+    start(0);
+    MainStreamBuilder b = up_to_ram_end();
+    b.device_tail(5000);
+    all_ = b.take();
+    main_ = &connect();
+    main_->handoff.heard_ns.set(now_);
+    main_->give(Bytes{all_}.first(all_.size() - kLast), 1448);
+    run();
+    ASSERT_EQ(session_->state(), SessionState::device_state);
+  }
+  static constexpr std::size_t kLast = 100;
+  DeviceStateFile state_{"", {.stall_ns = 60'000 * kMs}};
+  std::vector<std::byte> all_;
+  test::Wire* main_ = nullptr;
+};
+
+TEST_F(SessionDeviceState, is_not_damaged_because_the_link_is_away) {
+  begin();
+  run(65'000);
+  ASSERT_EQ(session_->state(), SessionState::device_state) << session_->error().message();
+  main_->handoff.heard_ns.set(now_);
+  main_->give(Bytes{all_}.last(kLast), 1448);
+  run();
+  EXPECT_TRUE(control_->telling());
+  main_->end(StreamEnd::fin);
+  run();
+  EXPECT_EQ(session_->state(), SessionState::done) << session_->error().message();
+}
+
+TEST_F(SessionDeviceState, is_damaged_when_a_source_within_reach_brings_no_more) {
+  begin();
+  for (int s = 0; s < 59; ++s) {
+    main_->handoff.heard_ns.set(now_);
+    run(1'000);
+  }
+  EXPECT_EQ(session_->state(), SessionState::device_state) << session_->error().message();
+  main_->handoff.heard_ns.set(now_);
+  run(2'000);
+  expect_timed_out("VM description");
+}
+
 // A destination QEMU that hangs: main waits, its window closes, and the source's guest must not wait for
 // ever.
 TEST_F(SessionStarvation, a_destination_that_takes_nothing_ends_the_session) {

@@ -32,6 +32,14 @@ TEST(JudgeArrival, who_is_missing_has_the_time_of_the_option) {
   EXPECT_FALSE(judge_arrival({2, 3, UINT64_MAX}, for_ever));
 }
 
+TEST(JudgeArrival, nobody_is_missing_while_somebody_is_not_heard_here) {
+  ArrivalFacts facts{1, 3, 75 * kSecond + 1, 1 << 30};
+  facts.unheard = true;
+  EXPECT_FALSE(judge_arrival(facts, limits()));
+  facts.unheard = false;
+  EXPECT_TRUE(judge_arrival(facts, limits()));
+}
+
 TEST(JudgeArrival, pages_on_main_alone_tell_that_multifd_is_off_at_the_source) {
   ArrivalFacts facts{1, 3, 5 * kSecond, 256 * 1024};
   EXPECT_NE(judge_arrival(facts, limits()).message().find("does not use multifd"), std::string::npos);
@@ -86,9 +94,9 @@ TEST(JudgeSilence, channels_that_wait_for_each_other_are_one_until_ram_is_comple
 }
 
 TEST(JudgeSilence, a_source_that_hangs_since_one_of_its_channels_was_refused_hears_the_option) {
-  SilenceFacts facts{.quiet_ns = 10 * kSecond - 1, .one_too_many = true, .all_read_ns = 60 * kSecond};
+  SilenceFacts facts{.quiet_ns = 20 * kSecond - 1, .one_too_many = true, .idle_ns = 60 * kSecond};
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
-  facts.quiet_ns = 10 * kSecond;
+  facts.quiet_ns = 20 * kSecond;
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::channel_refused);
   const std::string message = error_of(SilenceVerdict::channel_refused, limits(), "").message();
   EXPECT_NE(message.find("--multifd-channels"), std::string::npos) << message;
@@ -96,13 +104,29 @@ TEST(JudgeSilence, a_source_that_hangs_since_one_of_its_channels_was_refused_hea
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
 }
 
-TEST(JudgeSilence, but_not_one_whose_bytes_are_unread) {
+TEST(JudgeSilence, but_not_one_that_waits_for_us_or_for_its_own_timers) {
   SilenceFacts facts{.quiet_ns = 59 * kSecond, .channels_wait = true, .one_too_many = true};
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
-  facts.all_read_ns = 10 * kSecond - 1;
+  facts.idle_ns = 20 * kSecond - 1;
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
-  facts.all_read_ns = 10 * kSecond;
+  facts.idle_ns = 20 * kSecond;
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::channel_refused);
+}
+
+// RFC 6298: what was lost is sent again after two minutes at the latest, and 60 s prove nothing before.
+TEST(JudgeSilence, bytes_under_way_have_the_time_of_the_longest_repetition) {
+  for (const bool at_barrier : {true, false}) {
+    const SilenceVerdict late = at_barrier ? SilenceVerdict::barrier : SilenceVerdict::setup;
+    SilenceFacts facts{.quiet_ns = 180 * kSecond - 1, .channels_wait = at_barrier, .before_ram = !at_barrier};
+    EXPECT_EQ(judge_silence(facts, limits()), late);
+    facts.under_way = true;
+    EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+    facts.quiet_ns = 180 * kSecond;
+    EXPECT_EQ(judge_silence(facts, limits()), late);
+  }
+  // The destination's silence is another matter.
+  EXPECT_EQ(judge_silence({.quiet_ns = 60 * kSecond, .main_parked = true, .under_way = true}, limits()),
+            SilenceVerdict::destination_takes_none);
 }
 
 TEST(JudgeSilence, so_is_a_destination_that_takes_nothing) {
