@@ -165,7 +165,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     FileLoadSettings settings;
     settings.path = options.file;
     settings.offset = options.offset;
-    settings.main = session_settings(stream).main;
+    settings.main = session_settings(stream, 1).main;
     settings.cpus = cpus_of(options);
     settings.readers = options.workers > 0 ? options.workers : static_cast<uint32_t>(settings.cpus.size());
     settings.now_ns = monotonic_ns;

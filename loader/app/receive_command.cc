@@ -105,8 +105,8 @@ void ReceiveRun::receive() {
   if (const std::string problem = check_receive_options(options_); !problem.empty())
     throw SetupError(problem);
   const std::vector<RamSpec> ram = prepare_job(options_);
-  const SessionSettings settings = session_settings(options_);
   const Placement placement = place_here(options_, options_.ports, ram, options_.mtu);
+  const SessionSettings settings = session_settings(options_, placement.poll_agents);
   report_.placement = placement.reasons;
   report_.warnings = placement.warnings;
   std::vector<CpuId> cores;

@@ -25,12 +25,6 @@
 
 namespace migrx {
 
-// Connections that a migration may have at a time: its channels, and some for those who connect and do not
-// speak, and a source that tries again at once.
-[[nodiscard]] constexpr uint32_t places_for(uint32_t multifd_channels) noexcept {
-  return multifd_channels + 1 + 8;
-}
-
 // Control thread.
 class Reception {
  public:

@@ -31,7 +31,7 @@ std::array<std::byte, 16> parse_uuid(const std::string& text) {
 
 }  // namespace
 
-SessionSettings session_settings(const SessionOptions& options) {
+SessionSettings session_settings(const SessionOptions& options, uint32_t poll_cores) {
   SessionSettings settings;
   const auto has = [&](const char* name) {
     return std::find(options.capabilities.begin(), options.capabilities.end(), name) !=
@@ -56,7 +56,9 @@ SessionSettings session_settings(const SessionOptions& options) {
       throw SetupError("--source-nat " + text + ": expected a network such as 192.0.2.0/28");
     settings.source_nat.add(network);
   }
-  settings.connections_max = options.multifd_channels + 1 + 16;
+  // As many as poll cores may give it: with fewer, a channel of the source would wait until strangers are
+  // gone.
+  settings.connections_max = places_for(options.multifd_channels) * poll_cores;
   settings.now_ns = monotonic_ns;
   return settings;
 }

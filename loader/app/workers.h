@@ -13,8 +13,9 @@
 
 namespace migrx {
 
-// The stream's settings from the options. Throws SetupError (loader/app/setup_error.h).
-[[nodiscard]] SessionSettings session_settings(const SessionOptions& options);
+// The stream's settings from the options. poll_cores: that connections may come by. Throws SetupError
+// (loader/app/setup_error.h).
+[[nodiscard]] SessionSettings session_settings(const SessionOptions& options, uint32_t poll_cores);
 
 class Workers {
  public:

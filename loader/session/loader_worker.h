@@ -54,9 +54,10 @@ class LoaderWorker final : public Agent {
   void add_task(WorkerTask& task) { tasks_.push_back(&task); }
 
   // ---- Control thread ----
+  [[nodiscard]] bool has_room() const noexcept { return serving() < channels_max_; }
   // False: full. The channel must live until it is over and this worker has let go of it (served() tells).
   [[nodiscard]] bool attach(Channel& channel) noexcept {
-    if (attached_.read() - let_go_.load(std::memory_order_acquire) >= channels_max_) return false;
+    if (!has_room()) return false;
     attached_.add();
     return incoming_.push(&channel);
   }

@@ -71,7 +71,7 @@ struct SessionSettings {
   // main.uuid: the guest's, where it is known (--uuid, or the destination's). A channel with another uuid is
   // a stranger's; without a known uuid, two guests that come at the same time end each other's migration.
   SourceNat source_nat;  // which addresses are one source's
-  // Connections that may be open at a time, strangers included: bounds memory.
+  // Connections that may be open at a time, strangers included: bounds memory. More of them wait.
   uint32_t connections_max = 64;
   // A clock; called on worker threads, but only at the moments above.
   std::function<uint64_t()> now_ns;
@@ -95,7 +95,8 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   ~Session() override;
 
   // ---- Control thread ----
-  // A new connection; null when there are too many already (reset it).
+  [[nodiscard]] bool has_room() const noexcept { return channels_.size() < settings_.connections_max; }
+  // A new connection; null when there is no room.
   [[nodiscard]] Channel* add_connection(Handoff& connection, uint32_t worker);
   // A stranger that its worker has let go of. Identified channels stay as long as the session.
   void remove_connection(const Channel& channel);

@@ -144,7 +144,9 @@ int SessionControl::worker_of(const Handoff* connection) const noexcept {
 }
 
 void SessionControl::take_connections(uint64_t now_ns) {
-  while (Handoff* const connection = take_accepted_()) {
+  while (phase_ != Phase::running || has_room()) {
+    Handoff* const connection = take_accepted_();
+    if (connection == nullptr) return;
     const std::size_t worker = least_loaded_worker();
     Channel* const channel = phase_ == Phase::running
                                  ? session_.add_connection(*connection, static_cast<uint32_t>(worker))
@@ -160,6 +162,11 @@ void SessionControl::take_connections(uint64_t now_ns) {
     }
     served_.push_back({.channel = channel, .since_ns = now_ns, .aborted = false, .looked_ns = now_ns});
   }
+}
+
+bool SessionControl::has_room() const noexcept {
+  return session_.has_room() && std::any_of(workers_.begin(), workers_.end(),
+                                            [](const LoaderWorker* worker) { return worker->has_room(); });
 }
 
 // Channels of one source carry about the same, so the worker with the fewest has the least to do; other
@@ -232,6 +239,7 @@ void SessionControl::look_for_silent_peers(uint64_t now_ns) {
   if (!answer) return;
   silence_asked_ = false;
   take_connections(now_ns);  // who spoke before the answer
+  if (!has_room()) return;   // somebody may be left there
   uint64_t since_ns = *answer;
   for (const Served& served : served_) {
     const Handoff& connection = served.channel->connection();
@@ -404,7 +412,7 @@ bool SessionControl::watch_arrival(uint64_t now_ns) {
   // Its own bytes: a stranger's prove nothing.
   if (const Handoff* const main = session_.admission().main_connection(); here == 1 && main != nullptr)
     facts.main_alone_bytes = main->bytes_received.read();
-  facts.unheard = std::any_of(served_.begin(), served_.end(), [](const Served& served) {
+  facts.unheard = !has_room() || std::any_of(served_.begin(), served_.end(), [](const Served& served) {
     const Channel& channel = *served.channel;
     return !channel.identified() && !channel.refused() && !served.aborted && channel.greeting_wanted() > 0 &&
            channel.connection().bytes_received.read() >= channel.greeting_wanted();

@@ -85,7 +85,10 @@ class SessionControl {
     uint64_t looked_ns = 0;  // when those changed, or nothing was unread
   };
 
+  // Those for whom there is no room wait where they are: their first bytes have been acknowledged.
   void take_connections(uint64_t now_ns);
+  // Of the session, and of some worker.
+  [[nodiscard]] bool has_room() const noexcept;
   [[nodiscard]] std::size_t least_loaded_worker();
   void tell_destination_of_channels();
   void refuse_strangers(uint64_t now_ns);

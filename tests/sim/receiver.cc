@@ -125,6 +125,7 @@ Receiver::Receiver(const ReceiverOptions& options, const Source& source, Random&
   settings.main.xbzrle = from.xbzrle;
   settings.main.compress = from.compress;
   settings.multifd_compression = compression_of(from.method);
+  // Fewer than two poll cores have places, so that who finds none has to wait.
   settings.connections_max = connections;
   settings.now_ns = [this] { return now_ns_; };
   settings.silent_peers = silent_peers_.get();

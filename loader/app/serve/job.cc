@@ -68,7 +68,7 @@ void Job::prepare() {
             open_session_files(std::move(came_), peer_, at_.client_files, arguments_))
       throw SetupError(error->sentence);
     const SessionOptions& options = arguments_.options;
-    settings_ = session_settings(options);
+    settings_ = session_settings(options, at_.host.placement().poll_agents);
     if (options.tls_creds)
       tls_ = std::make_unique<TlsSetup>(*options.tls_creds, options.tls_authz, settings_.connections_max,
                                         options.identify_timeout_s, report_);

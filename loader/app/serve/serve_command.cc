@@ -36,7 +36,6 @@ namespace {
 
 constexpr double kLookAround_s = 0.1;
 constexpr uint64_t kFarewellNs = 1'000'000'000;
-constexpr uint32_t kStrangersPerSession = 16;  // channels of a worker beyond a migration's places
 
 // The runtime folder is its owner's alone, and the socket lies in it: the group may pass, and see nothing.
 void let_group_reach(const std::string& path, const std::string& name) {
@@ -110,7 +109,7 @@ void ServeRun::serve() {
   manager_.status("sets the ports up and waits for their links", now_s());
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
   const uint32_t connections = connections_of(options_);
-  Host host(options_, placement, connections, connections + options_.sessions_max * kStrangersPerSession);
+  Host host(options_, placement, connections, connections * placement.poll_agents);
   for (const std::string& warning : host.network().warnings()) terminal_.warn("warning: " + warning);
   host.open(options_.probe && live_connections_.inherited().connections.empty());
 

@@ -1,4 +1,4 @@
-// Sessions whose own side keeps the source waiting: a worker that looks at nothing for a while.
+// Sessions whose own side keeps the source waiting: a worker that looks at nothing for a while, or no room.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -9,6 +9,7 @@
 namespace migrx {
 namespace {
 
+using test::bytes_of;
 using test::kMs;
 using test::MainStreamBuilder;
 using test::MultifdStreamBuilder;
@@ -97,6 +98,47 @@ TEST_F(LateWorker, is_not_one_that_looks_at_a_main_waiting_for_its_channels) {
   run(60'200);
   ASSERT_EQ(session_->state(), SessionState::failed);
   EXPECT_EQ(session_->error().error_class, ErrorClass::timed_out);
+}
+
+class SessionRoom : public test::SessionFixture {};
+
+// Found by the simulation, seed 820102504: more strangers spoke at once than a session has room for, on two
+// poll cores, and a channel of the source was reset.
+TEST_F(SessionRoom, who_finds_no_room_beside_strangers_waits_for_it) {
+  start(1);
+  std::vector<Wire*> strangers;
+  for (int i = 0; i < 8; ++i) {
+    strangers.push_back(&connect());
+    strangers.back()->give(bytes_of({0xff}), 1);
+  }
+  Wire& main = connect();
+  MainStreamBuilder b;
+  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
+  main.give(b.bytes(), 1448);
+  Wire& channel = connect();
+  MultifdStreamBuilder c;
+  c.init(0);
+  channel.give(c.bytes, 64);
+  run();
+  EXPECT_EQ(accepted_.size(), 2U);
+  for (Wire* const stranger : strangers) stranger->give(bytes_of({0xff, 0xff, 0xff}), 3);
+  run();
+  for (Wire* const stranger : strangers) EXPECT_TRUE(stranger->reset);
+  EXPECT_FALSE(main.reset);
+  EXPECT_FALSE(channel.reset);
+  EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
+}
+
+TEST_F(SessionRoom, but_not_when_the_session_ends) {
+  start(1);
+  for (int i = 0; i < 8; ++i) connect().give(bytes_of({0xff}), 1);
+  Wire& late = connect();
+  run();
+  ASSERT_EQ(accepted_.size(), 1U);
+  control_->cancel();
+  run(400);
+  EXPECT_TRUE(late.reset);
+  EXPECT_TRUE(control_->over());
 }
 
 }  // namespace
