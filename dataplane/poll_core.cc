@@ -478,6 +478,11 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
   if (resets_.refusing()) counters_.add(PollCounter::resets_in_reset_mode);
   Tenant* const tenant = resets_.refusing() ? nullptr : tenant_on(segment_.tuple.local_port);
   const uint32_t free = tenant == nullptr ? 0 : std::min(pool_.free(), tenant->places_free(config_.index));
+  if (tenant == nullptr && config_.awaited != nullptr && !resets_.refusing() && segment_.has(tcp_flag::syn) &&
+      !segment_.has(tcp_flag::ack) && config_.awaited->leave_unanswered(segment_.tuple.local_port)) {
+    counters_.add(PollCounter::syns_unanswered);
+    return drop_all(payload);
+  }
   TcpHandshake handshake;
   if (config_.mesh != nullptr)
     listener_.set_cookies_in_flight_until_ns(config_.mesh->cookies_in_flight_until_ns());

@@ -23,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "dataplane/awaited_ports.h"
 #include "dataplane/connection_pool.h"
 #include "dataplane/handoff/agent.h"
 #include "dataplane/handoff/handoff.h"
@@ -51,7 +52,8 @@ struct PollCoreConfig {
   uint32_t handoff_slots = 1023;
   TcpConfig tcp;
   ListenerConfig listener;
-  PollMesh* mesh = nullptr;  // not owned; nullptr: the only core
+  PollMesh* mesh = nullptr;         // not owned; nullptr: the only core
+  AwaitedPorts* awaited = nullptr;  // not owned; nullptr: a SYN that nobody listens for gets RST
   // Announces its addresses when it starts and 2 s later (RFC 5227 section 3; Link::announce()), and when it
   // is asked to: one core per port should.
   bool announce = true;

@@ -202,6 +202,7 @@ Network::Network(const HostOptions& options, const Placement& placement, uint32_
     config.tcp = tcp;
     config.listener = listener;
     config.mesh = mesh_.get();
+    config.awaited = &awaited_ports_;
     config.announce = i == 0;
     config.flow_seed = seed;
     poll_cores_.push_back(std::make_unique<PollCore>(config));

@@ -33,6 +33,8 @@ class Network {
   void start();
   // Who listens on the ports' addresses. Control thread.
   [[nodiscard]] Tenants& tenants() noexcept { return tenants_; }
+  // Ports at which a SYN is left unanswered while it is found out who listens. Any thread.
+  [[nodiscard]] AwaitedPorts& awaited_ports() noexcept { return awaited_ports_; }
   // --allow, checked; where it is empty, the ports' own subnets, or everybody of a family that has a gateway.
   // Throws SetupError.
   [[nodiscard]] std::vector<IpNetwork> allowed(const std::vector<std::string>& allow) const;
@@ -84,6 +86,7 @@ class Network {
   bool conflict_told_ = false;
   TrafficWatch traffic_watch_;
   std::unique_ptr<PollMesh> mesh_;
+  AwaitedPorts awaited_ports_;
   std::vector<std::unique_ptr<PollCore>> poll_cores_;
   Tenants tenants_;
 };

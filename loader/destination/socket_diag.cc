@@ -89,6 +89,34 @@ bool dump(int network_namespace, const void* request, std::size_t bytes,
   return true;
 }
 
+// Sends a request for all TCP listeners, of each family in turn.
+bool dump_tcp_listeners(int network_namespace, const std::function<bool(Bytes, bool&)>& take,
+                        std::string& problem) {
+  for (const int family : {AF_INET, AF_INET6}) {
+    struct {
+      nlmsghdr header;
+      inet_diag_req_v2 request;
+    } ask{};
+    ask.header = {sizeof ask, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 0, 0};
+    ask.request.sdiag_family = static_cast<uint8_t>(family);
+    ask.request.sdiag_protocol = IPPROTO_TCP;
+    ask.request.idiag_states = 1U << TCP_LISTEN;
+    if (!dump(network_namespace, &ask, sizeof ask, take, problem)) return false;
+  }
+  return true;
+}
+
+// Where a listener of that message can be reached from this host.
+std::string reachable(const inet_diag_msg& message) {
+  const bool v6 = message.idiag_family == AF_INET6;
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  const bool all = all_zero(message.id.idiag_src, v6 ? 4 : 1);
+  if (all || ::inet_ntop(message.idiag_family, message.id.idiag_src, text.data(), text.size()) == nullptr)
+    std::strcpy(text.data(), v6 ? "::1" : "127.0.0.1");
+  return std::string(v6 ? "tcp:[" : "tcp:") + text.data() + (v6 ? "]:" : ":") +
+         std::to_string(ntohs(message.id.idiag_sport));
+}
+
 }  // namespace
 
 bool parse_inet_listeners(Bytes datagram, const SocketAddress& address, std::vector<ListenSocket>& exact,
@@ -111,6 +139,27 @@ bool parse_inet_listeners(Bytes datagram, const SocketAddress& address, std::vec
     if (std::memcmp(message.id.idiag_src, wanted, v6 ? 16 : 4) == 0) exact.push_back(found);
     return true;
   });
+}
+
+bool parse_port_listeners(Bytes datagram, uint16_t first, uint16_t last, std::vector<PortListener>& out,
+                          bool& done) {
+  return each_answer(datagram, done, [&](Bytes payload) {
+    inet_diag_msg message{};
+    if (!read_as(payload, message)) return false;
+    const uint16_t port = ntohs(message.id.idiag_sport);
+    if (message.idiag_state != TCP_LISTEN || port < first || port > last) return true;
+    out.push_back({message.idiag_inode, port, message.idiag_wqueue, reachable(message)});
+    return true;
+  });
+}
+
+std::vector<PortListener> listeners_between(uint16_t first, uint16_t last, std::string& problem) {
+  std::vector<PortListener> found;
+  const auto take = [&](Bytes bytes, bool& done) {
+    return parse_port_listeners(bytes, first, last, found, done);
+  };
+  if (!dump_tcp_listeners(/*network_namespace=*/-1, take, problem)) found.clear();
+  return found;
 }
 
 bool parse_unix_listeners(Bytes datagram, const SocketFile& file, std::vector<ListenSocket>& out,
@@ -162,20 +211,10 @@ std::optional<ListenSocket> find_listener(const SocketAddress& address, const st
   }
   std::vector<ListenSocket> exact;
   std::vector<ListenSocket> any;
-  for (const int family : {AF_INET, AF_INET6}) {
-    struct {
-      nlmsghdr header;
-      inet_diag_req_v2 request;
-    } ask{};
-    ask.header = {sizeof ask, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 0, 0};
-    ask.request.sdiag_family = static_cast<uint8_t>(family);
-    ask.request.sdiag_protocol = IPPROTO_TCP;
-    ask.request.idiag_states = 1U << TCP_LISTEN;
-    const auto take = [&](Bytes bytes, bool& done) {
-      return parse_inet_listeners(bytes, address, exact, any, done);
-    };
-    if (!dump(network_namespace, &ask, sizeof ask, take, problem)) return std::nullopt;
-  }
+  const auto take = [&](Bytes bytes, bool& done) {
+    return parse_inet_listeners(bytes, address, exact, any, done);
+  };
+  if (!dump_tcp_listeners(network_namespace, take, problem)) return std::nullopt;
   if (!exact.empty()) return exact.front();
   return any.empty() ? std::nullopt : std::optional{any.front()};
 }

@@ -31,6 +31,23 @@ struct SocketFile {
 [[nodiscard]] bool parse_unix_listeners(Bytes datagram, const SocketFile& file,
                                         std::vector<ListenSocket>& out, bool& done);
 
+// What listens on a TCP port.
+struct PortListener {
+  uint64_t inode = 0;
+  uint16_t port = 0;
+  uint32_t backlog = 0;
+  // Where it can be reached from here, as SocketAddress has it: "tcp:127.0.0.1:49152" when it listens on all
+  // addresses.
+  std::string address;
+  bool operator==(const PortListener&) const = default;
+};
+// One netlink datagram of answers; adds those on ports from `first` to `last`. Otherwise as above.
+[[nodiscard]] bool parse_port_listeners(Bytes datagram, uint16_t first, uint16_t last,
+                                        std::vector<PortListener>& out, bool& done);
+// All of this network namespace on those ports. problem: why it is not known. Some system calls.
+[[nodiscard]] std::vector<PortListener> listeners_between(uint16_t first, uint16_t last,
+                                                          std::string& problem);
+
 // What listens on `address` in the network namespace that the descriptor names (-1: ours). path: that of a
 // UNIX socket as it is seen from here. nullopt and no problem: nobody listens there. Control thread; some
 // system calls.

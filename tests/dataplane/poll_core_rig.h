@@ -42,6 +42,7 @@ struct RigOptions {
   uint8_t prefix_length = 0;
   std::optional<IpAddress> gateway{};
   std::vector<PortAddress> more_addresses{};  // of port 0
+  AwaitedPorts* awaited = nullptr;
   // Makes a queue pair; empty: a MemoryQueue.
   std::function<std::unique_ptr<MemoryQueue>(MemoryPool&, EthernetAddress)> make_queue{};
 };
@@ -70,6 +71,7 @@ class Rig {
       config.tcp.buffer_bytes = options.buffer_bytes;
       config.tcp.room_behind = MemoryPool::room_behind;
       config.mesh = mesh.get();
+      config.awaited = options.awaited;
       config.announce = options.announce;
       cores.push_back(std::make_unique<PollCore>(config));
       cores[i]->on_start();

@@ -58,16 +58,21 @@ ControlAnswer Daemon::execute(ControlRequest& request) {
 }
 
 ControlAnswer Daemon::session_add(ControlRequest& request) {
-  if (draining_)
-    return refused(control_class::kShuttingDown,
-                   "this daemon ends once its migrations are over, and takes no new one: ask again when it "
-                   "has been started anew");
   SessionArguments arguments;
   if (const std::optional<ControlError> error =
           parse_session_arguments(request.arguments, request.files.size(), request.peer, arguments))
     return *error;
+  return begin(request.peer, std::move(arguments), std::move(request.files));
+}
+
+ControlAnswer Daemon::begin(const ControlPeer& peer, SessionArguments arguments,
+                            std::vector<Descriptor> came) {
+  if (draining_)
+    return refused(control_class::kShuttingDown,
+                   "this daemon ends once its migrations are over, and takes no new one: ask again when it "
+                   "has been started anew");
   ReceiveOptions& options = arguments.options;
-  const bool root = request.peer.uid == 0;
+  const bool root = peer.root();
   if (!root && (options.handoff || options.qmp))
     return refused(control_class::kNotPermitted,
                    "handoff and qmp are sockets of the host's, and only root may name them: ask as root, or "
@@ -104,10 +109,16 @@ ControlAnswer Daemon::session_add(ControlRequest& request) {
     const auto oldest = std::find_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->over(); });
     if (oldest != jobs_.end()) jobs_.erase(oldest);
   }
-  jobs_.push_back(std::make_unique<Job>(fmt::format("s{}", ++last_id_), request.peer, std::move(arguments),
-                                        std::move(request.files), at_));
+  jobs_.push_back(std::make_unique<Job>(fmt::format("s{}", ++last_id_), peer, std::move(arguments),
+                                        std::move(came), at_));
   const Job& job = *jobs_.back();
   return Json{{"id", job.id()}, {"port", job.port()}};
+}
+
+Job* Daemon::job(const std::string& id) noexcept {
+  const auto found =
+      std::find_if(jobs_.begin(), jobs_.end(), [&](const auto& job) { return job->id() == id; });
+  return found == jobs_.end() ? nullptr : found->get();
 }
 
 Job* Daemon::find(const ControlRequest& request, ControlError& error) {
@@ -119,18 +130,17 @@ Job* Daemon::find(const ControlRequest& request, ControlError& error) {
     return nullptr;
   }
   const auto& name = id->get_ref<const std::string&>();
-  const auto found =
-      std::find_if(jobs_.begin(), jobs_.end(), [&](const auto& job) { return job->id() == name; });
-  if (found == jobs_.end()) {
+  Job* const found = job(name);
+  if (found == nullptr) {
     error = refused(control_class::kNotFound, fmt::format("there is no session {}", name));
     return nullptr;
   }
-  if (!(*found)->belongs_to(request.peer)) {
+  if (!found->belongs_to(request.peer)) {
     error = refused(control_class::kNotPermitted,
                     fmt::format("session {} is another user's: ask as that user, or as root", name));
     return nullptr;
   }
-  return found->get();
+  return found;
 }
 
 ControlAnswer Daemon::session_cancel(const ControlRequest& request) {

@@ -24,6 +24,13 @@ class Daemon final : public ControlService {
 
   ControlAnswer execute(ControlRequest& request) override;
 
+  // Begins the migration if this daemon has room for it and its options fit the host: an object with its id
+  // and port, as session-add answers. The arguments have been checked by themselves.
+  [[nodiscard]] ControlAnswer begin(const ControlPeer& peer, SessionArguments arguments,
+                                    std::vector<Descriptor> came);
+  // Null: no job has that id, or it is long over.
+  [[nodiscard]] Job* job(const std::string& id) noexcept;
+
   // Of all jobs. Returns work done.
   uint32_t do_work(uint64_t now_ns);
   // Microseconds until the next call is due at the latest.

@@ -260,6 +260,12 @@ int Job::pause_us(uint32_t work) noexcept {
   return pace_.pause_us(reception_->session().state(), work);
 }
 
+bool Job::unused() const noexcept {
+  return state_ == State::preparing ||
+         (state_ == State::running && reception_->session().state() == SessionState::listening &&
+          reception_->session().channels().empty());
+}
+
 SignalAnswer Job::signal(uint64_t now_ns) {
   switch (state_) {
     case State::preparing:

@@ -71,6 +71,8 @@ class Job {
   [[nodiscard]] bool over() const noexcept { return state_ == State::over; }
   [[nodiscard]] const std::string& id() const noexcept { return id_; }
   [[nodiscard]] uint16_t port() const noexcept { return arguments_.options.listen; }
+  // No source has connected.
+  [[nodiscard]] bool unused() const noexcept;
   // The peer is root, or of the user who asked for it.
   [[nodiscard]] bool belongs_to(const ControlPeer& peer) const noexcept {
     return peer.uid == 0 || peer.uid == peer_.uid;

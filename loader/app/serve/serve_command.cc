@@ -22,6 +22,8 @@
 #include "loader/app/live_connections.h"
 #include "loader/app/reset_duty.h"
 #include "loader/app/serve/daemon.h"
+#include "loader/app/serve/discovery.h"
+#include "loader/app/serve/intake.h"
 #include "loader/app/serve/serve_options.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/signals.h"
@@ -59,7 +61,7 @@ class ServeRun {
 
  private:
   void serve();
-  void control(Daemon& daemon, ControlSocket& socket, Host& host, ResetDuty& resets);
+  void control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets);
   void on_signal(int number, Daemon& daemon);
   void look_around(Daemon& daemon, Host& host, ResetDuty& resets);
   void say_lines(Daemon& daemon);
@@ -133,14 +135,23 @@ void ServeRun::serve() {
   terminal_.say(fmt::format("ready: {} takes in up to {} migrations; control socket {}",
                             host.network().first_address(), options_.sessions_max, options_.control));
   manager_.ready(now_s());
-  control(daemon, socket, host, resets);
+  std::optional<Discovery> discovery;
+  std::optional<Intake> intake;
+  if (!options_.serve_ports.empty()) {
+    PortRange range;
+    (void)parse_port_range(options_.serve_ports, range);
+    discovery.emplace(range, host.network().awaited_ports());
+    intake.emplace(*discovery, daemon, terminal_);
+  }
+  control(daemon, intake ? &*intake : nullptr, socket, host, resets);
   socket_of_events = nullptr;
   say_farewell(host, resets);
 }
 
-void ServeRun::control(Daemon& daemon, ControlSocket& socket, Host& host, ResetDuty& resets) {
+void ServeRun::control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets) {
   double looked_s = now_s();
   while (!daemon.draining() || daemon.under_way() > 0) {
+    if (intake != nullptr) intake->look(monotonic_ns());
     uint32_t work = daemon.do_work(monotonic_ns());
     work += socket.do_work();
     on_signal(signals_.wait(work > 0 ? 0 : daemon.pause_us(), socket.wake_fd()), daemon);

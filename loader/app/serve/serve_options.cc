@@ -75,6 +75,13 @@ void add_serve_options(CLI::App& command, ServeOptions& o) {
       ->type_name("FIRST-LAST")
       ->capture_default_str()
       ->group(network);
+  command
+      .add_option("--serve-ports", o.serve_ports,
+                  "TCP ports on which QEMUs of this host wait for guests (-incoming tcp:…; libvirt's "
+                  "49152-49215): a source that connects to one of them here is received into that QEMU, and "
+                  "nothing else has to be said")
+      ->type_name("FIRST-LAST")
+      ->group(network);
 
   const char* const control = "Control";
   command.add_option("--control", o.control, "path of the control socket")
@@ -161,6 +168,16 @@ std::string check_serve_options(const ServeOptions& o) {
   if (!parse_port_range(o.listen_range, range))
     return fmt::format("--listen-range {}: expected two ports such as 49152-49215, the smaller one first",
                        o.listen_range);
+  if (PortRange found; !o.serve_ports.empty()) {
+    if (!parse_port_range(o.serve_ports, found))
+      return fmt::format("--serve-ports {}: expected two ports such as 49152-49215, the smaller one first",
+                         o.serve_ports);
+    if (found.first <= range.last && range.first <= found.last)
+      return fmt::format(
+          "--serve-ports {} and --listen-range {} have ports in common: give other ports to "
+          "those who ask for a migration, such as --listen-range 4444-4507",
+          o.serve_ports, o.listen_range);
+  }
   TenantOptions tenant;
   tenant.listen = range.first;
   tenant.allow = allowed_networks(o);

@@ -26,6 +26,7 @@ struct ServeOptions : HostOptions, CoreOptions {
   std::string group;               // that may use the control socket; empty: the process's own
   std::vector<std::string> allow;  // CIDR, or "any"
   std::string listen_range = "49152-49215";
+  std::string serve_ports;  // on which destination QEMUs of this host wait; empty: none is looked for
   uint32_t sessions_max = 16;
   uint32_t connections_max = 0;    // of all sessions, on each poll core; 0: sessions_max with 8 channels each
   uint64_t private_ram_total = 0;  // bytes of blocks without a file, of all sessions; 0: 1 GiB for each

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <tuple>
 
 #include "loader/destination/unique_fd.h"
 
@@ -82,6 +83,41 @@ TEST(FindListener, tells_the_backlog_of_a_unix_listener) {
   std::filesystem::remove(path);
 }
 
+TEST(ListenersBetween, tells_those_of_the_range_with_the_way_to_each) {
+  uint16_t one = 0, all = 0, beyond = 0;
+  const UniqueFd of_one = listen_tcp("127.0.0.3", 3, one);
+  const UniqueFd of_all = listen_tcp("0.0.0.0", 1, all);
+  const UniqueFd other = listen_tcp("127.0.0.1", 1, beyond);
+  for (const auto& [port, backlog, address] :
+       {std::tuple{one, 3U, "tcp:127.0.0.3:"}, std::tuple{all, 1U, "tcp:127.0.0.1:"}}) {
+    std::string problem;
+    const std::vector<PortListener> found = listeners_between(port, port, problem);
+    ASSERT_EQ(found.size(), 1U) << problem;
+    EXPECT_EQ(found[0].port, port);
+    EXPECT_EQ(found[0].backlog, backlog);
+    EXPECT_EQ(found[0].address, address + std::to_string(port));
+    EXPECT_TRUE(process_has_socket(::getpid(), found[0].inode));
+    SocketAddress parsed;
+    EXPECT_EQ(parse_socket_address(found[0].address, parsed), "");
+  }
+}
+
+TEST(ListenersBetween, an_ipv6_one_is_reached_by_ipv6) {
+  UniqueFd fd(::socket(AF_INET6, SOCK_STREAM, 0));
+  sockaddr_in6 in{};
+  in.sin6_family = AF_INET6;
+  socklen_t length = sizeof in;
+  if (fd.empty() || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&in), sizeof in) != 0)
+    GTEST_SKIP() << "this host has no IPv6";
+  ASSERT_EQ(::listen(fd.get(), 2), 0);
+  ASSERT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&in), &length), 0);
+  const uint16_t port = ntohs(in.sin6_port);
+  std::string problem;
+  const std::vector<PortListener> found = listeners_between(port, port, problem);
+  ASSERT_EQ(found.size(), 1U) << problem;
+  EXPECT_EQ(found[0].address, "tcp:[::1]:" + std::to_string(port));
+}
+
 TEST(ParseInetListeners, torn_answers_are_refused) {
   std::vector<std::byte> datagram(NLMSG_ALIGN(sizeof(nlmsghdr) + sizeof(inet_diag_msg)));
   nlmsghdr header{static_cast<uint32_t>(datagram.size()), SOCK_DIAG_BY_FAMILY, 0, 0, 0};
@@ -102,10 +138,19 @@ TEST(ParseInetListeners, torn_answers_are_refused) {
     found = exact.size();
     return ok && !done;
   };
+  const auto parse_ports = [](Bytes bytes) {
+    std::vector<PortListener> all;
+    bool done = false;
+    return parse_port_listeners(bytes, 1, 9, all, done) && !done && all.size() == 1;
+  };
   std::size_t found = 0;
   EXPECT_TRUE(parse(datagram, found));
   EXPECT_EQ(found, 1U);
-  for (std::size_t n = 1; n < datagram.size(); ++n) EXPECT_FALSE(parse(Bytes{datagram}.first(n), found)) << n;
+  EXPECT_TRUE(parse_ports(datagram));
+  for (std::size_t n = 1; n < datagram.size(); ++n) {
+    EXPECT_FALSE(parse(Bytes{datagram}.first(n), found)) << n;
+    EXPECT_FALSE(parse_ports(Bytes{datagram}.first(n))) << n;
+  }
   header.nlmsg_len = sizeof header + 1;
   std::memcpy(datagram.data(), &header, sizeof header);
   EXPECT_FALSE(parse(datagram, found));

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 
+from rig.daemon import Daemon as Serve
 from rig.guest import MIB, console_lines, expect_unbroken
 from rig.libvirt import GUEST, KERNEL, MEMFD, PRIVATE, Daemon, domain, join_kernels, need_libvirt
 from rig.network import RECEIVER, Veth
@@ -22,7 +23,7 @@ class _Hosts:
     def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True):
         need("7.2")
         need_libvirt()
-        network = stack.enter_context(Veth())
+        self.network = network = stack.enter_context(Veth())
         join_kernels(network)
         self.source = stack.enter_context(Daemon(folder, "source", network.source))
         self.destination = stack.enter_context(Daemon(folder, "destination", network.receiver, lines))
@@ -127,11 +128,58 @@ def _aborted(folder):
         return "%d lines without a gap" % len(hosts.expect_stays())
 
 
+def _served(count):
+    """So many `virsh migrate` at a time through one `migrx serve`, with no hook: the destinations are found."""
+    def run(folder):
+        with contextlib.ExitStack() as stack:
+            hosts = _Hosts(folder, stack, hook=False, lines=('migration_host = "%s"' % RECEIVER,))
+            consoles = {GUEST: hosts.console_path}
+            for number in range(1, count):
+                name = "busy%d" % number
+                os.makedirs(os.path.join(folder, name))
+                xml, consoles[name] = domain(os.path.join(folder, name), _SIZE, name=name, number=number)
+                hosts.source.virsh("create", xml)
+            daemon = stack.enter_context(Serve(folder, hosts.network, (
+                "--serve-ports", "49152-49215", "--listen-range", "4444-4450"))).wait_ready()
+            # Every second one with multifd.
+            under_way = [stack.enter_context(contextlib.closing(_Background(
+                hosts, *(("--parallel", "--parallel-connections", "2") if number % 2 else ()), guest=name)))
+                         for number, name in enumerate(consoles)]
+            statuses = [one.wait() for one in under_way]
+            expect(not any(statuses), "virsh ended with %s: %s", statuses, daemon.log())
+            for name in consoles:
+                expect(hosts.destination.state(name) == "running" and hosts.source.state(name) == "",
+                       "not exactly one %s runs", name)
+            sessions = daemon.control.call("query-sessions")
+            expect([session["outcome"] for session in sessions] == ["complete"] * count, "%s", sessions)
+            channels = sorted(len(daemon.control.call("query-session", id=session["id"])["report"]["channels"])
+                              for session in sessions)
+            expect(channels == sorted([1, 3] * count)[:count // 2] + [3] * (count // 2), "channels: %s", channels)
+            lines = 0
+            for path in consoles.values():
+                with open(path, "rb") as file:
+                    before = len(console_lines(file.read()))
+                lines += _wait_lines(path, before + 10)
+            return "%d lines without a gap" % lines
+    return run
+
+
+def _wait_lines(path, count, timeout=60):
+    deadline = time.monotonic() + timeout
+    while True:
+        with open(path, "rb") as file:
+            text = file.read()
+        if len(console_lines(text)) >= count:
+            return len(expect_unbroken([text]))
+        expect(time.monotonic() < deadline, "%s: the guest does not go on", path)
+        time.sleep(0.1)
+
+
 class _Background:
     """A virsh migrate beside which something else happens."""
 
-    def __init__(self, hosts, *options):
-        self._process = subprocess.Popen(["virsh", "-c", hosts.source.uri, "migrate", "--live", *options, GUEST,
+    def __init__(self, hosts, *options, guest=GUEST):
+        self._process = subprocess.Popen(["virsh", "-c", hosts.source.uri, "migrate", "--live", *options, guest,
                                           hosts.destination.uri], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def wait(self):
@@ -150,6 +198,8 @@ def cases():
     yield Case("libvirt-parallel-4", _goes_through("--parallel", "--parallel-connections", "4", channels=4), False, 300)
     yield Case("libvirt-migration-host",
                _goes_through(lines=('migration_host = "%s"' % RECEIVER,), uri=()), True, 300)
+    yield Case("libvirt-serve-2", _served(2), True, 300)
+    yield Case("libvirt-serve-4", _served(4), False, 300)
     yield Case("libvirt-aborted", _aborted, True, 300)
     yield Case("libvirt-private-memory", _refused("access mode='shared'", PRIVATE), True, 300)
     yield Case("libvirt-not-configured", _refused("write there PORT=", configured=False), False, 300)

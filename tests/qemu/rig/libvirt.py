@@ -20,7 +20,7 @@ KERNEL = {"source": "10.79.0.1", "destination": "10.79.0.2"}
 GUEST = "busy"
 
 _DOMAIN = """<domain type='qemu'>
-  <name>%(name)s</name><uuid>5ad0f0c5-1b0f-4c1a-8a6b-3f0e8a7c1d2e</uuid>
+  <name>%(name)s</name><uuid>5ad0f0c5-1b0f-4c1a-8a6b-3f0e8a7c%(number)04x</uuid>
   <memory unit='B'>%(size)d</memory>
   %(memory)s
   <vcpu>1</vcpu>
@@ -167,12 +167,12 @@ def join_kernels(network):
         _ip("-n", namespace, "link", "set", "back0", "up")
 
 
-def domain(folder, size, memory=MEMFD, machine="pc-i440fx-7.2"):
-    """A domain with the busy guest; returns the paths of its XML and of its console."""
+def domain(folder, size, memory=MEMFD, machine="pc-i440fx-7.2", name=GUEST, number=0x1d2e):
+    """A domain with the busy guest; returns the paths of its XML and of its console. `folder` is its own."""
     mib = 1 << 20
     guest = BusyGuest("mixed", fill_end=size - 2 * mib, dirty_start=8 * mib, dirty_end=24 * mib, pages_per_tick=16)
     path, console = os.path.join(folder, "domain.xml"), os.path.join(folder, "guest.console")
     with open(path, "w", encoding="utf-8") as file:
-        file.write(_DOMAIN % {"name": GUEST, "size": size, "memory": memory, "machine": machine,
+        file.write(_DOMAIN % {"name": name, "number": number, "size": size, "memory": memory, "machine": machine,
                               "kernel": guest.build(folder), "console": console})
     return path, console

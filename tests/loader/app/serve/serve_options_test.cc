@@ -77,6 +77,19 @@ TEST(ServeOptions, what_contradicts_itself_is_refused) {
   EXPECT_THROW(parsed(with({"--sessions-max", "0"})), CLI::ParseError);
 }
 
+// Two who do not know of each other would take the same port.
+TEST(ServeOptions, ports_of_destinations_are_nobody_elses) {
+  EXPECT_NE(check_serve_options(parsed(with({"--serve-ports", "49200-49300"}))).find("in common"),
+            std::string::npos);
+  EXPECT_NE(check_serve_options(parsed(with({"--serve-ports", "49215"}))).find("in common"),
+            std::string::npos);
+  EXPECT_NE(check_serve_options(parsed(with({"--serve-ports", "9-8"}))).find("--serve-ports 9-8"),
+            std::string::npos);
+  EXPECT_EQ(check_serve_options(parsed(with({"--serve-ports", "49216-49300"}))), "");
+  EXPECT_EQ(
+      check_serve_options(parsed(with({"--serve-ports", "49152-49215", "--listen-range", "4444-4507"}))), "");
+}
+
 TEST(ServeOptions, a_file_may_have_them) {
   const std::string path = testing::TempDir() + "serve.conf";
   std::ofstream(path)

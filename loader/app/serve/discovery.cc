@@ -1,0 +1,104 @@
+#include "loader/app/serve/discovery.h"
+
+#include <chrono>
+#include <utility>
+
+#include "dataplane/agent_thread.h"
+#include "loader/destination/incoming_qemu.h"
+#include "loader/stream/printable.h"
+
+namespace migrx {
+namespace {
+
+// Some 50 µs each (docs/serve.md): a source that connects as soon as its destination listens waits for its
+// first retransmission, a second later, and everything is ready by then.
+constexpr std::chrono::milliseconds kLookEvery{50};
+// A QEMU that waits listens for main and its channels. Its NBD server for disks, whose port may be of the
+// same range, has a longer queue.
+constexpr uint32_t kMigrationBacklogMax = 255;
+
+WaitingQemu examine(const PortListener& listener) {
+  WaitingQemu found{.listener = listener, .process = 0, .ram = {}, .problem = {}};
+  const std::vector<pid_t> processes = waiting_processes_with_socket(listener.inode);
+  if (processes.empty()) {
+    found.problem = "no QEMU with -incoming has it open, as far as this process can see";
+  } else if (listener.backlog > kMigrationBacklogMax) {
+    found.problem = "it is no migration socket: its queue is as long as an NBD server's";
+  } else if (processes.size() > 1) {
+    found.problem = "several processes have it open";
+  } else {
+    found.process = processes.front();
+    found.problem = look_at_memory(found.process, found.ram);
+  }
+  return found;
+}
+
+}  // namespace
+
+Discovery::Discovery(PortRange range, AwaitedPorts& ports)
+    : range_(range), ports_(ports), table_(range), thread_([this] { run(); }) {}
+
+Discovery::~Discovery() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+Discovery::News Discovery::take_news() {
+  if (!has_news_.load(std::memory_order_relaxed)) return {};
+  const std::lock_guard lock(mutex_);
+  has_news_.store(false, std::memory_order_relaxed);
+  return std::exchange(news_, {});
+}
+
+void Discovery::refuse(uint64_t inode) {
+  const std::lock_guard lock(mutex_);
+  refused_.push_back(inode);
+}
+
+void Discovery::run() {
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    for (const uint64_t inode : std::exchange(refused_, {})) table_.refuse(inode);
+    lock.unlock();
+    look();
+    lock.lock();
+    wake_.wait_for(lock, kLookEvery, [this] { return stop_; });
+  }
+  for (uint32_t port = range_.first; port <= range_.last; ++port)
+    ports_.set(static_cast<uint16_t>(port), false);
+}
+
+void Discovery::look() {
+  std::vector<uint16_t> asked;
+  for (uint32_t port = range_.first; port <= range_.last; ++port)
+    if (ports_.take_asked(static_cast<uint16_t>(port))) asked.push_back(static_cast<uint16_t>(port));
+  std::string problem;
+  const std::vector<PortListener> listeners = listeners_between(range_.first, range_.last, problem);
+  ListenerTable::News news;
+  if (problem.empty()) news = table_.take(listeners, asked, monotonic_ns());
+  const uint64_t now_ns = monotonic_ns();
+  for (uint32_t port = range_.first; port <= range_.last; ++port)
+    ports_.set(static_cast<uint16_t>(port),
+               problem.empty() && table_.awaited(static_cast<uint16_t>(port), now_ns));
+
+  std::vector<WaitingQemu> found;
+  for (const PortListener& listener : news.appeared) {
+    found.push_back(examine(listener));
+    if (!found.back().problem.empty()) table_.refuse(listener.inode);
+  }
+  const std::lock_guard lock(mutex_);
+  for (WaitingQemu& one : found) news_.found.push_back(std::move(one));
+  news_.gone.insert(news_.gone.end(), news.gone.begin(), news.gone.end());
+  if (!problem.empty() && !problem_told_) {
+    news_.problem = problem;
+    problem_told_ = true;
+  }
+  if (!news_.found.empty() || !news_.gone.empty() || !news_.problem.empty())
+    has_news_.store(true, std::memory_order_relaxed);
+}
+
+}  // namespace migrx

@@ -1,0 +1,69 @@
+// Finds the QEMUs of this host that wait for a guest on the ports of --serve-ports, with all that a migration
+// into them needs to know: nothing has to be said to migrx by whoever starts them (libvirt, for one).
+//
+// A thread of its own looks: a host has thousands of descriptors in /proc, and the control thread must not
+// wait for them.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dataplane/awaited_ports.h"
+#include "loader/app/serve/listener_table.h"
+#include "loader/app/serve/serve_options.h"
+
+namespace migrx {
+
+// A QEMU that listens, and the files of its guest's memory.
+struct WaitingQemu {
+  PortListener listener;
+  pid_t process = 0;
+  std::vector<std::string> ram;  // values of --ram
+  std::string problem;           // why no guest can be given to it; empty: one can
+};
+
+class Discovery {
+ public:
+  // Begins to look. `ports` outlives it.
+  Discovery(PortRange range, AwaitedPorts& ports);
+  ~Discovery();
+  Discovery(const Discovery&) = delete;
+  Discovery& operator=(const Discovery&) = delete;
+
+  // ---- Control thread. Neither waits for the thread that looks.
+  // Since the last call: QEMUs that began to wait, and sockets (inodes) on which nobody listens any more.
+  struct News {
+    std::vector<WaitingQemu> found;
+    std::vector<uint64_t> gone;
+    std::string problem;  // why nothing can be found; said once
+  };
+  [[nodiscard]] News take_news();
+  // No guest goes to that socket: who connects to its port is told so by RST.
+  void refuse(uint64_t inode);
+
+ private:
+  void run();
+  void look();
+
+  const PortRange range_;
+  AwaitedPorts& ports_;
+  ListenerTable table_;  // its thread's
+  bool problem_told_ = false;
+
+  std::atomic<bool> has_news_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stop_ = false;
+  News news_;
+  std::vector<uint64_t> refused_;
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace migrx

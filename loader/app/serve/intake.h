@@ -1,0 +1,63 @@
+// Migrations that nobody asks for: each QEMU of this host that waits on a port of --serve-ports gets one.
+//
+//   waits ──room──▶ job ──over──▶ its socket is refused
+//     └──no room for two minutes, or nothing can be given to it──▶ its socket is refused
+//
+// A QEMU that no room is found for is kept in the queue while its source repeats its SYN (Linux: 127 s).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "loader/app/serve/daemon.h"
+#include "loader/app/serve/discovery.h"
+#include "loader/app/terminal.h"
+
+namespace migrx {
+
+// Control thread.
+class Intake {
+ public:
+  static constexpr uint64_t kWaitNs = 120'000'000'000;
+
+  // All outlive it.
+  Intake(Discovery& discovery, Daemon& daemon, Terminal& terminal)
+      : discovery_(discovery), daemon_(daemon), terminal_(terminal) {}
+
+  // Call it several times a second.
+  void look(uint64_t now_ns);
+  // QEMUs that wait for room.
+  [[nodiscard]] uint32_t waiting() const noexcept { return static_cast<uint32_t>(waiting_.size()); }
+
+ private:
+  struct Waiting {
+    WaitingQemu qemu;
+    uint64_t since_ns;
+    bool told = false;
+  };
+  void forget(uint64_t socket, uint64_t now_ns);
+  // It listens on this port by two sockets, one for each family, and has been seen by the other one.
+  [[nodiscard]] bool known(const WaitingQemu& qemu) const noexcept;
+  // False: it is to be tried again.
+  [[nodiscard]] bool settle(Waiting& waiting, uint64_t now_ns);
+  void refuse(const WaitingQemu& qemu, const std::string& reason);
+
+  Discovery& discovery_;
+  Daemon& daemon_;
+  Terminal& terminal_;
+  std::vector<Waiting> waiting_;
+  struct Begun {
+    std::string id;  // of the job
+    uint16_t port;
+    pid_t process;
+  };
+  std::map<uint64_t, Begun> jobs_;  // by the socket that its QEMU listens on
+};
+
+// What `migrx receive` would be told of such a QEMU. nullopt: `out` is filled.
+[[nodiscard]] std::optional<ControlError> arguments_for(const WaitingQemu& qemu, SessionArguments& out);
+
+}  // namespace migrx

@@ -1,0 +1,42 @@
+#include "loader/app/serve/intake.h"
+
+#include <gtest/gtest.h>
+
+namespace migrx {
+namespace {
+
+WaitingQemu qemu(uint32_t backlog) {
+  return {.listener = {55, 49153, backlog, "tcp:127.0.0.1:49153"},
+          .process = 1234,
+          .ram = {"pc.ram=/proc/1234/fd/10,size=67108864"},
+          .problem = {}};
+}
+
+TEST(ArgumentsFor, are_all_that_receive_would_have_been_told) {
+  SessionArguments arguments;
+  const auto error = arguments_for(qemu(1), arguments);
+  ASSERT_FALSE(error) << error->sentence;
+  EXPECT_EQ(arguments.listen, 49153);
+  EXPECT_EQ(arguments.options.handoff, "tcp:127.0.0.1:49153");
+  EXPECT_EQ(arguments.options.destination_pid, 1234);
+  EXPECT_EQ(arguments.options.multifd_channels, 0U);
+  ASSERT_EQ(arguments.ram.size(), 1U);
+  EXPECT_EQ(arguments.ram[0].path, "/proc/1234/fd/10");
+  EXPECT_EQ(arguments.ram[0].size, 67108864U);
+}
+
+TEST(ArgumentsFor, the_length_of_its_queue_tells_the_channels) {
+  SessionArguments arguments;
+  ASSERT_FALSE(arguments_for(qemu(8), arguments));
+  EXPECT_EQ(arguments.options.multifd_channels, 8U);
+}
+
+TEST(ArgumentsFor, a_command_line_that_makes_no_sense_is_refused) {
+  WaitingQemu odd = qemu(1);
+  odd.ram = {"pc.ram=/proc/1234/fd/10,size=lots"};
+  SessionArguments arguments;
+  EXPECT_TRUE(arguments_for(odd, arguments));
+}
+
+}  // namespace
+}  // namespace migrx
