@@ -2,16 +2,21 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <climits>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "loader/destination/socket_diag.h"
 #include "loader/destination/unique_fd.h"
@@ -23,7 +28,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::size_t kCommandLineMax = 4 << 20;  // bytes; Linux allows a quarter of the stack's 8 MiB
-constexpr std::size_t kMemfdPrefix = 7;           // "/memfd:"
 constexpr const char* kAdvice =
     "give the domain <memoryBacking><access mode='shared'/></memoryBacking> with <hugepages/> or <source "
     "type='memfd'/>, or the QEMU a memory-backend-file or -memfd with share=on, at the source too";
@@ -164,16 +168,16 @@ bool started_to_wait(std::string_view cmdline) {
                      [](std::string_view word) { return word == "-incoming" || word == "--incoming"; });
 }
 
-std::string find_memory(pid_t process, const std::vector<MemoryBackend>& backends,
-                        std::vector<OpenFile> files, std::vector<std::string>& ram) {
-  ram.clear();
+std::string find_memory(const std::vector<MemoryBackend>& backends, std::vector<OpenFile> files,
+                        std::vector<BackendFile>& found) {
+  found.clear();
   if (backends.empty()) return std::string("its guest's memory is private to it: ") + kAdvice;
   std::sort(files.begin(), files.end(),
             [](const OpenFile& a, const OpenFile& b) { return a.number < b.number; });
   // A memfd has no name that tells whose it is; QEMU makes them in the order of its command line.
   auto memfd = files.begin();
   const auto is_memfd = [](const OpenFile& file) {
-    return file.target.starts_with("/memfd:memory-backend-memfd") && file.target.size() > kMemfdPrefix;
+    return file.target.starts_with("/memfd:memory-backend-memfd");
   };
   for (const MemoryBackend& backend : backends) {
     const std::string name = printable(backend.id);
@@ -182,25 +186,47 @@ std::string find_memory(pid_t process, const std::vector<MemoryBackend>& backend
     if (!is_shared(backend) ||
         (backend.type != "memory-backend-file" && backend.type != "memory-backend-memfd"))
       return "its memory " + name + " is not shared: " + kAdvice;
-    auto found = files.end();
+    auto file = files.end();
     if (backend.type == "memory-backend-memfd") {
-      found = memfd = std::find_if(memfd, files.end(), is_memfd);
+      file = memfd = std::find_if(memfd, files.end(), is_memfd);
       if (memfd != files.end()) ++memfd;
     } else {
-      found = std::find_if(files.begin(), files.end(), [&](const OpenFile& file) {
-        return file.target == backend.path || made_in_folder(backend, file.target);
+      file = std::find_if(files.begin(), files.end(), [&](const OpenFile& one) {
+        return one.target == backend.path || made_in_folder(backend, one.target);
       });
     }
-    if (found == files.end())
+    if (file == files.end())
       return "the file of its memory " + name + " is not among its descriptors: is it still starting?";
-    ram.push_back(backend.id + "=/proc/" + std::to_string(process) + "/fd/" + std::to_string(found->number) +
-                  (is_size(backend.size) ? ",size=" + backend.size : ""));
+    found.push_back({backend.id, is_size(backend.size) ? backend.size : std::string{}, file->number});
   }
   return {};
 }
 
-std::string look_at_memory(pid_t process, std::vector<std::string>& ram) {
-  return find_memory(process, memory_backends(command_line_of(process)), open_files(process), ram);
+std::string take_memory(pid_t process, uint64_t listener, TakenMemory& out) {
+  out = {};
+  // From here on the number is that process's: what is read of it below cannot be another's.
+  const UniqueFd held(static_cast<int>(::syscall(SYS_pidfd_open, process, 0)));
+  struct stat owner {};
+  if (held.empty() || ::stat(("/proc/" + std::to_string(process)).c_str(), &owner) != 0 ||
+      !process_has_socket(process, listener))
+    return "it ended a moment ago";
+  out.user = owner.st_uid;
+  std::vector<BackendFile> found;
+  if (std::string problem =
+          find_memory(memory_backends(command_line_of(process)), open_files(process), found);
+      !problem.empty())
+    return problem;
+  for (const BackendFile& one : found) {
+    Descriptor file(static_cast<int>(::syscall(SYS_pidfd_getfd, held.get(), one.number, 0)));
+    if (!file)
+      return "the descriptor of its memory " + printable(one.id) +
+             " cannot be taken: " + std::strerror(errno) +
+             ": run migrx as root, with CAP_SYS_PTRACE (kernel.yama.ptrace_scope=3 forbids it)";
+    out.ram.push_back(one.id + "=fd:" + std::to_string(out.files.size()) +
+                      (one.size.empty() ? "" : ",size=" + one.size));
+    out.files.push_back(std::move(file));
+  }
+  return {};
 }
 
 std::vector<pid_t> waiting_processes_with_socket(uint64_t inode) {

@@ -3,7 +3,9 @@
 // else's.
 //
 // A command line proves nothing: `-incoming` stays on it for life. Whether that QEMU waits is asked of it
-// before a byte of its memory changes (docs/handoff.md).
+// before a byte of its memory changes (docs/handoff.md). Nor does a name below /proc/PID/fd prove a right: a
+// process may have a file of somebody else open for reading, and root would open it for writing. So the
+// descriptors themselves are taken (pidfd_getfd(2)), and GuestMemory refuses those that cannot be written by.
 #pragma once
 
 #include <sys/types.h>
@@ -13,6 +15,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "numa/descriptor.h"
 
 namespace migrx {
 
@@ -35,14 +39,25 @@ struct OpenFile {
   int number = -1;
   std::string target;
 };
-// One value of --ram for each backend: its file by its descriptor, which also leads to a file that has no
-// name any more. Empty: `ram` is filled. Otherwise a sentence that says what to do, since nobody else can
-// fill that memory. Pure.
-[[nodiscard]] std::string find_memory(pid_t process, const std::vector<MemoryBackend>& backends,
-                                      std::vector<OpenFile> files, std::vector<std::string>& ram);
+// A backend's memory: a descriptor of the process that leads to it, also when it has no name any more.
+struct BackendFile {
+  std::string id;
+  std::string size;  // as the command line has it; empty: it says nothing that is a size
+  int number = -1;
+};
+// One for each backend. Empty: `found` is filled. Otherwise a sentence that says what to do, since nobody
+// else can fill that memory. Pure.
+[[nodiscard]] std::string find_memory(const std::vector<MemoryBackend>& backends, std::vector<OpenFile> files,
+                                      std::vector<BackendFile>& found);
 
-// Both, of a process. Reads /proc; a few dozen system calls. Empty: `ram` is filled.
-[[nodiscard]] std::string look_at_memory(pid_t process, std::vector<std::string>& ram);
+// The memory of a waiting guest, taken from the process that owns it.
+struct TakenMemory {
+  std::vector<std::string> ram;         // values of --ram: "mem=fd:0,size=64M"
+  std::vector<Descriptor> files;        // in that order
+  uid_t user = static_cast<uid_t>(-1);  // whose process it is
+};
+// Needs CAP_SYS_PTRACE for processes of others. Some dozen system calls; any thread. Empty: `out` is filled.
+[[nodiscard]] std::string take_memory(pid_t process, uint64_t listener, TakenMemory& out);
 // Processes whose command line has `-incoming`, and that hold the socket. All of /proc is looked through.
 [[nodiscard]] std::vector<pid_t> waiting_processes_with_socket(uint64_t inode);
 

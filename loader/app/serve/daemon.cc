@@ -62,11 +62,11 @@ ControlAnswer Daemon::session_add(ControlRequest& request) {
   if (const std::optional<ControlError> error =
           parse_session_arguments(request.arguments, request.files.size(), request.peer, arguments))
     return *error;
-  return begin(request.peer, std::move(arguments), std::move(request.files));
+  return begin(request.peer, std::move(arguments), request.files);
 }
 
 ControlAnswer Daemon::begin(const ControlPeer& peer, SessionArguments arguments,
-                            std::vector<Descriptor> came) {
+                            std::vector<Descriptor>& came) {
   if (draining_)
     return refused(control_class::kShuttingDown,
                    "this daemon ends once its migrations are over, and takes no new one: ask again when it "

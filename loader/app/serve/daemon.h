@@ -25,9 +25,10 @@ class Daemon final : public ControlService {
   ControlAnswer execute(ControlRequest& request) override;
 
   // Begins the migration if this daemon has room for it and its options fit the host: an object with its id
-  // and port, as session-add answers. The arguments have been checked by themselves.
+  // and port, as session-add answers. The arguments have been checked by themselves. came: descriptors that
+  // they name; taken when it begins.
   [[nodiscard]] ControlAnswer begin(const ControlPeer& peer, SessionArguments arguments,
-                                    std::vector<Descriptor> came);
+                                    std::vector<Descriptor>& came);
   // Null: no job has that id, or it is long over.
   [[nodiscard]] Job* job(const std::string& id) noexcept;
 

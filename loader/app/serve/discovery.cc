@@ -1,11 +1,12 @@
 #include "loader/app/serve/discovery.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "dataplane/agent_thread.h"
-#include "loader/destination/incoming_qemu.h"
-#include "loader/stream/printable.h"
 
 namespace migrx {
 namespace {
@@ -17,26 +18,10 @@ constexpr std::chrono::milliseconds kLookEvery{50};
 // same range, has a longer queue.
 constexpr uint32_t kMigrationBacklogMax = 255;
 
-WaitingQemu examine(const PortListener& listener) {
-  WaitingQemu found{.listener = listener, .process = 0, .ram = {}, .problem = {}};
-  const std::vector<pid_t> processes = waiting_processes_with_socket(listener.inode);
-  if (processes.empty()) {
-    found.problem = "no QEMU with -incoming has it open, as far as this process can see";
-  } else if (listener.backlog > kMigrationBacklogMax) {
-    found.problem = "it is no migration socket: its queue is as long as an NBD server's";
-  } else if (processes.size() > 1) {
-    found.problem = "several processes have it open";
-  } else {
-    found.process = processes.front();
-    found.problem = look_at_memory(found.process, found.ram);
-  }
-  return found;
-}
-
 }  // namespace
 
-Discovery::Discovery(PortRange range, AwaitedPorts& ports)
-    : range_(range), ports_(ports), table_(range), thread_([this] { run(); }) {}
+Discovery::Discovery(PortRange range, std::vector<uid_t> users, AwaitedPorts& ports)
+    : range_(range), users_(std::move(users)), ports_(ports), table_(range), thread_([this] { run(); }) {}
 
 Discovery::~Discovery() {
   {
@@ -99,6 +84,27 @@ void Discovery::look() {
   }
   if (!news_.found.empty() || !news_.gone.empty() || !news_.problem.empty())
     has_news_.store(true, std::memory_order_relaxed);
+}
+
+WaitingQemu Discovery::examine(const PortListener& listener) const {
+  WaitingQemu found{.listener = listener, .process = 0, .memory = {}, .problem = {}};
+  const std::vector<pid_t> processes = waiting_processes_with_socket(listener.inode);
+  if (processes.empty()) {
+    found.problem = "no QEMU with -incoming has it open, as far as this process can see";
+  } else if (listener.backlog > kMigrationBacklogMax) {
+    found.problem = "it is no migration socket: its queue is as long as an NBD server's";
+  } else if (processes.size() > 1) {
+    found.problem = "several processes have it open";
+  } else {
+    found.process = processes.front();
+    found.problem = take_memory(found.process, listener.inode, found.memory);
+    if (found.problem.empty() && std::find(users_.begin(), users_.end(), found.memory.user) == users_.end())
+      found.problem = fmt::format("process {} runs as user {}, who is not among --serve-users", found.process,
+                                  found.memory.user);
+  }
+  // What no guest goes into is not held.
+  if (!found.problem.empty()) found.memory = {};
+  return found;
 }
 
 }  // namespace migrx

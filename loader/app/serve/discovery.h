@@ -18,21 +18,22 @@
 #include "dataplane/awaited_ports.h"
 #include "loader/app/serve/listener_table.h"
 #include "loader/app/serve/serve_options.h"
+#include "loader/destination/incoming_qemu.h"
 
 namespace migrx {
 
-// A QEMU that listens, and the files of its guest's memory.
+// A QEMU that listens, and its guest's memory.
 struct WaitingQemu {
   PortListener listener;
   pid_t process = 0;
-  std::vector<std::string> ram;  // values of --ram
-  std::string problem;           // why no guest can be given to it; empty: one can
+  TakenMemory memory;
+  std::string problem;  // why no guest can be given to it; empty: one can
 };
 
 class Discovery {
  public:
-  // Begins to look. `ports` outlives it.
-  Discovery(PortRange range, AwaitedPorts& ports);
+  // Begins to look. users: whose QEMUs may get a guest. `ports` outlives it.
+  Discovery(PortRange range, std::vector<uid_t> users, AwaitedPorts& ports);
   ~Discovery();
   Discovery(const Discovery&) = delete;
   Discovery& operator=(const Discovery&) = delete;
@@ -52,7 +53,10 @@ class Discovery {
   void run();
   void look();
 
+  [[nodiscard]] WaitingQemu examine(const PortListener& listener) const;
+
   const PortRange range_;
+  const std::vector<uid_t> users_;
   AwaitedPorts& ports_;
   ListenerTable table_;  // its thread's
   bool problem_told_ = false;

@@ -11,7 +11,7 @@
 namespace migrx {
 
 std::optional<ControlError> arguments_for(const WaitingQemu& qemu, SessionArguments& out) {
-  nlohmann::json asked{{"ram", qemu.ram},
+  nlohmann::json asked{{"ram", qemu.memory.ram},
                        {"handoff", qemu.listener.address},
                        {"destination-pid", qemu.process},
                        {"listen", qemu.listener.port},
@@ -19,7 +19,7 @@ std::optional<ControlError> arguments_for(const WaitingQemu& qemu, SessionArgume
                        {"capability", nlohmann::json::array({"return-path"})}};
   // With multifd on a QEMU's listen(2) is for so many connections, otherwise for one (migration/socket.c).
   if (qemu.listener.backlog > 1) asked["multifd-channels"] = qemu.listener.backlog;
-  return parse_session_arguments(asked, 0, this_process(), out);
+  return parse_session_arguments(asked, qemu.memory.files.size(), this_process(), out);
 }
 
 void Intake::look(uint64_t now_ns) {
@@ -59,7 +59,7 @@ bool Intake::known(const WaitingQemu& qemu) const noexcept {
 }
 
 bool Intake::settle(Waiting& waiting, uint64_t now_ns) {
-  const WaitingQemu& qemu = waiting.qemu;
+  WaitingQemu& qemu = waiting.qemu;
   if (!qemu.problem.empty()) {
     refuse(qemu, qemu.problem);
     return true;
@@ -69,7 +69,7 @@ bool Intake::settle(Waiting& waiting, uint64_t now_ns) {
     refuse(qemu, error->sentence);
     return true;
   }
-  const ControlAnswer answer = daemon_.begin(this_process(), std::move(arguments), {});
+  const ControlAnswer answer = daemon_.begin(this_process(), std::move(arguments), qemu.memory.files);
   if (const auto* const error = std::get_if<ControlError>(&answer)) {
     const bool try_again =
         error->error_class == control_class::kNoRoom && now_ns - waiting.since_ns < kWaitNs;

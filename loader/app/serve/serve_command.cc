@@ -140,7 +140,9 @@ void ServeRun::serve() {
   if (!options_.serve_ports.empty()) {
     PortRange range;
     (void)parse_port_range(options_.serve_ports, range);
-    discovery.emplace(range, host.network().awaited_ports());
+    std::vector<uid_t> users;
+    (void)user_ids(options_.serve_users, users);
+    discovery.emplace(range, std::move(users), host.network().awaited_ports());
     intake.emplace(*discovery, daemon, terminal_);
   }
   control(daemon, intake ? &*intake : nullptr, socket, host, resets);

@@ -1,9 +1,11 @@
 #include "loader/app/serve/serve_options.h"
 
 #include <fmt/format.h>
+#include <pwd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <charconv>
 
 #include "loader/app/job_options.h"
@@ -16,6 +18,8 @@ namespace {
 constexpr uint32_t kUsualChannels = 8;
 constexpr uint32_t kConnectionsMax = 4096;  // of a poll core
 constexpr const char* kAny = "any";
+// Of libvirt on Debian, and elsewhere.
+constexpr std::array kUsualUsers{"root", "libvirt-qemu", "qemu"};
 
 bool parse_port(std::string_view text, uint16_t& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
@@ -51,6 +55,24 @@ void take_file(CLI::App& command, const std::string& path) {
 
 }  // namespace
 
+std::string user_ids(const std::vector<std::string>& names, std::vector<uid_t>& out) {
+  out.clear();
+  const bool usual = names.empty();
+  for (const std::string& name :
+       usual ? std::vector<std::string>(kUsualUsers.begin(), kUsualUsers.end()) : names) {
+    uid_t number = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+    if (error == std::errc{} && end == name.data() + name.size() && number != static_cast<uid_t>(-1)) {
+      out.push_back(number);
+    } else if (const passwd* const entry = ::getpwnam(name.c_str()); entry != nullptr) {
+      out.push_back(entry->pw_uid);
+    } else if (!usual) {
+      return "--serve-users " + name + ": this host knows no such user";
+    }
+  }
+  return {};
+}
+
 bool parse_port_range(const std::string& text, PortRange& out) {
   const std::size_t dash = text.find('-');
   const std::string_view whole(text);
@@ -81,6 +103,12 @@ void add_serve_options(CLI::App& command, ServeOptions& o) {
                   "49152-49215): a source that connects to one of them here is received into that QEMU, and "
                   "nothing else has to be said")
       ->type_name("FIRST-LAST")
+      ->group(network);
+  command
+      .add_option("--serve-users", o.serve_users,
+                  "user whose QEMUs those may be; may repeat (default: root, and libvirt-qemu and qemu where "
+                  "there are such users). Others could have guests sent into processes of theirs")
+      ->type_name("USER")
       ->group(network);
 
   const char* const control = "Control";
@@ -178,6 +206,10 @@ std::string check_serve_options(const ServeOptions& o) {
           "those who ask for a migration, such as --listen-range 4444-4507",
           o.serve_ports, o.listen_range);
   }
+  std::vector<uid_t> users;
+  if (std::string problem = user_ids(o.serve_users, users); !problem.empty()) return problem;
+  if (o.serve_ports.empty() && !o.serve_users.empty())
+    return "--serve-users is about the QEMUs of --serve-ports: give that, too";
   TenantOptions tenant;
   tenant.listen = range.first;
   tenant.allow = allowed_networks(o);

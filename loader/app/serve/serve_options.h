@@ -1,6 +1,8 @@
 // The command line of `migrx serve`, checked for sense but not yet against this host.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -27,6 +29,7 @@ struct ServeOptions : HostOptions, CoreOptions {
   std::vector<std::string> allow;  // CIDR, or "any"
   std::string listen_range = "49152-49215";
   std::string serve_ports;  // on which destination QEMUs of this host wait; empty: none is looked for
+  std::vector<std::string> serve_users;  // whose QEMUs those may be; empty: kUsualUsers that this host has
   uint32_t sessions_max = 16;
   uint32_t connections_max = 0;    // of all sessions, on each poll core; 0: sessions_max with 8 channels each
   uint64_t private_ram_total = 0;  // bytes of blocks without a file, of all sessions; 0: 1 GiB for each
@@ -41,6 +44,9 @@ void add_serve_options(CLI::App& command, ServeOptions& options);
 
 // Options that contradict each other. Empty: none. The text says what to change.
 [[nodiscard]] std::string check_serve_options(const ServeOptions& options);
+
+// --serve-users as numbers. Empty: `out` is filled; otherwise who is not known here.
+[[nodiscard]] std::string user_ids(const std::vector<std::string>& names, std::vector<uid_t>& out);
 
 // --connections-max and --private-ram-total, or what their defaults mean.
 [[nodiscard]] uint32_t connections_of(const ServeOptions& options);

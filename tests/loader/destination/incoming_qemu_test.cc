@@ -1,12 +1,21 @@
 // Command lines as libvirt and people write them.
 #include "loader/destination/incoming_qemu.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/mman.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
 #include <initializer_list>
+
+#include "loader/destination/unique_fd.h"
+#include "numa/guest_memory.h"
 
 namespace migrx {
 namespace {
@@ -71,41 +80,38 @@ const MemoryBackend kMemfd{"memory-backend-memfd", "pc.ram", "", "67108864", tru
 const MemoryBackend kInFolder{"memory-backend-file", "ram-node0", "/dev/hugepages", "2147483648", true};
 const MemoryBackend kNamed{"memory-backend-file", "mem", "/dev/shm/vm0", "64M", true};
 
+// "ID:descriptor:size" of each, or the problem.
+std::string find(const std::vector<MemoryBackend>& backends, std::vector<OpenFile> files) {
+  std::vector<BackendFile> found;
+  std::string text = find_memory(backends, std::move(files), found);
+  for (const BackendFile& one : found)
+    text += one.id + ":" + std::to_string(one.number) + ":" + one.size + " ";
+  return text;
+}
+
 TEST(FindMemory, by_what_each_descriptor_leads_to) {
-  std::vector<std::string> ram;
-  EXPECT_EQ(find_memory(77, {kNamed, kInFolder},
-                        {{9, "/dev/shm/vm0"},
-                         {12, "socket:[5]"},
-                         {11, "/dev/hugepages/qemu_back_mem.ram-node0.aB3dE6 (deleted)"}},
-                        ram),
-            "");
-  EXPECT_EQ(ram, (std::vector<std::string>{"mem=/proc/77/fd/9,size=64M",
-                                           "ram-node0=/proc/77/fd/11,size=2147483648"}));
+  EXPECT_EQ(find({kNamed, kInFolder}, {{9, "/dev/shm/vm0"},
+                                       {12, "socket:[5]"},
+                                       {11, "/dev/hugepages/qemu_back_mem.ram-node0.aB3dE6 (deleted)"}}),
+            "mem:9:64M ram-node0:11:2147483648 ");
 }
 
 // Their names do not tell whose they are: descriptors and objects have the same order.
 TEST(FindMemory, memfds_in_the_order_of_the_command_line) {
   MemoryBackend second = kMemfd;
   second.id = "ram-node1";
-  std::vector<std::string> ram;
-  EXPECT_EQ(find_memory(7, {kMemfd, second},
-                        {{20, "/memfd:memory-backend-memfd (deleted)"},
-                         {8, "/memfd:other (deleted)"},
-                         {10, "/memfd:memory-backend-memfd (deleted)"}},
-                        ram),
-            "");
-  EXPECT_EQ(ram, (std::vector<std::string>{"pc.ram=/proc/7/fd/10,size=67108864",
-                                           "ram-node1=/proc/7/fd/20,size=67108864"}));
-  EXPECT_NE(find_memory(7, {kMemfd, second}, {{10, "/memfd:memory-backend-memfd (deleted)"}}, ram)
+  EXPECT_EQ(find({kMemfd, second}, {{20, "/memfd:memory-backend-memfd (deleted)"},
+                                    {8, "/memfd:other (deleted)"},
+                                    {10, "/memfd:memory-backend-memfd (deleted)"}}),
+            "pc.ram:10:67108864 ram-node1:20:67108864 ");
+  EXPECT_NE(find({kMemfd, second}, {{10, "/memfd:memory-backend-memfd (deleted)"}})
                 .find("its memory ram-node1 is not among"),
             std::string::npos);
 }
 
 TEST(FindMemory, what_nobody_else_can_fill_is_refused) {
-  const auto problem = [](std::vector<MemoryBackend> backends) {
-    std::vector<std::string> ram;
-    return find_memory(7, backends, {{9, "/dev/shm/vm0"}, {10, "/memfd:memory-backend-memfd (deleted)"}},
-                       ram);
+  const auto problem = [](const std::vector<MemoryBackend>& backends) {
+    return find(backends, {{9, "/dev/shm/vm0"}, {10, "/memfd:memory-backend-memfd (deleted)"}});
   };
   EXPECT_NE(problem({}).find("private to it: give the domain"), std::string::npos);
   MemoryBackend backend = kNamed;
@@ -115,31 +121,119 @@ TEST(FindMemory, what_nobody_else_can_fill_is_refused) {
   EXPECT_NE(problem({backend}).find("its memory mem is not shared"), std::string::npos) << "a file's default";
   backend = kMemfd;
   backend.share.reset();
-  EXPECT_EQ(problem({backend}), "") << "a memfd's default";
+  EXPECT_EQ(problem({backend}), "pc.ram:10:67108864 ") << "a memfd's default";
   backend = {"memory-backend-ram", "r", "", "64M", true};
   EXPECT_NE(problem({backend}).find("its memory r is not shared"), std::string::npos);
   backend = kNamed;
   backend.id = "a,size=1\x1b";
   EXPECT_NE(problem({backend}).find("is no block's name"), std::string::npos);
   EXPECT_EQ(problem({backend}).find('\x1b'), std::string::npos);
+  backend = kNamed;
+  backend.size = "1,unlink";
+  EXPECT_EQ(problem({backend}), "mem:9: ");
 }
 
 // A file of another guest whose path begins alike is not taken for it.
 TEST(FindMemory, similar_names_are_others) {
-  std::vector<std::string> ram;
   for (const char* const other :
        {"/dev/shm/vm01", "/dev/hugepages/qemu_back_mem.ram-node0.aB3dE6x",
         "/dev/hugepages/qemu_back_mem.ram-node01.aB3dE6", "/dev/hugepages/x/qemu_back_mem.ram-node0.aB3dE6",
         "/dev/hugepages/qemu_back_mem.ram-node0.a/3dE6"}) {
-    EXPECT_NE(find_memory(7, {kNamed}, {{9, other}}, ram), "") << other;
-    EXPECT_NE(find_memory(7, {kInFolder}, {{9, other}}, ram), "") << other;
+    EXPECT_NE(find({kNamed}, {{9, other}}).find("is not among"), std::string::npos) << other;
+    EXPECT_NE(find({kInFolder}, {{9, other}}).find("is not among"), std::string::npos) << other;
   }
 }
 
-TEST(LookAtMemory, of_a_process_that_is_no_qemu) {
-  std::vector<std::string> ram;
-  EXPECT_NE(look_at_memory(::getpid(), ram).find("private"), std::string::npos);
-  EXPECT_NE(look_at_memory(999'999'999, ram), "");
+// A process that waits as a QEMU does, with `path` open as its memory.
+class Waiting {
+ public:
+  Waiting(const std::string& path, int flags) {
+    listener_.reset(::socket(AF_INET, SOCK_STREAM, 0));
+    EXPECT_EQ(::listen(listener_.get(), 1), 0);
+    struct stat status {};
+    EXPECT_EQ(::fstat(listener_.get(), &status), 0);
+    inode_ = status.st_ino;
+    std::array<int, 2> ready{};
+    std::array<int, 2> hold{};
+    EXPECT_EQ(::pipe(ready.data()), 0);
+    EXPECT_EQ(::pipe2(hold.data(), O_CLOEXEC), 0);
+    const std::string object = "memory-backend-file,id=mem,share=on,size=4K,mem-path=" + path;
+    // The shell's own words are the command line that is read; its descriptor 9 is the memory. It ends with
+    // us.
+    process_ = ::fork();
+    if (process_ == 0) {
+      const int file = ::fcntl(::open(path.c_str(), flags), F_DUPFD_CLOEXEC, 20);
+      const int tell = ::fcntl(ready[1], F_DUPFD_CLOEXEC, 20);
+      ::dup2(::fcntl(hold[0], F_DUPFD_CLOEXEC, 20), 7);
+      ::dup2(tell, 8);
+      ::dup2(file, 9);
+      ::execl("/bin/sh", "sh", "-c", "echo ready >&8; read end <&7", "-object", object.c_str(), "-incoming",
+              "defer", static_cast<char*>(nullptr));
+      ::_exit(127);
+    }
+    ::close(ready[1]);
+    ::close(hold[0]);
+    hold_.reset(hold[1]);
+    std::array<char, 8> text{};
+    EXPECT_GT(::read(ready[0], text.data(), text.size()), 0);
+    ::close(ready[0]);
+  }
+  ~Waiting() {
+    ::kill(process_, SIGKILL);
+    ::waitpid(process_, nullptr, 0);
+  }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+  [[nodiscard]] pid_t process() const { return process_; }
+  [[nodiscard]] uint64_t listener() const { return inode_; }
+
+ private:
+  UniqueFd listener_;
+  UniqueFd hold_;
+  uint64_t inode_ = 0;
+  pid_t process_ = -1;
+};
+
+struct TakeMemory : ::testing::Test {
+  void SetUp() override { std::ofstream(path) << std::string(4096, 'x'); }
+  void TearDown() override { std::filesystem::remove(path); }
+  const std::string path = "/dev/shm/migrx-incoming-qemu-test-" + std::to_string(::getpid());
+};
+
+TEST_F(TakeMemory, is_the_processes_own_descriptor) {
+  const Waiting waiting(path, O_RDWR);
+  const std::vector<pid_t> found = waiting_processes_with_socket(waiting.listener());
+  EXPECT_EQ(found, std::vector<pid_t>{waiting.process()});
+  TakenMemory memory;
+  ASSERT_EQ(take_memory(waiting.process(), waiting.listener(), memory), "");
+  EXPECT_EQ(memory.ram, std::vector<std::string>{"mem=fd:0,size=4K"});
+  EXPECT_EQ(memory.user, ::geteuid());
+  ASSERT_EQ(memory.files.size(), 1U);
+  EXPECT_EQ(::fcntl(memory.files[0].get(), F_GETFL) & O_ACCMODE, O_RDWR);
+}
+
+// Root could open /proc/PID/fd/N for writing. The descriptor itself says what its owner may do.
+TEST_F(TakeMemory, what_its_owner_may_only_read_stays_so) {
+  const Waiting waiting(path, O_RDONLY);
+  TakenMemory memory;
+  ASSERT_EQ(take_memory(waiting.process(), waiting.listener(), memory), "");
+  RamSpec spec;
+  ASSERT_EQ(parse_ram_spec(memory.ram[0], spec, 1), "");
+  spec.given = GivenFile{.descriptor = memory.files[0].get()};
+  std::string problem;
+  EXPECT_EQ(GuestMemory::open(spec, problem), nullptr);
+  EXPECT_NE(problem.find("must be open for reading and writing"), std::string::npos) << problem;
+}
+
+TEST_F(TakeMemory, of_a_process_that_is_no_qemu_or_has_ended) {
+  TakenMemory memory;
+  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM, 0));
+  struct stat status {};
+  ASSERT_EQ(::fstat(socket.get(), &status), 0);
+  EXPECT_NE(take_memory(::getpid(), status.st_ino, memory).find("private"), std::string::npos);
+  EXPECT_EQ(take_memory(::getpid(), 1, memory), "it ended a moment ago") << "another socket";
+  EXPECT_EQ(take_memory(999'999'999, status.st_ino, memory), "it ended a moment ago");
   EXPECT_TRUE(waiting_processes_with_socket(1).empty());
 }
 

@@ -144,6 +144,16 @@ def cannot_be_filled(folder, stack):
            daemon.log())
 
 
+def other_user(folder, stack):
+    """The users whose QEMUs get guests are named, and root, whose this one is, is not among them."""
+    need("10")
+    daemon = _rig(folder, stack, ("--serve-users", "nobody"))
+    pair = _Pair(folder, stack, daemon.network, 0, "10").start_destination()
+    pair.migrate(daemon)
+    pair.expect_refused(within=5)
+    expect("runs as user 0, who is not among --serve-users" in daemon.log(), "%s", daemon.log())
+
+
 def one_place(folder, stack):
     """Two destinations and room for one: the second source waits, and comes in when the first is over."""
     need("10")
@@ -209,6 +219,7 @@ def cases():
     yield _case("serve-found-at-once", at_the_same_moment)
     yield _case("serve-found-nobody", nobody_listens)
     yield _case("serve-found-private", cannot_be_filled)
+    yield _case("serve-found-other-user", other_user)
     yield _case("serve-found-one-place", one_place)
     yield _case("serve-found-running-nbd", a_running_qemu(_nbd))
     yield _case("serve-found-running-chardev", a_running_qemu(_chardev), False)

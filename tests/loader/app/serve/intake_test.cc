@@ -5,11 +5,12 @@
 namespace migrx {
 namespace {
 
-WaitingQemu qemu(uint32_t backlog) {
-  return {.listener = {55, 49153, backlog, "tcp:127.0.0.1:49153"},
-          .process = 1234,
-          .ram = {"pc.ram=/proc/1234/fd/10,size=67108864"},
-          .problem = {}};
+WaitingQemu qemu(uint32_t backlog, const char* ram = "pc.ram=fd:0,size=67108864") {
+  WaitingQemu waiting{
+      .listener = {55, 49153, backlog, "tcp:127.0.0.1:49153"}, .process = 1234, .memory = {}, .problem = {}};
+  waiting.memory.ram = {ram};
+  waiting.memory.files.emplace_back();
+  return waiting;
 }
 
 TEST(ArgumentsFor, are_all_that_receive_would_have_been_told) {
@@ -21,7 +22,7 @@ TEST(ArgumentsFor, are_all_that_receive_would_have_been_told) {
   EXPECT_EQ(arguments.options.destination_pid, 1234);
   EXPECT_EQ(arguments.options.multifd_channels, 0U);
   ASSERT_EQ(arguments.ram.size(), 1U);
-  EXPECT_EQ(arguments.ram[0].path, "/proc/1234/fd/10");
+  EXPECT_EQ(arguments.ram[0].number, 0U);
   EXPECT_EQ(arguments.ram[0].size, 67108864U);
 }
 
@@ -32,10 +33,9 @@ TEST(ArgumentsFor, the_length_of_its_queue_tells_the_channels) {
 }
 
 TEST(ArgumentsFor, a_command_line_that_makes_no_sense_is_refused) {
-  WaitingQemu odd = qemu(1);
-  odd.ram = {"pc.ram=/proc/1234/fd/10,size=lots"};
   SessionArguments arguments;
-  EXPECT_TRUE(arguments_for(odd, arguments));
+  EXPECT_TRUE(arguments_for(qemu(1, "pc.ram=fd:0,size=lots"), arguments));
+  EXPECT_TRUE(arguments_for(qemu(1, "pc.ram=fd:1,size=64M"), arguments));
 }
 
 }  // namespace

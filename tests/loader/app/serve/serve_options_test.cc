@@ -90,6 +90,18 @@ TEST(ServeOptions, ports_of_destinations_are_nobody_elses) {
       check_serve_options(parsed(with({"--serve-ports", "49152-49215", "--listen-range", "4444-4507"}))), "");
 }
 
+TEST(ServeOptions, whose_qemus_may_get_a_guest) {
+  std::vector<uid_t> users;
+  EXPECT_EQ(user_ids({}, users), "");
+  EXPECT_NE(std::find(users.begin(), users.end(), 0U), users.end());
+  EXPECT_EQ(user_ids({"root", "4711"}, users), "");
+  EXPECT_EQ(users, (std::vector<uid_t>{0, 4711}));
+  for (const char* const nobody : {"no such user", "", "-1", "4294967295", "12x"})
+    EXPECT_NE(user_ids({nobody}, users), "") << nobody;
+  EXPECT_NE(check_serve_options(parsed(with({"--serve-users", "root"}))).find("--serve-ports"),
+            std::string::npos);
+}
+
 TEST(ServeOptions, a_file_may_have_them) {
   const std::string path = testing::TempDir() + "serve.conf";
   std::ofstream(path)
