@@ -15,8 +15,10 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <optional>
 
 #include "numa/populate.h"
+#include "numa/process_descriptor.h"
 
 namespace migrx {
 namespace {
@@ -74,6 +76,19 @@ int open_given(const GivenFile& given, std::string& problem) {
   return -1;
 }
 
+// The same for a path that names another process's descriptor.
+int open_descriptor_of(const ProcessDescriptor& of, std::string& problem) {
+  const Descriptor taken = take_descriptor(of);
+  if (taken) return open_given({.descriptor = taken.get()}, problem);
+  problem = "the descriptor cannot be taken: " + error_text();
+  problem += errno == EPERM
+                 ? ": run as root with CAP_SYS_PTRACE (kernel.yama.ptrace_scope=3 forbids it to all)"
+             : errno == EBADF ? ": that process has no such descriptor"
+             : errno == ESRCH ? ": that process has ended"
+                              : "";
+  return -1;
+}
+
 // A QEMU that runs as another user has to be able to open the file. False: errno says why.
 bool give_to(int fd, const RamSpec& spec) {
   if (spec.owner && ::fchown(fd, spec.owner->user, spec.owner->group) != 0) return false;
@@ -95,6 +110,13 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
     // Made a moment ago by somebody's leave, who may have opened it as well.
     if (before == FileClaim::Before::missing) before = FileClaim::Before::idle;
     memory->fd_ = open_given(*spec.given, problem);
+    if (memory->fd_ < 0) {
+      problem = subject + problem;
+      return nullptr;
+    }
+  } else if (const std::optional<ProcessDescriptor> of = parse_process_descriptor(spec.path)) {
+    before = FileClaim::look(spec.path);
+    memory->fd_ = open_descriptor_of(*of, problem);
     if (memory->fd_ < 0) {
       problem = subject + problem;
       return nullptr;
