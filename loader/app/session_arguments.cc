@@ -201,6 +201,11 @@ std::optional<ControlError> parse_session_arguments(const Json& arguments, std::
   std::string problem =
       check_destination_options(out.options.handoff, out.options.no_handoff, out.options.qmp);
   if (problem.empty()) problem = check_stream_options(out.options);
+  const std::vector<std::string>& capabilities = out.options.capabilities;
+  if (problem.empty() && std::find(capabilities.begin(), capabilities.end(), "x-colo") != capabilities.end())
+    problem =
+        "capability x-colo: a daemon has no word for failing over, without which a lost source is a lost "
+        "guest: use migrx receive with a port of its own (docs/colo.md)";
   if (!problem.empty()) return wrong(std::move(problem));
   return std::nullopt;
 }

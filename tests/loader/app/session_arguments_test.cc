@@ -95,6 +95,14 @@ TEST_F(SessionArgumentsTest, what_belongs_to_the_host_or_to_nobody_is_refused_by
         << name;
 }
 
+// Nobody could say to a daemon that the secondary is to take over.
+TEST_F(SessionArgumentsTest, colo_is_left_to_a_process_of_its_own) {
+  EXPECT_NE(parse(R"({"ram": ["mem=/dev/shm/a"], "handoff": "unix:/run/a", "capability": ["x-colo"]})")
+                .find("migrx receive with a port of its own"),
+            std::string::npos);
+  EXPECT_EQ(class_, "InvalidArguments");
+}
+
 TEST_F(SessionArgumentsTest, values_of_another_type_are_refused) {
   const auto with = [&](const std::string& member) {
     return parse(R"({"no-handoff": true, )" + member + "}");

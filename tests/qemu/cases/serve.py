@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 
+from rig import pki
 from rig.compare import expect_same_files
 from rig.daemon import Control, ControlError, Daemon
 from rig.guest import MIB, console_lines, expect_unbroken
@@ -18,6 +19,8 @@ from rig.network import Network
 from rig.receiver import migrx_program
 from rig.runner import Case, expect
 from rig.transfer import FAST, SLOW, Transfer, need
+
+from cases.tls import PARAMETERS
 
 MODES = (dict(), dict(channels=2), dict(channels=2, compression="zlib"), dict(capabilities={"xbzrle": True},
                                                                                 receiver_capabilities=("xbzrle",)))
@@ -263,6 +266,23 @@ def another_client(folder, stack):
     return ""
 
 
+def tls(folder, stack):
+    """With x509, without TLS and with PSK, at once: each session has credentials of its own."""
+    kinds = ("x509", None, "psk")
+    modes = [dict(channels=2, parameters=PARAMETERS, extra=lambda _folder, kind=kind: pki.source_arguments(kind))
+             if kind else dict(channels=2) for kind in kinds]
+    pki.folder()
+    daemon, guests = _rig(folder, stack, len(kinds), modes=modes)
+    for guest, kind in zip(guests, kinds):
+        guest.add(daemon, **({"tls_creds": "%s:dir=%s" % (kind, pki.folder())} if kind else {}))
+    for guest in guests:
+        guest.migrate(daemon)
+    for guest, kind in zip(guests, kinds):
+        guest.expect_arrives(daemon)
+        report = daemon.control.call("query-session", id=guest.session)["report"]
+        expect((report["tls"]["handshakes"] == 3) if kind else "tls" not in report, "%s: %s", kind, report.get("tls"))
+
+
 def via(folder, stack):
     """`migrx receive --via` is the same command as without a daemon: ready line, report, exit status. `list` shows it."""
     daemon, guests = _rig(folder, stack, 1, modes=MODES[1:2], dirty_s=1.0)
@@ -373,5 +393,6 @@ def cases():
     yield _case("serve-drained", drained)
     yield _case("serve-budgets", budgets)
     yield _case("serve-clients", another_client)
+    yield _case("serve-tls", tls)
     yield _case("serve-via", via)
     yield _case("serve-unprivileged", unprivileged)
