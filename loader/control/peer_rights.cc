@@ -11,13 +11,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cinttypes>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "numa/process_user.h"
 
 namespace migrx {
 namespace {
@@ -106,17 +105,7 @@ Descriptor connect_as(const ControlPeer& peer, const std::string& path, std::str
 }
 
 bool owned_by(const ControlPeer& peer, pid_t process) {
-  if (process <= 0) return false;
-  std::ifstream status("/proc/" + std::to_string(process) + "/status");
-  for (std::string line; std::getline(status, line);) {
-    std::array<uint32_t, 4> users{};
-    if (std::sscanf(line.c_str(), "Uid: %" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32, &users[0], &users[1],
-                    &users[2], &users[3]) != 4)
-      continue;
-    return peer.root() ||
-           std::all_of(users.begin(), users.end(), [&](uint32_t user) { return user == peer.uid; });
-  }
-  return false;
+  return peer.root() ? users_of(process).has_value() : only_user_of(process) == peer.uid;
 }
 
 }  // namespace migrx

@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,6 +20,8 @@
 #include "loader/destination/socket_diag.h"
 #include "loader/destination/unique_fd.h"
 #include "loader/stream/printable.h"
+#include "numa/process_descriptor.h"
+#include "numa/process_user.h"
 
 namespace migrx {
 namespace {
@@ -204,20 +205,20 @@ std::string find_memory(const std::vector<MemoryBackend>& backends, std::vector<
 
 std::string take_memory(pid_t process, uint64_t listener, TakenMemory& out) {
   out = {};
-  // From here on the number is that process's: what is read of it below cannot be another's.
+  // Its descriptors can be taken by this only while it lives: then the number has been its own all the while,
+  // and what is read below is of no other process.
   const UniqueFd held(static_cast<int>(::syscall(SYS_pidfd_open, process, 0)));
-  struct stat owner {};
-  if (held.empty() || ::stat(("/proc/" + std::to_string(process)).c_str(), &owner) != 0 ||
-      !process_has_socket(process, listener))
-    return "it ended a moment ago";
-  out.user = owner.st_uid;
+  if (held.empty() || !process_has_socket(process, listener)) return "it ended a moment ago";
+  const std::optional<uid_t> user = only_user_of(process);
+  if (!user) return "it runs as several users at a time";
+  out.user = *user;
   std::vector<BackendFile> found;
   if (std::string problem =
           find_memory(memory_backends(command_line_of(process)), open_files(process), found);
       !problem.empty())
     return problem;
   for (const BackendFile& one : found) {
-    Descriptor file(static_cast<int>(::syscall(SYS_pidfd_getfd, held.get(), one.number, 0)));
+    Descriptor file = take_descriptor(held.get(), one.number);
     if (!file)
       return "the descriptor of its memory " + printable(one.id) +
              " cannot be taken: " + std::strerror(errno) +

@@ -23,6 +23,8 @@ std::optional<ControlError> arguments_for(const WaitingQemu& qemu, SessionArgume
 }
 
 void Intake::look(uint64_t now_ns) {
+  if (now_ns - looked_ns_ < kLookEveryNs) return;
+  looked_ns_ = now_ns;
   Discovery::News news = discovery_.take_news();
   if (!news.problem.empty())
     terminal_.warn("warning: --serve-ports: no destination can be found: " + news.problem);

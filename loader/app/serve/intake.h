@@ -22,12 +22,13 @@ namespace migrx {
 class Intake {
  public:
   static constexpr uint64_t kWaitNs = 120'000'000'000;
+  static constexpr uint64_t kLookEveryNs = 20'000'000;
 
   // All outlive it.
   Intake(Discovery& discovery, Daemon& daemon, Terminal& terminal)
       : discovery_(discovery), daemon_(daemon), terminal_(terminal) {}
 
-  // Call it several times a second.
+  // Call it as often as you like: it looks every 20 ms.
   void look(uint64_t now_ns);
   // QEMUs that wait for room.
   [[nodiscard]] uint32_t waiting() const noexcept { return static_cast<uint32_t>(waiting_.size()); }
@@ -48,6 +49,7 @@ class Intake {
   Discovery& discovery_;
   Daemon& daemon_;
   Terminal& terminal_;
+  uint64_t looked_ns_ = 0;
   std::vector<Waiting> waiting_;
   struct Begun {
     std::string id;  // of the job
