@@ -191,9 +191,11 @@ std::string memory_problem(const std::vector<MemoryNeed>& needs, uint64_t privat
   if (facts.available && *facts.available < wanted + facts.promised.on_host + least)
     return short_of(*facts.available, facts.promised.on_host, "on this host",
                     "end other guests, or take hugepages that are free");
-  for (const CgroupLimit& limit : facts.groups.memory)
-    if (limit.left() < wanted + facts.promised.in_group)
-      return short_of(limit.left(), facts.promised.in_group, "below " + limit.file, "raise it");
+  for (const CgroupLimit& limit : facts.groups.memory) {
+    const uint64_t promised = facts.promised.below(limit.file.substr(0, limit.file.find_last_of('/')));
+    if (limit.left() < wanted + promised)
+      return short_of(limit.left(), promised, "below " + limit.file, "raise it");
+  }
   return {};
 }
 

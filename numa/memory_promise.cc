@@ -19,7 +19,7 @@ constexpr std::size_t kTextMax = 4096 + 32;
 constexpr int kPromisesMax = 1024;  // of one process
 
 // One file of the folder; those whose writer has gone are removed.
-void add_promise(int folder, const char* name, const std::string& group, PromisedBytes& sum) {
+void add_promise(int folder, const char* name, PromisedBytes& sum) {
   const int fd = ::openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return;
   if (::flock(fd, LOCK_SH | LOCK_NB) == 0) {
@@ -31,26 +31,32 @@ void add_promise(int folder, const char* name, const std::string& group, Promise
     int at = 0;
     if (size > 0 && std::sscanf(text.data(), "%" SCNu64 " %n", &bytes, &at) == 1) {
       sum.on_host += bytes;
-      std::string theirs(text.data() + at);
-      theirs.resize(std::min(theirs.size(), theirs.find('\n')));
-      if (theirs == group) sum.in_group += bytes;
+      std::string group(text.data() + at);
+      group.resize(std::min(group.size(), group.find('\n')));
+      sum.by_group[group] += bytes;
     }
   }
   ::close(fd);
 }
 
-PromisedBytes promised(const std::string& path, const std::string& group) {
+PromisedBytes promised(const std::string& path) {
   PromisedBytes sum;
   DIR* const folder = ::opendir(path.c_str());
   if (folder == nullptr) return sum;
   while (const dirent* const entry = ::readdir(folder))
-    if (std::strncmp(entry->d_name, "memory-", 7) == 0)
-      add_promise(::dirfd(folder), entry->d_name, group, sum);
+    if (std::strncmp(entry->d_name, "memory-", 7) == 0) add_promise(::dirfd(folder), entry->d_name, sum);
   ::closedir(folder);
   return sum;
 }
 
 }  // namespace
+
+uint64_t PromisedBytes::below(const std::string& group) const {
+  uint64_t sum = 0;
+  for (const auto& [folder, bytes] : by_group)
+    if (folder == group || folder.starts_with(group + "/")) sum += bytes;
+  return sum;
+}
 
 std::unique_ptr<MemoryPromise> MemoryPromise::make(
     const std::string& folder, uint64_t bytes, const std::string& group,
@@ -60,7 +66,7 @@ std::unique_ptr<MemoryPromise> MemoryPromise::make(
   if (lock >= 0)
     while (::flock(lock, LOCK_EX) != 0 && errno == EINTR) {
     }
-  problem = judge(lock >= 0 ? promised(folder, group) : PromisedBytes{});
+  problem = judge(lock >= 0 ? promised(folder) : PromisedBytes{});
   if (problem.empty() && lock >= 0) {
     promise->group_ = group;
     for (int n = 0; promise->fd_ < 0 && n < kPromisesMax; ++n) {

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -15,12 +16,14 @@ namespace migrx {
 
 struct PromisedBytes {
   uint64_t on_host = 0;
-  uint64_t in_group = 0;  // those in the same control group
+  std::map<std::string, uint64_t> by_group;  // folder of the control group that pays; "": not known
+  // What is charged to the group, or to one below it, and so counts for the group's limits.
+  [[nodiscard]] uint64_t below(const std::string& group) const;
 };
 
 class MemoryPromise {
  public:
-  // folder: exists, and only we write there. group: folder of the control group that pays, or empty.
+  // folder: exists, and only we write there. group: folder of the control group that pays, empty: not known.
   // `judge` is given what others have promised; a text from it is a refusal, `problem` then, and nullptr
   // returned. A folder that cannot be used is no reason to refuse: then nobody's promises are known, and
   // the result is empty-handed.

@@ -82,8 +82,11 @@ TEST(MemoryBudgetTest, a_groups_limit_is_named) {
   const std::string problem = memory_problem({small(2 * kGib)}, 0, facts);
   EXPECT_TRUE(says(problem, "1.0 GiB of memory are left below /sys/fs/cgroup/machine.slice/memory.max"))
       << problem;
-  facts.promised.in_group = 512 * kMib;
+  // A guest's own group below the one that has the limit, as libvirt makes them.
+  facts.promised.by_group = {{"/sys/fs/cgroup/machine.slice/a.scope", 512 * kMib},
+                             {"/sys/fs/cgroup/machine.slice2", 8 * kGib}};
   EXPECT_NE(memory_problem({small(768 * kMib)}, 0, facts), "");
+  EXPECT_EQ(memory_problem({small(512 * kMib)}, 0, facts), "");
 }
 
 TEST(MemoryBudgetTest, hugepages_that_other_mappings_reserved_are_not_free) {
@@ -230,11 +233,13 @@ TEST_F(MemoryPromiseTest, others_see_what_is_yet_to_be_taken) {
   auto second = MemoryPromise::make(root_, 300, "/sys/fs/cgroup/b", look, problem);
   ASSERT_NE(second, nullptr);
   EXPECT_EQ(seen.on_host, 5000U);
-  EXPECT_EQ(seen.in_group, 0U);
+  EXPECT_EQ(seen.below("/sys/fs/cgroup/b"), 0U);
+  EXPECT_EQ(seen.below("/sys/fs/cgroup"), 5000U);
   first->update(70);
   const auto third = MemoryPromise::make(root_, 1, "/sys/fs/cgroup/a", look, problem);
   EXPECT_EQ(seen.on_host, 370U);
-  EXPECT_EQ(seen.in_group, 70U);
+  EXPECT_EQ(seen.below("/sys/fs/cgroup/a"), 70U);
+  EXPECT_EQ(seen.below("/sys/fs/cgroup"), 370U);
   first.reset();
   second.reset();
   const auto fourth = MemoryPromise::make(root_, 1, "", look, problem);
