@@ -87,16 +87,6 @@ Step ConfigurationReader::read(ByteReader& in, StreamError& error) {
                              "'%s' contains a NUL", printable(p, length_).c_str());
           return Step::failed;
         }
-        // QEMU compares the received bytes only, so that "pc" passes everywhere; the whole name
-        // is compared here.
-        if (!settings_.machine.empty() && configuration_.machine != settings_.machine) {
-          error = make_error(
-              ErrorClass::mismatch, in.offset() - length_, kMachineField,
-              "the source is a '%s', the destination a '%s': start the destination with the source's "
-              "machine type",
-              printable(p, length_).c_str(), settings_.machine.c_str());
-          return Step::failed;
-        }
         state_ = State::subsection_or_end;
         break;
       }

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string>
 
 namespace migrx {
 
@@ -23,7 +22,7 @@ struct MainSettings {
   uint32_t multifd_channels = 0;
 
   // Capabilities of the source, by QEMU's names.
-  bool xbzrle = false;    // refused without only if `strict`, as QEMU itself does not check
+  bool xbzrle = false;    // pages are taken without, as QEMU itself does not check
   bool compress = false;  // COMPRESS_PAGE records are refused without
   bool x_colo = false;
   bool mapped_ram = false;           // files only: MainChannel reports the blocks, pages are read elsewhere
@@ -37,12 +36,7 @@ struct MainSettings {
   // (loader/main/machine_type.h). Empty: as its machine type tells.
   std::optional<bool> switchover_ack_legacy{};
 
-  // Refuse what QEMU lets pass although it shows that source and receiver are configured differently.
-  bool strict = false;
-
-  // Compared when set; an empty machine accepts every name. QEMU compares only as many bytes as it received,
-  // migrx the whole name.
-  std::string machine{};
+  // Compared when set.
   std::optional<std::array<std::byte, 16>> uuid{};
 };
 

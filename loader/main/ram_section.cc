@@ -238,14 +238,6 @@ bool RamSection::check_flags(uint64_t flags, StreamError& error) const noexcept 
         static_cast<unsigned long long>(flags));
     return false;
   }
-  if (settings_.strict && !settings_.xbzrle && (record & kXbzrle) != 0) {
-    error = make_error(
-        ErrorClass::mismatch, at_, kFlagsField,
-        "0x%llx: an XBZRLE page, but the capability xbzrle is off here: turn it off at the source or on "
-        "here",
-        static_cast<unsigned long long>(flags));
-    return false;
-  }
   if ((record & (record - 1)) != 0 || (record & kRecords) == 0) {
     error =
         make_error(ErrorClass::bad_stream, at_, kFlagsField,

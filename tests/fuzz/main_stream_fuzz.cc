@@ -13,7 +13,7 @@ enum Setting : unsigned {
   kMappedRam = 8,
   kIgnoreShared = 16,
   kSnapshot = 32,
-  kStrict = 64,
+  // 64 meant a setting that is gone; the corpus has it.
   kMultifd = 128,
 };
 
@@ -62,7 +62,7 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
     MainStreamBuilder b;
     b.header().configuration().open_return_path().ram_start({{"ram", 4096, {}}}).multifd_flush().ram_close();
     b.ram_part().multifd_flush().ram_close().ram_end().multifd_flush().ram_close().device_tail();
-    seeds.push_back(with(kMultifd | kStrict, 3, b));
+    seeds.push_back(with(kMultifd, 3, b));
   }
   {
     MainStreamBuilder b;
@@ -98,7 +98,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   settings.mapped_ram = (data[0] & test::kMappedRam) != 0;
   settings.x_ignore_shared = (data[0] & test::kIgnoreShared) != 0;
   settings.background_snapshot = (data[0] & test::kSnapshot) != 0;
-  settings.strict = (data[0] & test::kStrict) != 0;
   settings.multifd_channels = (data[0] & test::kMultifd) != 0 ? 2 : 0;
   test::FuzzChannel channel(settings);
   channel.feed({reinterpret_cast<const std::byte*>(data) + 2, size - 2}, 1 + std::size_t{data[1]} * 16);

@@ -73,10 +73,8 @@ void play(const std::string& folder, uint32_t seed) {
   const nlohmann::json& parameters = meta.at("parameters");
 
   MainSettings settings;
-  settings.strict = true;
   settings.xbzrle = capabilities.value("xbzrle", false);
   settings.compress = capabilities.value("compress", false);
-  settings.machine = meta.at("machine");
   const bool multifd = capabilities.value("multifd", false);
   settings.multifd_channels = multifd ? parameters.value("multifd_channels", 2U) : 0;
   const std::string method = parameters.value("multifd_compression", "none");
