@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 #include <tuple>
 
 namespace migrx {
@@ -34,7 +38,36 @@ TEST(CoreOptionsTest, what_is_wrong_is_named_by_its_option) {
   }
 }
 
+TEST(CoreOptionsTest, a_cards_link_is_that_of_its_interface_or_what_its_slot_carries) {
+  const std::string root = testing::TempDir() + "migrx-core-options-" + std::to_string(::getpid());
+  const auto put = [&root](const std::string& path, const std::string& text) {
+    std::filesystem::create_directories(root + path.substr(0, path.rfind('/')));
+    std::ofstream(root + path) << text << "\n";
+  };
+  const std::string vfio = "/sys/bus/pci/devices/0000:41:00.0/";
+  put(vfio + "vendor", "0x8086");
+  const HostFiles files(root);
+  EXPECT_EQ(port_link("0000:41:00.0", files), 0U);
+  put(vfio + "current_link_speed", "5.0 GT/s PCIe");
+  put(vfio + "current_link_width", "4");
+  EXPECT_EQ(port_link("41:00.0,queues=2", files), 16'000'000'000U);
+  put(vfio + "current_link_speed", "16.0 GT/s PCIe");
+  put(vfio + "current_link_width", "16");
+  EXPECT_EQ(port_link("0000:41:00.0", files), 0U);  // the slot carries more than is assumed
+  put(vfio + "current_link_speed", "Unknown");
+  EXPECT_EQ(port_link("0000:41:00.0", files), 0U);
+  put(vfio + "net/enp65s0np0/speed", "25000");
+  EXPECT_EQ(port_link("0000:41:00.0", files), 25'000'000'000U);
+  put(vfio + "net/enp65s0np0/speed", "-1");
+  EXPECT_EQ(port_link("0000:41:00.0", files), 0U);
+  EXPECT_EQ(port_link("0000:42:00.0", files), 0U);
+  EXPECT_EQ(port_link("../../../../etc", files), 0U);
+  std::filesystem::remove_all(root);
+}
+
 TEST(CoreOptionsTest, a_link_is_asked_of_interfaces_of_the_kernel_only) {
+  const HostFiles files;
+  const auto interface_link = [&files](const char* devargs) { return port_link(devargs, files); };
   EXPECT_EQ(interface_link("0000:41:00.0"), 0U);
   EXPECT_EQ(interface_link("net_tap0,iface=lo"), 0U);
   EXPECT_EQ(interface_link("net_af_packet0,iface=../../../../etc"), 0U);
