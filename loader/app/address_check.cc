@@ -48,10 +48,6 @@ std::string no_hosts_ipv6(const IpNetwork& network) {
   return {};
 }
 
-std::string no_hosts_address(const IpNetwork& network) {
-  return network.address.is_ipv4() ? no_hosts_ipv4(network) : no_hosts_ipv6(network);
-}
-
 std::string check_ports(const HostOptions& options, bool all_named, std::vector<IpNetwork>& networks) {
   for (const std::string& text : options.addresses) {
     std::string problem;
@@ -117,6 +113,18 @@ std::string check_sources(const char* option, const std::string& text,
 }
 
 }  // namespace
+
+std::string no_hosts_address(const IpNetwork& network) {
+  return network.address.is_ipv4() ? no_hosts_ipv4(network) : no_hosts_ipv6(network);
+}
+
+std::string address_warning(const IpAddress& address) {
+  if (!address.is_link_local()) return {};
+  return fmt::format(
+      "address {} is link-local, so the source must add the name of its own interface "
+      "(tcp:[fe80::2%eth0]:4444); a unique local address (fd00::/8) needs none",
+      IpAddressText(address).view());
+}
 
 std::string check_addresses(const HostOptions& options, const TenantOptions& tenant) {
   if (tenant.listen == 0) return "--listen 0: give the TCP port that the source connects to, such as 4444";

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "dataplane/dpdk/eal.h"
+#include "loader/app/job_options.h"
 #include "loader/doctor/doctor.h"
 #include "numa/cpu_list.h"
 
@@ -104,6 +105,7 @@ void add_doctor_command(CLI::App& app, int& exit_status) {
   command->add_flag("--strict", options->strict, "warnings count as failures in the exit status");
   command->add_flag("--json", options->json, "for machines");
   command->add_flag("--list", options->list, "only list the checks, with the reason for each");
+  one_word_each(*command);
   command->callback([options, &exit_status] { exit_status = examine_host(*options); });
 }
 

@@ -8,6 +8,7 @@
 #include "dataplane/dpdk/dpdk_port.h"
 #include "dataplane/wire/address_text.h"
 #include "dataplane/wire/ipv6.h"
+#include "loader/app/address_check.h"
 #include "loader/app/address_list.h"
 #include "loader/generate/guest_image.h"
 #include "loader/tls/credentials.h"
@@ -36,6 +37,10 @@ std::string check_addresses(const GenerateOptions& o, GenerateTarget& out) {
   if (!parse_network(o.address, out.local))
     return "--address " + o.address +
            ": expected an address with its prefix length, such as 10.77.0.1/24 or fd00::1/64";
+  if (const std::string why = no_hosts_address(out.local); !why.empty())
+    return "--address " + o.address + " " + why + ": give the port an address of its own";
+  if (out.local.address == out.remote)
+    return "--address " + o.address + " is the destination's: give the port an address of its own";
   const auto other_family = [&out](const IpAddress& address) {
     return address.is_ipv4() != out.remote.is_ipv4();
   };

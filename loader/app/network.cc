@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "dataplane/wire/address_text.h"
+#include "loader/app/address_check.h"
 #include "loader/app/address_list.h"
 #include "loader/app/watch/metric_table.h"
 #include "loader/session/session_limits.h"
@@ -310,10 +311,8 @@ std::vector<std::string> Network::warnings() const {
   for (const auto& port : ports_) all.insert(all.end(), port->warnings().begin(), port->warnings().end());
   for (const std::vector<PortAddress>& port : addresses_)
     for (const PortAddress& address : port)
-      if (address.ip.is_link_local())
-        all.push_back(std::string("address ") + IpAddressText(address.ip).c_str() +
-                      " is link-local, so the source must add the name of its own interface "
-                      "(tcp:[fe80::2%eth0]:4444); a unique local address (fd00::/8) needs none");
+      if (std::string warning = address_warning(address.ip); !warning.empty())
+        all.push_back(std::move(warning));
   return all;
 }
 

@@ -90,6 +90,11 @@ std::string check_stream_options(const StreamOptions& o) {
   if (std::string problem = check_tls_options(o.tls_creds, o.tls_authz); !problem.empty()) return problem;
   if (o.multifd_compression != "none" && o.multifd_channels == 0)
     return "--multifd-compression needs --multifd-channels";
+  if (o.multifd_flush_after_each_section && o.multifd_channels == 0)
+    return "--multifd-flush-after-each-section needs --multifd-channels";
+  if (o.switchover_ack_legacy && !contains(o.capabilities, "switchover-ack"))
+    return "--switchover-ack-legacy is about the capability switchover-ack: add --capability switchover-ack, "
+           "or leave it out";
   if (o.multifd_compression == "qatzip")
     return "--multifd-compression qatzip is not supported: set another method at the source";
   if (o.uuid && o.multifd_channels == 0 && !contains(o.capabilities, "validate-uuid"))

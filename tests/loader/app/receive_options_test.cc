@@ -4,6 +4,16 @@
 
 #include <CLI/CLI.hpp>
 
+#include "dataplane/wire/address_text.h"
+#include "loader/app/address_check.h"
+#include "loader/app/doctor_command.h"
+#include "loader/app/generate_command.h"
+#include "loader/app/load_command.h"
+#include "loader/app/plan_command.h"
+#include "loader/app/receive_command.h"
+#include "loader/app/serve/serve_command.h"
+#include "loader/app/session_commands.h"
+
 namespace migrx {
 namespace {
 
@@ -29,6 +39,15 @@ TEST(ReceiveOptions, the_least_is_enough) {
   EXPECT_EQ(check_receive_options(options), "");
   EXPECT_EQ(options.ports, std::vector<std::string>{"net_tap0,iface=mig0"});
   EXPECT_EQ(options.listen, 4444);
+}
+
+TEST(ReceiveOptions, a_link_local_address_is_warned_of) {
+  IpAddress address;
+  ASSERT_TRUE(parse_ip_address("fe80::2", address));
+  EXPECT_NE(address_warning(address).find("the source must add the name of its own interface"),
+            std::string::npos);
+  ASSERT_TRUE(parse_ip_address("fd00::2", address));
+  EXPECT_EQ(address_warning(address), "");
 }
 
 TEST(ReceiveOptions, every_port_needs_an_address) {
@@ -135,6 +154,24 @@ TEST(ReceiveOptions, an_option_takes_one_word) {
   EXPECT_EQ(parse(with({"--capability", "xbzrle", "--capability", "events"})).capabilities.size(), 2U);
 }
 
+// Of every command, whatever stands behind the option.
+TEST(CommandLine, an_option_takes_one_word_in_every_command) {
+  int status = 0;
+  const auto words = [&status](void (*add)(CLI::App&, int&)) {
+    CLI::App app;
+    add(app, status);
+    for (const CLI::App* const command : app.get_subcommands({}))
+      for (const CLI::Option* const option : command->get_options()) {
+        if (option->get_positional()) continue;
+        EXPECT_TRUE(option->get_expected_max() <= 1 || !option->get_allow_extra_args())
+            << command->get_name() << " " << option->get_name();
+      }
+  };
+  for (const auto add : {add_receive_command, add_serve_command, add_list_command, add_cancel_command,
+                         add_load_command, add_generate_command, add_plan_command, add_doctor_command})
+    words(add);
+}
+
 TEST(ReceiveOptions, the_guest_must_go_somewhere) {
   ReceiveOptions options = parse(kLeast);
   options.no_handoff = false;
@@ -166,6 +203,18 @@ TEST(ReceiveOptions, compression_needs_multifd) {
 }
 
 // A check that nothing in the stream can answer would be no check.
+TEST(ReceiveOptions, one_that_would_change_nothing_is_refused) {
+  EXPECT_NE(check_receive_options(parse(with({"--switchover-ack-legacy", "on"})))
+                .find("--capability switchover-ack"),
+            std::string::npos);
+  EXPECT_EQ(
+      check_receive_options(parse(with({"--switchover-ack-legacy", "on", "--capability", "switchover-ack"}))),
+      "");
+  EXPECT_NE(check_receive_options(parse(with({"--multifd-flush-after-each-section", "on"})))
+                .find("--multifd-channels"),
+            std::string::npos);
+}
+
 TEST(ReceiveOptions, a_uuid_needs_a_stream_that_bears_one) {
   const std::string uuid = "00112233-4455-6677-8899-aabbccddeeff";
   EXPECT_NE(check_receive_options(parse(with({"--uuid", uuid}))).find("validate-uuid"), std::string::npos);

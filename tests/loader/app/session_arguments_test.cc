@@ -39,7 +39,7 @@ class SessionArgumentsTest : public ::testing::Test {
 
 TEST_F(SessionArgumentsTest, values_of_every_kind_are_read_as_on_the_command_line) {
   EXPECT_EQ(parse(R"({"ram": ["mem=/dev/shm/a,size=64M", "vram=/dev/shm/b"], "multifd-channels": 8,
-                      "multifd-compression": "zstd", "capability": "return-path", "stall-timeout": 2.5,
+                      "multifd-compression": "zstd", "capability": "switchover-ack", "stall-timeout": 2.5,
                       "private-ram-max": "2G", "no-handoff": true, "unlink": false, "listen": "49152",
                       "multifd-flush-after-each-section": true, "switchover-ack-legacy": "off",
                       "allow": ["192.0.2.0/24", "2001:db8::/32"]})"),
@@ -48,7 +48,7 @@ TEST_F(SessionArgumentsTest, values_of_every_kind_are_read_as_on_the_command_lin
   EXPECT_EQ(out_.ram[0].size, 64U << 20);
   EXPECT_EQ(out_.options.multifd_channels, 8U);
   EXPECT_EQ(out_.options.multifd_compression, "zstd");
-  EXPECT_EQ(out_.options.capabilities, std::vector<std::string>{"return-path"});
+  EXPECT_EQ(out_.options.capabilities, std::vector<std::string>{"switchover-ack"});
   EXPECT_EQ(out_.options.stall_timeout_s, 2.5);
   EXPECT_EQ(out_.options.private_ram_max, 2ULL << 30);
   EXPECT_TRUE(out_.options.no_handoff);
