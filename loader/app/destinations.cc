@@ -79,11 +79,29 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
   return std::move(setup.addresses);
 }
 
-void arm_by_qmp(const JobOptions& options, bool switchover_ack, Report& report,
+void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlocks& guest, Report& report,
                 const Interruption& interruption) {
   if (!options.qmp) return;
   const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, interruption);
-  take(arm_destination(*client, *options.handoff, switchover_ack, handoff_choice(options, 0).form), report);
+  take(arm_destination(*client, *options.handoff, switchover_ack, handoff_choice(options, 0).form,
+                       guest.shared_files()),
+       report);
+}
+
+void disarm_by_qmp(const JobOptions& options, Report& report) {
+  if (!options.handoff || handoff_choice(options, 0).form != HandoffForm::x_ignore_shared) return;
+  std::string problem = "migrx was not asked to (--qmp)";
+  if (options.qmp) {
+    std::string path;
+    (void)parse_unix_address(*options.qmp, path);
+    const std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem);
+    if (client != nullptr) problem = disarm_destination(*client);
+  }
+  if (!problem.empty())
+    report.warnings.push_back(
+        "the capability x-ignore-shared is still on at the destination, and its next save would leave the "
+        "guest's RAM out: migrate_set_capability x-ignore-shared off there (" +
+        problem + ")");
 }
 
 std::string check_destination_options(const std::optional<std::string>& handoff, bool no_handoff,

@@ -44,8 +44,12 @@ struct HandoffChoice {
 
 // --qmp: from here on the destination waits for this migration and no other. switchover_ack: on at the
 // source. Adds to the report's warnings. Throws SetupError.
-void arm_by_qmp(const JobOptions& options, bool switchover_ack, Report& report,
+void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlocks& guest, Report& report,
                 const Interruption& interruption);
+
+// The guest is at the destination: what was turned on there for it, and would harm it later, is turned off.
+// Adds to the report's warnings; nothing that happens here changes where the guest is.
+void disarm_by_qmp(const JobOptions& options, Report& report);
 
 // What is wrong with --handoff, --no-handoff and --qmp together. Empty: nothing.
 [[nodiscard]] std::string check_destination_options(const std::optional<std::string>& handoff,

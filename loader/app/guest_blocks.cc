@@ -52,6 +52,7 @@ GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes
     if (memory->made_here()) lifeline_.made(memory->path(), memory->id());
     files_.push_back(std::move(memory));
     names_.push_back(spec.id);
+    others_allowed_.push_back(spec.in_use_allowed);
     table_.add_file_backed(spec.id, *files_.back());
   }
 }
@@ -86,7 +87,8 @@ std::vector<MemoryNeed> GuestBlocks::needs() const {
 std::vector<SharedFile> GuestBlocks::shared_files() const {
   std::vector<SharedFile> shared;
   for (std::size_t i = 0; i < files_.size(); ++i)
-    shared.push_back({names_[i], files_[i]->path(), files_[i]->id(), files_[i]->length()});
+    shared.push_back(
+        {names_[i], files_[i]->path(), files_[i]->id(), files_[i]->length(), others_allowed_[i]});
   return shared;
 }
 
@@ -115,8 +117,9 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
     facts.promised = promised;
     return settings.check ? memory_problem(needs(), kPreparedPrivateBytes, facts) : std::string{};
   };
+  const std::string charged = group.empty() ? memory_group_of(HostFiles(), "self") : group;
   const std::unique_ptr<MemoryPromise> promise =
-      MemoryPromise::make(settings.runtime_folder, missing_bytes(), group, judge, problem);
+      MemoryPromise::make(settings.runtime_folder, missing_bytes(), charged, judge, problem);
   if (!problem.empty())
     throw SetupError(problem + " (--no-memory-check starts regardless; the kernel may then kill a process)");
 

@@ -64,7 +64,8 @@ class GuestBlocks {
 
   const Lifeline& lifeline_;
   std::vector<std::unique_ptr<GuestMemory>> files_;
-  std::vector<std::string> names_;  // of the blocks in them
+  std::vector<std::string> names_;    // of the blocks in them
+  std::vector<bool> others_allowed_;  // in-use=allow
   BlockTable table_;
 };
 

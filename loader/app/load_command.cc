@@ -187,7 +187,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     const PageKernels* const kernels = select_page_kernels(problem);
     if (kernels == nullptr) throw SetupError(problem);
     CompressJobs compress(0, 1, *kernels);
-    arm_by_qmp(options, /*switchover_ack=*/false, report, signals);
+    arm_by_qmp(options, /*switchover_ack=*/false, guest, report, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
     const std::unique_ptr<Destination> destination =
         make_destination(options.handoff, options.dump_blocks, guest, std::move(addresses),
@@ -212,6 +212,13 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
       });
       return signals.wait(0) != 0;
     });
+    if (!report.error) {
+      // Nothing that comes now changes where the guest is.
+      exit_status = 0;
+      report.outcome = "complete";
+      guest.keep(options.unlink);
+      disarm_by_qmp(options, report);
+    }
     if (!destination->warning().empty()) report.warnings.push_back(destination->warning());
     report.timeline.done_s = now_s();
     if (destination->last_sent_ns() > 0)
@@ -219,16 +226,17 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     fill_report(loader, guest.table(), start_ns, report);
     guest.report(report);
     report.cpu_s = cpu_seconds();
-    if (!report.error) {
-      report.outcome = "complete";
-      exit_status = 0;
+    if (exit_status == 0) {
       keep_blocks(options, guest, report);
     } else if (report.error.error_class == ErrorClass::cancelled) {
       report.outcome = "cancelled";
     }
   } catch (const std::exception& trouble) {
     terminal.warn(trouble.what());
-    report.error = make_error(ErrorClass::io, 0, "host", "%s", trouble.what());
+    if (exit_status == 0)
+      report.warnings.push_back(std::string("the report is not whole: ") + trouble.what());
+    else
+      report.error = make_error(ErrorClass::io, 0, "host", "%s", trouble.what());
   }
   manager.stopping(report.error ? report.error.message() : report.outcome);
   return tell_outcome(options, report, terminal, exit_status);

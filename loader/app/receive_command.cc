@@ -58,6 +58,8 @@ class ReceiveRun {
   void control(Reception& reception, Host& host, ResetDuty& reset_duty, Watch& watch);
   void look_around(Reception& reception, Host& host, ResetDuty& reset_duty);
   void warn(const std::string& warning);
+  // What ended the run other than a verdict; after that the guest is where it is.
+  void fail(const std::string& problem);
   [[nodiscard]] double now_s() const { return static_cast<double>(monotonic_ns() - start_ns_) * 1e-9; }
 
   const ReceiveOptions& options_;
@@ -89,8 +91,7 @@ int ReceiveRun::run() {
   try {
     receive();
   } catch (const std::exception& problem) {
-    terminal_.warn(problem.what());
-    report_.error = make_error(ErrorClass::io, 0, "host", "%s", problem.what());
+    fail(problem.what());
   }
   manager_.stopping(report_.error ? report_.error.message() : report_.outcome);
   exit_status_ = tell_outcome(options_, report_, terminal_, exit_status_);
@@ -98,6 +99,15 @@ int ReceiveRun::run() {
   if (!live_connections_.empty() && !lifeline_.held())
     terminal_.warn(leave_behind(options_, options_.runtime_dir, live_connections_.all().connections, false));
   return exit_status_;
+}
+
+void ReceiveRun::fail(const std::string& problem) {
+  if (exit_status_ == 0 || exit_status_ == 3) {
+    report_.outcome = exit_status_ == 0 ? "complete" : "unsure";
+    return warn("the report of this migration is not whole: " + problem);
+  }
+  terminal_.warn(problem);
+  report_.error = make_error(ErrorClass::io, 0, "host", "%s", problem.c_str());
 }
 
 void ReceiveRun::receive() {
@@ -139,7 +149,7 @@ void ReceiveRun::receive() {
   host.open(options_.probe && live_connections_.inherited().connections.empty());
 
   // ---- The destination is armed, and everything runs
-  arm_by_qmp(options_, settings.main.switchover_ack, report_, signals_);
+  arm_by_qmp(options_, settings.main.switchover_ack, guest, report_, signals_);
   for (const std::string& warning : report_.warnings) terminal_.warn("warning: " + warning);
   Arrivals arrivals(host.network(), live_connections_);
   Reception reception(
@@ -157,16 +167,17 @@ void ReceiveRun::receive() {
   manager_.ready(now_s());
   exit_status_ = 1;
   control(reception, host, reset_duty, watch);
-  const SessionState state = reception.session().state();
-  reset_duty.finish(reception.session(), state == SessionState::done && !reception.control().source_unsure(),
-                    signals_);
+  const bool done = reception.session().state() == SessionState::done;
+  const bool completed = done && !reception.control().source_unsure();
+  // Nothing that comes now changes where the guest is.
+  exit_status_ = completed ? 0 : done ? 3 : 1;
+  if (done) guest.keep(options_.unlink);
+  reset_duty.finish(reception.session(), completed, signals_);
   host.stop();
-
   report_.timeline.done_s = now_s();
+  if (done) disarm_by_qmp(options_, report_);
   reception.report_end(report_);
-  if (report_.outcome != "complete" && report_.outcome != "unsure") return;
-  exit_status_ = report_.outcome == "complete" ? 0 : 3;
-  keep_blocks(options_, guest, report_);
+  if (done) keep_blocks(options_, guest, report_);
 }
 
 void ReceiveRun::take_memory(GuestBlocks& guest, const Placement& placement) {

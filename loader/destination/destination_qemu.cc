@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "loader/destination/network_namespace.h"
+#include "numa/file_claim.h"
 
 namespace migrx {
 
@@ -160,6 +161,24 @@ bool DestinationQemu::prove_memory() {
   return false;
 }
 
+// A process that has mapped a file since migrx claimed the file may run a guest on it.
+bool DestinationQemu::prove_alone() {
+  if (!settings_.process) return true;
+  for (const SharedFile& file : settings_.files) {
+    if (file.others_allowed) continue;
+    bool hidden = false;
+    for (const FileUser& user : users_of_file(file.id, "/proc", hidden)) {
+      if (user.pid == *settings_.process) continue;
+      refuse_because(ErrorClass::mismatch,
+                     file.path + " of block " + file.idstr + " is mapped by " + user.command + " (PID " +
+                         std::to_string(user.pid) +
+                         ") as well, which may run a guest on it: end that process, and migrate again");
+      return false;
+    }
+  }
+  return true;
+}
+
 void DestinationQemu::decide_multifd(uint64_t now_ns) {
   if (multifd_decided_) return;
   const uint64_t waited_ns = now_ns - connected_ns_;
@@ -270,6 +289,7 @@ void DestinationQemu::take(const ReturnPathMessage& message) {
       break;
     case ReturnPathType::pong:
       if (message.value != StreamRewriter::kProofPing || proved_) break;
+      if (!prove_alone()) break;
       proved_ = true;
       rewriter_.destination_proved();
       break;
@@ -280,7 +300,7 @@ void DestinationQemu::take(const ReturnPathMessage& message) {
         // Passed on, it would let the source believe that its guest is safe.
         refuse("says that it has loaded the guest (SHUT 0) before it was given device state: no QEMU does",
                0);
-      else
+      else if (prove_memory())
         verdict_ = Verdict::accepted;
       break;
     case ReturnPathType::invalid:

@@ -4,9 +4,9 @@
 //   looking ─listener found─▶ connecting ─its memory is ours─▶ asking ─PONG─▶ passing on ─SHUT 0─▶ accepted
 //                                                               └─ with multifd on there: its channels first
 //
-// The destination's memory is checked (peer_memory.h) before the first byte, and once more before the first
-// byte of device state, after which it could run the guest: a block that it does not map shared would
-// silently be empty.
+// The destination's memory is checked (peer_memory.h) before the first byte, once more before the first byte
+// of device state, after which it could run the guest, and when it says that it has the guest: a block that
+// it does not map shared would silently be empty. When its PONG has come nobody else may map the files.
 #pragma once
 
 #include <array>
@@ -82,6 +82,7 @@ class DestinationQemu final : public Destination {
   bool look_around();
   bool connect(uint64_t now_ns);
   [[nodiscard]] bool prove_memory();
+  [[nodiscard]] bool prove_alone();
   void decide_multifd(uint64_t now_ns);
   uint32_t serve_multifd();
   uint32_t send_some(uint64_t now_ns);

@@ -189,21 +189,25 @@ class Inspection : public Conversation {
     if (memdev == memdevs.end())
       return refuse("it has no memory backend " + id + ": give it -object memory-backend-file,id=" + id +
                     ",share=on,mem-path=" + block.path + " as at the source");
-    if (!memdev->share.value_or(false)) return refuse("memory backend " + block.idstr + " lacks share=on");
+    if (!memdev->share.value_or(false))
+      return refuse("memory backend " + block.idstr + " lacks share=on: give it that");
     if (memdev->size != block.bytes)
       return refuse("memory backend " + block.idstr + " has " + std::to_string(memdev->size) +
-                    " bytes, --ram says " + std::to_string(block.bytes));
+                    " bytes, --ram says " + std::to_string(block.bytes) +
+                    ": make size= there and here the source's");
     if (block.node >= 0 && !memdev->host_nodes.empty() &&
         std::find(memdev->host_nodes.begin(), memdev->host_nodes.end(), block.node) ==
             memdev->host_nodes.end())
       return refuse("memory backend " + block.idstr + " is bound to other host nodes than node=" +
                     std::to_string(block.node) + " of --ram: make host-nodes= and node= agree");
     if (!ask_property(id, "mem-path"))
-      return refuse("memory backend " + block.idstr + " is no memory-backend-file");
+      return refuse("memory backend " + block.idstr + " is no memory-backend-file: give it " +
+                    "-object memory-backend-file,id=" + id + ",share=on,mem-path=" + block.path);
     const auto mem_path = parse_qmp_string(result_);
     if (!mem_path) return unexpected("qom-get");
     if (!same_file(*mem_path, block.path))
-      return refuse("memory backend " + block.idstr + " lies in " + *mem_path + ", --ram says " + block.path);
+      return refuse("memory backend " + block.idstr + " lies in " + *mem_path + ", --ram says " + block.path +
+                    ": make mem-path= and --ram name one file");
     return true;
   }
 
@@ -240,16 +244,26 @@ class Inspection : public Conversation {
 
 class Arming : public Conversation {
  public:
-  Arming(QmpCommands& qmp, const std::string& uri, bool switchover_ack, HandoffForm form)
-      : Conversation(qmp, form), uri_(uri), switchover_ack_(switchover_ack) {}
+  Arming(QmpCommands& qmp, const std::string& uri, bool switchover_ack, HandoffForm form,
+         const std::vector<SharedFile>& files)
+      : Conversation(qmp, form), uri_(uri), switchover_ack_(switchover_ack), files_(files) {}
 
   DestinationSetup run() {
-    if (still_waits() && set_capabilities())
+    if (still_waits() && has_our_files() && set_capabilities())
       (void)ask("migrate-incoming", "{\"uri\": " + qmp_quote(uri_) + "}");
     return std::move(out_);
   }
 
  private:
+  // Whose path leads elsewhere by now, the destination may have opened before or after that.
+  bool has_our_files() {
+    const std::string replaced = file_replaced(files_);
+    const std::optional<pid_t> process = qmp_.process();
+    if (replaced.empty() || !process) return true;
+    const PeerMemory memory = check_process_memory(*process, files_);
+    return memory.problem.empty() || refuse(memory.problem);
+  }
+
   bool set_capabilities() {
     if (!ask("query-migrate-capabilities")) return false;
     const auto states = parse_capability_states(result_);
@@ -271,6 +285,7 @@ class Arming : public Conversation {
 
   const std::string& uri_;
   const bool switchover_ack_;
+  const std::vector<SharedFile>& files_;
 };
 
 }  // namespace
@@ -281,8 +296,14 @@ DestinationSetup inspect_destination(QmpCommands& qmp, const std::vector<SetupBl
 }
 
 DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, bool switchover_ack,
-                                 HandoffForm form) {
-  return Arming(qmp, uri, switchover_ack, form).run();
+                                 HandoffForm form, const std::vector<SharedFile>& files) {
+  return Arming(qmp, uri, switchover_ack, form, files).run();
+}
+
+std::string disarm_destination(QmpCommands& qmp) {
+  std::string result;
+  return qmp.command("migrate-set-capabilities",
+                     R"({"capabilities": [{"capability": "x-ignore-shared", "state": false}]})", result);
 }
 
 }  // namespace migrx

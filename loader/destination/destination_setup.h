@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "loader/destination/handoff_form.h"
+#include "loader/destination/peer_memory.h"
 #include "loader/destination/qmp_client.h"
 
 namespace migrx {
@@ -41,7 +42,9 @@ struct DestinationSetup {
                                                    HandoffForm form);
 
 // When everything else is ready. Fills problem, warnings and version.
-// 1. The destination must still wait: time has passed since it was inspected.
+// 1. The destination must still wait: time has passed since it was inspected. Where a path of `files` does
+// not
+//    lead to the file that is claimed any more, the destination must map the claimed one all the same.
 // 2. x-ignore-shared is turned on or, in the plain form, off; multifd and what goes with it is turned off.
 //    switchover-ack is set as at the source: then the source gets the destination's own acknowledgment.
 // 3. migrate-incoming with `uri` comes last, so that a refusal leaves the destination as it was, apart from
@@ -49,6 +52,10 @@ struct DestinationSetup {
 //
 // Control thread; blocks for as long as QEMU takes to answer.
 [[nodiscard]] DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, bool switchover_ack,
-                                               HandoffForm form);
+                                               HandoffForm form, const std::vector<SharedFile>& files);
+
+// When the guest is there: turns x-ignore-shared off, with which the guest's next migration would fail, and
+// its next save succeed without its RAM. Empty: done; otherwise what QEMU says.
+[[nodiscard]] std::string disarm_destination(QmpCommands& qmp);
 
 }  // namespace migrx

@@ -18,9 +18,10 @@ namespace migrx {
 // A file that migrx loads.
 struct SharedFile {
   std::string idstr;
-  std::string path;    // as --ram names it, for messages only: it may lead elsewhere by now
-  FileId id;           // of the descriptor that migrx holds
-  uint64_t bytes = 0;  // of the RAM block in it
+  std::string path;             // as --ram names it, for messages only: it may lead elsewhere by now
+  FileId id;                    // of the descriptor that migrx holds
+  uint64_t bytes = 0;           // of the RAM block in it
+  bool others_allowed = false;  // other processes than the destination may map it (in-use=allow)
 };
 
 // What is wrong when a path does not lead to the file any more, in words for the operator; empty: all do. A

@@ -50,7 +50,10 @@ std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::stri
   if (!error.empty()) {
     problem = "--qmp: " + path + ": " + error;
     if (error.find("did not answer") != std::string::npos)
-      problem += " (a QMP socket serves one client at a time: is another one connected?)";
+      problem +=
+          ": a QMP socket serves one client at a time; end the one that is connected, or give migrx a socket "
+          "of "
+          "its own (a second -qmp)";
     return nullptr;
   }
   return client;
@@ -68,11 +71,17 @@ std::optional<bool> qemu_starts_stopped(std::string_view command_line) {
   return false;
 }
 
-std::optional<bool> QmpClient::started_stopped() const {
+std::optional<pid_t> QmpClient::process() const {
   ucred peer{};
   socklen_t length = sizeof peer;
   if (::getsockopt(fd_, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.pid <= 0) return std::nullopt;
-  std::ifstream file("/proc/" + std::to_string(peer.pid) + "/cmdline", std::ios::binary);
+  return peer.pid;
+}
+
+std::optional<bool> QmpClient::started_stopped() const {
+  const std::optional<pid_t> peer = process();
+  if (!peer) return std::nullopt;
+  std::ifstream file("/proc/" + std::to_string(*peer) + "/cmdline", std::ios::binary);
   if (!file) return std::nullopt;
   const std::string command_line{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   return qemu_starts_stopped(command_line);

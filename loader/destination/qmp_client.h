@@ -1,6 +1,8 @@
 // One conversation with a QEMU over its QMP socket: commands are answered in turn, within a bound of time.
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +24,8 @@ class QmpCommands {
   [[nodiscard]] virtual const std::string& version() const noexcept = 0;
   // Whether it was started with -S; nullopt: that cannot be seen from here.
   [[nodiscard]] virtual std::optional<bool> started_stopped() const { return std::nullopt; }
+  // The process that listens; nullopt: it cannot be seen from here.
+  [[nodiscard]] virtual std::optional<pid_t> process() const { return std::nullopt; }
 };
 
 // command_line: of a process as /proc/PID/cmdline has it, words ended by zeros. nullopt: it is no QEMU's.
@@ -44,6 +48,8 @@ class QmpClient final : public QmpCommands {
   [[nodiscard]] const std::string& version() const noexcept override { return version_; }
   // From the command line of the process that listens (SO_PEERCRED, /proc/PID/cmdline): QMP does not tell.
   [[nodiscard]] std::optional<bool> started_stopped() const override;
+  // SO_PEERCRED.
+  [[nodiscard]] std::optional<pid_t> process() const override;
 
  private:
   // QEMU answers when its main loop comes round; a machine that is just starting takes some time.

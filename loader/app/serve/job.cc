@@ -80,7 +80,7 @@ void Job::prepare() {
     report_.timeline.prefault_s = now_s() - since_s;
     if (report_.timeline.prefault_s > 0)
       report_.prefault_bytes_per_s = static_cast<double>(guest_->bytes()) / report_.timeline.prefault_s;
-    arm_by_qmp(options, settings_.main.switchover_ack, report_, *cancellation_);
+    arm_by_qmp(options, settings_.main.switchover_ack, *guest_, report_, *cancellation_);
   } catch (const std::exception& problem) {
     problem_ = problem.what();
   }
@@ -97,6 +97,7 @@ void Job::finish() {
 
 void Job::report_and_release() {
   if (reception_ != nullptr) {
+    if (exit_status_ != 1) disarm_by_qmp(arguments_.options, report_);
     reception_->report_end(report_);
     if (exit_status_ != 1) keep_blocks(arguments_.options, *guest_, report_);
   }

@@ -359,6 +359,84 @@ TEST_F(DestinationQemuTest, memory_mapped_privately_is_refused_before_the_first_
   std::filesystem::remove(file);
 }
 
+// A file that this process, which listens, has mapped as a destination QEMU would.
+class DestinationMemoryTest : public DestinationQemuTest {
+ protected:
+  void SetUp() override {
+    DestinationQemuTest::SetUp();
+    fd_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    ASSERT_GE(fd_, 0);
+    ASSERT_EQ(::ftruncate(fd_, kRam), 0);
+    mapping_ = map();
+    begin(false);
+  }
+  void TearDown() override {
+    if (mapping_ != nullptr) ::munmap(mapping_, kRam);
+    ::close(fd_);
+    std::filesystem::remove(file_);
+    DestinationQemuTest::TearDown();
+  }
+  void begin(bool others_allowed) {
+    DestinationSettings settings;
+    settings.files = {{"mem", file_, file_id_at(file_), kRam, others_allowed}};
+    make_destination(std::move(settings));
+    channel_ = std::make_unique<MainChannel>(settings_, destination_->events(), blocks_, barrier_, *compress_,
+                                             *kernels_);
+  }
+  [[nodiscard]] void* map() const {
+    return ::mmap(nullptr, kRam, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  }
+
+  const std::string file_ = "/dev/shm/migrx-destination-memory-test-" + std::to_string(::getpid());
+  int fd_ = -1;
+  void* mapping_ = nullptr;
+};
+
+TEST_F(DestinationMemoryTest, it_is_looked_at_once_more_before_the_source_is_told) {
+  listen();
+  feed(source_stream());
+  EXPECT_EQ(destination_->verdict(), Verdict::pending) << destination_->error().message();
+  ::munmap(mapping_, kRam);
+  mapping_ = nullptr;
+  answer(shut(0));
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_NE(destination_->error().message().find("does not map"), std::string::npos);
+}
+
+TEST_F(DestinationMemoryTest, which_is_mapped_still_takes_the_guest) {
+  listen();
+  feed(source_stream());
+  answer(shut(0));
+  EXPECT_EQ(destination_->verdict(), Verdict::accepted) << destination_->error().message();
+}
+
+// A guest that was started on the file after migrx had claimed it.
+TEST_F(DestinationMemoryTest, mapped_by_somebody_else_meanwhile_is_not_written) {
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  const pid_t between = ::fork();
+  if (between == 0) {
+    const pid_t other = ::fork();
+    if (other != 0) ::_exit(0);
+    const pid_t self = map() == MAP_FAILED ? 0 : ::getpid();
+    (void)!::write(pipe[1], &self, sizeof self);
+    ::pause();
+    ::_exit(0);
+  }
+  ::waitpid(between, nullptr, 0);
+  pid_t other = 0;
+  ASSERT_EQ(::read(pipe[0], &other, sizeof other), static_cast<ssize_t>(sizeof other));
+  ASSERT_GT(other, 0);
+  listen();
+  feed_some(source_stream());
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_NE(destination_->error().message().find("PID " + std::to_string(other)), std::string::npos)
+      << destination_->error().message();
+  EXPECT_EQ(blocks_[0].pages_written(), 0U);
+  ::kill(other, SIGKILL);
+  for (const int fd : pipe) ::close(fd);
+}
+
 TEST_F(DestinationQemuTest, shut_1_is_a_refusal) {
   listen();
   feed(source_stream());

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 namespace migrx {
@@ -31,6 +32,7 @@ class PlayedQemu final : public QmpCommands {
   }
 
   std::optional<bool> started_stopped() const override { return stopped; }
+  std::optional<pid_t> process() const override { return ::getpid(); }
 
   std::optional<bool> stopped;
   std::map<std::string, std::string> answers;
@@ -66,7 +68,7 @@ class DestinationSetupTest : public ::testing::Test {
     for (std::size_t i = before; i < qemu_.said.size(); ++i)
       EXPECT_FALSE(qemu_.said[i].starts_with("migrate-")) << "inspection changes nothing";
     if (!setup.problem.empty()) return setup;
-    DestinationSetup armed = arm_destination(qemu_, "unix:/run/vm0.sock", switchover_ack, form);
+    DestinationSetup armed = arm_destination(qemu_, "unix:/run/vm0.sock", switchover_ack, form, {});
     setup.problem = armed.problem;
     setup.warnings.insert(setup.warnings.end(), armed.warnings.begin(), armed.warnings.end());
     return setup;
@@ -118,9 +120,38 @@ TEST_F(DestinationSetupTest, one_that_expects_tls_is_refused) {
 TEST_F(DestinationSetupTest, one_that_was_given_a_guest_meanwhile_is_not_armed) {
   EXPECT_EQ(inspect_destination(qemu_, blocks_, HandoffForm::plain).problem, "");
   qemu_.answers["query-status"] = R"({"status": "running", "running": true})";
-  EXPECT_NE(arm_destination(qemu_, "unix:/run/vm0.sock", false, HandoffForm::plain).problem.find("inmigrate"),
-            std::string::npos);
+  EXPECT_NE(
+      arm_destination(qemu_, "unix:/run/vm0.sock", false, HandoffForm::plain, {}).problem.find("inmigrate"),
+      std::string::npos);
   EXPECT_FALSE(qemu_.was_told("migrate-set-capabilities"));
+}
+
+// Its path leads to another file by now: only one that maps the file of before has the guest's memory.
+TEST_F(DestinationSetupTest, a_file_replaced_since_it_was_claimed_has_to_be_mapped_all_the_same) {
+  const int fd = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(::ftruncate(fd, 4096), 0);
+  const std::vector<SharedFile> files{{"mem", path_, file_id_at(path_), 4096}};
+  const auto arm = [&] {
+    return arm_destination(qemu_, "unix:/run/vm0.sock", false, HandoffForm::plain, files).problem;
+  };
+  EXPECT_EQ(arm(), "");
+  qemu_.said.clear();
+  ASSERT_EQ(::unlink(path_.c_str()), 0);
+  EXPECT_NE(arm().find("was removed or replaced"), std::string::npos) << arm();
+  EXPECT_FALSE(qemu_.was_told("migrate-incoming"));
+  void* const mapping = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  EXPECT_EQ(arm(), "");
+  ::munmap(mapping, 4096);
+  ::close(fd);
+}
+
+TEST_F(DestinationSetupTest, what_harms_the_guest_later_is_turned_off_when_it_is_there) {
+  EXPECT_EQ(disarm_destination(qemu_), "");
+  EXPECT_EQ(
+      qemu_.said.back(),
+      R"(migrate-set-capabilities {"capabilities": [{"capability": "x-ignore-shared", "state": false}]})");
+  qemu_.answers.clear();
+  EXPECT_NE(disarm_destination(qemu_).find("refused"), std::string::npos);
 }
 
 TEST_F(DestinationSetupTest, a_destination_without_S_is_a_warning) {

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -71,6 +72,83 @@ def _expect_nothing_left_on(destination):
     """What would harm the guest's next migration, or leave its RAM out of its next save."""
     on = [entry["capability"] for entry in destination.qmp.command("query-migrate-capabilities") if entry["state"]]
     expect("x-ignore-shared" not in on, "x-ignore-shared is on at the destination")
+
+
+def _saved_and_restored(folder, stack, saved, by_pipe):
+    """The guest is saved to a file and goes on from the file in another QEMU, with all of its memory."""
+    path = os.path.join(folder, "saved")
+    saved.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+    saved.migrate(("exec:cat > " if by_pipe else "file:") + path)
+    saved.wait_migration()
+    expect(os.path.getsize(path) > 32 * MIB, "the saved guest has %d bytes", os.path.getsize(path))
+    restored = stack.enter_context(saved.twin(
+        "restored", [Backend(backend.id, backend.size, path=os.path.join(folder, "restored." + backend.id))
+                     for backend in saved.backends], extra=()))
+    restored.qmp.command("migrate-incoming", uri=("exec:cat < " if by_pipe else "file:") + path)
+    return restored
+
+
+def _moved_on(folder, stack, moved):
+    """The guest is migrated on, without migrx."""
+    address = "unix:" + os.path.join(folder, "onward.sock")
+    onward = stack.enter_context(moved.twin(
+        "onward", [Backend(backend.id, backend.size, path=os.path.join(folder, "onward." + backend.id))
+                   for backend in moved.backends], extra=()))
+    onward.qmp.command("migrate-incoming", uri=address)
+    moved.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+    moved.migrate(address)
+    moved.wait_migration()
+    return onward
+
+
+def _expect_sound(machine, before):
+    """The guest counts on and finds its memory as it wrote it."""
+    if machine.qmp.command("query-status")["status"] != "running":
+        deadline = time.monotonic() + 20
+        while machine.qmp.command("query-status")["status"] == "inmigrate":
+            expect(time.monotonic() < deadline, "%s still waits for the guest", machine.name)
+            time.sleep(0.05)
+        machine.qmp.command("cont")
+    deadline = time.monotonic() + 60
+    # Two whole passes of its check of memory.
+    while not machine.counts() or machine.counts()[-1][1] < before[1] + 2:
+        expect(machine.alive() and time.monotonic() < deadline, "%s does not go on: %s", machine.name, machine.log())
+        time.sleep(0.05)
+    expect(all(bad == 0 for _count, _passes, bad in machine.counts()), "%s: the guest finds bad pages: %r",
+           machine.name, machine.counts()[-3:])
+
+
+def _lives_on(version, form):
+    """After a hand-off that --qmp prepared the guest is moved on without migrx, saved to a file and restored: nothing
+    that would leave its RAM out is on any more."""
+    transfer = Transfer(version, "pc", channels=2, dirty_s=0.5)
+
+    def run(folder):
+        need(version)
+        with contextlib.ExitStack() as stack:
+            network = stack.enter_context(Network(transfer.mtu))
+            source = transfer.start_source(folder, stack, network)
+            backends = [Backend(backend.id, backend.size, path=os.path.join(folder, "received." + backend.id))
+                        for backend in source.backends]
+            destination, address, qmp = _idle_destination(folder, stack, version, "pc", backends, source.namespace)
+            options = {backend.id: "%s,size=%d" % (backend.path, backend.size) for backend in backends}
+            receiver = stack.enter_context(Receiver(folder, network, options, transfer.channels, handoff=address,
+                                                    extra=("--qmp", qmp, "--handoff-form", form)))
+            expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
+            source.migrate(receiver.uri)
+            transfer.converge(source)
+            source.wait_migration(timeout=transfer.timeout)
+            expect(receiver.wait(60) == 0, "migrx failed: %s", receiver.log()[-2000:])
+            _expect_nothing_left_on(destination)
+            _expect_goes_on(source, destination)
+            before = destination.counts()[-1]
+            onward = _moved_on(folder, stack, destination)
+            _expect_sound(onward, before)
+            before = onward.counts()[-1]
+            restored = _saved_and_restored(folder, stack, onward, version == "7.2")
+            _expect_sound(restored, before)
+            return "%d lines after the last move" % len(restored.counts())
+    return run
 
 
 def _runs_on(version, destination_version, machine, transfer, by_qmp=False, tcp=False, multifd_there=False,
@@ -182,6 +260,13 @@ def _refuses_by_qmp(version, says, change=lambda backend: backend, prepare=lambd
             expect("prefault" not in message, "memory was touched before the refusal: %s", message)
             return message.strip().splitlines()[-1]
     return run
+
+
+def _occupied(destination):
+    """Another program, such as libvirt, talks to the QMP socket that is given to migrx."""
+    destination.occupant = socket.socket(socket.AF_UNIX)
+    destination.occupant.connect(os.path.join(destination.folder, "prepare.qmp"))
+    expect(destination.occupant.recv(4096).startswith(b'{"QMP"'), "no greeting")
 
 
 def _is_gone(destination):
@@ -377,11 +462,17 @@ def cases():
         yield Case("handoff-qmp-tls-%s" % version,
                    _refuses_by_qmp(version, "tls-creds is tls0",
                                    prepare=lambda there: there.set_parameters(tls_creds="tls0")), version == "10", 60)
+        yield Case("handoff-qmp-busy-%s" % version,
+                   _refuses_by_qmp(version, "serves one client at a time; end the one", prepare=_occupied),
+                   version == "10", 60)
         yield Case("handoff-qmp-anonymous-%s" % version,
                    _refuses_by_qmp(version, "memory-backend-file",
                                    lambda backend: dataclasses.replace(backend, kind="memfd")), False, 60)
         yield Case("handoff-load-plain-%s" % version, _from_snapshot(version, {}, version == "7.2"), version == "7.2",
                    120)
+        for form in ("plain", "x-ignore-shared"):
+            yield Case("handoff-lives-on-%s-%s" % (form, version), _lives_on(version, form),
+                       (form, version) in (("plain", "10"), ("x-ignore-shared", "7.2")), 150)
         yield Case("handoff-file-replaced-%s" % version, _file_replaced(version, True), version != "newest", 60)
         yield Case("file-removed-%s" % version, _file_replaced(version, False), version == "10", 60)
         yield Case("handoff-destination-dies-%s" % version,
