@@ -2,6 +2,7 @@
 before the first page, and a signal is heard while it is taken."""
 
 import contextlib
+import json
 import os
 import signal
 import stat
@@ -219,6 +220,24 @@ def _saved_guest(folder):
                      "holds a migration stream")
 
 
+def _huge_mapped(folder):
+    """How much of a block the kernel holds by huge pages is in the report."""
+    with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="ascii") as file:
+        if "[never]" in file.read():
+            raise Skip("this host has no transparent hugepages")
+    size = 64 * MIB
+    for huge, least in (("advise", size // 2), ("never", 0)):
+        with _tmpfs(folder, 128 * MIB) as mount:
+            subprocess.run(["mount", "-o", "remount,huge=" + huge, mount], check=True)
+            report = os.path.join(folder, huge + ".json")
+            _run([migrx_program(), "load", "/etc/passwd", "--no-handoff", "--report", report, "--ram",
+                  "mem=%s,size=%d" % (os.path.join(mount, "vm0"), size)])
+            with open(report, encoding="ascii") as file:
+                mapped = json.load(file)["blocks"][0]["huge_mapped_bytes"]
+            expect(least <= mapped <= (size if least else 0), "huge=%s: %d bytes are mapped huge", huge, mapped)
+        os.rmdir(mount)
+
+
 def _blocks(path):
     with contextlib.suppress(OSError):
         return os.stat(path).st_blocks * 512
@@ -230,5 +249,5 @@ def cases():
                       ("group-full-unchecked", _group_full_unchecked), ("another-group-pays", _another_group_pays),
                       ("signal-while-taking", _signal_while_taking), ("mode-and-owner", _mode_and_owner),
                       ("load-killed", _load_killed),
-                      ("descriptor-not-passed-on", _descriptor_not_passed_on), ("saved-guest", _saved_guest)):
+                      ("descriptor-not-passed-on", _descriptor_not_passed_on), ("saved-guest", _saved_guest), ("huge-mapped", _huge_mapped)):
         yield Case("memory-" + name, run, True, 90)

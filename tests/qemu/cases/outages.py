@@ -38,7 +38,8 @@ class _Outage:
             self.destination.qmp.command("migrate-incoming", uri=address)
         self.receiver = self.start_receiver("receiver", path, address)
         self.source.migrate(self.receiver.uri)
-        self.wait_transferred(self.source)
+        # More than windows and sockets hold: a destination has answered, and is read for.
+        self.wait_transferred(self.source, 12 * MIB if destination else MIB)
 
     def start_source(self, folder):
         return self.transfer.start_source(folder, self.stack, self.network)
@@ -52,9 +53,9 @@ class _Outage:
         return receiver
 
     @staticmethod
-    def wait_transferred(source):
+    def wait_transferred(source, least=MIB):
         deadline = time.monotonic() + 30
-        while source.migration().get("ram", {}).get("transferred", 0) < MIB:
+        while source.migration().get("ram", {}).get("transferred", 0) < least:
             expect(time.monotonic() < deadline, "the migration never got going: %s", source.migration())
             time.sleep(0.05)
 

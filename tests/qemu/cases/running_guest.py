@@ -40,17 +40,43 @@ def _expect_refused(status, output, machine, words=("PID %d",)):
         expect(word in output, "no %r in: %s", word, output[-1500:])
 
 
-def _receive(version, handoff):
-    """`migrx receive` on the file of a guest that runs."""
+def _listening(folder, machine, socket):
+    """The path of a socket of a QEMU that runs: VNC, NBD or QMP."""
+    path = os.path.join(folder, socket + ".sock")
+    if socket == "nbd":
+        machine.qmp.command("nbd-server-start", addr={"type": "unix", "data": {"path": path}})
+    return path
+
+
+def _once_incoming(folder, version, stack, network, extra):
+    """A guest that runs with -incoming on its command line, having come by a migration."""
+    first, _path = _guest(folder, version, stack, network, "first")
+    first.wait_console(b"filled")
+    machine, path = _guest(folder, version, stack, network, extra=extra, incoming="defer")
+    address = "unix:" + os.path.join(folder, "plain.sock")
+    machine.qmp.command("migrate-incoming", uri=address)
+    first.set_parameters(max_bandwidth=1 << 40, downtime_limit=2000)
+    first.migrate(address)
+    first.wait_migration()
+    machine.wait_console(b"count")
+    return machine, path
+
+
+def _receive(version, handoff, once_incoming=False):
+    """`migrx receive` on the file of a guest that runs; `handoff`: which socket of its QEMU is given as --handoff."""
     def run(folder):
         need(version)
         with contextlib.ExitStack() as stack:
             network = stack.enter_context(Network())
-            vnc = os.path.join(folder, "vnc.sock")
-            machine, path = _guest(folder, version, stack, network, extra=("-vnc", "unix:" + vnc))
-            machine.wait_console(b"filled")
-            receiver = stack.enter_context(Receiver(folder, network, {"mem": path},
-                                                    handoff="unix:" + vnc if handoff else None))
+            extra = ("-vnc", "unix:" + os.path.join(folder, "vnc.sock"), "-qmp",
+                     "unix:%s,server=on,wait=off" % os.path.join(folder, "qmp.sock"))
+            if once_incoming:
+                machine, path = _once_incoming(folder, version, stack, network, extra)
+            else:
+                machine, path = _guest(folder, version, stack, network, extra=extra)
+                machine.wait_console(b"filled")
+            socket = handoff and "unix:" + _listening(folder, machine, handoff)
+            receiver = stack.enter_context(Receiver(folder, network, {"mem": path}, handoff=socket))
             if not handoff:
                 _expect_refused(receiver.wait(30), receiver.log(), machine)
             else:
@@ -122,8 +148,11 @@ def cases():
     """The cases of this file."""
     for version in VERSIONS:
         quick = version == "10"
-        yield Case("running-guest-receive-%s" % version, _receive(version, False), quick)
-        yield Case("running-guest-vnc-as-handoff-%s" % version, _receive(version, True), quick, 240)
+        yield Case("running-guest-receive-%s" % version, _receive(version, None), quick)
+        for socket in ("vnc", "nbd", "qmp"):
+            yield Case("running-guest-%s-as-handoff-%s" % (socket, version), _receive(version, socket), quick, 240)
+        yield Case("running-guest-once-incoming-%s" % version, _receive(version, None, True), quick, 240)
+        yield Case("running-guest-once-incoming-vnc-%s" % version, _receive(version, "vnc", True), quick, 240)
         yield Case("running-guest-load-%s" % version, _load(version), quick)
         yield Case("running-guest-two-users-%s" % version, _two_users(version), quick)
         yield Case("running-guest-second-receiver-%s" % version, _second_receiver(version), quick)

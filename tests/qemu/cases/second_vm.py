@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import os
+import random
 import time
 
 from rig.compare import expect_same_files
 from rig.guest import MIB
+from rig.machine import Backend, Machine
 from rig.network import Network
 from rig.qmp import QmpError
+from rig.receiver import Receiver
 from rig.runner import Case, expect
 from rig.transfer import FAST, SLOW, Transfer, need
 
@@ -100,11 +103,65 @@ def at_once(version, channels, other_channels):
     return body
 
 
-def _case(name, body, quick=True):
+def _bare_source(folder, stack, network, name, channels, seed):
+    """A machine without a guest that is there in a moment, its RAM full of bytes of its own."""
+    path = os.path.join(folder, name + ".mem")
+    with open(path, "wb") as file:
+        file.write(random.Random(seed).randbytes(8 * MIB))
+        file.truncate(32 * MIB)
+    machine = stack.enter_context(Machine(folder, "10", "pc", [Backend("mem", 32 * MIB, path=path)], None,
+                                          network.source, name=name, vga=False))
+    machine.set_capabilities(return_path=True, multifd=bool(channels))
+    machine.set_parameters(max_bandwidth=FAST, downtime_limit=2000, **({"multifd_channels": channels} if channels else {}))
+    return machine
+
+
+def _pair(folder, number, network):
+    """Two machines without -uuid begin within 10 ms; returns how far apart, and the name of which completed."""
+    with contextlib.ExitStack() as stack:
+        channels = number % 4
+        both = [_bare_source(folder, stack, network, name, channels, "%s%d" % (name, number)) for name in ("a", "b")]
+        path = os.path.join(folder, "received")
+        receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, 32 * MIB)}, channels))
+        expect(receiver.wait_ready(120), "migrx never got ready: %s", receiver.log()[-2000:])
+        begun = []
+        for machine in both if number % 8 < 4 else reversed(both):
+            machine.migrate(receiver.uri)
+            begun.append(time.monotonic())
+        for machine in both:
+            machine.wait_migration(("completed", "failed"), timeout=120)
+        completed = [machine for machine in both if machine.migration()["status"] == "completed"]
+        status = receiver.wait(120)
+        expect(len(completed) <= 1 and (status == 0) == bool(completed), "%d completed, migrx ended with %d: %s",
+               len(completed), status, receiver.log()[-1500:])
+        for machine in both:
+            if machine in completed:
+                expect_same_files("mem", path, machine.backends[0].path)
+            else:
+                expect(machine.running(), "the guest of %s does not run on", machine.name)
+        return begun[1] - begun[0], completed[0].name if completed else None
+
+
+def often(pairs):
+    """So many pairs, one after another, each of machines that were just started."""
+    def body(folder, stack):
+        network = stack.enter_context(Network(1500))
+        apart, completed = [], []
+        for number in range(pairs):
+            seconds, name = _pair(folder, number, network)
+            apart.append(seconds)
+            completed.append(name)
+        close = sum(seconds < 0.01 for seconds in apart)
+        expect(close >= pairs * 9 // 10, "only %d of %d pairs began within 10 ms", close, pairs)
+        return "%d pairs, %d within 10 ms, %d times one completed" % (pairs, close, pairs - completed.count(None))
+    return body
+
+
+def _case(name, body, quick=True, timeout=240):
     def run(folder):
         with contextlib.ExitStack() as stack:
             return body(folder, stack)
-    return Case(name, run, quick, 240)
+    return Case(name, run, quick, timeout)
 
 
 def cases():
@@ -115,3 +172,5 @@ def cases():
         yield _case("second-vm-under-way-precopy-%s" % version, under_way(version, 0, 0), not newest)
         yield _case("second-vm-at-once-%s" % version, at_once(version, 2, 2), newest)
         yield _case("second-vm-at-once-unlike-%s" % version, at_once(version, 3, 2), not newest)
+    yield _case("second-vm-4-pairs-10", often(4), True, 120)
+    yield _case("second-vm-200-pairs-10", often(200), False, 3600)
