@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <utility>
 
 #include "dataplane/agent_thread.h"
@@ -49,8 +50,15 @@ void Discovery::run() {
   while (!stop_) {
     for (const uint64_t inode : std::exchange(refused_, {})) table_.refuse(inode);
     lock.unlock();
-    look();
+    std::string problem;
+    try {
+      look();
+    } catch (
+        const std::exception& failure) {  // no memory, say: the migrations under way must not end with it
+      problem = failure.what();
+    }
     lock.lock();
+    if (!problem.empty()) tell(problem);
     wake_.wait_for(lock, kLookEvery, [this] { return stop_; });
   }
   for (uint32_t port = range_.first; port <= range_.last; ++port)
@@ -78,12 +86,14 @@ void Discovery::look() {
   const std::lock_guard lock(mutex_);
   for (WaitingQemu& one : found) news_.found.push_back(std::move(one));
   news_.gone.insert(news_.gone.end(), news.gone.begin(), news.gone.end());
-  if (!problem.empty() && !problem_told_) {
-    news_.problem = problem;
-    problem_told_ = true;
-  }
-  if (!news_.found.empty() || !news_.gone.empty() || !news_.problem.empty())
-    has_news_.store(true, std::memory_order_relaxed);
+  if (!news_.found.empty() || !news_.gone.empty()) has_news_.store(true, std::memory_order_relaxed);
+  if (!problem.empty()) tell(problem);
+}
+
+void Discovery::tell(const std::string& problem) {
+  if (std::exchange(problem_told_, true)) return;
+  news_.problem = problem;
+  has_news_.store(true, std::memory_order_relaxed);
 }
 
 WaitingQemu Discovery::examine(const PortListener& listener) const {

@@ -52,6 +52,7 @@ class Discovery {
  private:
   void run();
   void look();
+  void tell(const std::string& problem);  // with the mutex held
 
   [[nodiscard]] WaitingQemu examine(const PortListener& listener) const;
 

@@ -30,6 +30,12 @@ ListenerTable::News ListenerTable::take(const std::vector<PortListener>& listene
   return news;
 }
 
+void ListenerTable::refuse(uint64_t inode) {
+  if (std::any_of(known_.begin(), known_.end(),
+                  [inode](const PortListener& listener) { return listener.inode == inode; }))
+    refused_.insert(inode);
+}
+
 bool ListenerTable::destination_on(uint16_t port) const noexcept {
   return std::any_of(known_.begin(), known_.end(), [&](const PortListener& listener) {
     return listener.port == port && !refused_.contains(listener.inode);
