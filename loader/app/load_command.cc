@@ -68,6 +68,12 @@ std::string refuse_own_input(const std::string& input, const std::vector<RamSpec
   return {};
 }
 
+// What is to be loaded cannot be: said before anything of the guest or its destination is touched.
+struct InputRefused : SetupError {
+  explicit InputRefused(const StreamError& why) : SetupError(why.message()), error(why) {}
+  StreamError error;
+};
+
 // Times and counters as they are now; the loader's own thread.
 void sample(const FileLoader& loader, uint64_t start_ns, Report& report) {
   const auto seconds = [start_ns](uint64_t ns) {
@@ -163,14 +169,17 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
       throw SetupError(problem);
     const MemorySettings memory = memory_settings(options);
     FileLoadSettings settings;
-    settings.path = options.file;
-    settings.offset = options.offset;
     settings.main = session_settings(stream, 1).main;
     settings.cpus = cpus_of(options);
     settings.readers = options.workers > 0 ? options.workers : static_cast<uint32_t>(settings.cpus.size());
     settings.now_ns = monotonic_ns;
     settings.stall_ns = static_cast<uint64_t>(options.stall_timeout_s * 1e9);
     settings.destination_ns = static_cast<uint64_t>(options.destination_timeout_s * 1e9);
+
+    SnapshotInput input(options.file, options.offset);
+    if (const StreamError why =
+            input.open([&] { return signals.wait(0) != 0; }, settings.now_ns, settings.stall_ns))
+      throw InputRefused(why);
 
     Watch watch(options.metrics, options.loader_cores.empty() ? std::vector<CpuId>{} : settings.cpus, report);
     if (!watch.warning().empty()) report.warnings.push_back(watch.warning());
@@ -193,7 +202,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
         make_destination(options.handoff, options.dump_blocks, guest, std::move(addresses),
                          /*stall_ns=*/0,  // the end of the file ends it
                          handoff_choice(options, 0));
-    FileLoader loader(std::move(settings), guest.table(), *destination, *kernels, compress);
+    FileLoader loader(std::move(settings), input, guest.table(), *destination, *kernels, compress);
     exit_status = 1;
     manager.ready(now_s());
     report.error = loader.run([&](uint64_t position) {
@@ -231,6 +240,10 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     } else if (report.error.error_class == ErrorClass::cancelled) {
       report.outcome = "cancelled";
     }
+  } catch (const InputRefused& refused) {
+    terminal.warn(refused.what());
+    report.error = refused.error;
+    if (report.error.error_class == ErrorClass::cancelled) report.outcome = "cancelled";
   } catch (const std::exception& trouble) {
     terminal.warn(trouble.what());
     if (exit_status == 0)

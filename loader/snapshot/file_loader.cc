@@ -21,50 +21,40 @@ std::string seconds_text(uint64_t ns) {
   return std::to_string(ns / 1'000'000'000) + " s";
 }
 
+FileLoadSettings of_file(FileLoadSettings settings, bool mapped_ram) {
+  settings.main.mapped_ram = mapped_ram;
+  settings.main.multifd_channels = 0;  // also for snapshots written with multifd: the file is the same
+  return settings;
+}
+
 // Between two looks at a destination or a pipe that has nothing to do for us.
 constexpr std::chrono::microseconds kPauseMin{100};
 constexpr std::chrono::microseconds kPauseMax{2000};
 
 }  // namespace
 
-FileLoader::FileLoader(FileLoadSettings settings, BlockTable& blocks, Destination& destination,
-                       const PageKernels& kernels, CompressJobs& compress)
+FileLoader::FileLoader(FileLoadSettings settings, SnapshotInput& input, BlockTable& blocks,
+                       Destination& destination, const PageKernels& kernels, CompressJobs& compress)
     : ForwardingEvents(destination.events()),
-      settings_(std::move(settings)),
-      input_(settings_.input),
+      settings_(of_file(std::move(settings), input.mapped_ram())),
+      input_(input),
       blocks_(blocks),
       destination_(destination),
-      kernels_(kernels),
-      compress_(compress) {}
+      reader_(input.mapped_ram() ? std::make_unique<PageReader>(input.fd(), input.name(), settings_.readers,
+                                                                settings_.cpus, kernels)
+                                 : nullptr),
+      channel_(settings_.main, static_cast<MainEvents&>(*this), blocks_.list(), barrier_, compress, kernels) {
+}
 
 FileLoader::~FileLoader() = default;
 
 StreamError FileLoader::run(const std::function<bool(uint64_t)>& turn) {
   turn_ = &turn;
-  StreamError error = open();
-  if (!error) error = feed();
+  StreamError error = feed();
   if (!error) error = await_verdict();
   if (error) destination_.abandon();
   turn_ = nullptr;
   return error;
-}
-
-StreamError FileLoader::open() {
-  if (input_ == nullptr) {
-    own_input_ = std::make_unique<SnapshotInput>(settings_.path, settings_.offset);
-    input_ = own_input_.get();
-    if (StreamError error =
-            input_->open([this] { return take_turn(); }, settings_.now_ns, settings_.stall_ns))
-      return error;
-  }
-  settings_.main.mapped_ram = input_->mapped_ram();
-  settings_.main.multifd_channels = 0;  // also for snapshots written with multifd: the file is the same
-  if (settings_.main.mapped_ram)
-    reader_ = std::make_unique<PageReader>(input_->fd(), input_->name(), settings_.readers, settings_.cpus,
-                                           kernels_);
-  channel_ = std::make_unique<MainChannel>(settings_.main, static_cast<MainEvents&>(*this), blocks_.list(),
-                                           barrier_, compress_, kernels_);
-  return {};
 }
 
 StreamError FileLoader::feed() {
@@ -85,7 +75,7 @@ StreamError FileLoader::feed() {
         break;
     }
     const bool stalled = settings_.stall_ns > 0 && now_ns - progress_ns >= settings_.stall_ns;
-    if (!channel_->ready()) {
+    if (!channel_.ready()) {
       // The destination is slow: its bytes go out in this very loop.
       if (work > 0) {
         progress_ns = now_ns;
@@ -93,7 +83,7 @@ StreamError FileLoader::feed() {
         continue;
       }
       if (stalled)
-        return file_error(ErrorClass::timed_out, input_->position(), "session: destination",
+        return file_error(ErrorClass::timed_out, input_.position(), "session: destination",
                           "the destination took no byte for " + seconds_text(settings_.stall_ns) +
                               " although bytes wait for it: is the destination QEMU alive, and waiting with "
                               "-incoming? (--stall-timeout)");
@@ -102,16 +92,16 @@ StreamError FileLoader::feed() {
       continue;
     }
     if (rest.empty()) {
-      const SnapshotInput::Result result = input_->read({buffer.get(), kReadBytes});
+      const SnapshotInput::Result result = input_.read({buffer.get(), kReadBytes});
       switch (result.status) {
         case SnapshotInput::Status::nothing_yet:
-          if (stalled) return input_->silent(settings_.stall_ns);
-          if (work == 0) input_->wait();
+          if (stalled) return input_.silent(settings_.stall_ns);
+          if (work == 0) input_.wait();
           continue;
         case SnapshotInput::Status::failed:
-          return input_->failed(result.error);
+          return input_.failed(result.error);
         case SnapshotInput::Status::end:
-          return channel_->end_of_stream();
+          return channel_.end_of_stream();
         case SnapshotInput::Status::bytes:
           break;
       }
@@ -119,13 +109,13 @@ StreamError FileLoader::feed() {
       bytes_read_ += result.bytes;
       rest = Bytes{buffer.get(), result.bytes};
     }
-    const ParseResult result = channel_->parse(rest);
-    if (result.status == ParseStatus::failed) return channel_->error();
+    const ParseResult result = channel_.parse(rest);
+    if (result.status == ParseStatus::failed) return channel_.error();
     rest = rest.subspan(result.consumed);
-    if (const auto wanted = channel_->file_position_wanted()) {
-      input_->seek(*wanted);
+    if (const auto wanted = channel_.file_position_wanted()) {
+      input_.seek(*wanted);
       rest = {};
-      channel_->file_position_reached();
+      channel_.file_position_reached();
     }
     progress_ns = settings_.now_ns();
     pause = kPauseMin;
@@ -151,7 +141,7 @@ StreamError FileLoader::await_verdict() {
     const uint64_t since_ns = std::max(moments_.last_byte, destination_.last_sent_ns());
     if (settings_.destination_ns > 0 && now_ns >= since_ns + settings_.destination_ns)
       return file_error(
-          ErrorClass::timed_out, input_->position(), "session: destination",
+          ErrorClass::timed_out, input_.position(), "session: destination",
           seconds_text(settings_.destination_ns) +
               " after the last byte that it took the destination has not said that it has the guest "
               "(--destination-timeout): end that QEMU, it must not be continued");
@@ -171,7 +161,7 @@ StreamError FileLoader::load_pages(std::span<const BlockEntry> entries) {
     (void)destination_.do_work(settings_.now_ns());
     if (destination_.verdict() == Verdict::refused) return destination_.error();
     if (settings_.stall_ns > 0 && settings_.now_ns() - since_ns >= settings_.stall_ns)
-      return file_error(ErrorClass::timed_out, input_->position(), "session: destination",
+      return file_error(ErrorClass::timed_out, input_.position(), "session: destination",
                         "the destination has not answered for " + seconds_text(settings_.stall_ns) +
                             ": is it a QEMU that waits with -incoming? (--stall-timeout)");
     std::this_thread::sleep_for(kPauseMin);
@@ -188,7 +178,7 @@ StreamError FileLoader::load_pages(std::span<const BlockEntry> entries) {
 
 FileLoadProgress FileLoader::progress() const {
   FileLoadProgress progress;
-  if (input_ != nullptr) progress.position = input_->position();
+  progress.position = input_.position();
   if (reader_ != nullptr) {
     progress.pages_done = reader_->pages_done();
     progress.pages_total = reader_->pages_total();
@@ -197,7 +187,7 @@ FileLoadProgress FileLoader::progress() const {
 }
 
 StreamError FileLoader::cancelled() const {
-  return file_error(ErrorClass::cancelled, input_->position(), "file",
+  return file_error(ErrorClass::cancelled, input_.position(), "file",
                     "ended by a signal before the file was loaded");
 }
 

@@ -17,12 +17,7 @@
 namespace migrx {
 
 struct FileLoadSettings {
-  // The input. A caller that must know before memory is touched whether it can be loaded has opened it; it
-  // must outlive the loader. nullptr: run() opens `path`.
-  SnapshotInput* input = nullptr;
-  std::string path;     // "-": standard input
-  uint64_t offset = 0;  // where the stream begins in it
-  MainSettings main;    // mapped_ram is found out from the file
+  MainSettings main;  // mapped_ram is found out from the file
   uint32_t readers = 1;
   std::vector<CpuId> cpus;
   std::function<uint64_t()> now_ns;
@@ -50,7 +45,8 @@ struct FileLoadProgress {
 // One thread, which run() keeps until the end; the readers of a mapped-ram file are its own.
 class FileLoader final : private ForwardingEvents {
  public:
-  FileLoader(FileLoadSettings settings, BlockTable& blocks, Destination& destination,
+  // input: has been opened, so that its kind was known before memory was touched. All outlive the loader.
+  FileLoader(FileLoadSettings settings, SnapshotInput& input, BlockTable& blocks, Destination& destination,
              const PageKernels& kernels, CompressJobs& compress);
   ~FileLoader() override;
 
@@ -61,10 +57,7 @@ class FileLoader final : private ForwardingEvents {
   // For `turn`, and after run().
   [[nodiscard]] FileLoadProgress progress() const;
 
-  // Zeros while nothing could be parsed.
-  [[nodiscard]] const MainCounters& counters() const noexcept {
-    return channel_ == nullptr ? no_counters_ : channel_->counters();
-  }
+  [[nodiscard]] const MainCounters& counters() const noexcept { return channel_.counters(); }
   [[nodiscard]] const PageReader* page_reader() const noexcept {
     return reader_.get();
   }  // null: not mapped-ram
@@ -78,25 +71,20 @@ class FileLoader final : private ForwardingEvents {
   StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> entries) override;
   void on_ram_complete() noexcept override;
 
-  StreamError open();
   StreamError feed();
   StreamError load_pages(std::span<const BlockEntry> entries);
   StreamError await_verdict();
   // True: cancelled.
-  [[nodiscard]] bool take_turn() { return (*turn_)(input_ == nullptr ? 0 : input_->position()); }
+  [[nodiscard]] bool take_turn() { return (*turn_)(input_.position()); }
   [[nodiscard]] StreamError cancelled() const;
 
   FileLoadSettings settings_;
-  std::unique_ptr<SnapshotInput> own_input_;
-  SnapshotInput* input_ = nullptr;
+  SnapshotInput& input_;
   BlockTable& blocks_;
   Destination& destination_;
-  const PageKernels& kernels_;
-  CompressJobs& compress_;
   FlushBarrier barrier_{0};
-  std::unique_ptr<MainChannel> channel_;
-  const MainCounters no_counters_;
-  std::unique_ptr<PageReader> reader_;
+  std::unique_ptr<PageReader> reader_;  // of a mapped-ram snapshot
+  MainChannel channel_;
   const std::function<bool(uint64_t)>* turn_ = nullptr;  // while run() runs
   FileLoadMoments moments_;
   std::string machine_;

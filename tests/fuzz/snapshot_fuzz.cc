@@ -115,12 +115,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   CompressJobs compress(0, 1, kernels);
   DeviceStateFile destination("", {}, {}, 4096);
   FileLoadSettings settings;
-  settings.path = file.path();
   settings.readers = (data[0] & kTwoThreads) != 0 ? 2 : 1;
   settings.main.xbzrle = settings.main.compress = true;
   settings.now_ns = [] { return uint64_t{1}; };
-  FileLoader loader(settings, blocks, destination, kernels, compress);
-  if (const StreamError error = loader.run([](uint64_t) { return false; }))
-    test::require_that(!error.message().empty(), "an error says something");
+  SnapshotInput input_file(file.path(), 0);
+  StreamError error = input_file.open([] { return false; }, settings.now_ns, 0);
+  if (!error)
+    error = FileLoader(settings, input_file, blocks, destination, kernels, compress).run([](uint64_t) {
+      return false;
+    });
+  if (error) test::require_that(!error.message().empty(), "an error says something");
   return 0;
 }

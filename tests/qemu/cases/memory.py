@@ -11,7 +11,7 @@ import time
 
 from rig.guest import MIB
 from rig.machine import die_with_parent
-from rig.receiver import migrx_program
+from rig.receiver import STREAM_HEAD, migrx_program, stream_file
 from rig.runner import Case, Skip, expect
 
 
@@ -152,12 +152,14 @@ def _mode_and_owner(folder):
 
 
 def _load_killed(folder):
-    """A load that waits for its pipe is killed; its file goes with it."""
+    """A load that waits for its pipe, in the middle of the stream, is killed; its file goes with it."""
     with _tmpfs(folder, 64 * MIB) as mount:
         path = os.path.join(mount, "vm0")
         process = subprocess.Popen([migrx_program(), "load", "-", "--no-handoff", "--ram", "mem=" + path + ",size=32M"],
-                                   stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                   stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                    preexec_fn=die_with_parent)
+        process.stdin.write(STREAM_HEAD)
+        process.stdin.flush()
         deadline = time.monotonic() + 30
         while not os.path.exists(path) or os.stat(path).st_blocks * 512 < 32 * MIB:
             expect(time.monotonic() < deadline and process.poll() is None, "no memory was taken")
@@ -166,7 +168,7 @@ def _load_killed(folder):
             workers = [int(word) for word in file.read().split()]
         expect(len(workers) == 1, "workers: %r", workers)
         os.kill(workers[0], signal.SIGKILL)
-        expect(process.wait(30) == 1 and "was killed" in process.stderr.read(), "status %d", process.returncode)
+        expect(process.wait(30) == 1 and b"was killed" in process.stderr.read(), "status %d", process.returncode)
         expect(not os.path.exists(path), "the file stayed")
 
 
@@ -216,8 +218,26 @@ def _saved_guest(folder):
         expect_whole([*load, other, "--report", path], "holds something else than a report")
         expect_whole([*load, other, "--capability", "xbzlre"], "is unknown")
         os.link(path, os.path.join(mount, "vm0"))
-        expect_whole([migrx_program(), "load", "/etc/passwd", "--no-handoff", "--ram", other.split(",", 1)[0]],
+        expect_whole([migrx_program(), "load", stream_file(folder), "--no-handoff", "--ram", other.split(",", 1)[0]],
                      "holds a migration stream")
+
+
+def _wrong_input(folder):
+    """What cannot be loaded costs the file nothing that it would have been loaded into."""
+    with _tmpfs(folder, 64 * MIB) as mount:
+        path = os.path.join(mount, "vm0")
+        before = bytes(range(256)) * (8 * MIB // 256)
+        with open(path, "wb") as file:
+            file.write(before)
+        empty = os.path.join(folder, "empty")
+        with open(empty, "wb"):
+            pass
+        for wrong in (os.path.join(folder, "none"), folder, empty, "/etc/passwd", "/dev/zero"):
+            done = _run([migrx_program(), "load", wrong, "--no-handoff", "--ram", "mem=" + path])
+            expect(done.returncode == 2 and wrong in done.stderr, "%s: status %d: %s", wrong, done.returncode,
+                   done.stderr)
+            with open(path, "rb") as file:
+                expect(file.read() == before, "load of %s changed the file", wrong)
 
 
 def _huge_mapped(folder):
@@ -230,7 +250,7 @@ def _huge_mapped(folder):
         with _tmpfs(folder, 128 * MIB) as mount:
             subprocess.run(["mount", "-o", "remount,huge=" + huge, mount], check=True)
             report = os.path.join(folder, huge + ".json")
-            _run([migrx_program(), "load", "/etc/passwd", "--no-handoff", "--report", report, "--ram",
+            _run([migrx_program(), "load", stream_file(folder), "--no-handoff", "--report", report, "--ram",
                   "mem=%s,size=%d" % (os.path.join(mount, "vm0"), size)])
             with open(report, encoding="ascii") as file:
                 mapped = json.load(file)["blocks"][0]["huge_mapped_bytes"]
@@ -249,5 +269,6 @@ def cases():
                       ("group-full-unchecked", _group_full_unchecked), ("another-group-pays", _another_group_pays),
                       ("signal-while-taking", _signal_while_taking), ("mode-and-owner", _mode_and_owner),
                       ("load-killed", _load_killed),
-                      ("descriptor-not-passed-on", _descriptor_not_passed_on), ("saved-guest", _saved_guest), ("huge-mapped", _huge_mapped)):
+                      ("descriptor-not-passed-on", _descriptor_not_passed_on), ("saved-guest", _saved_guest),
+                      ("wrong-input", _wrong_input), ("huge-mapped", _huge_mapped)):
         yield Case("memory-" + name, run, True, 90)

@@ -7,7 +7,7 @@ import subprocess
 from rig.guest import MIB, BusyGuest
 from rig.machine import Backend, Machine
 from rig.network import Network
-from rig.receiver import Receiver, migrx_program
+from rig.receiver import Receiver, migrx_program, stream_file
 from rig.runner import Case, expect
 from rig.transfer import need
 
@@ -104,9 +104,10 @@ def _load(version):
             network = stack.enter_context(Network())
             machine, path = _guest(folder, version, stack, network)
             machine.wait_console(b"filled")
-            done = subprocess.run([migrx_program(), "load", "/etc/passwd", "--no-handoff", "--ram", "mem=" + path],
+            done = subprocess.run([migrx_program(), "load", stream_file(folder), "--no-handoff", "--ram", "mem=" + path],
                                   capture_output=True, text=True, timeout=60, check=False)
-            expect(done.returncode == 2, "status %d: %s", done.returncode, done.stderr)
+            expect(done.returncode == 2 and "PID %d" % machine.process.pid in done.stderr, "status %d: %s",
+                   done.returncode, done.stderr)
             _expect_unharmed(machine)
     return run
 
@@ -137,9 +138,9 @@ def _second_receiver(version):
             path = os.path.join(folder, "received.mem")
             first = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, SIZE)}))
             expect(first.wait_ready(), "migrx never got ready: %s", first.log())
-            done = subprocess.run([migrx_program(), "load", "/etc/passwd", "--no-handoff", "--ram", "mem=" + path],
+            done = subprocess.run([migrx_program(), "load", stream_file(folder), "--no-handoff", "--ram", "mem=" + path],
                                   capture_output=True, text=True, timeout=60, check=False)
-            expect(done.returncode == 2, "status %d: %s", done.returncode, done.stderr)
+            expect(done.returncode == 2 and "has locked it" in done.stderr, "status %d: %s", done.returncode, done.stderr)
             expect(first.alive() and os.path.getsize(path) == SIZE, "the first receiver or its file is gone")
     return run
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 import urllib.parse
@@ -16,6 +17,18 @@ from .network import NEAR, SECOND_INTERFACE, SECOND_NEAR, SECOND_RECEIVER
 
 _ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
 PORT = 4444
+# A migration stream as it begins (header, configuration, PINGs), as long as it takes to be recognised in a pipe.
+_MACHINE = b"pc-q35-7.2"
+STREAM_HEAD = (struct.pack(">4sIBI", b"QEVM", 3, 7, len(_MACHINE)) + _MACHINE +
+               struct.pack(">BHHI", 8, 3, 4, 1) * 500)
+
+
+def stream_file(folder):
+    """A file that `migrx load` takes for a stream; it ends before any memory does."""
+    path = os.path.join(folder, "stream")
+    with open(path, "wb") as file:
+        file.write(STREAM_HEAD)
+    return path
 
 
 def migrx_program():
