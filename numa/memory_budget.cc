@@ -31,16 +31,23 @@ std::string pages_missing(NodeId node, uint64_t page_bytes, uint64_t wanted, uin
          std::to_string(total + wanted - free) + " > " + pages_folder(node, page_bytes) + "/nr_hugepages";
 }
 
-std::string file_systems_problem(const std::vector<MemoryNeed>& needs) {
+// "12 GiB of them promised to other receivers", where there is something.
+std::string promised_text(uint64_t promised) {
+  return promised > 0 ? ", " + size_text(promised) + " of them promised to other receivers" : "";
+}
+
+std::string file_systems_problem(const std::vector<MemoryNeed>& needs, const PromisedBytes& others) {
   std::map<std::string, std::pair<uint64_t, const MemoryNeed*>> by_name;
   for (const MemoryNeed& need : needs) {
     if (!need.file_system_free) continue;
     auto& entry = by_name[need.file_system];
     entry.first += need.bytes;
     entry.second = &need;
-    if (entry.first > *need.file_system_free)
-      return need.path + ": its file system has " + size_text(*need.file_system_free) + " free, " +
-             size_text(entry.first) + " are needed: remove files there, or mount -o remount,size=... it";
+    const uint64_t promised = others.in_file_system(need.file_system);
+    if (entry.first + promised > *need.file_system_free)
+      return need.path + ": its file system has " + size_text(*need.file_system_free) + " free" +
+             promised_text(promised) + ", " + size_text(entry.first) +
+             " are needed: remove files there, or mount -o remount,size=... it";
   }
   return {};
 }
@@ -60,7 +67,9 @@ std::string hugepages_problem(const std::vector<MemoryNeed>& needs, const Memory
     const auto& [node, size] = where;
     if (node != kAnyNode) {
       const HugepagePool* const pool = facts.pool(node, size);
-      const uint64_t free = pool == nullptr ? 0 : pool->free;
+      // The kernel tells of a node how many are free, reserved ones among them.
+      const uint64_t promised = facts.promised.hugepages_of(node, size) / size;
+      const uint64_t free = pool == nullptr ? 0 : pool->free - std::min(pool->free, promised);
       if (free < wanted) return pages_missing(node, size, wanted, free, pool == nullptr ? 0 : pool->total);
       continue;
     }
@@ -74,9 +83,10 @@ std::string hugepages_problem(const std::vector<MemoryNeed>& needs, const Memory
     for (const HugepagePool& pool : facts.pools)
       if (pool.page_bytes == size && pool.node != kAnyNode &&
           (facts.allowed.empty() || facts.allowed.count(pool.node) != 0)) {
-        free += pool.free;
+        free += pool.free - std::min(pool.free, facts.promised.hugepages_of(pool.node, size) / size);
         known = true;
       }
+    free -= std::min(free, facts.promised.hugepages_of(kAnyNode, size) / size);
     if (known && free < wanted && !facts.allowed.empty())
       // The new number is for one node, and must not be less than what that node has.
       return pages_missing(*facts.allowed.begin(), size, wanted, free, total_of_first);
@@ -92,9 +102,14 @@ std::string hugepages_problem(const std::vector<MemoryNeed>& needs, const Memory
     for (const CgroupLimit& limit : limits->second) {
       // What the mapping reserved is in there already.
       const bool charged = limit.file.find(".rsvd.") != std::string::npos && unreserved.count(size) == 0;
-      if (!charged && limit.left() < wanted)
-        return size_text(limit.left()) + " of hugepages are left below " + limit.file + ", " +
-               size_text(wanted) + " are needed: raise it";
+      // What others' mappings reserved is in there, too; what they have yet to touch is not in the other one.
+      const uint64_t promised =
+          limit.file.find(".rsvd.") != std::string::npos
+              ? 0
+              : facts.promised.hugepages_below(limit.file.substr(0, limit.file.find_last_of('/')), size);
+      if (!charged && limit.left() < wanted + promised)
+        return size_text(limit.left()) + " of hugepages are left below " + limit.file +
+               promised_text(promised) + ", " + size_text(wanted) + " are needed: raise it";
     }
   }
   return {};
@@ -163,6 +178,19 @@ MemoryFacts memory_facts(const HostFiles& files, const std::string& process) {
   return out;
 }
 
+PromisedMemory promise_of(const std::vector<MemoryNeed>& needs, const std::string& group) {
+  PromisedMemory memory;
+  memory.group = group;
+  for (const MemoryNeed& need : needs) {
+    if (need.page_bytes <= 4096)
+      memory.ordinary += need.bytes;
+    else
+      memory.hugepages[{need.node, need.page_bytes}] += need.bytes;
+    if (!need.file_system.empty()) memory.file_systems[need.file_system] += need.bytes;
+  }
+  return memory;
+}
+
 std::string hugepages_missing(const MemoryFacts& facts, uint64_t page_bytes, uint64_t wanted, NodeId node) {
   const HugepagePool* const pool = facts.pool(node, page_bytes);
   const uint64_t free = pool == nullptr ? 0 : std::min(pool->free, wanted);
@@ -171,7 +199,7 @@ std::string hugepages_missing(const MemoryFacts& facts, uint64_t page_bytes, uin
 
 std::string memory_problem(const std::vector<MemoryNeed>& needs, uint64_t private_bytes,
                            const MemoryFacts& facts) {
-  if (std::string problem = file_systems_problem(needs); !problem.empty()) return problem;
+  if (std::string problem = file_systems_problem(needs, facts.promised); !problem.empty()) return problem;
   if (std::string problem = hugepages_problem(needs, facts); !problem.empty()) return problem;
   uint64_t wanted = private_bytes;
   for (const MemoryNeed& need : needs) {
@@ -183,16 +211,17 @@ std::string memory_problem(const std::vector<MemoryNeed>& needs, uint64_t privat
   if (wanted == private_bytes) return {};  // nothing that this host would notice
   const auto short_of = [&](uint64_t left, uint64_t promised, const std::string& where,
                             const std::string& advice) {
-    return size_text(left) + " of memory are left " + where +
-           (promised > 0 ? ", " + size_text(promised) + " of them promised to other receivers" : "") +
-           ", and " + size_text(wanted) + " are needed: " + advice;
+    return size_text(left) + " of memory are left " + where + promised_text(promised) + ", and " +
+           size_text(wanted) + " are needed: " + advice;
   };
   const uint64_t least = std::min(kLeastLeft, facts.total / 50);
-  if (facts.available && *facts.available < wanted + facts.promised.on_host + least)
-    return short_of(*facts.available, facts.promised.on_host, "on this host",
+  const uint64_t on_host = facts.promised.ordinary();
+  if (facts.available && *facts.available < wanted + on_host + least)
+    return short_of(*facts.available, on_host, "on this host",
                     "end other guests, or take hugepages that are free");
   for (const CgroupLimit& limit : facts.groups.memory) {
-    const uint64_t promised = facts.promised.below(limit.file.substr(0, limit.file.find_last_of('/')));
+    const uint64_t promised =
+        facts.promised.ordinary_below(limit.file.substr(0, limit.file.find_last_of('/')));
     if (limit.left() < wanted + promised)
       return short_of(limit.left(), promised, "below " + limit.file, "raise it");
   }

@@ -40,7 +40,7 @@ struct MemoryFacts {
   std::vector<HugepagePool> pools;
   std::set<NodeId> allowed;   // nodes that the cpuset lets us use; empty: all
   ControlGroupLimits groups;  // of whoever pays
-  PromisedBytes promised;     // ordinary memory that other jobs have yet to take
+  PromisedBytes promised;     // what other jobs have yet to take
 
   [[nodiscard]] const HugepagePool* pool(NodeId node, uint64_t page_bytes) const noexcept;
 };
@@ -52,6 +52,9 @@ struct MemoryFacts {
 // with the figures, and what to do.
 [[nodiscard]] std::string memory_problem(const std::vector<MemoryNeed>& needs, uint64_t private_bytes,
                                          const MemoryFacts& facts);
+
+// What a job that takes all of it has yet to take; entries of nothing are kept. group: who pays for it.
+[[nodiscard]] PromisedMemory promise_of(const std::vector<MemoryNeed>& needs, const std::string& group);
 
 // How many of `wanted` pages are not free on the node (kAnyNode: on the host), and the command
 // that makes them.

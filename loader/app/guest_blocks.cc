@@ -98,13 +98,6 @@ std::vector<std::span<std::byte>> GuestBlocks::mappings() const {
   return mappings;
 }
 
-uint64_t GuestBlocks::missing_bytes() const {
-  uint64_t sum = 0;
-  for (const MemoryNeed& need : needs())
-    if (need.page_bytes <= kPageBytes) sum += need.bytes;
-  return sum;
-}
-
 void GuestBlocks::prefault(const Placement& placement, const MemorySettings& settings, Terminal& terminal,
                            const Interruption& interruption) {
   std::string process;
@@ -119,7 +112,7 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
   };
   const std::string charged = group.empty() ? memory_group_of(HostFiles(), "self") : group;
   const std::unique_ptr<MemoryPromise> promise =
-      MemoryPromise::make(settings.runtime_folder, missing_bytes(), charged, judge, problem);
+      MemoryPromise::make(settings.runtime_folder, promise_of(needs(), charged), judge, problem);
   if (!problem.empty())
     throw SetupError(problem + " (--no-memory-check starts regardless; the kernel may then kill a process)");
 
@@ -132,7 +125,7 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
     const double gib = static_cast<double>(memory->length()) / (1U << 30);
     bool signalled = false;
     problem = memory->prefault(cpus, group, [&](uint64_t done) {
-      promise->update(missing_bytes());
+      promise->update(promise_of(needs(), charged));
       if (terminal.due(seconds()))
         terminal.progress(fmt::format("preparing {}: {:.1f} of {:.1f} GiB", memory->path(),
                                       static_cast<double>(done) / (1U << 30), gib),

@@ -60,7 +60,6 @@ class GuestBlocks {
   // The folder of the group that pays; `process`: whose limits count.
   [[nodiscard]] std::string payer(const std::string& wanted, std::string& process) const;
   [[nodiscard]] std::vector<MemoryNeed> needs() const;
-  [[nodiscard]] uint64_t missing_bytes() const;  // without hugepages
 
   const Lifeline& lifeline_;
   std::vector<std::unique_ptr<GuestMemory>> files_;

@@ -1,6 +1,8 @@
 #include "numa/memory_budget.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -70,9 +72,44 @@ TEST(MemoryBudgetTest, the_host_has_to_have_it_and_something_left) {
 
 TEST(MemoryBudgetTest, what_others_were_promised_is_not_ours) {
   MemoryFacts facts = roomy();
-  facts.promised.on_host = 12 * kGib;
+  facts.promised.jobs = {{"", 12 * kGib, {}, {}}};
   const std::string problem = memory_problem({small(8 * kGib)}, 0, facts);
   EXPECT_TRUE(says(problem, "12.0 GiB of them promised to other receivers")) << problem;
+}
+
+TEST(MemoryBudgetTest, nor_are_their_hugepages_and_their_room_on_a_tmpfs) {
+  MemoryFacts facts = roomy();
+  facts.pools = {
+      {kAnyNode, kHuge, 300, 300, 0}, {NodeId{0}, kHuge, 200, 200, 0}, {NodeId{1}, kHuge, 100, 100, 0}};
+  facts.groups.hugepages[kHuge].push_back({"/sys/fs/cgroup/a.slice/hugetlb.2MB.max", 300 * kHuge, 0});
+  facts.groups.hugepages[kHuge].push_back({"/sys/fs/cgroup/a.slice/hugetlb.2MB.rsvd.max", 300 * kHuge, 0});
+  const MemoryNeed of_node_1 = huge(60 * kHuge, NodeId{1});
+  EXPECT_EQ(memory_problem({of_node_1}, 0, facts), "");
+  facts.promised.jobs = {promise_of({huge(41 * kHuge, NodeId{1})}, "/sys/fs/cgroup/b.slice")};
+  EXPECT_TRUE(says(memory_problem({of_node_1}, 0, facts), "1 of 60 pages of 2048 KiB are missing on node 1"));
+  EXPECT_EQ(memory_problem({huge(60 * kHuge, NodeId{0})}, 0, facts), "");
+  // Where the cpuset allows one node, what others take anywhere may come from there.
+  facts.allowed = {NodeId{1}};
+  EXPECT_NE(memory_problem({huge(60 * kHuge)}, 0, facts), "");
+  facts.promised.jobs = {promise_of({huge(41 * kHuge)}, "/sys/fs/cgroup/b.slice")};
+  EXPECT_NE(memory_problem({huge(60 * kHuge)}, 0, facts), "");
+  facts.allowed.clear();
+  // A limit on pages in use does not know yet of those that are promised below it; one on reservations does.
+  EXPECT_EQ(memory_problem({huge(260 * kHuge)}, 0, facts), "");
+  facts.promised.jobs = {promise_of({huge(41 * kHuge)}, "/sys/fs/cgroup/a.slice/vm.scope")};
+  const std::string limited = memory_problem({huge(260 * kHuge)}, 0, facts);
+  EXPECT_TRUE(says(limited, "82 MiB of them promised to other receivers")) << limited;
+  facts.groups.hugepages[kHuge].erase(facts.groups.hugepages[kHuge].begin());
+  EXPECT_EQ(memory_problem({huge(260 * kHuge)}, 0, facts), "");
+
+  MemoryNeed first = small(3 * kGib);
+  first.file_system_free = 4 * kGib;
+  facts.promised.jobs = {promise_of({small(2 * kGib)}, "")};
+  const std::string full = memory_problem({first}, 0, facts);
+  EXPECT_TRUE(says(full, "4.0 GiB free, 2.0 GiB of them promised to other receivers, 3.0 GiB are needed"))
+      << full;
+  first.file_system = "25";
+  EXPECT_EQ(memory_problem({first}, 0, facts), "");
 }
 
 TEST(MemoryBudgetTest, a_groups_limit_is_named) {
@@ -83,8 +120,8 @@ TEST(MemoryBudgetTest, a_groups_limit_is_named) {
   EXPECT_TRUE(says(problem, "1.0 GiB of memory are left below /sys/fs/cgroup/machine.slice/memory.max"))
       << problem;
   // A guest's own group below the one that has the limit, as libvirt makes them.
-  facts.promised.by_group = {{"/sys/fs/cgroup/machine.slice/a.scope", 512 * kMib},
-                             {"/sys/fs/cgroup/machine.slice2", 8 * kGib}};
+  facts.promised.jobs = {{"/sys/fs/cgroup/machine.slice/a.scope", 512 * kMib, {}, {}},
+                         {"/sys/fs/cgroup/machine.slice2", 8 * kGib, {}, {}}};
   EXPECT_NE(memory_problem({small(768 * kMib)}, 0, facts), "");
   EXPECT_EQ(memory_problem({small(512 * kMib)}, 0, facts), "");
 }
@@ -227,29 +264,74 @@ TEST_F(MemoryPromiseTest, others_see_what_is_yet_to_be_taken) {
     return std::string{};
   };
   std::string problem;
-  auto first = MemoryPromise::make(root_, 5000, "/sys/fs/cgroup/a", look, problem);
+  auto first = MemoryPromise::make(root_, {"/sys/fs/cgroup/a", 5000, {}, {}}, look, problem);
   ASSERT_NE(first, nullptr);
-  EXPECT_EQ(seen.on_host, 0U);
-  auto second = MemoryPromise::make(root_, 300, "/sys/fs/cgroup/b", look, problem);
+  EXPECT_EQ(seen.ordinary(), 0U);
+  auto second = MemoryPromise::make(root_, {"/sys/fs/cgroup/b", 300, {}, {}}, look, problem);
   ASSERT_NE(second, nullptr);
-  EXPECT_EQ(seen.on_host, 5000U);
-  EXPECT_EQ(seen.below("/sys/fs/cgroup/b"), 0U);
-  EXPECT_EQ(seen.below("/sys/fs/cgroup"), 5000U);
-  first->update(70);
-  const auto third = MemoryPromise::make(root_, 1, "/sys/fs/cgroup/a", look, problem);
-  EXPECT_EQ(seen.on_host, 370U);
-  EXPECT_EQ(seen.below("/sys/fs/cgroup/a"), 70U);
-  EXPECT_EQ(seen.below("/sys/fs/cgroup"), 370U);
+  EXPECT_EQ(seen.ordinary(), 5000U);
+  EXPECT_EQ(seen.ordinary_below("/sys/fs/cgroup/b"), 0U);
+  EXPECT_EQ(seen.ordinary_below("/sys/fs/cgroup"), 5000U);
+  first->update({"/sys/fs/cgroup/a", 70, {}, {}});
+  const auto third = MemoryPromise::make(root_, {"/sys/fs/cgroup/a", 1, {}, {}}, look, problem);
+  EXPECT_EQ(seen.ordinary(), 370U);
+  EXPECT_EQ(seen.ordinary_below("/sys/fs/cgroup/a"), 70U);
+  EXPECT_EQ(seen.ordinary_below("/sys/fs/cgroup"), 370U);
   first.reset();
   second.reset();
-  const auto fourth = MemoryPromise::make(root_, 1, "", look, problem);
-  EXPECT_EQ(seen.on_host, 1U);
+  const auto fourth = MemoryPromise::make(root_, {"", 1, {}, {}}, look, problem);
+  EXPECT_EQ(seen.ordinary(), 1U);
+}
+
+TEST_F(MemoryPromiseTest, of_every_kind) {
+  PromisedBytes seen;
+  const auto look = [&seen](const PromisedBytes& others) {
+    seen = others;
+    return std::string{};
+  };
+  std::string problem;
+  PromisedMemory memory{"/sys/fs/cgroup/a", 0, {}, {}};
+  memory.hugepages = {{{NodeId{1}, kHuge}, 40 * kHuge}, {{kAnyNode, kGib}, 3 * kGib}};
+  memory.file_systems = {{"24", 3 * kGib}, {"a name", 7}};
+  const auto first = MemoryPromise::make(root_, memory, look, problem);
+  memory.hugepages[{NodeId{1}, kHuge}] = kHuge;
+  memory.file_systems["24"] = 0;
+  first->update(memory);
+  const auto second = MemoryPromise::make(root_, {"", 1, {}, {}}, look, problem);
+  EXPECT_EQ(seen.ordinary(), 0U);
+  EXPECT_EQ(seen.hugepages_of(NodeId{1}, kHuge), kHuge);
+  EXPECT_EQ(seen.hugepages_of(NodeId{0}, kHuge), 0U);
+  EXPECT_EQ(seen.hugepages_of(kAnyNode, kGib), 3 * kGib);
+  EXPECT_EQ(seen.hugepages_below("/sys/fs/cgroup", kGib), 3 * kGib);
+  EXPECT_EQ(seen.hugepages_below("/sys/fs/cgroup/b", kGib), 0U);
+  EXPECT_EQ(seen.in_file_system("24"), 0U);
+  EXPECT_EQ(seen.in_file_system("a name"), 7U);
+}
+
+TEST_F(MemoryPromiseTest, what_makes_no_sense_promises_nothing) {
+  const int held = ::open((root_ + "/memory-1-0").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_EQ(::flock(held, LOCK_EX), 0);
+  const std::string text =
+      "x\n12 huge\n13 huge 1\n14 huge a b\n99999999999999999999999 files q\n15 files\n16\n17 huge 1 2";
+  ASSERT_EQ(::write(held, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  PromisedBytes seen;
+  std::string problem;
+  const auto look = [&seen](const PromisedBytes& others) {
+    seen = others;
+    return std::string{};
+  };
+  const auto promise = MemoryPromise::make(root_, {"", 1, {}, {}}, look, problem);
+  EXPECT_EQ(seen.ordinary(), 0U);
+  EXPECT_EQ(seen.hugepages_of(NodeId{1}, 2), 17U);
+  EXPECT_EQ(seen.hugepages_of(NodeId{1}, 0), 0U);
+  EXPECT_EQ(seen.in_file_system("q"), 0U);
+  ::close(held);
 }
 
 TEST_F(MemoryPromiseTest, a_refusal_promises_nothing) {
   std::string problem;
   EXPECT_EQ(MemoryPromise::make(
-                root_, 5000, "", [](const PromisedBytes&) { return std::string("no"); }, problem),
+                root_, {"", 5000, {}, {}}, [](const PromisedBytes&) { return std::string("no"); }, problem),
             nullptr);
   EXPECT_EQ(problem, "no");
   EXPECT_TRUE(std::filesystem::is_empty(root_));
@@ -261,22 +343,23 @@ TEST_F(MemoryPromiseTest, whoever_was_killed_promises_nothing_any_more) {
   PromisedBytes seen;
   std::string problem;
   const auto promise = MemoryPromise::make(
-      root_, 1, "",
+      root_, {"", 1, {}, {}},
       [&seen](const PromisedBytes& others) {
         seen = others;
         return std::string{};
       },
       problem);
-  EXPECT_EQ(seen.on_host, 0U);
+  EXPECT_EQ(seen.ordinary(), 0U);
   EXPECT_FALSE(std::filesystem::exists(root_ + "/memory-1-0"));
   EXPECT_TRUE(std::filesystem::exists(root_ + "/somebody.lost"));
 }
 
 TEST(MemoryPromiseWithoutFolderTest, nobodys_promises_are_known) {
   std::string problem;
-  EXPECT_NE(MemoryPromise::make(
-                "/nowhere/at/all", 1, "", [](const PromisedBytes&) { return std::string{}; }, problem),
-            nullptr);
+  EXPECT_NE(
+      MemoryPromise::make(
+          "/nowhere/at/all", {"", 1, {}, {}}, [](const PromisedBytes&) { return std::string{}; }, problem),
+      nullptr);
 }
 
 }  // namespace
