@@ -9,7 +9,8 @@ namespace migrx {
 
 class Descriptor {
  public:
-  explicit Descriptor(int fd = -1) noexcept : fd_(fd) {}
+  Descriptor() = default;
+  explicit Descriptor(int fd) noexcept : fd_(fd) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
     if (this != &other) reset(std::exchange(other.fd_, -1));
@@ -26,7 +27,7 @@ class Descriptor {
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:
-  int fd_;  // -1: none
+  int fd_ = -1;  // none
 };
 
 }  // namespace migrx

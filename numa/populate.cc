@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +19,8 @@
 #include <mutex>
 #include <new>
 #include <thread>
+
+#include "numa/process_descriptor.h"
 
 namespace migrx {
 namespace {
@@ -99,15 +100,14 @@ class Children {
     const pid_t pid = ::fork();
     if (pid == 0) be_child(request, shared, parent, cpu, procs);
     if (pid < 0) return false;
-    const int fd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-    list_.push_back({pid, {fd, POLLIN, 0}});  // poll() skips a descriptor that could not be had
+    list_.push_back({pid, hold_process(pid)});  // poll() skips a descriptor that could not be had
     return true;
   }
 
   // Waits a little. False: none is left, or one was ended by the kernel.
   [[nodiscard]] bool running() {
     std::vector<pollfd> descriptors;
-    for (const One& child : list_) descriptors.push_back(child.ended);
+    for (const One& child : list_) descriptors.push_back({child.held.get(), POLLIN, 0});
     (void)::poll(descriptors.data(), descriptors.size(), kLookMs);
     for (auto child = list_.begin(); child != list_.end();) {
       int status = 0;
@@ -116,7 +116,6 @@ class Children {
         continue;
       }
       killed_ = killed_ || WIFSIGNALED(status);
-      if (child->ended.fd >= 0) ::close(child->ended.fd);
       child = list_.erase(child);
     }
     return !list_.empty() && !killed_;
@@ -128,7 +127,6 @@ class Children {
     for (const One& child : list_) {
       while (::waitpid(child.pid, nullptr, 0) < 0 && errno == EINTR) {
       }
-      if (child.ended.fd >= 0) ::close(child.ended.fd);
     }
     list_.clear();
   }
@@ -136,7 +134,7 @@ class Children {
  private:
   struct One {
     pid_t pid;
-    pollfd ended;
+    Descriptor held;
   };
   std::vector<One> list_;
   bool killed_ = false;

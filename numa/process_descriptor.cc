@@ -32,12 +32,16 @@ std::optional<ProcessDescriptor> parse_process_descriptor(std::string_view path)
   return found;
 }
 
+Descriptor hold_process(pid_t process) {
+  return Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, process, 0)));
+}
+
 Descriptor take_descriptor(int pidfd, int number) {
   return Descriptor(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd, number, 0)));
 }
 
 Descriptor take_descriptor(const ProcessDescriptor& of) {
-  const Descriptor process(static_cast<int>(::syscall(SYS_pidfd_open, of.process, 0)));
+  const Descriptor process = hold_process(of.process);
   return process ? take_descriptor(process.get(), of.number) : Descriptor();
 }
 

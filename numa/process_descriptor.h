@@ -22,6 +22,9 @@ struct ProcessDescriptor {
 // nullopt: the path has another form, or is this process's own ("self", its number). Pure but for getpid().
 [[nodiscard]] std::optional<ProcessDescriptor> parse_process_descriptor(std::string_view path);
 
+// A pidfd of a process: its number is no other's while it is held. Empty: errno says why. Any thread.
+[[nodiscard]] Descriptor hold_process(pid_t process);
+
 // Shares the open file with that process. Empty: errno says why; EPERM without CAP_SYS_PTRACE. Any thread.
 [[nodiscard]] Descriptor take_descriptor(const ProcessDescriptor& of);
 // The same of a process that a pidfd holds, so that its number cannot have become another's.

@@ -19,6 +19,7 @@
 #include <memory>
 
 #include "loader/app/setup_error.h"
+#include "numa/process_descriptor.h"
 
 namespace migrx {
 namespace {
@@ -31,10 +32,6 @@ constexpr std::string_view kShow = "show\n";
 constexpr timeval kAnswerTime{2, 0};
 constexpr int kEndTimeMs = 3000;
 constexpr std::size_t kRecordsMax = 256;
-
-int pidfd_of(pid_t process) {
-  return static_cast<int>(::syscall(SYS_pidfd_open, process, 0));
-}
 
 void bound_waits(int socket) {
   (void)::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &kAnswerTime, sizeof kAnswerTime);
@@ -274,7 +271,7 @@ bool serve_takeover(const Descriptor& client, const std::function<LostRecord()>&
     if (said == kShow || said.empty()) (void)send_all(client.get(), to_text(now()));
     return false;
   }
-  const Descriptor self(pidfd_of(::getpid()));
+  const Descriptor self = hold_process(::getpid());
   if (!self || !send_with_descriptor(client.get(), to_text(now()), self.get())) return false;
   return hear(kTaken);
 }

@@ -124,8 +124,8 @@ bool DestinationQemu::connect(uint64_t now_ns) {
     std::memset(name->sun_path, 0, sizeof name->sun_path);
     std::memcpy(name->sun_path, path.data(), path.size());
   }
-  if (fd_.empty()) fd_ = socket_in(namespace_.get(), address.family(), SOCK_STREAM, 0);
-  if (!fd_.empty() && (::connect(fd_.get(), address.get(), address.length) == 0 || errno == EISCONN)) {
+  if (!fd_) fd_ = socket_in(namespace_.get(), address.family(), SOCK_STREAM, 0);
+  if (fd_ && (::connect(fd_.get(), address.get(), address.length) == 0 || errno == EISCONN)) {
     connected_ns_ = now_ns;
     connected_ = prove_memory();
     return connected_;

@@ -99,8 +99,8 @@ class DestinationQemu final : public Destination {
   StreamRewriter rewriter_;
   std::array<std::byte, 512> inbox_{};  // what reader_ was fed last
   ReturnPathReader reader_;
-  UniqueFd namespace_;  // of the destination's network, where it is another one than ours
-  UniqueFd fd_;
+  Descriptor namespace_;  // of the destination's network, where it is another one than ours
+  Descriptor fd_;
   ProcessWatch process_;
   bool looked_ = false;
   std::optional<ListenSocket> listener_;

@@ -1,25 +1,21 @@
 #include "loader/destination/incoming_qemu.h"
 
-#include <dirent.h>
 #include <fcntl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <cerrno>
-#include <charconv>
-#include <climits>
 #include <cstring>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
+#include "loader/destination/proc_entries.h"
 #include "loader/destination/socket_diag.h"
-#include "loader/destination/unique_fd.h"
 #include "loader/stream/printable.h"
+#include "numa/descriptor.h"
 #include "numa/process_descriptor.h"
 #include "numa/process_user.h"
 
@@ -99,7 +95,7 @@ bool is_size(const std::string& text) {
 }
 
 // The name that QEMU gives to the file that it makes in a folder, and unlinks at once
-// (qemu_back_mem.ID.XXXXXX; softmmu/physmem.c, file_ram_open).
+// (qemu_back_mem.ID. and six characters of mkstemp; softmmu/physmem.c, file_ram_open).
 bool made_in_folder(const MemoryBackend& backend, std::string_view target) {
   constexpr std::string_view kDeleted = " (deleted)";
   if (target.ends_with(kDeleted)) target.remove_suffix(kDeleted.size());
@@ -113,10 +109,10 @@ bool made_in_folder(const MemoryBackend& backend, std::string_view target) {
 
 std::string command_line_of(pid_t process) {
   const std::string path = "/proc/" + std::to_string(process) + "/cmdline";
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   std::string text;
   std::array<char, 4096> chunk{};
-  while (!fd.empty() && text.size() < kCommandLineMax) {
+  while (fd && text.size() < kCommandLineMax) {
     const ssize_t n = ::read(fd.get(), chunk.data(), chunk.size());
     if (n <= 0) break;
     text.append(chunk.data(), static_cast<std::size_t>(n));
@@ -124,26 +120,11 @@ std::string command_line_of(pid_t process) {
   return text;
 }
 
-// Calls `each` with every entry of a folder whose name is a number.
-template <class Each>
-void each_number(const std::string& folder, const Each& each) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), ::closedir);
-  if (dir == nullptr) return;
-  while (const dirent* const entry = ::readdir(dir.get())) {
-    const std::string_view name = entry->d_name;
-    int number = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-    if (error == std::errc{} && end == name.data() + name.size())
-      each(number, ::dirfd(dir.get()), entry->d_name);
-  }
-}
-
 std::vector<OpenFile> open_files(pid_t process) {
   std::vector<OpenFile> files;
-  each_number("/proc/" + std::to_string(process) + "/fd", [&](int number, int folder, const char* name) {
-    std::array<char, PATH_MAX> target{};
-    const ssize_t n = ::readlinkat(folder, name, target.data(), target.size());
-    if (n > 0) files.push_back({number, {target.data(), static_cast<std::size_t>(n)}});
+  each_descriptor_of(process, [&](int number, std::string_view target) {
+    files.push_back({number, std::string(target)});
+    return true;
   });
   return files;
 }
@@ -207,8 +188,8 @@ std::string take_memory(pid_t process, uint64_t listener, TakenMemory& out) {
   out = {};
   // Its descriptors can be taken by this only while it lives: then the number has been its own all the while,
   // and what is read below is of no other process.
-  const UniqueFd held(static_cast<int>(::syscall(SYS_pidfd_open, process, 0)));
-  if (held.empty() || !process_has_socket(process, listener)) return "it ended a moment ago";
+  const Descriptor held = hold_process(process);
+  if (!held || !process_has_socket(process, listener)) return "it ended a moment ago";
   const std::optional<uid_t> user = only_user_of(process);
   if (!user) return "it runs as several users at a time";
   out.user = *user;
@@ -232,7 +213,7 @@ std::string take_memory(pid_t process, uint64_t listener, TakenMemory& out) {
 
 std::vector<pid_t> waiting_processes_with_socket(uint64_t inode) {
   std::vector<pid_t> found;
-  each_number("/proc", [&](int process, int, const char*) {
+  each_process([&](pid_t process) {
     if (started_to_wait(command_line_of(process)) && process_has_socket(process, inode))
       found.push_back(process);
   });

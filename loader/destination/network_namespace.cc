@@ -17,12 +17,12 @@ constexpr const char* kOurs = "/proc/thread-self/ns/net";
 
 }  // namespace
 
-UniqueFd network_namespace_of(pid_t process, std::string& problem) {
+Descriptor network_namespace_of(pid_t process, std::string& problem) {
   const std::string path = "/proc/" + std::to_string(process) + "/ns/net";
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat theirs {};
   struct stat ours {};
-  if (fd.empty() || ::fstat(fd.get(), &theirs) != 0 || ::stat(kOurs, &ours) != 0) {
+  if (!fd || ::fstat(fd.get(), &theirs) != 0 || ::stat(kOurs, &ours) != 0) {
     problem = path + ": " + std::strerror(errno) + ": is that process still there, and are you root?";
     return {};
   }
@@ -30,12 +30,12 @@ UniqueFd network_namespace_of(pid_t process, std::string& problem) {
   return fd;
 }
 
-UniqueFd socket_in(int network_namespace, int family, int type, int protocol) {
+Descriptor socket_in(int network_namespace, int family, int type, int protocol) {
   type |= SOCK_NONBLOCK | SOCK_CLOEXEC;
-  if (network_namespace < 0) return UniqueFd(::socket(family, type, protocol));
-  const UniqueFd home(::open(kOurs, O_RDONLY | O_CLOEXEC));
-  if (home.empty() || ::setns(network_namespace, CLONE_NEWNET) != 0) return {};
-  UniqueFd socket(::socket(family, type, protocol));
+  if (network_namespace < 0) return Descriptor(::socket(family, type, protocol));
+  const Descriptor home(::open(kOurs, O_RDONLY | O_CLOEXEC));
+  if (!home || ::setns(network_namespace, CLONE_NEWNET) != 0) return {};
+  Descriptor socket(::socket(family, type, protocol));
   const int error = errno;
   if (::setns(home.get(), CLONE_NEWNET) != 0) {
     // Every later socket of this thread would be in the wrong namespace.

@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "loader/destination/unique_fd.h"
+#include "numa/descriptor.h"
 
 namespace migrx {
 
@@ -16,12 +16,12 @@ class ProcessWatch {
   [[nodiscard]] std::string watch(pid_t process);
   // One system call. False while nothing is watched.
   [[nodiscard]] bool ended() const noexcept;
-  [[nodiscard]] bool watching() const noexcept { return !fd_.empty(); }
+  [[nodiscard]] bool watching() const noexcept { return static_cast<bool>(fd_); }
   [[nodiscard]] pid_t process() const noexcept { return process_; }
 
  private:
   pid_t process_ = 0;
-  UniqueFd fd_;
+  Descriptor fd_;
 };
 
 }  // namespace migrx

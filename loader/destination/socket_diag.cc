@@ -1,7 +1,6 @@
 #include "loader/destination/socket_diag.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
@@ -15,12 +14,11 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <functional>
-#include <memory>
 
 #include "loader/destination/network_namespace.h"
+#include "loader/destination/proc_entries.h"
 
 namespace migrx {
 namespace {
@@ -64,12 +62,12 @@ bool all_zero(const uint32_t* words, std::size_t n) {
 // Sends one request for a dump and hands every datagram of the answer to `take`, which says when it is over.
 bool dump(int network_namespace, const void* request, std::size_t bytes,
           const std::function<bool(Bytes, bool&)>& take, std::string& problem) {
-  const UniqueFd fd = socket_in(network_namespace, AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG);
+  const Descriptor fd = socket_in(network_namespace, AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG);
   const auto fail = [&problem](const char* what) {
     problem = std::string("sock_diag: ") + what + ": " + std::strerror(errno);
     return false;
   };
-  if (fd.empty()) return fail("no socket");
+  if (!fd) return fail("no socket");
   if (::send(fd.get(), request, bytes, 0) != static_cast<ssize_t>(bytes)) return fail("cannot ask");
   std::vector<std::byte> buffer(kDatagramMax);
   for (bool done = false; !done;) {
@@ -221,28 +219,19 @@ std::optional<ListenSocket> find_listener(const SocketAddress& address, const st
 
 bool process_has_socket(pid_t process, uint64_t inode) {
   const std::string wanted = "socket:[" + std::to_string(inode) + "]";
-  const std::string folder = "/proc/" + std::to_string(process) + "/fd";
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), ::closedir);
-  if (dir == nullptr) return false;
-  while (const dirent* const entry = ::readdir(dir.get())) {
-    std::array<char, 64> target{};
-    const ssize_t n = ::readlinkat(::dirfd(dir.get()), entry->d_name, target.data(), target.size());
-    if (n > 0 && std::string_view(target.data(), static_cast<std::size_t>(n)) == wanted) return true;
-  }
-  return false;
+  bool has = false;
+  each_descriptor_of(process, [&](int, std::string_view target) {
+    has = target == wanted;
+    return !has;
+  });
+  return has;
 }
 
 std::vector<pid_t> processes_with_socket(uint64_t inode) {
   std::vector<pid_t> found;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir("/proc"), ::closedir);
-  if (dir == nullptr) return found;
-  while (const dirent* const entry = ::readdir(dir.get())) {
-    const std::string_view name = entry->d_name;
-    pid_t process = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), process);
-    if (error != std::errc{} || end != name.data() + name.size()) continue;
+  each_process([&](pid_t process) {
     if (process_has_socket(process, inode)) found.push_back(process);
-  }
+  });
   return found;
 }
 

@@ -18,7 +18,7 @@
 #include <system_error>
 #include <thread>
 
-#include "loader/destination/unique_fd.h"
+#include "numa/descriptor.h"
 
 namespace migrx {
 namespace {
@@ -158,7 +158,7 @@ std::string metrics_problem(const std::string& text) {
     v4.sin_port = htons(port);
     (void)::inet_pton(AF_INET, host.c_str(), &v4.sin_addr);
   }
-  const UniqueFd probe(::socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const Descriptor probe(::socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const int on = 1;  // as the server: what a process of old left in TIME-WAIT does not matter
   (void)::setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   const int failed = is_v6 ? ::bind(probe.get(), reinterpret_cast<const sockaddr*>(&v6), sizeof v6)

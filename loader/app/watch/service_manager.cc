@@ -44,7 +44,7 @@ ServiceManager::ServiceManager(const ServiceEnvironment& environment, pid_t main
     return;
   }
   if (address_[0] == '@') address_[0] = '\0';
-  socket_ = UniqueFd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  socket_ = Descriptor(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   // Of another process of the unit it is not ours to answer. Between 10 ms and a day: what else it may say is
   // a mistake, and seconds are kept in a double.
   const std::optional<uint64_t> pid = number(environment.watchdog_pid);

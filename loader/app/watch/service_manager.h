@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "loader/destination/unique_fd.h"
+#include "numa/descriptor.h"
 
 namespace migrx {
 
@@ -52,7 +52,7 @@ class ServiceManager {
   // False: no room now. True also when there is no manager.
   bool send(const std::string& message);
 
-  UniqueFd socket_;
+  Descriptor socket_;
   std::string address_;  // as the kernel has it, with a NUL first where it is abstract
   pid_t main_pid_;
   bool as_main_ = true;  // the kernel lets us speak for the main process

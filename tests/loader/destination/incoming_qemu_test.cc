@@ -14,7 +14,7 @@
 #include <fstream>
 #include <initializer_list>
 
-#include "loader/destination/unique_fd.h"
+#include "numa/descriptor.h"
 #include "numa/guest_memory.h"
 
 namespace migrx {
@@ -189,8 +189,8 @@ class Waiting {
   [[nodiscard]] uint64_t listener() const { return inode_; }
 
  private:
-  UniqueFd listener_;
-  UniqueFd hold_;
+  Descriptor listener_;
+  Descriptor hold_;
   uint64_t inode_ = 0;
   pid_t process_ = -1;
 };
@@ -228,7 +228,7 @@ TEST_F(TakeMemory, what_its_owner_may_only_read_stays_so) {
 
 TEST_F(TakeMemory, of_a_process_that_is_no_qemu_or_has_ended) {
   TakenMemory memory;
-  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM, 0));
+  const Descriptor socket(::socket(AF_INET, SOCK_STREAM, 0));
   struct stat status {};
   ASSERT_EQ(::fstat(socket.get(), &status), 0);
   EXPECT_NE(take_memory(::getpid(), status.st_ino, memory).find("private"), std::string::npos);

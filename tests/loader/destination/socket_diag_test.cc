@@ -14,7 +14,7 @@
 #include <filesystem>
 #include <tuple>
 
-#include "loader/destination/unique_fd.h"
+#include "numa/descriptor.h"
 
 namespace migrx {
 namespace {
@@ -26,8 +26,8 @@ SocketAddress address_of(const std::string& text) {
 }
 
 // A listener on loopback; the port is chosen by the kernel and written to `port`.
-UniqueFd listen_tcp(const char* ip, int backlog, uint16_t& port) {
-  UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+Descriptor listen_tcp(const char* ip, int backlog, uint16_t& port) {
+  Descriptor fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
   sockaddr_in in{};
   in.sin_family = AF_INET;
   ::inet_pton(AF_INET, ip, &in.sin_addr);
@@ -42,7 +42,7 @@ UniqueFd listen_tcp(const char* ip, int backlog, uint16_t& port) {
 TEST(FindListener, tells_the_backlog_and_the_owner_of_a_tcp_listener_without_connecting) {
   for (const char* const ip : {"127.0.0.1", "0.0.0.0"}) {
     uint16_t port = 0;
-    const UniqueFd fd = listen_tcp(ip, 5, port);
+    const Descriptor fd = listen_tcp(ip, 5, port);
     std::string problem;
     const auto found = find_listener(address_of("tcp:127.0.0.1:" + std::to_string(port)), "", -1, problem);
     ASSERT_TRUE(found) << problem;
@@ -57,7 +57,7 @@ TEST(FindListener, tells_the_backlog_and_the_owner_of_a_tcp_listener_without_con
 
 TEST(FindListener, one_of_another_address_or_none_is_not_found) {
   uint16_t port = 0;
-  UniqueFd fd = listen_tcp("127.0.0.2", 1, port);
+  Descriptor fd = listen_tcp("127.0.0.2", 1, port);
   std::string problem;
   EXPECT_FALSE(find_listener(address_of("tcp:127.0.0.1:" + std::to_string(port)), "", -1, problem));
   EXPECT_EQ(problem, "");
@@ -71,7 +71,7 @@ TEST(FindListener, tells_the_backlog_of_a_unix_listener) {
   std::string problem;
   EXPECT_FALSE(find_listener(address, path, -1, problem));
   EXPECT_EQ(problem, "");
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM, 0));
+  Descriptor fd(::socket(AF_UNIX, SOCK_STREAM, 0));
   ASSERT_EQ(::bind(fd.get(), address.get(), address.length), 0);
   ASSERT_EQ(::listen(fd.get(), 3), 0);
   const auto found = find_listener(address, path, -1, problem);
@@ -85,9 +85,9 @@ TEST(FindListener, tells_the_backlog_of_a_unix_listener) {
 
 TEST(ListenersBetween, tells_those_of_the_range_with_the_way_to_each) {
   uint16_t one = 0, all = 0, beyond = 0;
-  const UniqueFd of_one = listen_tcp("127.0.0.3", 3, one);
-  const UniqueFd of_all = listen_tcp("0.0.0.0", 1, all);
-  const UniqueFd other = listen_tcp("127.0.0.1", 1, beyond);
+  const Descriptor of_one = listen_tcp("127.0.0.3", 3, one);
+  const Descriptor of_all = listen_tcp("0.0.0.0", 1, all);
+  const Descriptor other = listen_tcp("127.0.0.1", 1, beyond);
   for (const auto& [port, backlog, address] :
        {std::tuple{one, 3U, "tcp:127.0.0.3:"}, std::tuple{all, 1U, "tcp:127.0.0.1:"}}) {
     std::string problem;
@@ -103,11 +103,11 @@ TEST(ListenersBetween, tells_those_of_the_range_with_the_way_to_each) {
 }
 
 TEST(ListenersBetween, an_ipv6_one_is_reached_by_ipv6) {
-  UniqueFd fd(::socket(AF_INET6, SOCK_STREAM, 0));
+  Descriptor fd(::socket(AF_INET6, SOCK_STREAM, 0));
   sockaddr_in6 in{};
   in.sin6_family = AF_INET6;
   socklen_t length = sizeof in;
-  if (fd.empty() || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&in), sizeof in) != 0)
+  if (!fd || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&in), sizeof in) != 0)
     GTEST_SKIP() << "this host has no IPv6";
   ASSERT_EQ(::listen(fd.get(), 2), 0);
   ASSERT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&in), &length), 0);

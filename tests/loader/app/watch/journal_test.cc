@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include "loader/destination/unique_fd.h"
+#include "numa/descriptor.h"
 
 namespace migrx {
 namespace {
@@ -13,8 +13,8 @@ namespace {
 TEST(Journal, lines_have_levels_when_the_stream_is_the_journal_s) {
   int pair[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-  const UniqueFd ours(pair[0]);
-  const UniqueFd theirs(pair[1]);
+  const Descriptor ours(pair[0]);
+  const Descriptor theirs(pair[1]);
   struct stat file {};
   ASSERT_EQ(::fstat(ours.get(), &file), 0);
   const std::string stream = fmt::format("{}:{}", file.st_dev, file.st_ino);

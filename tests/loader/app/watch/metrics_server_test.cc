@@ -17,7 +17,7 @@
 #include "loader/app/setup_error.h"
 #include "loader/app/watch/metric_table.h"
 #include "loader/app/watch/watch.h"
-#include "loader/destination/unique_fd.h"
+#include "numa/descriptor.h"
 
 namespace migrx {
 namespace {
@@ -140,8 +140,8 @@ TEST(MetricsServer, threads_stay_off_the_cpus_that_are_taken) {
 }
 
 // A client that is connected, or about to be where nobody takes it.
-UniqueFd connect_to(const std::string& address, const std::string& words) {
-  UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+Descriptor connect_to(const std::string& address, const std::string& words) {
+  Descriptor fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
   const int small = 1024;  // a window that the answer does not fit in
   (void)::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
   const sockaddr_in to = socket_address(address);
@@ -188,7 +188,7 @@ TEST(MetricsClients, one_that_never_reads_delays_nothing) {
   large.push_back({"migrx_large", "Large.", MetricKind::gauge, {}});
   for (int i = 0; i < 100'000; ++i) large.back().samples.push_back({{{"i", std::to_string(i)}}, 1});
   server->publish(std::move(large));
-  std::vector<UniqueFd> clients;
+  std::vector<Descriptor> clients;
   for (int i = 0; i < 8; ++i) clients.push_back(connect_to(address, "GET /metrics HTTP/1.1\r\n\r\n"));
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   expect_no_delay(address, std::move(server));
@@ -198,7 +198,7 @@ TEST(MetricsClients, slow_ones_delay_nothing_and_lose_their_place) {
   const std::string address = free_address();
   auto server = std::make_unique<MetricsServer>(address, std::vector<CpuId>{});
   server->publish(sample_metrics(5));
-  std::vector<UniqueFd> clients;
+  std::vector<Descriptor> clients;
   for (int i = 0; i < 4; ++i) clients.push_back(connect_to(address, "GET /met"));
   // Every thread has one. Whoever asks properly is answered when their time is over.
   EXPECT_NE(get(address).find("migrx_port_rx_packets_total 5"), std::string::npos);
@@ -219,7 +219,7 @@ TEST(MetricsClients, a_thousand_connections_cost_few_descriptors_and_no_time) {
   const rlimit old = limit;
   limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 4096);
   (void)::setrlimit(RLIMIT_NOFILE, &limit);
-  std::vector<UniqueFd> clients;
+  std::vector<Descriptor> clients;
   const sockaddr_in to = socket_address(address);
   for (int i = 0; i < 1000 && static_cast<rlim_t>(i) + 100 < limit.rlim_cur; ++i) {
     clients.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));

@@ -18,7 +18,7 @@ namespace {
 class Listener {
  public:
   explicit Listener(const std::string& name) : name_(name) {
-    fd_ = UniqueFd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    fd_ = Descriptor(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     const int on = 1;
     (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
     sockaddr_un at{};
@@ -60,7 +60,7 @@ class Listener {
 
  private:
   std::string name_;
-  UniqueFd fd_;
+  Descriptor fd_;
   pid_t writer_ = 0;
 };
 
