@@ -12,8 +12,8 @@
 namespace migrx {
 namespace {
 
-// Some 50 µs each (docs/serve.md): a source that connects as soon as its destination listens waits for its
-// first retransmission, a second later, and everything is ready by then.
+// A source that connects as soon as its destination listens waits for its first retransmission, a second
+// later, and everything is ready by then.
 constexpr std::chrono::milliseconds kLookEvery{50};
 // A QEMU that waits listens for main and its channels. Its NBD server for disks, whose port may be of the
 // same range, has a longer queue.
@@ -79,10 +79,7 @@ void Discovery::look() {
                problem.empty() && table_.awaited(static_cast<uint16_t>(port), now_ns));
 
   std::vector<WaitingQemu> found;
-  for (const PortListener& listener : news.appeared) {
-    found.push_back(examine(listener));
-    if (!found.back().problem.empty()) table_.refuse(listener.inode);
-  }
+  for (const PortListener& listener : news.appeared) found.push_back(examine(listener));
   const std::lock_guard lock(mutex_);
   for (WaitingQemu& one : found) news_.found.push_back(std::move(one));
   news_.gone.insert(news_.gone.end(), news.gone.begin(), news.gone.end());

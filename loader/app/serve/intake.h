@@ -30,8 +30,6 @@ class Intake {
 
   // Call it as often as you like: it looks every 20 ms.
   void look(uint64_t now_ns);
-  // QEMUs that wait for room.
-  [[nodiscard]] uint32_t waiting() const noexcept { return static_cast<uint32_t>(waiting_.size()); }
 
  private:
   struct Waiting {

@@ -136,7 +136,6 @@ void Job::fail(const std::string& why) {
   problem_ = why;
   report_.error = make_error(ErrorClass::io, 0, "host", "%s", why.c_str());
   if (cancellation_->pending()) report_.outcome = "cancelled";
-  terminal_.warn(why);
   begin_to_finish();
 }
 
@@ -251,6 +250,11 @@ void Job::end() {
   cancellation_.reset();
   state_ = State::over;
   const bool complete = exit_status_ == 0;
+  const std::string outcome = summary_.substr(0, summary_.find('\n'));
+  if (complete)
+    terminal_.say(outcome);
+  else
+    terminal_.warn(outcome);
   Json data{{"id", id_}, {"outcome", report_.outcome}};
   if (!complete) data["reason"] = report_.error ? report_.error.message() : problem_;
   at_.tell(complete ? "COMPLETED" : "FAILED", data);

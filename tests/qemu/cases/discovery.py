@@ -8,7 +8,7 @@ from rig.daemon import Daemon
 from rig.guest import console_lines, expect_unbroken
 from rig.machine import Backend, Machine
 from rig.network import Network, _ip
-from rig.runner import Case, expect
+from rig.runner import Case, Failure, expect
 from rig.transfer import FAST, Transfer, need
 
 _FIRST = 49152
@@ -96,10 +96,16 @@ def found(version):
         for pair in pairs:
             pair.migrate(daemon)
         for pair in pairs:
-            pair.expect_arrived()
+            try:
+                pair.expect_arrived()
+            except Exception as error:
+                raise Failure("%s: %s; the destination: %s; the daemon: %s" % (
+                    pair.port, error, pair.destination.log()[-500:], daemon.log()[-2000:])) from error
         _wait_sessions(daemon, 0)
         outcomes = [session["outcome"] for session in _sessions(daemon)]
         expect(outcomes == ["complete"] * 4, "%s", outcomes)
+        for session in ("s1", "s2", "s3", "s4"):
+            expect(session + ": complete: " in daemon.log(), "nothing is said of the end of %s: %s", session, daemon.log())
         expect("waits for a guest, and so" not in daemon.log(), "one that listens twice was taken for two: %s", daemon.log())
     return body
 
