@@ -1,5 +1,6 @@
 #include "loader/app/destinations.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <utility>
@@ -12,11 +13,17 @@
 namespace migrx {
 namespace {
 
-std::unique_ptr<QmpClient> connect_qmp(const std::string& address, const Interruption& interruption) {
+std::unique_ptr<QmpClient> connect_qmp(const std::string& address, Terminal& terminal,
+                                       const Interruption& interruption) {
   std::string path;
   (void)parse_unix_address(address, path);
   std::string problem;
-  std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem, interruption.fd());
+  std::unique_ptr<QmpClient> client =
+      QmpClient::connect(path, problem, interruption.fd(), [&terminal, address](double seconds) {
+        if (terminal.due())
+          terminal.progress(
+              fmt::format("the destination QEMU has not answered at {} for {:.1f} s", address, seconds));
+      });
   if (client == nullptr) throw SetupError(problem);
   return client;
 }
@@ -62,7 +69,8 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
 }
 
 std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const std::vector<RamSpec>& ram,
-                                               Report& report, const Interruption& interruption) {
+                                               Report& report, Terminal& terminal,
+                                               const Interruption& interruption) {
   if (!options.qmp) {
     std::map<std::string, uint64_t> addresses;
     for (const RamSpec& spec : ram)
@@ -72,7 +80,7 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
   std::vector<SetupBlock> wanted;
   for (const RamSpec& spec : ram)
     wanted.push_back({spec.id, spec.access_path(), block_bytes(spec), spec.node.value(), spec.addr});
-  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, interruption);
+  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, terminal, interruption);
   DestinationSetup setup = inspect_destination(*client, wanted, handoff_choice(options, 0).form);
   take(setup, report);
   report.destination_version = setup.version;
@@ -80,9 +88,9 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
 }
 
 void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlocks& guest, Report& report,
-                const Interruption& interruption) {
+                Terminal& terminal, const Interruption& interruption) {
   if (!options.qmp) return;
-  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, interruption);
+  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, terminal, interruption);
   take(arm_destination(*client, *options.handoff, switchover_ack, handoff_choice(options, 0).form,
                        guest.shared_files()),
        report);

@@ -11,6 +11,7 @@
 #include "loader/app/interruption.h"
 #include "loader/app/job_options.h"
 #include "loader/app/report.h"
+#include "loader/app/terminal.h"
 #include "loader/destination/handoff_form.h"
 #include "loader/ram/ram_block.h"
 #include "loader/session/destination.h"
@@ -40,12 +41,13 @@ struct HandoffChoice {
 // Throws SetupError.
 [[nodiscard]] std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options,
                                                              const std::vector<RamSpec>& ram, Report& report,
+                                                             Terminal& terminal,
                                                              const Interruption& interruption);
 
 // --qmp: from here on the destination waits for this migration and no other. switchover_ack: on at the
 // source. Adds to the report's warnings. Throws SetupError.
 void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlocks& guest, Report& report,
-                const Interruption& interruption);
+                Terminal& terminal, const Interruption& interruption);
 
 // The guest is at the destination: what was turned on there for it, and would harm it later, is turned off.
 // Adds to the report's warnings; nothing that happens here changes where the guest is.

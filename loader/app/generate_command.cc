@@ -255,10 +255,9 @@ int generate(const GenerateOptions& options) {
       }
       cpu_s = static_cast<double>(thread.cpu_ns()) * 1e-9;
       const double now_s = static_cast<double>(monotonic_ns()) * 1e-9;
-      if (terminal.due(now_s))
+      if (terminal.due())
         terminal.progress(fmt::format("{:7.1f}s {:.2f} GB acknowledged", now_s - began_s,
-                                      static_cast<double>(generator.acknowledged_bytes()) * 1e-9),
-                          now_s);
+                                      static_cast<double>(generator.acknowledged_bytes()) * 1e-9));
     }
     thread.stop();
     link.port->stop();

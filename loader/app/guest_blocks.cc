@@ -126,10 +126,9 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
     bool signalled = false;
     problem = memory->prefault(cpus, group, [&](uint64_t done) {
       promise->update(promise_of(needs(), charged));
-      if (terminal.due(seconds()))
+      if (terminal.due())
         terminal.progress(fmt::format("preparing {}: {:.1f} of {:.1f} GiB", memory->path(),
-                                      static_cast<double>(done) / (1U << 30), gib),
-                          seconds());
+                                      static_cast<double>(done) / (1U << 30), gib));
       signalled = interruption.pending();
       return !signalled;
     });

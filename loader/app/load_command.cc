@@ -186,7 +186,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     // Prefault needs to know on which CPUs; loading from a file needs no poll cores.
     Placement placement;
     for (const CpuId cpu : settings.cpus) placement.threads.push_back({cpu, kAnyNode, {}});
-    std::map<std::string, uint64_t> addresses = inspect_by_qmp(options, ram, report, signals);
+    std::map<std::string, uint64_t> addresses = inspect_by_qmp(options, ram, report, terminal, signals);
     GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline, signals);
     const double prefault_started_s = now_s();
     manager.status("takes the guest's memory", now_s());
@@ -196,7 +196,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     const PageKernels* const kernels = select_page_kernels(problem);
     if (kernels == nullptr) throw SetupError(problem);
     CompressJobs compress(0, 1, *kernels);
-    arm_by_qmp(options, /*switchover_ack=*/false, guest, report, signals);
+    arm_by_qmp(options, /*switchover_ack=*/false, guest, report, terminal, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
     const std::unique_ptr<Destination> destination =
         make_destination(options.handoff, options.dump_blocks, guest, std::move(addresses),
@@ -210,8 +210,8 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
         manager.status(fmt::format("byte {} of {}", position, options.file), now_s());
         manager.look(now_s(), {});
       }
-      if (terminal.due(now_s()))
-        terminal.progress(fmt::format("{:7.1f}s byte {} of {}", now_s(), position, options.file), now_s());
+      if (terminal.due())
+        terminal.progress(fmt::format("{:7.1f}s byte {} of {}", now_s(), position, options.file));
       watch.look(now_s(), SessionState::precopy, 0, [&](Report& live) {
         live.warnings = report.warnings;
         live.timeline = report.timeline;

@@ -129,7 +129,7 @@ void ReceiveRun::receive() {
                                      options_.identify_timeout_s, report_);
 
   // ---- The destination is inspected, the guest's memory is claimed and taken
-  std::map<std::string, uint64_t> addresses = inspect_by_qmp(options_, ram, report_, signals_);
+  std::map<std::string, uint64_t> addresses = inspect_by_qmp(options_, ram, report_, terminal_, signals_);
   GuestBlocks guest(ram, options_.private_ram_max, options_.handoff.has_value(), lifeline_, signals_);
   take_memory(guest, placement);
 
@@ -149,7 +149,7 @@ void ReceiveRun::receive() {
   host.open(options_.probe && live_connections_.inherited().connections.empty());
 
   // ---- The destination is armed, and everything runs
-  arm_by_qmp(options_, settings.main.switchover_ack, guest, report_, signals_);
+  arm_by_qmp(options_, settings.main.switchover_ack, guest, report_, terminal_, signals_);
   for (const std::string& warning : report_.warnings) terminal_.warn("warning: " + warning);
   Arrivals arrivals(host.network(), live_connections_);
   Reception reception(
@@ -209,8 +209,7 @@ void ReceiveRun::control(Reception& reception, Host& host, ResetDuty& reset_duty
       reception.report_now(live);
       return reception.sample(now_s());
     });
-    if (terminal_.due(now_s()))
-      terminal_.progress(progress_.line(reception.sample(now_s()), terminal_.width()), now_s());
+    if (terminal_.due()) terminal_.progress(progress_.line(reception.sample(now_s()), terminal_.width()));
     if (now_s() - looked_s < kLookAround_s) continue;
     looked_s = now_s();
     look_around(reception, host, reset_duty);

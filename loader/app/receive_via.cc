@@ -21,7 +21,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr uint64_t kPollOnTerminalMs = 500;
-constexpr uint64_t kPollMs = 2000;  // plain lines end up in log files
+constexpr uint64_t kPollMs = 2050;  // a little longer than what a Terminal leaves between two plain lines
 
 uint64_t now_ms() {
   return monotonic_ns() / 1'000'000;
@@ -30,14 +30,12 @@ uint64_t now_ms() {
 void tell(RemoteSession& session, Terminal& terminal, int ready_fd) {
   while (const auto warning = session.take_warning()) terminal.warn(*warning);
   if (const auto line = session.take_ready()) tell_ready(*line, ready_fd, terminal);
-  const double now_s = static_cast<double>(now_ms()) * 1e-3;
   const auto progress = session.take_progress();
   if (!progress) return;
   // The daemon has no terminal: what does not fit is cut here.
   const unsigned width = terminal.width();
-  if (terminal.due(now_s + 1))
-    terminal.progress(width > 0 && progress->size() >= width ? progress->substr(0, width - 1) : *progress,
-                      now_s);
+  if (terminal.due())
+    terminal.progress(width > 0 && progress->size() >= width ? progress->substr(0, width - 1) : *progress);
 }
 
 int tell_end(const RemoteSession& session, const ReceiveOptions& options, Terminal& terminal) {

@@ -6,10 +6,17 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "dataplane/agent_thread.h"
 #include "loader/app/watch/journal.h"
 #include "loader/stream/printable.h"
 
 namespace migrx {
+namespace {
+
+constexpr uint64_t kOnTerminalNs = 100'000'000;
+constexpr uint64_t kPlainNs = 2'000'000'000;  // plain lines end up in log files
+
+}  // namespace
 
 StandardTerminal::StandardTerminal(bool quiet)
     : quiet_(quiet),
@@ -25,13 +32,13 @@ StandardTerminal::~StandardTerminal() {
   clear_line();
 }
 
-bool StandardTerminal::due(double now_s) const noexcept {
-  // Plain lines end up in log files.
-  return !quiet_ && info_.empty() && now_s - last_s_ >= (width_ > 0 ? 0.1 : 2.0);
+bool StandardTerminal::due() const noexcept {
+  if (quiet_ || !info_.empty()) return false;
+  return last_ns_ == 0 || monotonic_ns() - last_ns_ >= (width_ > 0 ? kOnTerminalNs : kPlainNs);
 }
 
-void StandardTerminal::progress(const std::string& line, double now_s) {
-  last_s_ = now_s;
+void StandardTerminal::progress(const std::string& line) {
+  last_ns_ = monotonic_ns();
   if (width_ > 0) {
     std::printf("\r\x1b[K%s", printable(line).c_str());
     line_open_ = true;

@@ -12,11 +12,11 @@ namespace migrx {
 class Terminal {
  public:
   virtual ~Terminal() = default;
-  // Progress is due.
-  [[nodiscard]] virtual bool due(double now_s) const noexcept = 0;
+  // Progress is due: the last line of it was long enough ago.
+  [[nodiscard]] virtual bool due() const noexcept = 0;
   // Columns of the terminal; 0: not a terminal, plain lines.
   [[nodiscard]] virtual unsigned width() const noexcept = 0;
-  virtual void progress(const std::string& line, double now_s) = 0;
+  virtual void progress(const std::string& line) = 0;
   // A line that stays.
   virtual void say(const std::string& text) = 0;
   // A warning when the text begins with "warning:", else an error.
@@ -32,9 +32,9 @@ class StandardTerminal final : public Terminal {
   StandardTerminal& operator=(const StandardTerminal&) = delete;
 
   // Several times a second on a terminal, every few seconds elsewhere. Never with --quiet.
-  [[nodiscard]] bool due(double now_s) const noexcept override;
+  [[nodiscard]] bool due() const noexcept override;
   [[nodiscard]] unsigned width() const noexcept override { return width_; }
-  void progress(const std::string& line, double now_s) override;
+  void progress(const std::string& line) override;
   // Errors and warnings also with --quiet, and on stderr.
   // To the journal: 6 (info); 4 (warning), 3 (error).
   void say(const std::string& text) override;
@@ -48,7 +48,7 @@ class StandardTerminal final : public Terminal {
   const std::string error_;
   unsigned width_ = 0;
   bool line_open_ = false;
-  double last_s_ = -1e9;
+  uint64_t last_ns_ = 0;  // 0: no progress yet
 };
 
 }  // namespace migrx

@@ -16,6 +16,8 @@
 namespace migrx {
 namespace {
 
+constexpr int kTellMs = 500;
+
 int64_t now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
@@ -24,7 +26,8 @@ int64_t now_ms() {
 
 }  // namespace
 
-std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::string& problem, int wake_fd) {
+std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::string& problem, int wake_fd,
+                                              Waits waits) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
@@ -41,7 +44,7 @@ std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::stri
     if (fd >= 0) ::close(fd);
     return nullptr;
   }
-  std::unique_ptr<QmpClient> client(new QmpClient(fd, wake_fd));
+  std::unique_ptr<QmpClient> client(new QmpClient(fd, wake_fd, std::move(waits)));
   QmpMessage greeting;
   std::string error = client->read_message(now_ms() + kTimeoutMs, greeting);
   if (error.empty() && greeting.kind != QmpKind::greeting) error = "does not greet as a QMP server does";
@@ -133,8 +136,14 @@ std::string QmpClient::wait_for(short events, int64_t deadline_ms, const char* l
     std::array<pollfd, 2> descriptors{
         {{fd_, events, 0}, {wake_fd_, POLLIN, 0}}};  // poll() skips negative ones
     const int64_t left = deadline_ms - now_ms();
-    const int ready = left <= 0 ? 0 : ::poll(descriptors.data(), descriptors.size(), static_cast<int>(left));
+    const int ready = left <= 0 ? 0
+                                : ::poll(descriptors.data(), descriptors.size(),
+                                         static_cast<int>(std::min<int64_t>(left, kTellMs)));
     if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0 && left > 0) {
+      if (waits_) waits_(static_cast<double>(kTimeoutMs - (deadline_ms - now_ms())) * 1e-3);
+      continue;
+    }
     if (ready <= 0) return std::string(late) + " within " + std::to_string(kTimeoutMs / 1000) + " s";
     if (descriptors[1].revents != 0) return "ended by a signal before QEMU had answered";
     return {};

@@ -3,10 +3,12 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "loader/destination/qmp_message.h"
 
@@ -35,10 +37,12 @@ class QmpCommands {
 // until the wake descriptor is readable.
 class QmpClient final : public QmpCommands {
  public:
+  // Called again and again while QEMU keeps silent, with the seconds that this has taken.
+  using Waits = std::function<void(double)>;
   // Connects to the UNIX socket and negotiates. nullptr: `problem` says what to do. wake_fd outlives the
   // client and is not read from; -1: nobody wakes it.
   [[nodiscard]] static std::unique_ptr<QmpClient> connect(const std::string& path, std::string& problem,
-                                                          int wake_fd = -1);
+                                                          int wake_fd = -1, Waits waits = {});
   ~QmpClient() override;
   QmpClient(const QmpClient&) = delete;
   QmpClient& operator=(const QmpClient&) = delete;
@@ -55,7 +59,7 @@ class QmpClient final : public QmpCommands {
   // QEMU answers when its main loop comes round; a machine that is just starting takes some time.
   static constexpr int kTimeoutMs = 10'000;
 
-  QmpClient(int fd, int wake_fd) : fd_(fd), wake_fd_(wake_fd) {}
+  QmpClient(int fd, int wake_fd, Waits waits) : fd_(fd), wake_fd_(wake_fd), waits_(std::move(waits)) {}
   // Empty: one of `events` is there.
   [[nodiscard]] std::string wait_for(short events, int64_t deadline_ms, const char* late) const;
   // Greetings are counted, events dropped. Empty: `out` is an answer.
@@ -65,6 +69,7 @@ class QmpClient final : public QmpCommands {
 
   const int fd_;
   const int wake_fd_;
+  const Waits waits_;
   QmpLines lines_;
   std::string version_;
   uint32_t greetings_ = 0;

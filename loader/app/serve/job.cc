@@ -19,7 +19,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr uint32_t kCompressSlots = 4;  // nobody helps: the worker of the main channel inflates by itself
-constexpr double kProgress_s = 0.2;
+constexpr double kTellProgress_s = 0.2;
 constexpr int kPreparingUs = 1'000;
 
 }  // namespace
@@ -72,7 +72,7 @@ void Job::prepare() {
     if (options.tls_creds)
       tls_ = std::make_unique<TlsSetup>(*options.tls_creds, options.tls_authz, settings_.connections_max,
                                         options.identify_timeout_s, report_);
-    addresses_ = inspect_by_qmp(options, arguments_.ram, report_, *cancellation_);
+    addresses_ = inspect_by_qmp(options, arguments_.ram, report_, terminal_, *cancellation_);
     guest_ = std::make_unique<GuestBlocks>(arguments_.ram, options.private_ram_max,
                                            options.handoff.has_value(), at_.lifeline, *cancellation_);
     const double since_s = now_s();
@@ -80,7 +80,7 @@ void Job::prepare() {
     report_.timeline.prefault_s = now_s() - since_s;
     if (report_.timeline.prefault_s > 0)
       report_.prefault_bytes_per_s = static_cast<double>(guest_->bytes()) / report_.timeline.prefault_s;
-    arm_by_qmp(options, settings_.main.switchover_ack, *guest_, report_, *cancellation_);
+    arm_by_qmp(options, settings_.main.switchover_ack, *guest_, report_, terminal_, *cancellation_);
   } catch (const std::exception& problem) {
     problem_ = problem.what();
   }
@@ -207,10 +207,10 @@ void Job::tell_progress() {
     told_state_ = state;
   }
   const double at_s = now_s();
-  if (at_s - progress_s_ < kProgress_s) return;
+  if (at_s - progress_s_ < kTellProgress_s) return;
   progress_s_ = at_s;
   const ProgressSample sample = reception_->sample(at_s);
-  terminal_.progress(progress_.line(sample, 0), at_s);
+  terminal_.progress(progress_.line(sample, 0));
   if (sample.rounds != told_rounds_)
     at_.tell("ROUND", {{"id", id_}, {"round", told_rounds_ = sample.rounds}});
 }

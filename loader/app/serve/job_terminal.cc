@@ -5,19 +5,19 @@
 namespace migrx {
 namespace {
 
-constexpr double kProgress_s = 0.2;
+constexpr uint64_t kProgressNs = 200'000'000;
 
 }  // namespace
 
-bool JobTerminal::due(double now_s) const noexcept {
+bool JobTerminal::due() const noexcept {
   const std::lock_guard lock(mutex_);
-  return now_s - last_s_ >= kProgress_s;
+  return last_ns_ == 0 || now_ns_() - last_ns_ >= kProgressNs;
 }
 
-void JobTerminal::progress(const std::string& line, double now_s) {
+void JobTerminal::progress(const std::string& line) {
   const std::lock_guard lock(mutex_);
   progress_ = line;
-  last_s_ = now_s;
+  last_ns_ = now_ns_();
 }
 
 std::string JobTerminal::last_progress() const {

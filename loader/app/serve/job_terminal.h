@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "dataplane/agent_thread.h"
 #include "loader/app/terminal.h"
 
 namespace migrx {
@@ -14,9 +15,12 @@ namespace migrx {
 // Any thread.
 class JobTerminal final : public Terminal {
  public:
-  [[nodiscard]] bool due(double now_s) const noexcept override;
+  // now_ns: its clock; a test has one of its own.
+  explicit JobTerminal(uint64_t (*now_ns)() = monotonic_ns) : now_ns_(now_ns) {}
+
+  [[nodiscard]] bool due() const noexcept override;
   [[nodiscard]] unsigned width() const noexcept override { return 0; }
-  void progress(const std::string& line, double now_s) override;
+  void progress(const std::string& line) override;
   void say(const std::string& text) override { keep({text, false}); }
   void warn(const std::string& text) override { keep({text, true}); }
 
@@ -32,9 +36,10 @@ class JobTerminal final : public Terminal {
   static constexpr std::size_t kLinesMax = 64;  // of those not taken; the oldest go
   void keep(Line line);
 
+  uint64_t (*const now_ns_)();
   mutable std::mutex mutex_;  // guards what follows
   std::string progress_;
-  double last_s_ = -1e9;
+  uint64_t last_ns_ = 0;  // 0: no progress yet
   std::deque<Line> lines_;
 };
 

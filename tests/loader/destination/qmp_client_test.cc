@@ -139,11 +139,17 @@ TEST_F(QmpClientTest, a_signal_is_heard_while_qemu_says_nothing) {
   ASSERT_EQ(::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   ASSERT_EQ(::listen(listener, 1), 0);
   std::thread signal([&wake] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1200));
     (void)!::write(wake[1], "x", 1);
   });
+  std::vector<double> told;
   const auto begin = std::chrono::steady_clock::now();
-  EXPECT_EQ(QmpClient::connect(path_, problem_, wake[0]), nullptr);
+  EXPECT_EQ(
+      QmpClient::connect(path_, problem_, wake[0], [&told](double seconds) { told.push_back(seconds); }),
+      nullptr);
+  ASSERT_GE(told.size(), 1U) << "nothing was said of the wait";
+  EXPECT_GT(told.front(), 0.3);
+  EXPECT_LT(told.back(), 10);
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));  // of ten
   EXPECT_NE(problem_.find("ended by a signal"), std::string::npos) << problem_;
   signal.join();

@@ -26,11 +26,14 @@ TEST(JobTerminal, what_nobody_takes_is_bounded) {
 }
 
 TEST(JobTerminal, the_last_progress_stays) {
-  JobTerminal terminal;
-  EXPECT_TRUE(terminal.due(0));
-  terminal.progress("half", 1);
-  EXPECT_FALSE(terminal.due(1.1));
-  EXPECT_TRUE(terminal.due(1.3));
+  static uint64_t now_ns = 1;
+  JobTerminal terminal([] { return now_ns; });
+  EXPECT_TRUE(terminal.due());
+  terminal.progress("half");
+  now_ns += 100'000'000;
+  EXPECT_FALSE(terminal.due());
+  now_ns += 200'000'000;
+  EXPECT_TRUE(terminal.due());
   EXPECT_EQ(terminal.last_progress(), "half");
   EXPECT_EQ(terminal.last_progress(), "half");
 }
