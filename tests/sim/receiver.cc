@@ -11,7 +11,6 @@ namespace {
 
 constexpr Ipv4Address kOurs{0x0a4d0002};
 constexpr IpAddress kOurs6{0xfd00'0000'0000'0000, kOurs.value};
-constexpr uint16_t kPort = 4444;
 
 EthernetAddress our_mac() {
   return {{std::byte{2}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{2}}};

@@ -20,6 +20,8 @@
 
 namespace migrx::sim {
 
+inline constexpr uint16_t kPort = 4444;  // that it listens on
+
 struct ReceiverOptions {
   uint32_t poll_cores = 1;
   uint32_t workers = 1;

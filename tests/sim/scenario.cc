@@ -70,9 +70,13 @@ void make_frequent(Scenario& s, Random& random) {
       s.syn_lost_ns = random.between(1, 60) * 1'000'000'000;
       break;
     case Fault::second_vm:
-      // One that comes late: everything stands still after its first channel was refused.
+      // One that comes late: after its first channel was refused everything stands still, or the other VM's
+      // TCP has to send again what was lost.
       if (s.second_late) {
-        if (random.chance(0.5)) s.stuck_after_refusal_ns = random.between(5, 40) * 1'000'000'000;
+        if (random.chance(0.5))
+          s.stuck_after_refusal_ns = random.between(5, 40) * 1'000'000'000;
+        else if (random.chance(0.6))
+          s.bytes_lost_after_refusal_ns = random.between(1, 40) * 1'000'000'000;
         break;
       }
       // Two alike, at once, whose first bytes are lost now and then, and that are over before those come
@@ -84,6 +88,14 @@ void make_frequent(Scenario& s, Random& random) {
       s.second = s.source;
       s.apart_ns = 500'000;
       s.greeting_loss = 0.4;
+      break;
+    case Fault::strangers:
+      // More of them than a session has room for speak at once, on two poll cores that have places for all.
+      if (!random.chance(0.3)) break;
+      clear_links(s, random);
+      s.receiver.poll_cores = 2;
+      s.source.channels = std::max(s.source.channels, 3U);
+      s.crowd_ns = random.between(100'000, 600'000);
       break;
     case Fault::syn_flood:
       if (!random.chance(0.6)) break;
@@ -248,7 +260,10 @@ std::string describe(const Scenario& s) {
                 s.receiver.quota, s.to_receiver.loss, s.to_source.loss, s.to_receiver.reorder,
                 s.to_receiver.duplicate, s.to_receiver.corrupt, s.to_receiver.clog, to_string(s.fault),
                 outage, s.ipv6 ? "; IPv6" : "", s.greeting_loss > 0 ? "; greetings lost" : "",
-                s.syn_lost_ns > 0 ? "; SYNs lost" : "");
+                s.syn_lost_ns > 0                   ? "; SYNs lost"
+                : s.bytes_lost_after_refusal_ns > 0 ? "; bytes lost"
+                : s.crowd_ns > 0                    ? "; a crowd"
+                                                    : "");
   return text;
 }
 

@@ -17,7 +17,6 @@ IpAddress in_family(Ipv4Address host, const Scenario& scenario) {
   return host;
 }
 
-constexpr uint16_t kPort = 4444;
 constexpr uint16_t kFirstPort = 40'000;
 constexpr uint16_t kSecondPort = 45'000;
 constexpr uint16_t kStrangerPort = 50'000;
@@ -92,9 +91,10 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
   const auto stranger = [&](Stranger::Manner manner) {
     const auto port = static_cast<uint16_t>(kStrangerPort + strangers_.size());
     // Who speaks second may connect first.
-    const uint64_t at_ns = scenario.fault == Fault::second_main && random_.chance(0.7)
-                               ? UINT64_MAX
-                               : now_ns_ + random_.below(20 * kMs);
+    const uint64_t at_ns =
+        scenario.fault == Fault::second_main && random_.chance(0.7)
+            ? UINT64_MAX
+            : now_ns_ + random_.below(scenario.crowd_ns > 0 ? scenario.crowd_ns : 20 * kMs);
     strangers_.push_back(std::make_unique<Stranger>(sender_options(random_, kStranger, port, scenario),
                                                     manner, at_ns, random_.fork(), source_));
   };
@@ -111,6 +111,12 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
       fault_at_ns_ = now_ns_ + 300 * kSecond;
       break;
     case Fault::strangers:
+      if (scenario.crowd_ns > 0) {
+        using enum Stranger::Manner;
+        const Stranger::Manner speaks[] = {web, noise, tls};
+        for (uint64_t n = random_.between(5, 14); n > 0; --n) stranger(random_.pick(speaks));
+        break;
+      }
       // Now and then more of them than there are places.
       for (uint64_t n = random_.chance(0.25) ? random_.between(5, 13) : random_.between(1, 3); n > 0; --n) {
         const uint64_t manner = random_.below(6);
@@ -225,13 +231,15 @@ void Simulation::send(std::vector<Packet>& packets) {
 
 // What a path loses while it is being learnt: SYNs of one connection, the first bytes of others.
 bool Simulation::lost_at_first(const Packet& packet) {
-  if (scenario_.greeting_loss == 0 && scenario_.syn_lost_ns == 0) return false;
+  const bool bytes_lost = now_ns_ < bytes_lost_until_ns_;
+  if (scenario_.greeting_loss == 0 && scenario_.syn_lost_ns == 0 && !bytes_lost) return false;
   TcpSegment segment;
   if (parse_segment(packet, static_cast<uint32_t>(packet.size()), segment) != WireCounter::segment_ok)
     return false;
   const uint16_t port = segment.tuple.remote_port;
   if (segment.has(tcp_flag::syn))
     return port == kFirstPort + scenario_.source.channels && now_ns_ < kStart + scenario_.syn_lost_ns;
+  if (bytes_lost && port >= kFirstPort && port < kSecondPort) return segment.payload_length > 0;
   return segment.length() > 0 && greeted_.insert(port).second && random_.chance(scenario_.greeting_loss);
 }
 
@@ -317,8 +325,10 @@ bool Simulation::move_source() {
   if (second_ != nullptr) {
     if (second_senders_.empty() && receiver_.session().admission().complete()) begin_second(now_ns_);
     if (!second_senders_.empty()) busy = second_->step(now_ns_) > 0 || busy;
-    if (stalled_until_ns_ == 0 && receiver_.session().admission().surplus() > 0)
+    if (stalled_until_ns_ == 0 && receiver_.session().admission().surplus() > 0) {
       stalled_until_ns_ = now_ns_ + scenario_.stuck_after_refusal_ns;
+      bytes_lost_until_ns_ = now_ns_ + scenario_.bytes_lost_after_refusal_ns;
+    }
   }
   if (scenario_.cancel_at_last_byte && left_ns_ == UINT64_MAX && source_.all_written()) cause_fault();
   if (fault_at_ns_ <= now_ns_) cause_fault();

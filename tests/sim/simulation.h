@@ -76,6 +76,10 @@ struct Scenario {
   uint64_t stuck_within_ns = 20'000'000;
   // second_vm: so long all workers stand still when a channel of the second one was refused.
   uint64_t stuck_after_refusal_ns = 0;
+  // second_vm: so long the first one's path loses every segment with bytes after that, and no other.
+  uint64_t bytes_lost_after_refusal_ns = 0;
+  // strangers: a crowd that speaks at once, within this time of the source.
+  uint64_t crowd_ns = 0;
   // source_cancels: as soon as it has written its last byte, instead of at any moment.
   bool cancel_at_last_byte = false;
 };
@@ -174,6 +178,7 @@ class Simulation {
   bool passed_over_ = false;           // an agent that may have something to do gets none
   bool lazy_ = false;                  // nothing happens because no agent got a turn
   uint64_t stalled_until_ns_ = 0;
+  uint64_t bytes_lost_until_ns_ = 0;
   uint32_t changes_left_ = 0;  // of pools or of the path
   // Of the outage; when the source, or what it waits for, first got through afterwards.
   uint64_t away_from_ns_ = UINT64_MAX;
