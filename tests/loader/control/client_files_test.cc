@@ -146,6 +146,7 @@ TEST_F(ClientFilesTest, what_is_no_regular_file_is_refused_and_nothing_happens_t
 TEST_F(ClientFilesTest, one_that_is_swapped_all_the_time_is_never_another_kind_of_file) {
   put(allowed_ + "/good", 0600, kNobody);
   const FileId good = file_id_at(allowed_ + "/good");
+  fs::create_hard_link(allowed_ + "/good", allowed_ + "/vm0");
   std::atomic<bool> end{false};
   std::thread swapper([&] {
     for (int i = 0; !end; ++i) {
