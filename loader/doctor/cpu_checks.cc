@@ -241,7 +241,7 @@ Verdict balancing(const CheckInput& in) {
               "/etc/sysctl.d/60-migrx-numa.conf");
 }
 
-constexpr Check kChecks[] = {
+constexpr Check kCpuChecks[] = {
     {"placement", "Without a plan for its threads migrx does not start.", plan},
     {"cpu-flags", "DPDK needs SSE4.2, and the page copy is fastest with AVX2 or AVX-512.", flags},
     {"cpu-count", "A poll core and a loader that share a CPU halve each other's rate.", count},
@@ -262,7 +262,7 @@ constexpr Check kChecks[] = {
 }  // namespace
 
 std::span<const Check> cpu_checks() {
-  return kChecks;
+  return kCpuChecks;
 }
 
 }  // namespace migrx

@@ -325,7 +325,7 @@ Verdict zone_reclaim(const CheckInput& in) {
               "/etc/sysctl.d/60-migrx-zone.conf");
 }
 
-constexpr Check kChecks[] = {
+constexpr Check kMemoryChecks[] = {
     {"hugepages-mounted", "Guest RAM and packet buffers live in files of hugetlbfs.", mounted},
     {"hugepages-packets", "A port writes packets into hugepages of its own node.", packet_pages},
     {"hugepages-ram", "A guest's RAM needs all of its pages before the first byte comes.", ram_pages},
@@ -348,7 +348,7 @@ constexpr Check kChecks[] = {
 }  // namespace
 
 std::span<const Check> memory_checks() {
-  return kChecks;
+  return kMemoryChecks;
 }
 
 }  // namespace migrx

@@ -245,7 +245,7 @@ Verdict address(const CheckInput& in) {
   return ok("not the kernel's");
 }
 
-constexpr Check kChecks[] = {
+constexpr Check kPortChecks[] = {
     {"port-exists", "DPDK opens exactly the PCI function that --port names.", exists},
     {"port-driver", "DPDK gets a port only after the kernel's driver has let go of it.", driver},
     {"iommu", "Without an IOMMU a port could write anywhere, so VFIO refuses it.", iommu},
@@ -264,7 +264,7 @@ constexpr Check kChecks[] = {
 }  // namespace
 
 std::span<const Check> port_checks() {
-  return kChecks;
+  return kPortChecks;
 }
 
 }  // namespace migrx

@@ -117,7 +117,7 @@ Verdict certificate(const CheckInput& in) {
   return ok("valid for " + std::to_string(days) + " days");
 }
 
-constexpr Check kChecks[] = {
+constexpr Check kSoftwareChecks[] = {
     {"kernel", "Guest memory is populated by a call that older kernels lack.", kernel},
     {"dpdk-version", "Ports and their offloads differ between DPDK's releases.", dpdk},
     {"qemu", "The guest runs on in a QEMU of this host.", qemu},
@@ -133,7 +133,7 @@ constexpr Check kChecks[] = {
 }  // namespace
 
 std::span<const Check> software_checks() {
-  return kChecks;
+  return kSoftwareChecks;
 }
 
 }  // namespace migrx

@@ -31,6 +31,9 @@ HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-ses
 # Lines for backtraces and no more: a third of the time a compiler takes goes into what only a debugger reads. A warning
 # fails the build, as it should before anything is merged; builds by hand, with whatever compiler, only show it.
 STRICT = ("-Dcpp_args=-g1", "-Dwerror=true")
+# Four files at a time, where the data path does not lie: headers are read once, in half of the time. The sanitizers' builds
+# compile each file by itself, so that none of them leans on what another one includes.
+GROUPED = ("-Dunity=on", "-Dunity_size=4")
 # -O1 finds as much as -O2 does and builds in much less time.
 SANITIZED = (*STRICT, "-Db_lundef=false", "-Dbench=false", "--buildtype=debug", "-Doptimization=1")
 
@@ -208,7 +211,9 @@ def main():
     if options.sanitizer_builds:
         sys.exit(0 if build(*ASAN_BUILD, HOSTILE) and build(*TSAN_BUILD, THREADED) else 1)
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
-    release = ("--buildtype=debugoptimized", "-Dbench_burst_64=%s" % ("true" if options.all else "false"), *STRICT)
+    # clang-tidy wants the command of each file.
+    release = ("--buildtype=debugoptimized", "-Dbench_burst_64=%s" % ("true" if options.all else "false"), *STRICT,
+               *(() if options.all else GROUPED))
     matrix = list(QUICK_CASES) if options.quick else ["--all"] if options.all else []
     stages = [("unit tests", lambda: built_and_tested("build", release)),
               ("tidy", lambda: tidy(["--clang-tidy", "build"] if options.all else [])),

@@ -8,7 +8,7 @@ namespace {
 constexpr EthernetAddress mac(uint8_t last) {
   return {{std::byte{2}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{last}}};
 }
-constexpr Ipv4Address kOurs{0x0a4d0002};
+constexpr Ipv4Address kAsked{0x0a4d0002};
 constexpr Ipv4Address kTheirs{0x0a4d0001};
 constexpr uint64_t kStart = 5'000'000'000;
 
@@ -18,7 +18,7 @@ std::optional<ArpPacket> arp_of(const std::optional<AddressProbe::Question>& que
 }
 
 TEST(AddressProbe, three_questions_that_claim_nothing_then_the_address_is_ours) {
-  AddressProbe probe(mac(1), kOurs, std::nullopt);
+  AddressProbe probe(mac(1), kAsked, std::nullopt);
   uint64_t now = kStart;
   for (uint32_t i = 0; i < AddressProbe::kProbes; ++i, now += AddressProbe::kIntervalNs) {
     EXPECT_FALSE(probe.over(now));
@@ -27,7 +27,7 @@ TEST(AddressProbe, three_questions_that_claim_nothing_then_the_address_is_ours) 
     EXPECT_EQ(question->operation, ArpPacket::Operation::request);
     EXPECT_EQ(question->sender_ip, Ipv4Address{0});
     EXPECT_EQ(question->sender_mac, mac(1));
-    EXPECT_EQ(question->target_ip, kOurs);
+    EXPECT_EQ(question->target_ip, kAsked);
     EXPECT_EQ(question->link.remote_mac, kEthernetBroadcast);
     EXPECT_EQ(question->link.tagged, 0U);
     EXPECT_FALSE(probe.poll_output(now + AddressProbe::kIntervalNs - 1));
@@ -39,12 +39,12 @@ TEST(AddressProbe, three_questions_that_claim_nothing_then_the_address_is_ours) 
 }
 
 TEST(AddressProbe, who_has_it_or_wants_it_too_is_named) {
-  ArpPacket reply = arp_request_for(mac(9), kOurs, kTheirs);
+  ArpPacket reply = arp_request_for(mac(9), kAsked, kTheirs);
   reply.operation = ArpPacket::Operation::reply;
-  const ArpPacket announcement = arp_request_for(mac(9), kOurs, kOurs);
-  const ArpPacket other_probe = arp_request_for(mac(9), Ipv4Address{0}, kOurs);
+  const ArpPacket announcement = arp_request_for(mac(9), kAsked, kAsked);
+  const ArpPacket other_probe = arp_request_for(mac(9), Ipv4Address{0}, kAsked);
   for (const ArpPacket& word : {reply, announcement, other_probe}) {
-    AddressProbe probe(mac(1), kOurs, std::nullopt);
+    AddressProbe probe(mac(1), kAsked, std::nullopt);
     ASSERT_TRUE(probe.poll_output(kStart));
     probe.on_arp(word);
     EXPECT_TRUE(probe.over(kStart));
@@ -55,17 +55,17 @@ TEST(AddressProbe, who_has_it_or_wants_it_too_is_named) {
 }
 
 TEST(AddressProbe, our_own_words_other_addresses_and_other_vlans_are_no_conflict) {
-  AddressProbe probe(mac(1), kOurs, uint16_t{7});
+  AddressProbe probe(mac(1), kAsked, uint16_t{7});
   const std::optional<ArpPacket> question = arp_of(probe.poll_output(kStart));
   ASSERT_TRUE(question);
   EXPECT_EQ(question->link.tagged, 1U);
   EXPECT_EQ(question->link.vlan_tci, 7U);
   probe.on_arp(*question);  // a port that hears what it says
-  ArpPacket word = arp_request_for(mac(9), kTheirs, kOurs);
+  ArpPacket word = arp_request_for(mac(9), kTheirs, kAsked);
   word.link.tagged = 1;
   word.link.vlan_tci = 7;
   probe.on_arp(word);  // a question for us from who has another address
-  word = arp_request_for(mac(9), kOurs, kOurs);
+  word = arp_request_for(mac(9), kAsked, kAsked);
   probe.on_arp(word);
   word.link.tagged = 1;
   word.link.vlan_tci = 8;

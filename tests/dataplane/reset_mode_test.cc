@@ -8,12 +8,12 @@ namespace migrx {
 namespace {
 
 constexpr Ipv4Address kSource{0x0a4d0001};
-constexpr Ipv4Address kOurs{0x0a4d0002};
+constexpr Ipv4Address kOurAddress{0x0a4d0002};
 constexpr Ipv4Address kGateway{0x0a4d00fe};
 constexpr uint64_t kStart = 5 * kNsPerSecond;
 
 LostConnection lost(uint16_t port, Ipv4Address next_hop = kSource) {
-  return {{kSource, kOurs, port, 4444}, {}, next_hop};
+  return {{kSource, kOurAddress, port, 4444}, {}, next_hop};
 }
 EthernetAddress mac(uint8_t first, uint8_t last) {
   EthernetAddress address;
@@ -80,25 +80,25 @@ TEST(ResetMode, who_was_told_is_asked_again_and_who_is_gone_is_not) {
 TEST(ResetMode, each_next_hop_is_asked_for_its_address_and_news_of_one_is_used_at_once) {
   ResetMode mode = begun({lost(1), lost(2), lost(3, kGateway)});
   EXPECT_EQ(probes(mode, kStart), "? 1 2 ? 3 ");
-  mode.on_neighbour(kOurs, Ipv4Address{0x0a4d0063}, mac(2, 9));     // nobody's
-  mode.on_neighbour(kOurs, kGateway, mac(3, 9));                    // multicast
-  mode.on_neighbour(Ipv4Address{0x0a4d0003}, kGateway, mac(2, 9));  // by another port
+  mode.on_neighbour(kOurAddress, Ipv4Address{0x0a4d0063}, mac(2, 9));  // nobody's
+  mode.on_neighbour(kOurAddress, kGateway, mac(3, 9));                 // multicast
+  mode.on_neighbour(Ipv4Address{0x0a4d0003}, kGateway, mac(2, 9));     // by another port
   EXPECT_EQ(probes(mode, kStart + 1), "");
-  mode.on_neighbour(kOurs, kGateway, mac(2, 9));
+  mode.on_neighbour(kOurAddress, kGateway, mac(2, 9));
   const auto probe = mode.poll_output(kStart + 1);
   ASSERT_TRUE(probe);
   EXPECT_EQ(probe->to->tuple.remote_port, 3);
   EXPECT_EQ(probe->to->link.remote_mac, mac(2, 9));
   EXPECT_EQ(probes(mode, kStart + 1), "");
   EXPECT_EQ(probes(mode, kStart + kNsPerSecond / 2), "? 1 2 ? 3 ");
-  mode.on_neighbour(kOurs, kGateway, mac(2, 9));  // that is known
+  mode.on_neighbour(kOurAddress, kGateway, mac(2, 9));  // that is known
   EXPECT_EQ(probes(mode, kStart + kNsPerSecond / 2 + 2), "");
 }
 
 TEST(ResetMode, who_is_gone_is_not_asked_at_its_new_address_either) {
   ResetMode mode = begun({lost(1), lost(2)});
   EXPECT_EQ(probes(mode, kStart), "? 1 2 ");
-  mode.on_neighbour(kOurs, kSource, mac(2, 9));
+  mode.on_neighbour(kOurAddress, kSource, mac(2, 9));
   mode.on_segment(lost(1).tuple, true, kStart + 1);
   EXPECT_EQ(probes(mode, kStart + 2), "2 ");
 }
@@ -109,8 +109,8 @@ TEST(ResetMode, answers_that_disagree_make_no_storm) {
   std::size_t sent = 0;
   for (uint64_t us = 0; us < 1'000'000; us += 10) {
     while (mode.poll_output(kStart + us * 1000)) ++sent;
-    mode.on_neighbour(kOurs, kSource, mac(2, 1));
-    mode.on_neighbour(kOurs, kSource, mac(2, 2));
+    mode.on_neighbour(kOurAddress, kSource, mac(2, 1));
+    mode.on_neighbour(kOurAddress, kSource, mac(2, 2));
   }
   EXPECT_LE(sent, 2U * (1 + 2 + 2));  // rounds; a question, two SYNs, two more for one answer
 }
@@ -132,7 +132,7 @@ TEST(ResetMode, cores_share_what_they_hear_and_one_asks) {
   EXPECT_FALSE(asking.over(kStart + 2 * kNsPerSecond));
   hearing.on_segment(lost(2).tuple, false, kStart);
   EXPECT_TRUE(asking.over(kStart + 2 * kNsPerSecond));
-  EXPECT_TRUE(asking.answers_for(kOurs));
+  EXPECT_TRUE(asking.answers_for(kOurAddress));
   EXPECT_FALSE(asking.answers_for(kGateway));
 }
 

@@ -4,10 +4,6 @@
 namespace migrx {
 namespace {
 
-ScriptOptions established() {
-  return {};
-}
-
 TEST(TcpClose, fin_with_the_last_bytes_ends_the_stream) {
   Script peer{established()};
   EXPECT_EQ(peer.sends(data(1, "aaaa").fin()), TcpCounter::fin);

@@ -5,14 +5,6 @@
 namespace migrx {
 namespace {
 
-ScriptOptions established() {
-  return {};
-}
-
-std::string text(std::size_t n, char c = 'x') {
-  return std::string(n, c);
-}
-
 // RFC 9293 3.10.7.4: text beyond RCV.NXT is held, not delivered. RFC 5681 4.2: opening or filling
 // a hole is acknowledged at once. RFC 2018 4: the acknowledgment names the held block.
 TEST(TcpEstablished, hole_is_sacked_then_filled_and_delivered_once) {

@@ -94,6 +94,15 @@ struct ScriptOptions {
   TcpConfig config{};
 };
 
+// A connection with nothing special about it.
+inline ScriptOptions established() {
+  return {};
+}
+
+inline std::string text(std::size_t n, char c = 'x') {
+  return std::string(n, c);
+}
+
 class Script {
  public:
   using Ns = std::chrono::nanoseconds;

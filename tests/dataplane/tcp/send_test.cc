@@ -4,13 +4,6 @@
 namespace migrx {
 namespace {
 
-ScriptOptions established() {
-  return {};
-}
-std::string text(std::size_t n, char c = 'x') {
-  return std::string(n, c);
-}
-
 TEST(TcpSend, bytes_go_at_once_and_carry_the_acknowledgment) {
   Script peer{established()};
   peer.sends(data(1, "aaaa"));

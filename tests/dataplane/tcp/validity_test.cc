@@ -4,9 +4,6 @@
 namespace migrx {
 namespace {
 
-ScriptOptions established() {
-  return {};
-}
 ScriptOptions with_timestamps() {
   ScriptOptions options;
   options.timestamps = true;

@@ -20,7 +20,7 @@ using test::MainStreamBuilder;
 using test::make_page;
 
 constexpr uint64_t kPages = 2048;  // more than one slice of the cache's copying
-constexpr uint64_t kRam = kPages * kPageBytes;
+constexpr uint64_t kGuestBytes = kPages * kPageBytes;
 constexpr auto kReady = ColoMessage::checkpoint_ready;
 constexpr auto kReply = ColoMessage::checkpoint_reply;
 constexpr auto kReceived = ColoMessage::vmstate_received;
@@ -33,7 +33,7 @@ class ColoTest : public ::testing::Test {
         outgoing_(blocks_),
         compress_(0, 4, kernels()),
         secondary_(outgoing_, blocks_, kernels(), [this] { return available_; }) {
-    outgoing_.block_bytes_max = kRam;
+    outgoing_.block_bytes_max = kGuestBytes;
     settings_.x_colo = true;
     channel_ = std::make_unique<MainChannel>(settings_, secondary_, blocks_, barrier_, compress_, kernels(),
                                              nullptr, &secondary_);
@@ -67,7 +67,7 @@ class ColoTest : public ::testing::Test {
     return out;
   }
   MainStreamBuilder& initial() {
-    b_.header().configuration().command(8).ram_start({{"ram", kRam, {}}}).ram_close().ram_part();
+    b_.header().configuration().command(8).ram_start({{"ram", kGuestBytes, {}}}).ram_close().ram_part();
     for (uint64_t p = 0; p < kPages; p += 2) b_.page("ram", p * kPageBytes, make_page(p));
     b_.zero("ram", kPageBytes).ram_close().ram_part().ram_close();
     b_.ram_end().page("ram", 3 * kPageBytes, make_page(3)).ram_close().device_tail();
@@ -246,8 +246,9 @@ TEST(ColoHostile, wrong_codes_sections_and_sizes_end_colo_and_leave_ram_alone) {
       {"PING", "command", [&](B& b) { sent(b).ping(1); }},
       {"ENABLE_COLO again", "command", [&](B& b) { sent(b).command(8); }},
       {"block list", "RAM section: flags",
-       [&](B& b) { sent(b).ram_end().be64(kRam | B::kMemSize).str8("ram").be64(kRam); }},
-      {"offset", "RAM section: offset", [&](B& b) { sent(b).ram_end().page("ram", kRam, make_page(1)); }},
+       [&](B& b) { sent(b).ram_end().be64(kGuestBytes | B::kMemSize).str8("ram").be64(kGuestBytes); }},
+      {"offset", "RAM section: offset",
+       [&](B& b) { sent(b).ram_end().page("ram", kGuestBytes, make_page(1)); }},
       {"block", "RAM section: idstr", [&](B& b) { sent(b).ram_end().page("rom", 0, make_page(1)); }},
       {"loaded instead of size", "COLO: message", [&](B& b) { with_ram(b).be32(6); }},
       {"size 0", "COLO: VMSTATE_SIZE: length", [&](B& b) { with_ram(b).be32(4).be64(0); }},
@@ -266,7 +267,7 @@ TEST(ColoHostile, wrong_codes_sections_and_sizes_end_colo_and_leave_ram_alone) {
       wrong.write(b_);
       ASSERT_EQ(ParseStatus::failed, feed(b_, 777));
       EXPECT_EQ(std::string(channel_->error().field), wrong.field) << channel_->error().message();
-      EXPECT_GT(channel_->error().offset, kRam / 2);
+      EXPECT_GT(channel_->error().offset, kGuestBytes / 2);
       EXPECT_EQ(before, ram(0));
       EXPECT_TRUE(secondary_.lose_source(channel_->error()));
       EXPECT_TRUE(secondary_.fail_over());
@@ -305,7 +306,7 @@ TEST_F(ColoTest, a_return_path_is_refused_by_its_name) {
 }
 
 TEST_F(ColoTest, enable_colo_behind_the_block_list_is_too_late) {
-  b_.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close().command(8);
+  b_.header().configuration().ram_start({{"ram", kGuestBytes, {}}}).ram_close().command(8);
   ASSERT_EQ(ParseStatus::failed, feed(b_));
   // The block list without it has ended the stream already.
   EXPECT_EQ(channel_->error().error_class, ErrorClass::unsupported);
@@ -320,7 +321,11 @@ TEST_F(ColoTest, other_iterables_are_refused) {
 
 // QEMU 11.1 sends no ENABLE_COLO and stops its guest for checkpoints all the same.
 TEST_F(ColoTest, a_source_that_announces_no_colo_is_refused_before_its_first_page) {
-  b_.header().configuration("pc-i440fx-11.1").open_return_path().ping(1).ram_start({{"ram", kRam, {}}});
+  b_.header()
+      .configuration("pc-i440fx-11.1")
+      .open_return_path()
+      .ping(1)
+      .ram_start({{"ram", kGuestBytes, {}}});
   ASSERT_EQ(ParseStatus::failed, feed(b_));
   EXPECT_EQ(channel_->error().error_class, ErrorClass::unsupported);
   EXPECT_NE(channel_->error().message().find("11.1"), std::string::npos);
@@ -331,9 +336,9 @@ TEST_F(ColoTest, a_source_that_announces_no_colo_is_refused_before_its_first_pag
 
 // Promised is what is there: the source learns before its first page.
 TEST_F(ColoTest, a_host_without_the_memory_refuses_with_what_to_do) {
-  available_ = kRam / 2;
+  available_ = kGuestBytes / 2;
   EXPECT_NE(secondary_.reserve().find("migrate_set_capability x-colo off"), std::string::npos);
-  b_.header().configuration().command(8).ram_start({{"ram", kRam, {}}});
+  b_.header().configuration().command(8).ram_start({{"ram", kGuestBytes, {}}});
   ASSERT_EQ(ParseStatus::failed, feed(b_));
   EXPECT_NE(channel_->error().message().find("MiB available"), std::string::npos);
 }
