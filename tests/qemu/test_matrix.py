@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cases import (benches, colo, discovery, faults, generate, handoff, hostile, ipv6, libvirt, links, memory, metrics,
-                   modes, nic_vm, one_guest, outages, pingpong, running_guest, second_vm, serve, snapshots, tls)
+                   modes, nic_vm, one_guest, outages, pingpong, running_guest, second_vm, serve, signals, snapshots, tls)
 from rig import runner
 from rig.network import remove_stale_namespaces
 
@@ -37,7 +37,7 @@ def _with(needs, cases):
 def _cases():
     # Cases that measure, count what the machine has, or look at all of its processes.
     measuring = [*benches.cases(), *pingpong.cases(), *metrics.cases()]
-    looking = [*memory.cases(), *running_guest.cases()]
+    looking = [*memory.cases(), *running_guest.cases(), *signals.cases()]
     return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
             *outages.cases(), *colo.cases(), *_with(runner.MACHINE, measuring), *generate.cases(),
             *hostile.cases(), *_with("libvirt", libvirt.cases()), *links.cases(), *ipv6.cases(), *nic_vm.cases(),

@@ -1,0 +1,108 @@
+"""How soon a signal is heard, wherever migrx happens to be. No QEMU takes part."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+
+from rig.guest import MIB
+from rig.machine import die_with_parent
+from rig.receiver import migrx_program
+from rig.runner import Case, expect
+
+HEARD_S = 0.2
+TRIES = 3  # the best counts: the machine has others to serve
+
+
+def _receive(folder, *extra):
+    return [migrx_program(), "receive", "--port", "net_null0", "--address", "192.0.2.2/24", "--no-probe",
+            "--runtime-dir", os.path.join(folder, "run"), *extra]
+
+
+def _memory(folder):
+    return "mem=%s,size=8M" % os.path.join(folder, "vm0")
+
+
+def _start(command, **keywords):
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_parent, **keywords)
+
+
+@contextlib.contextmanager
+def _waits_for_qmp(folder):
+    """A QEMU that takes the connection to its QMP socket and says nothing."""
+    path = os.path.join(folder, "qmp")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        process = _start(_receive(folder, "--qmp", "unix:" + path, "--handoff", "unix:" + path + ".handoff", "--ram",
+                                  _memory(folder)))
+        connection, _ = listener.accept()
+        with connection:
+            yield process
+    os.unlink(path)
+
+
+@contextlib.contextmanager
+def _waits_for_a_pipe(folder):
+    process = _start([migrx_program(), "load", "-", "--no-handoff", "--ram", _memory(folder)], stdin=subprocess.PIPE)
+    time.sleep(0.5)
+    yield process
+
+
+@contextlib.contextmanager
+def _listens(folder):
+    process = _start(_receive(folder, "--no-handoff", "--ram", _memory(folder)))
+    while b"ready:" not in process.stdout.readline():
+        expect(process.poll() is None, "migrx never got ready")
+    yield process
+
+
+@contextlib.contextmanager
+def _populates(folder):
+    """Two GiB, of which the first pages are there."""
+    mount = os.path.join(folder, "ram")
+    os.mkdir(mount)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2G", "none", mount], check=True)
+    path = os.path.join(mount, "vm0")
+    try:
+        process = _start(_receive(folder, "--no-handoff", "--ram", "mem=%s,size=2G" % path))
+        while not os.path.exists(path) or os.stat(path).st_blocks * 512 < 64 * MIB:
+            expect(process.poll() is None, "migrx ended: %s", process.stdout)
+            time.sleep(0.001)
+        yield process
+        expect(not os.path.exists(path), "the file stayed")
+    finally:
+        subprocess.run(["umount", "-l", mount], check=False)
+        os.rmdir(mount)
+
+
+def _heard_after(phase, folder, status):
+    with phase(folder) as process:
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        text = b""
+        for line in process.stdout:  # until it says so, or ends
+            text += line
+            if b"signal" in line or b"SIGTERM" in line:
+                break
+        took = time.monotonic() - begun
+        text += process.stdout.read()
+        expect(process.wait(30) == status, "exit status %d: %s", process.returncode, text.decode(errors="replace"))
+        return took
+
+
+def _heard(folder):
+    told = []
+    for name, phase, status in (("QMP", _waits_for_qmp, 2), ("a pipe", _waits_for_a_pipe, 2),
+                                ("memory", _populates, 2), ("its source", _listens, 1)):
+        best = min(_heard_after(phase, folder, status) for _ in range(TRIES))
+        expect(best <= HEARD_S, "while it waits for %s a signal was heard after %.3f s", name, best)
+        told.append("%s %.0f ms" % (name, best * 1e3))
+    return ", ".join(told)
+
+
+def cases():
+    """The cases of this file."""
+    yield Case("signals-heard", _heard, True, 120)
