@@ -27,8 +27,40 @@ constexpr uint64_t kSmallPage = 4096;
 // A receiver that was just told to end gives its files back within this time, and a retry need not fail.
 constexpr int kClaimPatienceMs = 3000;
 
+// What an operator can do about it. nullptr: nothing that is known.
+const char* advice_on(int error) {
+  switch (error) {
+    case ENOENT:
+      return "mount the file system first (mount -t hugetlbfs none /dev/hugepages), or correct the path";
+    case EACCES:
+    case EPERM:
+      return "run as a user that may write there (chown or chmod the mount)";
+    case EISDIR:
+    case ENOTDIR:
+    case ENAMETOOLONG:
+    case ELOOP:
+      return "name a file in a folder that exists";
+    case EROFS:
+      return "mount -o remount,rw it";
+    case EMFILE:
+    case ENFILE:
+      return "raise the limit of open files (ulimit -n; LimitNOFILE= of the service)";
+    case EFBIG:
+      return "raise the limit of a file's size (ulimit -f; LimitFSIZE= of the service)";
+    case ENOSPC:
+      return "remove files there, or mount -o remount,size=... it";
+    case ENOMEM:
+      return "free memory, or raise the limits (ulimit -v, vm.max_map_count, memory.max)";
+    default:
+      return nullptr;
+  }
+}
+
+// Of errno, with advice.
 std::string error_text() {
-  return std::strerror(errno);
+  const int error = errno;
+  const char* const advice = advice_on(error);
+  return std::strerror(error) + (advice == nullptr ? std::string{} : std::string(": ") + advice);
 }
 
 // The command that reserves what is missing, with the figures of this host.
@@ -63,10 +95,11 @@ int open_given(const GivenFile& given, std::string& problem) {
   if (flags < 0) {
     problem = "the descriptor: " + error_text();
   } else if ((flags & O_PATH) == 0 && ::fcntl(given.descriptor, F_GET_SEALS) < 0) {
-    problem = "guest RAM must lie in a regular file of hugetlbfs or tmpfs, or in a memfd";
+    problem =
+        "guest RAM must lie in a regular file of hugetlbfs or tmpfs, or in a memfd: send such a descriptor";
   } else if ((flags & O_PATH) != 0 || (flags & O_ACCMODE) != O_RDWR) {
     // To open it anew would give more rights than whoever sent it has.
-    problem = "the descriptor must be open for reading and writing";
+    problem = "the descriptor must be open for reading and writing (O_RDWR): send one that is";
   } else {
     const std::string held = "/proc/self/fd/" + std::to_string(given.descriptor);
     const int fd = ::open(held.c_str(), O_RDWR | O_CLOEXEC);
@@ -80,7 +113,7 @@ int open_given(const GivenFile& given, std::string& problem) {
 int open_descriptor_of(const ProcessDescriptor& of, std::string& problem) {
   const Descriptor taken = take_descriptor(of);
   if (taken) return open_given({.descriptor = taken.get()}, problem);
-  problem = "the descriptor cannot be taken: " + error_text();
+  problem = std::string("the descriptor cannot be taken: ") + std::strerror(errno);
   problem += errno == EPERM
                  ? ": run as root with CAP_SYS_PTRACE (kernel.yama.ptrace_scope=3 forbids it to all)"
              : errno == EBADF ? ": that process has no such descriptor"
@@ -129,9 +162,6 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
   }
   if (memory->fd_ < 0) {
     problem = subject + error_text();
-    if (errno == ENOENT) problem += ": mount the file system first (mount -t hugetlbfs none /dev/hugepages)";
-    if (errno == EACCES || errno == EPERM)
-      problem += ": run as a user that may write there (chown or chmod the mount)";
     return nullptr;
   }
   struct statfs fs {};
@@ -167,7 +197,7 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
     return nullptr;
   }
   if (memory->made_here_ && !give_to(memory->fd_, spec)) {
-    problem = subject + "cannot set mode= or owner=: " + error_text() + ": run as root";
+    problem = subject + "cannot set mode= or owner=: " + std::strerror(errno) + ": run as root";
     return nullptr;
   }
   memory->length_ = spec.size == 0 ? present : spec.size;
@@ -195,8 +225,8 @@ std::unique_ptr<GuestMemory> GuestMemory::open(const RamSpec& spec, std::string&
   }
   memory->data_ = static_cast<std::byte*>(address);
   if (!bind_to_node(address, memory->mapped_, spec.node)) {
-    problem = subject + "cannot bind to node " + std::to_string(spec.node.value()) + ": " + error_text() +
-              ": numactl --hardware shows the nodes of this host";
+    problem = subject + "cannot bind to node " + std::to_string(spec.node.value()) + ": " +
+              std::strerror(errno) + ": numactl --hardware shows the nodes of this host";
     return nullptr;
   }
   return memory;
@@ -250,7 +280,7 @@ std::string GuestMemory::prefault(const std::vector<CpuId>& cpus, const std::str
       errno = outcome.error;
       if (page_bytes_ > kSmallPage)
         return path_ + ": " + hugepage_advice(page_bytes_, mapped_ / page_bytes_, node_);
-      return path_ + ": no memory for " + std::to_string(mapped_) + " bytes (" + error_text() +
+      return path_ + ": no memory for " + std::to_string(mapped_) + " bytes (" + std::strerror(errno) +
              "): free memory, or mount -o remount,size=... the tmpfs";
   }
   if (node_ != kAnyNode) {
@@ -300,7 +330,8 @@ std::optional<MemoryNeed> memory_need_of(const RamSpec& spec, std::string& probl
     return std::nullopt;
   }
   if (fs.f_type != HUGETLBFS_MAGIC && fs.f_type != TMPFS_MAGIC) {
-    problem = spec.path + ": guest RAM must lie on hugetlbfs or tmpfs";
+    problem =
+        spec.path + ": guest RAM must lie on hugetlbfs or tmpfs: use a path below /dev/hugepages or /dev/shm";
     return std::nullopt;
   }
   need.page_bytes = fs.f_type == HUGETLBFS_MAGIC ? static_cast<uint64_t>(fs.f_bsize) : kSmallPage;
@@ -347,7 +378,8 @@ std::unique_ptr<PrivateMemory> PrivateMemory::allocate(uint64_t bytes, std::stri
 
 bool PrivateMemory::populate(NodeId node, std::string& problem) {
   if (!bind_to_node(data_, bytes_, node)) {
-    problem = "cannot bind to node " + std::to_string(node.value()) + ": " + error_text();
+    problem = "cannot bind to node " + std::to_string(node.value()) + ": " + std::strerror(errno) +
+              ": numactl --hardware shows the nodes of this host";
     return false;
   }
   // Fewer faults now and fewer TLB misses later, where the host has such pages; without them it works too.

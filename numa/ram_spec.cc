@@ -59,7 +59,7 @@ std::string find_owner(const std::string& text, std::optional<FileOwner>& out) {
         own_group = entry->pw_gid;
         return true;
       }))
-    return "this host has no user '" + user + "'";
+    return "this host has no user '" + user + "': correct owner=, or add the user";
   if (colon == std::string::npos) {
     const passwd* const entry = own_group ? nullptr : ::getpwuid(owner.user);
     owner.group = own_group ? *own_group : entry != nullptr ? entry->pw_gid : owner.user;
@@ -70,7 +70,7 @@ std::string find_owner(const std::string& text, std::optional<FileOwner>& out) {
                id = entry->gr_gid;
                return true;
              })) {
-    return "this host has no group '" + group + "'";
+    return "this host has no group '" + group + "': correct owner=, or add the group";
   }
   out = owner;
   return {};

@@ -149,6 +149,18 @@ TEST_F(GuestMemoryTest, a_file_that_took_the_place_of_ours_is_not_removed) {
   EXPECT_TRUE(std::filesystem::exists(path_));
 }
 
+TEST_F(GuestMemoryTest, what_cannot_be_opened_is_refused_with_what_to_do) {
+  for (const auto& [path, advice] : {std::pair{"/dev/shm", "name a file"},
+                                     {"/dev/shm/no-folder-of-that-name/vm0", "mount the file system first"},
+                                     {"/etc/passwd/vm0", "name a file in a folder that exists"},
+                                     {"/proc/version", "must lie on hugetlbfs or tmpfs"}}) {
+    RamSpec spec;
+    ASSERT_EQ(parse_ram_spec(std::string("mem=") + path + ",size=8M", spec), "");
+    EXPECT_EQ(GuestMemory::open(spec, problem_), nullptr);
+    EXPECT_NE(problem_.find(advice), std::string::npos) << problem_;
+  }
+}
+
 TEST_F(GuestMemoryTest, old_bytes_are_cleared_and_the_file_is_never_truncated) {
   std::ofstream(path_) << std::string(1 << 20, 'x');
   struct stat before {};
