@@ -172,10 +172,11 @@ void ReceiveRun::receive() {
   // Nothing that comes now changes where the guest is.
   exit_status_ = completed ? 0 : done ? 3 : 1;
   if (done) guest.keep(options_.unlink);
+  // At once: a guest that is saved with it on would leave its RAM out. Poll cores see to the FINs meanwhile.
+  if (done) disarm_by_qmp(options_, report_);
   reset_duty.finish(reception.session(), completed, signals_);
   host.stop();
   report_.timeline.done_s = now_s();
-  if (done) disarm_by_qmp(options_, report_);
   reception.report_end(report_);
   if (done) keep_blocks(options_, guest, report_);
 }

@@ -14,6 +14,14 @@
 #include "numa/file_claim.h"
 
 namespace migrx {
+namespace {
+
+// For one that hangs up on the first bytes.
+constexpr const char* kTlsHint =
+    " (with tls-creds set it expects TLS, which migrx speaks with the source only: migrate_set_parameter "
+    "tls-creds \"\" there)";
+
+}  // namespace
 
 DestinationQemu::DestinationQemu(DestinationSettings settings, const RamBlockList& blocks)
     : settings_(std::move(settings)), rewriter_(blocks, settings_.form, settings_.addresses, fifo_) {}
@@ -314,7 +322,8 @@ void DestinationQemu::take(const ReturnPathMessage& message) {
 
 void DestinationQemu::refuse(const char* what, int error) {
   refuse_because(ErrorClass::io, settings_.address.text + " " + what + (error != 0 ? ": " : "") +
-                                     (error != 0 ? std::strerror(error) : "") + "; its own log says why");
+                                     (error != 0 ? std::strerror(error) : "") + "; its own log says why" +
+                                     (connected_ && !proved_ ? kTlsHint : ""));
 }
 
 void DestinationQemu::refuse_because(ErrorClass error_class, const std::string& why) {

@@ -452,6 +452,21 @@ TEST_F(DestinationQemuTest, an_early_end_is_a_refusal) {
   ::close(std::exchange(listener_, -1));
   work();
   EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_EQ(destination_->error().message().find("tls-creds"), std::string::npos) << "it had answered";
+}
+
+// As QEMU 10 with tls-creds does.
+TEST_F(DestinationQemuTest, who_hangs_up_on_the_first_bytes_may_expect_tls) {
+  answers_ = false;
+  listen();
+  feed_some(source_stream());
+  ASSERT_FALSE(destination_->proved_waiting());
+  ::close(std::exchange(peer_, -1));
+  ::close(std::exchange(listener_, -1));
+  work();
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_NE(destination_->error().message().find("tls-creds"), std::string::npos)
+      << destination_->error().message();
 }
 
 TEST_F(DestinationQemuTest, nonsense_on_the_return_path_is_cut_off) {
