@@ -29,20 +29,28 @@ TEST(AwaitedPorts, each_port_by_itself) {
   }
 }
 
+// Nobody has the port yet, and somebody may.
+struct Awaiting {
+  Awaiting() {
+    rig.tenants.close(*rig.tenant);
+    rig.run();
+    ports.set(kPort, true);
+  }
+  AwaitedPorts ports;
+  Rig rig{{.awaited = &ports}};
+};
+
 // A source that is quicker than whoever opens the port for it must not hear RST.
 TEST(AwaitedPorts, a_syn_to_one_is_not_answered_and_its_repetition_connects) {
-  AwaitedPorts ports;
-  Rig rig({.awaited = &ports});
-  rig.tenants.close(*rig.tenant);
-  rig.run();
-  ports.set(kPort, true);
+  Awaiting host;
+  Rig& rig = host.rig;
   Peer peer(rig, 1000);
   const SeqNum first = peer.next;
   peer.send(tcp_flag::syn, {}, tcp_option::mss);
   rig.run();
   EXPECT_TRUE(peer.hears().empty());
   EXPECT_EQ(rig.count(PollCounter::syns_unanswered), 1U);
-  EXPECT_TRUE(ports.take_asked(kPort));
+  EXPECT_TRUE(host.ports.take_asked(kPort));
   ASSERT_NE(rig.tenants.open({.port = kPort}), nullptr);
   rig.run();
   peer.next = first;
@@ -52,11 +60,8 @@ TEST(AwaitedPorts, a_syn_to_one_is_not_answered_and_its_repetition_connects) {
 
 // Only a SYN waits: whoever believes to have a connection is told at once that there is none.
 TEST(AwaitedPorts, what_is_no_syn_gets_a_reset) {
-  AwaitedPorts ports;
-  Rig rig({.awaited = &ports});
-  rig.tenants.close(*rig.tenant);
-  rig.run();
-  ports.set(kPort, true);
+  Awaiting host;
+  Rig& rig = host.rig;
   Peer peer(rig, 1000);
   for (const uint8_t flags : {tcp_flag::ack, static_cast<uint8_t>(tcp_flag::syn | tcp_flag::ack)}) {
     peer.send(flags);
@@ -65,8 +70,8 @@ TEST(AwaitedPorts, what_is_no_syn_gets_a_reset) {
     ASSERT_EQ(heard.size(), 1U);
     EXPECT_TRUE(heard[0].has(tcp_flag::rst));
   }
-  EXPECT_FALSE(ports.take_asked(kPort));
-  ports.set(kPort, false);
+  EXPECT_FALSE(host.ports.take_asked(kPort));
+  host.ports.set(kPort, false);
   peer.send(tcp_flag::syn, {}, tcp_option::mss);
   rig.run();
   ASSERT_EQ(peer.hears().size(), 1U);

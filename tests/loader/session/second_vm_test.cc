@@ -1,6 +1,8 @@
 // Whole sessions in memory beside another VM of the same host that migrates to the same port.
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "tests/loader/session/session_fixture.h"
 
 namespace migrx {
@@ -12,7 +14,27 @@ using test::make_page;
 using test::MultifdStreamBuilder;
 using test::Wire;
 
-using SecondVm = test::SessionFixture;
+class SecondVm : public test::SessionFixture {
+ protected:
+  // Main and its one channel, at their first barrier; a channel of the second VM has been refused.
+  std::pair<Wire*, Wire*> under_way_beside_a_refused_channel() {
+    start(1);
+    MainStreamBuilder b;
+    b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush();
+    Wire& main = connect();
+    main.give(b.bytes(), 1448);
+    MultifdStreamBuilder own;
+    own.init(0);
+    Wire& channel = connect();
+    channel.give(own.bytes, 64);
+    run();
+    MultifdStreamBuilder another;
+    another.init(1);
+    connect().give(another.bytes, 64);
+    run();
+    return {&main, &channel};
+  }
+};
 
 const std::vector<std::byte> kPong1 = bytes_of({0, 2, 0, 4, 0, 0, 0, 1});
 
@@ -273,20 +295,9 @@ TEST_F(SecondVm, a_source_that_waits_for_us_is_not_taken_for_one_whose_channel_w
 // Found by the simulation, seeds 850073298 and 850083383: all was read, the window had opened, and the source
 // was silent because its TCP had lost bytes and waited for a timer that had backed off.
 TEST_F(SecondVm, nor_is_one_whose_tcp_has_bytes_to_send_again) {
-  start(1);
-  MainStreamBuilder b;
-  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush();
-  Wire& main = connect();
-  main.give(b.bytes(), 1448);
-  MultifdStreamBuilder c;
-  c.init(0);
-  Wire& channel = connect();
-  channel.give(c.bytes, 64);
-  run();
-  MultifdStreamBuilder another;
-  another.init(1);
-  connect().give(another.bytes, 64);
-  run();
+  const auto [main_wire, channel_wire] = under_way_beside_a_refused_channel();
+  Wire& main = *main_wire;
+  Wire& channel = *channel_wire;
   const auto answers = [&] {
     for (int i = 0; i < 25'000; i += 1'000) {
       main.handoff.heard_ns.set(now_);
@@ -298,7 +309,7 @@ TEST_F(SecondVm, nor_is_one_whose_tcp_has_bytes_to_send_again) {
   answers();
   EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
   // It comes; and then there is nothing any more.
-  c.bytes.clear();
+  MultifdStreamBuilder c;
   c.sync(0);
   channel.give(c.bytes, 1448);
   EXPECT_LT(channel.handoff.bytes_shown.read(), channel.handoff.bytes_received.read());
@@ -309,26 +320,14 @@ TEST_F(SecondVm, nor_is_one_whose_tcp_has_bytes_to_send_again) {
 
 // Nobody knows what it has to send.
 TEST_F(SecondVm, nor_one_of_whose_connections_has_not_answered) {
-  start(1);
-  MainStreamBuilder b;
-  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush();
-  Wire& main = connect();
-  main.give(b.bytes(), 1448);
-  MultifdStreamBuilder c;
-  c.init(0);
-  Wire& channel = connect();
-  channel.give(c.bytes, 64);
-  run();
-  MultifdStreamBuilder another;
-  another.init(1);
-  connect().give(another.bytes, 64);
-  channel.handoff.heard_ns.set(now_);
+  const auto [main, channel] = under_way_beside_a_refused_channel();
+  channel->handoff.heard_ns.set(now_);
   for (int i = 0; i < 30'000; i += 1'000) {
-    main.handoff.heard_ns.set(now_);
+    main->handoff.heard_ns.set(now_);
     run(1'000);
   }
   EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
-  channel.handoff.heard_ns.set(now_);
+  channel->handoff.heard_ns.set(now_);
   run(10);
   EXPECT_EQ(session_->state(), SessionState::failed);
 }

@@ -15,6 +15,7 @@ from rig.runner import Case, expect
 from rig.transfer import FAST, Transfer, need
 
 SOON_S = 5.0  # after the source's own retransmission has got through, or after the link is back for a reset
+TAKEOVER_S = 1.0  # more than a receiver takes that has no predecessor
 AT_ONCE_S = 3.0  # for the exit status of who gives up, on a machine that has others to serve
 
 
@@ -36,7 +37,9 @@ class _Outage:
                 namespace=self.network.receiver, incoming="defer", name="destination", extra=("-S",)))
             address = "unix:" + os.path.join(folder, "handoff.sock")
             self.destination.qmp.command("migrate-incoming", uri=address)
+        begun = time.monotonic()
         self.receiver = self.start_receiver("receiver", path, address)
+        self.ready_s = time.monotonic() - begun
         self.source.migrate(self.receiver.uri)
         # More than windows and sockets hold: a destination has answered, and is read for.
         self.wait_transferred(self.source, 12 * MIB if destination else MIB)
@@ -222,6 +225,7 @@ def successor(version, killed):
         path = os.path.join(folder, "second.mem")
         second = outage.start_receiver("second", path)
         ready = time.monotonic() - begun
+        expect(ready <= outage.ready_s + TAKEOVER_S, "ready after %.1f s, the first one after %.1f s", ready, outage.ready_s)
         expect(not second.lingering(), "process %d still holds the port", behind)
         outage.network.set_away(False)
         free = outage.expect_source_free(SOON_S)
