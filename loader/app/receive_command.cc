@@ -30,6 +30,7 @@
 #include "loader/app/reset_duty.h"
 #include "loader/app/session_signals.h"
 #include "loader/app/setup_error.h"
+#include "loader/app/signal_echo.h"
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
@@ -136,7 +137,10 @@ void ReceiveRun::receive() {
   // ---- Ports
   manager_.status("sets the ports up and waits for their links", now_s());
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
+  std::optional<SignalEcho> echo(std::in_place, signals_, terminal_);
   Host host(options_, placement, places_for(options_.multifd_channels), settings.connections_max);
+  echo.reset();
+  if (signals_.pending()) throw SetupError("ended by a signal before the source could connect");
   for (const std::string& warning : host.network().warnings()) report_.warnings.push_back(warning);
   std::optional<Telemetry> telemetry;
   if (options_.telemetry) {

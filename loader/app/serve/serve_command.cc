@@ -26,6 +26,7 @@
 #include "loader/app/serve/intake.h"
 #include "loader/app/serve/serve_options.h"
 #include "loader/app/setup_error.h"
+#include "loader/app/signal_echo.h"
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
@@ -111,7 +112,10 @@ void ServeRun::serve() {
   manager_.status("sets the ports up and waits for their links", now_s());
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
   const uint32_t connections = connections_of(options_);
+  std::optional<SignalEcho> echo(std::in_place, signals_, terminal_);
   Host host(options_, placement, connections, connections * placement.poll_agents);
+  echo.reset();
+  if (signals_.pending()) throw SetupError("ended by a signal before a source could connect");
   for (const std::string& warning : host.network().warnings()) terminal_.warn("warning: " + warning);
   host.open(options_.probe && live_connections_.inherited().connections.empty());
 

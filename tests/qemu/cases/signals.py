@@ -52,6 +52,16 @@ def _waits_for_a_pipe(folder):
 
 
 @contextlib.contextmanager
+def _sets_ports_up(folder):
+    process = _start(_receive(folder, "--no-handoff", "--ram", _memory(folder)))
+    while b"prepared" not in process.stdout.readline():
+        expect(process.poll() is None, "migrx took no memory")
+    time.sleep(0.02)
+    yield process
+    expect(not os.path.exists(os.path.join(folder, "vm0")), "the file stayed")
+
+
+@contextlib.contextmanager
 def _listens(folder):
     process = _start(_receive(folder, "--no-handoff", "--ram", _memory(folder)))
     while b"ready:" not in process.stdout.readline():
@@ -96,7 +106,7 @@ def _heard_after(phase, folder, status):
 def _heard(folder):
     told = []
     for name, phase, status in (("QMP", _waits_for_qmp, 2), ("a pipe", _waits_for_a_pipe, 2),
-                                ("memory", _populates, 2), ("its source", _listens, 1)):
+                                ("memory", _populates, 2), ("its ports", _sets_ports_up, 2), ("its source", _listens, 1)):
         best = min(_heard_after(phase, folder, status) for _ in range(TRIES))
         expect(best <= HEARD_S, "while it waits for %s a signal was heard after %.3f s", name, best)
         told.append("%s %.0f ms" % (name, best * 1e3))
