@@ -54,4 +54,8 @@ std::string format_cpu_list(std::vector<CpuId> cpus) {
   return text;
 }
 
+bool has(const std::vector<CpuId>& cpus, CpuId cpu) {
+  return std::find(cpus.begin(), cpus.end(), cpu) != cpus.end();
+}
+
 }  // namespace migrx

@@ -12,4 +12,6 @@ namespace migrx {
 [[nodiscard]] std::string parse_cpu_list(const std::string& text, std::vector<CpuId>& out);
 [[nodiscard]] std::string format_cpu_list(std::vector<CpuId> cpus);
 
+[[nodiscard]] bool has(const std::vector<CpuId>& cpus, CpuId cpu);
+
 }  // namespace migrx

@@ -13,10 +13,10 @@
 namespace migrx {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-Json to_json(const CounterList& counters) {
-  Json out = Json::object();
+OrderedJson to_json(const CounterList& counters) {
+  OrderedJson out = OrderedJson::object();
   for (const auto& [name, value] : counters) out[name] = value;
   return out;
 }
@@ -38,7 +38,7 @@ double unix_time_s() {
 }
 
 std::string to_json(const Report& r) {
-  Json out;
+  OrderedJson out;
   out["program"] = "migrx";
   out["format"] = kReportFormat;
   out["version"] = r.version;
@@ -73,9 +73,9 @@ std::string to_json(const Report& r) {
                        {"guest_bytes_per_s", r.throughput_guest_bytes_per_s},
                        {"prefault_bytes_per_s", r.prefault_bytes_per_s}};
   out["cpu_s"] = r.cpu_s;
-  Json timeline = Json::object();
+  OrderedJson timeline = OrderedJson::object();
   const auto moment = [&](const char* name, double seconds) {
-    timeline[name] = seconds < 0 ? Json(nullptr) : Json(seconds);
+    timeline[name] = seconds < 0 ? OrderedJson(nullptr) : OrderedJson(seconds);
   };
   moment("prefault_s", r.timeline.prefault_s);
   moment("ready_s", r.timeline.ready_s);
@@ -88,7 +88,7 @@ std::string to_json(const Report& r) {
   moment("done_s", r.timeline.done_s);
   out["started_unix_s"] = r.started_unix_s;
   out["timeline"] = timeline;
-  out["blocks"] = Json::array();
+  out["blocks"] = OrderedJson::array();
   for (const BlockReport& b : r.blocks)
     out["blocks"].push_back({{"id", b.id},
                              {"length", b.length},
@@ -98,24 +98,24 @@ std::string to_json(const Report& r) {
                              {"node", b.node},
                              {"fresh", b.fresh},
                              {"huge_mapped_bytes", b.huge_mapped_bytes}});
-  out["channels"] = Json::array();
+  out["channels"] = OrderedJson::array();
   for (const ChannelReport& c : r.channels) {
-    Json channel = {{"name", c.name},
-                    {"peer", c.peer},
-                    {"poll_core", c.poll_core},
-                    {"loader_core", c.loader_core},
-                    {"end", c.end}};
+    OrderedJson channel = {{"name", c.name},
+                           {"peer", c.peer},
+                           {"poll_core", c.poll_core},
+                           {"loader_core", c.loader_core},
+                           {"end", c.end}};
     for (const auto& [name, value] : c.counters) channel[name] = value;
     out["channels"].push_back(channel);
   }
-  out["cores"] = Json::array();
+  out["cores"] = OrderedJson::array();
   for (const CoreReport& c : r.cores) {
-    Json core = {{"role", c.role},     {"cpu", c.cpu},       {"node", c.node},
-                 {"busy_s", c.busy_s}, {"idle_s", c.idle_s}, {"longest_turn_us", c.longest_turn_us}};
+    OrderedJson core = {{"role", c.role},     {"cpu", c.cpu},       {"node", c.node},
+                        {"busy_s", c.busy_s}, {"idle_s", c.idle_s}, {"longest_turn_us", c.longest_turn_us}};
     for (const auto& [name, value] : c.counters) core[name] = value;
     out["cores"].push_back(core);
   }
-  if (!r.ports.empty()) out["ports"] = Json::array();
+  if (!r.ports.empty()) out["ports"] = OrderedJson::array();
   for (const PortReport& p : r.ports)
     out["ports"].push_back({{"port", p.port},
                             {"driver", p.driver},
@@ -127,16 +127,16 @@ std::string to_json(const Report& r) {
                             {"rx_descriptors", p.rx_descriptors},
                             {"tx_descriptors", p.tx_descriptors},
                             {"offloads", p.offloads}});
-  if (!r.links.empty()) out["links"] = Json::array();
+  if (!r.links.empty()) out["links"] = OrderedJson::array();
   for (const LinkEvent& e : r.links)
     out["links"].push_back({{"at_s", e.at_s}, {"port", e.port}, {"up", e.up}});
   out["placement"] = r.placement;
-  out["dataplane"] = Json::object();
+  out["dataplane"] = OrderedJson::object();
   for (const auto& [name, value] : r.dataplane)
     if (value > 0) out["dataplane"][name] = value;
   if (!r.colo.empty()) out["colo"] = to_json(r.colo);
   out["memory"] = to_json(r.memory);
-  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return out.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
 std::string write_report(const std::string& path, const Report& report) {

@@ -46,16 +46,16 @@ std::vector<CheckInput::Port> CheckInput::pci_ports() const {
   return ports;
 }
 
-Verdict ok(std::string text) {
+CheckVerdict ok(std::string text) {
   return {CheckState::ok, std::move(text), {}};
 }
-Verdict skipped(std::string text) {
+CheckVerdict skipped(std::string text) {
   return {CheckState::skipped, std::move(text), {}};
 }
-Verdict warn(std::string text, std::string command) {
+CheckVerdict warn(std::string text, std::string command) {
   return {CheckState::warn, std::move(text), std::move(command)};
 }
-Verdict fail(std::string text, std::string command) {
+CheckVerdict fail(std::string text, std::string command) {
   return {CheckState::fail, std::move(text), std::move(command)};
 }
 

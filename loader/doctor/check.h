@@ -35,7 +35,7 @@ enum class CheckState : uint8_t {
 };
 [[nodiscard]] const char* to_string(CheckState state) noexcept;
 
-struct Verdict {
+struct CheckVerdict {
   CheckState state = CheckState::ok;
   std::string text;  // what was found
   std::string
@@ -62,7 +62,7 @@ struct CheckInput {
 struct Check {
   const char* id;   // stable: scripts and monitoring match on it
   const char* why;  // one sentence
-  Verdict (*look)(const CheckInput& input);
+  CheckVerdict (*look)(const CheckInput& input);
 };
 
 [[nodiscard]] std::span<const Check> cpu_checks();
@@ -71,10 +71,10 @@ struct Check {
 [[nodiscard]] std::span<const Check> software_checks();
 
 // Helpers of the checks.
-[[nodiscard]] Verdict ok(std::string text);
-[[nodiscard]] Verdict skipped(std::string text);
-[[nodiscard]] Verdict warn(std::string text, std::string command = {});
-[[nodiscard]] Verdict fail(std::string text, std::string command = {});
+[[nodiscard]] CheckVerdict ok(std::string text);
+[[nodiscard]] CheckVerdict skipped(std::string text);
+[[nodiscard]] CheckVerdict warn(std::string text, std::string command = {});
+[[nodiscard]] CheckVerdict fail(std::string text, std::string command = {});
 // One word of a POSIX shell, whatever is in it.
 [[nodiscard]] std::string shell_quote(const std::string& text);
 [[nodiscard]] std::string bytes_text(uint64_t bytes);

@@ -8,10 +8,6 @@
 namespace migrx {
 namespace {
 
-bool has(const std::vector<CpuId>& cpus, CpuId cpu) {
-  return std::find(cpus.begin(), cpus.end(), cpu) != cpus.end();
-}
-
 std::vector<CpuId> without(const std::vector<CpuId>& cpus, const std::vector<CpuId>& others) {
   std::vector<CpuId> out;
   std::copy_if(cpus.begin(), cpus.end(), std::back_inserter(out),
@@ -36,13 +32,13 @@ bool can_isolate(const CheckInput& in) {
   return without(in.host.online, in.planned_cpus()).size() >= 2;
 }
 
-Verdict plan(const CheckInput& in) {
+CheckVerdict plan(const CheckInput& in) {
   if (!in.plan) return fail("no plan: " + in.plan_problem);
   return ok(std::to_string(in.plan->threads.size()) + " threads on CPUs " +
             format_cpu_list(in.planned_cpus()) + ", idle " + in.plan->idle);
 }
 
-Verdict flags(const CheckInput& in) {
+CheckVerdict flags(const CheckInput& in) {
   const auto& flags = in.host.cpu_flags;
   if (flags.empty()) return skipped("/proc/cpuinfo tells no flags");
   const auto lacks = [&](const char* flag) {
@@ -61,7 +57,7 @@ Verdict flags(const CheckInput& in) {
   return ok(lacks("avx512f") ? "avx2" : "avx512f");
 }
 
-Verdict count(const CheckInput& in) {
+CheckVerdict count(const CheckInput& in) {
   const std::size_t usable = in.host.topology.cpus.size();
   if (usable == 0) return fail("no CPU is left for this process: look at its cpuset and at taskset -p");
   if (usable < 4)
@@ -70,7 +66,7 @@ Verdict count(const CheckInput& in) {
   return ok(std::to_string(usable) + " CPUs");
 }
 
-Verdict cpuset(const CheckInput& in) {
+CheckVerdict cpuset(const CheckInput& in) {
   const std::size_t usable = in.host.topology.cpus.size();
   const std::size_t online = in.host.online.size();
   for (const auto* list : {&in.wish.poll_cpus, &in.wish.loader_cpus})
@@ -83,7 +79,7 @@ Verdict cpuset(const CheckInput& in) {
   return ok("all " + std::to_string(online) + " CPUs may be used");
 }
 
-Verdict isolation(const CheckInput& in) {
+CheckVerdict isolation(const CheckInput& in) {
   if (!in.plan) return skipped("no plan");
   const auto missing = without(in.planned_cpus(), in.host.isolated);
   if (missing.empty()) return ok("CPUs " + format_cpu_list(in.planned_cpus()) + " are isolated");
@@ -94,7 +90,7 @@ Verdict isolation(const CheckInput& in) {
               isolate(in));
 }
 
-Verdict nohz(const CheckInput& in) {
+CheckVerdict nohz(const CheckInput& in) {
   if (!in.plan) return skipped("no plan");
   if (in.plan->idle != "spin") return skipped("the plan's cores do not spin");
   const auto missing = without(in.planned_cpus(), in.host.nohz_full);
@@ -104,7 +100,7 @@ Verdict nohz(const CheckInput& in) {
       isolate(in));
 }
 
-Verdict rcu(const CheckInput& in) {
+CheckVerdict rcu(const CheckInput& in) {
   if (!in.plan) return skipped("no plan");
   if (in.plan->idle != "spin") return skipped("the plan's cores do not spin");
   std::vector<CpuId> offloaded = in.host.nohz_full;  // which implies rcu_nocbs
@@ -123,7 +119,7 @@ Verdict rcu(const CheckInput& in) {
               isolate(in));
 }
 
-Verdict siblings(const CheckInput& in) {
+CheckVerdict siblings(const CheckInput& in) {
   if (!in.plan) return skipped("no plan");
   const auto planned = in.planned_cpus();
   std::vector<CpuId> shared, busy;
@@ -145,7 +141,7 @@ Verdict siblings(const CheckInput& in) {
   return ok("no other work on the plan's cores");
 }
 
-Verdict governor(const CheckInput& in) {
+CheckVerdict governor(const CheckInput& in) {
   if (!in.plan) return skipped("no plan");
   std::vector<CpuId> slow;
   std::string name;
@@ -164,7 +160,7 @@ Verdict governor(const CheckInput& in) {
       "for g in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor; do echo performance > $g; done");
 }
 
-Verdict irqs(const CheckInput& in) {
+CheckVerdict irqs(const CheckInput& in) {
   if (!in.plan) return skipped("no plan");
   const auto planned = in.planned_cpus();
   const auto elsewhere = without(in.host.online, planned);
@@ -185,7 +181,7 @@ Verdict irqs(const CheckInput& in) {
                   " > /proc/irq/$i/smp_affinity_list; done");
 }
 
-Verdict clock(const CheckInput& in) {
+CheckVerdict clock(const CheckInput& in) {
   const std::string& source = in.host.clock_source;
   if (source.empty()) return skipped("the kernel does not tell its clock source");
   const std::set<std::string> fast{"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"};
@@ -194,7 +190,7 @@ Verdict clock(const CheckInput& in) {
               "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource");
 }
 
-Verdict tsc(const CheckInput& in) {
+CheckVerdict tsc(const CheckInput& in) {
   const auto& flags = in.host.cpu_flags;
   if (flags.empty()) return skipped("/proc/cpuinfo tells no flags");
   for (const char* const flag : {"constant_tsc", "nonstop_tsc"})
@@ -206,7 +202,7 @@ Verdict tsc(const CheckInput& in) {
   return ok("constant and never stops");
 }
 
-Verdict nodes(const CheckInput& in) {
+CheckVerdict nodes(const CheckInput& in) {
   if (!in.plan) return skipped("no plan");
   std::string far;
   const auto look = [&](NodeId from, const std::string& what) {
@@ -232,7 +228,7 @@ Verdict nodes(const CheckInput& in) {
   return ok(in.host.topology.nodes.size() < 2 ? "one memory node" : "port, cores and RAM are on one node");
 }
 
-Verdict balancing(const CheckInput& in) {
+CheckVerdict balancing(const CheckInput& in) {
   const std::string value = in.host.setting("/proc/sys/kernel/numa_balancing");
   if (value.empty() || value == "0") return ok("off");
   if (in.host.topology.nodes.size() < 2) return ok("on, without effect on one node");

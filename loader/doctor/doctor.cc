@@ -58,7 +58,7 @@ std::vector<Finding> examine(const HostFacts& host, const DoctorWish& wish, int6
 std::string findings_text(const std::vector<Finding>& findings, bool all) {
   std::string out;
   for (const Finding& finding : findings) {
-    const Verdict& verdict = finding.verdict;
+    const CheckVerdict& verdict = finding.verdict;
     const bool bad = verdict.state == CheckState::warn || verdict.state == CheckState::fail;
     if (!bad && !all) continue;
     std::string label = to_string(verdict.state);

@@ -10,7 +10,7 @@ namespace migrx {
 
 struct Finding {
   const Check* check = nullptr;
-  Verdict verdict;
+  CheckVerdict verdict;
 };
 
 // Every check, in the order in which they are told.

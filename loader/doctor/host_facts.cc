@@ -38,10 +38,6 @@ std::vector<CpuId> cpus_in(const std::optional<std::string>& text) {
   return cpus;
 }
 
-bool has(const std::vector<CpuId>& cpus, CpuId cpu) {
-  return std::find(cpus.begin(), cpus.end(), cpu) != cpus.end();
-}
-
 uint64_t hexadecimal(const std::string& text) {
   uint64_t value = 0;
   const std::size_t skip = text.starts_with("0x") ? 2 : 0;

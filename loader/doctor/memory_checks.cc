@@ -91,7 +91,7 @@ std::string more_pages(const HugepageFacts& pool, uint64_t missing) {
   return "echo " + std::to_string(pool.total + missing) + " > " + hugepage_folder(pool) + "/nr_hugepages";
 }
 
-Verdict mounted(const CheckInput& in) {
+CheckVerdict mounted(const CheckInput& in) {
   std::string points;
   for (const MountFacts& mount : in.host.mounts)
     if (mount.type == "hugetlbfs") points += (points.empty() ? "" : ", ") + mount.point;
@@ -100,7 +100,7 @@ Verdict mounted(const CheckInput& in) {
               "mkdir -p /dev/hugepages && mount -t hugetlbfs hugetlbfs /dev/hugepages");
 }
 
-Verdict packet_pages(const CheckInput& in) {
+CheckVerdict packet_pages(const CheckInput& in) {
   const auto ports = in.pci_ports();
   if (ports.empty() && !in.wish.ports.empty()) return skipped("virtual ports do without hugepages");
   NodeId node = ports.empty() || ports.front().pci == nullptr ? kAnyNode : ports.front().pci->node;
@@ -124,7 +124,7 @@ Verdict packet_pages(const CheckInput& in) {
                        : fail(text, more_pages(*candidate, missing));
 }
 
-Verdict ram_pages(const CheckInput& in) {
+CheckVerdict ram_pages(const CheckInput& in) {
   if (in.wish.ram.empty()) return skipped("no --ram given");
   // Guests that take from the same pool are counted together.
   std::map<std::pair<NodeId, uint64_t>, uint64_t> pages;
@@ -153,7 +153,7 @@ Verdict ram_pages(const CheckInput& in) {
   return ok(text);
 }
 
-Verdict ram_file(const CheckInput& in) {
+CheckVerdict ram_file(const CheckInput& in) {
   if (in.wish.ram.empty()) return skipped("no --ram given");
   std::set<std::string> paths;
   for (const RamSpec& spec : in.wish.ram) {
@@ -180,7 +180,7 @@ Verdict ram_file(const CheckInput& in) {
   return ok("usable");
 }
 
-Verdict ram_space(const CheckInput& in) {
+CheckVerdict ram_space(const CheckInput& in) {
   if (in.wish.ram.empty()) return skipped("no --ram given");
   std::map<std::string, uint64_t> wanted;
   std::map<std::string, uint64_t> free;
@@ -201,7 +201,7 @@ Verdict ram_space(const CheckInput& in) {
   return ok("enough room");
 }
 
-Verdict memory_left(const CheckInput& in) {
+CheckVerdict memory_left(const CheckInput& in) {
   const uint64_t available = in.host.memory("MemAvailable");
   if (available == 0) return skipped("/proc/meminfo does not tell");
   uint64_t wanted = 0;
@@ -218,7 +218,7 @@ Verdict memory_left(const CheckInput& in) {
   return ok(bytes_text(left) + " would be left");
 }
 
-Verdict node_memory(const CheckInput& in) {
+CheckVerdict node_memory(const CheckInput& in) {
   std::map<NodeId, uint64_t> wanted;
   for (const Need& need : needs_of(in))
     if (!need.hugetlb && need.spec->node != kAnyNode) wanted[need.spec->node] += need.bytes;
@@ -236,7 +236,7 @@ Verdict node_memory(const CheckInput& in) {
   return ok("enough on each node");
 }
 
-Verdict memlock(const CheckInput& in) {
+CheckVerdict memlock(const CheckInput& in) {
   if (!in.host.memlock_bytes) return ok("unlimited");
   if (in.pci_ports().empty() && !in.wish.ports.empty()) return skipped("virtual ports lock nothing");
   uint64_t wanted = kPacketBytes;
@@ -253,7 +253,7 @@ Verdict memlock(const CheckInput& in) {
   return in.wish.ports.empty() ? warn(text, command) : fail(text, command);
 }
 
-Verdict cgroup_memory(const CheckInput& in) {
+CheckVerdict cgroup_memory(const CheckInput& in) {
   uint64_t wanted = 0;
   for (const Need& need : needs_of(in))
     if (!need.hugetlb) wanted += need.bytes;
@@ -269,7 +269,7 @@ Verdict cgroup_memory(const CheckInput& in) {
   return ok("the limits leave enough");
 }
 
-Verdict cgroup_hugepages(const CheckInput& in) {
+CheckVerdict cgroup_hugepages(const CheckInput& in) {
   std::map<uint64_t, uint64_t> wanted;
   for (const Need& need : needs_of(in))
     if (need.hugetlb) wanted[need.page_bytes] += need.bytes;
@@ -285,7 +285,7 @@ Verdict cgroup_hugepages(const CheckInput& in) {
   return ok("no limit that is too low");
 }
 
-Verdict shmem_huge(const CheckInput& in) {
+CheckVerdict shmem_huge(const CheckInput& in) {
   const auto needs = needs_of(in);
   const auto on_tmpfs = std::find_if(needs.begin(), needs.end(), [](const Need& need) {
     return need.mount != nullptr && need.mount->type == "tmpfs";
@@ -302,7 +302,7 @@ Verdict shmem_huge(const CheckInput& in) {
       "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled");
 }
 
-Verdict swap(const CheckInput& in) {
+CheckVerdict swap(const CheckInput& in) {
   const auto needs = needs_of(in);
   const bool on_tmpfs =
       std::any_of(needs.begin(), needs.end(), [](const Need& need) { return !need.hugetlb; });
@@ -312,12 +312,12 @@ Verdict swap(const CheckInput& in) {
               " of swap: guest RAM on tmpfs can be swapped out; hugepages cannot");
 }
 
-Verdict ksm(const CheckInput& in) {
+CheckVerdict ksm(const CheckInput& in) {
   if (in.host.setting("/sys/kernel/mm/ksm/run") != "1") return ok("off");
   return warn("KSM scans and merges memory of guests", "echo 2 > /sys/kernel/mm/ksm/run");
 }
 
-Verdict zone_reclaim(const CheckInput& in) {
+CheckVerdict zone_reclaim(const CheckInput& in) {
   const std::string value = in.host.setting("/proc/sys/vm/zone_reclaim_mode");
   if (value.empty() || value == "0") return ok("off");
   return warn("vm.zone_reclaim_mode is " + value,

@@ -44,13 +44,13 @@ bool has_driver(const HostFacts& host, const std::string& driver) {
 
 // Every port in turn; the first that is not in order is told.
 template <class Look>
-Verdict each_port(const CheckInput& in, Look look) {
+CheckVerdict each_port(const CheckInput& in, Look look) {
   const auto ports = in.pci_ports();
   if (ports.empty()) return skipped(in.wish.ports.empty() ? "no --port given" : "no PCI port");
   std::string text;
   for (const CheckInput::Port& port : ports) {
     if (port.pci == nullptr) continue;
-    Verdict verdict = look(*port.pci);
+    CheckVerdict verdict = look(*port.pci);
     if (verdict.state != CheckState::ok && verdict.state != CheckState::skipped) return verdict;
     text += (text.empty() ? "" : "; ") + port.address + ": " + verdict.text;
   }
@@ -58,7 +58,7 @@ Verdict each_port(const CheckInput& in, Look look) {
   return ok(text);
 }
 
-Verdict exists(const CheckInput& in) {
+CheckVerdict exists(const CheckInput& in) {
   const auto ports = in.pci_ports();
   if (ports.empty()) return skipped(in.wish.ports.empty() ? "no --port given" : "no PCI port");
   for (const CheckInput::Port& port : ports) {
@@ -71,7 +71,7 @@ Verdict exists(const CheckInput& in) {
   return ok(std::to_string(ports.size()) + " found");
 }
 
-Verdict driver(const CheckInput& in) {
+CheckVerdict driver(const CheckInput& in) {
   return each_port(in, [&](const PciFacts& pci) {
     if (is_shared_driver(pci.driver)) return ok(pci.driver + ", which DPDK works beside");
     if (pci.driver == "vfio-pci") return ok("vfio-pci");
@@ -88,7 +88,7 @@ Verdict driver(const CheckInput& in) {
   });
 }
 
-Verdict iommu(const CheckInput& in) {
+CheckVerdict iommu(const CheckInput& in) {
   if (in.host.iommu) return ok("on");
   if (!in.wish.ports.empty() && in.pci_ports().empty()) return skipped("no PCI port");
   const bool wanted = std::any_of(in.wish.ports.begin(), in.wish.ports.end(), [&](const std::string&) {
@@ -108,7 +108,7 @@ Verdict iommu(const CheckInput& in) {
   return wanted ? fail(text, command) : warn(text, command);
 }
 
-Verdict passthrough(const CheckInput& in) {
+CheckVerdict passthrough(const CheckInput& in) {
   if (!in.host.iommu) return skipped("no IOMMU");
   const std::string& line = " " + in.host.command_line + " ";
   if (line.find(" iommu=pt ") != std::string::npos || line.find(" iommu.passthrough=1 ") != std::string::npos)
@@ -117,7 +117,7 @@ Verdict passthrough(const CheckInput& in) {
               kernel_words("iommu", "iommu=pt"));
 }
 
-Verdict vfio(const CheckInput& in) {
+CheckVerdict vfio(const CheckInput& in) {
   const auto ports = in.pci_ports();
   const bool wanted = std::any_of(ports.begin(), ports.end(), [](const CheckInput::Port& port) {
     return port.pci == nullptr || !is_shared_driver(port.pci->driver);
@@ -128,13 +128,13 @@ Verdict vfio(const CheckInput& in) {
   return fail("the module vfio-pci is not loaded", command);
 }
 
-Verdict unsafe_vfio(const CheckInput& in) {
+CheckVerdict unsafe_vfio(const CheckInput& in) {
   if (!in.host.vfio_without_iommu) return ok("off");
   return warn("vfio lets devices write all of memory (enable_unsafe_noiommu_mode)",
               "echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode");
 }
 
-Verdict group(const CheckInput& in) {
+CheckVerdict group(const CheckInput& in) {
   return each_port(in, [](const PciFacts& pci) {
     if (is_shared_driver(pci.driver)) return skipped("needs no group of its own");
     if (pci.iommu_group.empty()) return skipped("in no IOMMU group");
@@ -146,7 +146,7 @@ Verdict group(const CheckInput& in) {
   });
 }
 
-Verdict link(const CheckInput& in) {
+CheckVerdict link(const CheckInput& in) {
   return each_port(in, [](const PciFacts& pci) {
     if (pci.netdev.empty()) return skipped("link not visible while vfio-pci holds it");
     if (!pci.carrier)
@@ -160,7 +160,7 @@ Verdict link(const CheckInput& in) {
   });
 }
 
-Verdict mtu(const CheckInput& in) {
+CheckVerdict mtu(const CheckInput& in) {
   return each_port(in, [&](const PciFacts& pci) {
     if (in.wish.mtu < 4000)
       return warn("--mtu " + std::to_string(in.wish.mtu) +
@@ -179,7 +179,7 @@ double transfers(const std::string& text) {
   return std::strtod(text.c_str(), nullptr);
 }
 
-Verdict pcie(const CheckInput& in) {
+CheckVerdict pcie(const CheckInput& in) {
   return each_port(in, [](const PciFacts& pci) {
     if (pci.pcie_width == 0 || pci.pcie_width_max == 0)
       return skipped("the kernel tells nothing of its PCIe link");
@@ -192,7 +192,7 @@ Verdict pcie(const CheckInput& in) {
   });
 }
 
-Verdict poll_driver(const CheckInput& in) {
+CheckVerdict poll_driver(const CheckInput& in) {
   if (in.wish.ports.empty()) return skipped("no --port given");
   if (in.host.drivers.empty()) return fail("no DPDK driver is installed", "apt-get install -y dpdk");
   for (const std::string& devargs : in.wish.ports) {
@@ -222,7 +222,7 @@ Verdict poll_driver(const CheckInput& in) {
   return ok("installed");
 }
 
-Verdict address(const CheckInput& in) {
+CheckVerdict address(const CheckInput& in) {
   if (in.wish.addresses.empty()) return skipped("no --address given");
   std::vector<std::string> addresses;
   for (const std::string& text : in.wish.addresses)

@@ -16,7 +16,7 @@ std::pair<uint32_t, uint32_t> version_in(const std::string& text) {
   return {major, minor};
 }
 
-Verdict kernel(const CheckInput& in) {
+CheckVerdict kernel(const CheckInput& in) {
   const std::string release = in.host.setting("/proc/sys/kernel/osrelease");
   if (release.empty()) return skipped("the kernel does not tell its release");
   // MADV_POPULATE_WRITE came with 5.14.
@@ -25,7 +25,7 @@ Verdict kernel(const CheckInput& in) {
   return ok("Linux " + release);
 }
 
-Verdict dpdk(const CheckInput& in) {
+CheckVerdict dpdk(const CheckInput& in) {
   const auto version = version_in(in.host.dpdk_version);
   if (version < std::pair{22U, 11U})
     return fail(
@@ -34,7 +34,7 @@ Verdict dpdk(const CheckInput& in) {
   return ok(in.host.dpdk_version);
 }
 
-Verdict qemu(const CheckInput& in) {
+CheckVerdict qemu(const CheckInput& in) {
   if (in.host.qemu_version.empty())
     return warn("no qemu-system-x86_64 found: without a destination there is only --no-handoff",
                 "apt-get install -y qemu-system-x86");
@@ -43,14 +43,14 @@ Verdict qemu(const CheckInput& in) {
   return ok(in.host.qemu_version);
 }
 
-Verdict libvirt(const CheckInput& in) {
+CheckVerdict libvirt(const CheckInput& in) {
   if (in.host.libvirt_version.empty()) return skipped("no libvirt found");
   if (version_in(in.host.libvirt_version) < std::pair{9U, 0U})
     return warn(in.host.libvirt_version + ": migrx is made for 9.0 and newer");
   return ok(in.host.libvirt_version);
 }
 
-Verdict apparmor(const CheckInput& in) {
+CheckVerdict apparmor(const CheckInput& in) {
   if (in.host.setting("/sys/module/apparmor/parameters/enabled") != "Y") return ok("off");
   if (in.host.libvirt_version.empty()) return ok("on; nothing confines a QEMU that is started by hand");
   const std::string local = "/etc/apparmor.d/local/abstractions/libvirt-qemu";
@@ -65,13 +65,13 @@ Verdict apparmor(const CheckInput& in) {
                         rule + " " + local + " || echo " + rule + " >> " + local + "; }");
 }
 
-Verdict selinux(const CheckInput& in) {
+CheckVerdict selinux(const CheckInput& in) {
   if (in.host.setting("/sys/fs/selinux/enforce") != "1") return ok("off or permissive");
   return warn("enforcing: QEMU under libvirt opens only files with its own label; after a refusal look at",
               "ausearch -m avc -ts recent");
 }
 
-Verdict privileges(const CheckInput& in) {
+CheckVerdict privileges(const CheckInput& in) {
   const auto has = [&](unsigned bit) { return (in.host.capabilities >> bit & 1) != 0; };
   std::string missing;
   const auto need = [&](unsigned bit, const char* name) {
@@ -86,13 +86,13 @@ Verdict privileges(const CheckInput& in) {
   return in.pci_ports().empty() ? warn(text) : fail(text);
 }
 
-Verdict open_files(const CheckInput& in) {
+CheckVerdict open_files(const CheckInput& in) {
   constexpr uint64_t kLeast = 1024;
   if (!in.host.open_files || *in.host.open_files >= kLeast) return ok("enough");
   return warn(std::to_string(*in.host.open_files) + " files may be open", "ulimit -n 4096");
 }
 
-Verdict map_count(const CheckInput& in) {
+CheckVerdict map_count(const CheckInput& in) {
   const std::string text = in.host.setting("/proc/sys/vm/max_map_count");
   constexpr unsigned long kLeast = 65530;  // the kernel's default
   if (text.empty() || std::strtoul(text.c_str(), nullptr, 10) >= kLeast)
@@ -102,7 +102,7 @@ Verdict map_count(const CheckInput& in) {
               "/etc/sysctl.d/60-migrx-maps.conf");
 }
 
-Verdict certificate(const CheckInput& in) {
+CheckVerdict certificate(const CheckInput& in) {
   if (in.wish.certificate.empty()) return skipped("no --certificate given");
   int64_t expires = 0;
   std::string problem;

@@ -9,7 +9,7 @@ constexpr EthernetAddress mac(uint8_t last) {
   return {{std::byte{2}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{last}}};
 }
 constexpr Ipv4Address kAsked{0x0a4d0002};
-constexpr Ipv4Address kTheirs{0x0a4d0001};
+constexpr Ipv4Address kAskers{0x0a4d0001};
 constexpr uint64_t kStart = 5'000'000'000;
 
 std::optional<ArpPacket> arp_of(const std::optional<AddressProbe::Question>& question) {
@@ -39,7 +39,7 @@ TEST(AddressProbe, three_questions_that_claim_nothing_then_the_address_is_ours) 
 }
 
 TEST(AddressProbe, who_has_it_or_wants_it_too_is_named) {
-  ArpPacket reply = arp_request_for(mac(9), kAsked, kTheirs);
+  ArpPacket reply = arp_request_for(mac(9), kAsked, kAskers);
   reply.operation = ArpPacket::Operation::reply;
   const ArpPacket announcement = arp_request_for(mac(9), kAsked, kAsked);
   const ArpPacket other_probe = arp_request_for(mac(9), Ipv4Address{0}, kAsked);
@@ -61,7 +61,7 @@ TEST(AddressProbe, our_own_words_other_addresses_and_other_vlans_are_no_conflict
   EXPECT_EQ(question->link.tagged, 1U);
   EXPECT_EQ(question->link.vlan_tci, 7U);
   probe.on_arp(*question);  // a port that hears what it says
-  ArpPacket word = arp_request_for(mac(9), kTheirs, kAsked);
+  ArpPacket word = arp_request_for(mac(9), kAskers, kAsked);
   word.link.tagged = 1;
   word.link.vlan_tci = 7;
   probe.on_arp(word);  // a question for us from who has another address
@@ -76,11 +76,11 @@ TEST(AddressProbe, our_own_words_other_addresses_and_other_vlans_are_no_conflict
   EXPECT_TRUE(probe.other());
 }
 
-constexpr IpAddress kOurs6{0xfd00'0000'0000'0000, 2};
-constexpr IpAddress kTheirs6{0xfd00'0000'0000'0000, 1};
+constexpr IpAddress kAsked6{0xfd00'0000'0000'0000, 2};
+constexpr IpAddress kAskers6{0xfd00'0000'0000'0000, 1};
 
 TEST(AddressProbe, ipv6_is_asked_for_by_who_has_no_name_at_the_group_of_its_neighbours) {
-  AddressProbe probe(mac(1), kOurs6, uint16_t{7});
+  AddressProbe probe(mac(1), kAsked6, uint16_t{7});
   uint64_t now = kStart;
   for (uint32_t i = 0; i < AddressProbe::kProbes; ++i, now += AddressProbe::kIntervalNs) {
     const std::optional<AddressProbe::Question> question = probe.poll_output(now);
@@ -89,8 +89,8 @@ TEST(AddressProbe, ipv6_is_asked_for_by_who_has_no_name_at_the_group_of_its_neig
     EXPECT_EQ(asks.kind, NdpPacket::Kind::solicitation);
     EXPECT_TRUE(asks.source.is_unspecified());
     EXPECT_FALSE(asks.has_mac);
-    EXPECT_EQ(asks.target, kOurs6);
-    EXPECT_EQ(asks.destination, solicited_node(kOurs6));
+    EXPECT_EQ(asks.target, kAsked6);
+    EXPECT_EQ(asks.destination, solicited_node(kAsked6));
     EXPECT_EQ(asks.link.vlan_tci, 7);
     NdpPacket echo = asks;  // a port that hears what it says
     echo.link.remote_mac = mac(1);
@@ -101,20 +101,20 @@ TEST(AddressProbe, ipv6_is_asked_for_by_who_has_no_name_at_the_group_of_its_neig
 }
 
 TEST(AddressProbe, an_ipv6_host_that_has_it_or_wants_it_too_is_named_and_nobody_else) {
-  NdpPacket probes_too = ndp_solicitation_for(mac(9), IpAddress{}, kOurs6);
-  NdpPacket speaks = ndp_solicitation_for(mac(9), kOurs6, kTheirs6);
-  for (NdpPacket word : {ndp_announcement_of(mac(9), kOurs6), probes_too, speaks}) {
-    AddressProbe probe(mac(1), kOurs6, std::nullopt);
+  NdpPacket probes_too = ndp_solicitation_for(mac(9), IpAddress{}, kAsked6);
+  NdpPacket speaks = ndp_solicitation_for(mac(9), kAsked6, kAskers6);
+  for (NdpPacket word : {ndp_announcement_of(mac(9), kAsked6), probes_too, speaks}) {
+    AddressProbe probe(mac(1), kAsked6, std::nullopt);
     ASSERT_TRUE(probe.poll_output(kStart));
     word.link.remote_mac = mac(9);  // as it comes in
     probe.on_ndp(word);
     ASSERT_TRUE(probe.other());
     EXPECT_EQ(*probe.other(), mac(9));
   }
-  AddressProbe probe(mac(1), kOurs6, std::nullopt);
+  AddressProbe probe(mac(1), kAsked6, std::nullopt);
   for (NdpPacket word :
-       {ndp_announcement_of(mac(9), kTheirs6), ndp_solicitation_for(mac(9), kTheirs6, kOurs6),
-        ndp_solicitation_for(mac(9), IpAddress{}, kTheirs6)}) {
+       {ndp_announcement_of(mac(9), kAskers6), ndp_solicitation_for(mac(9), kAskers6, kAsked6),
+        ndp_solicitation_for(mac(9), IpAddress{}, kAskers6)}) {
     word.link.remote_mac = mac(9);
     probe.on_ndp(word);
   }

@@ -13,8 +13,6 @@ namespace {
 
 using namespace testing;
 
-constexpr IpAddress kOurs6{0xfd00'0000'0000'0000, 2};
-constexpr IpAddress kTheirs6{0xfd00'0000'0000'0000, 1};
 constexpr IpAddress kGateway6{0xfe80'0000'0000'0000, 1};
 
 RigOptions both_families() {

@@ -23,6 +23,8 @@ inline constexpr EthernetAddress mac_of(uint8_t last) {
 }
 inline constexpr Ipv4Address kOurs{0x0a4d0002};    // 10.77.0.2
 inline constexpr Ipv4Address kTheirs{0x0a4d0001};  // 10.77.0.1
+inline constexpr IpAddress kOurs6{0xfd00'0000'0000'0000, 2};
+inline constexpr IpAddress kTheirs6{0xfd00'0000'0000'0000, 1};
 // Of the core's port `p`.
 inline constexpr Ipv4Address address_of(uint32_t p) {
   return {kOurs.value + (p << 8)};

@@ -22,6 +22,8 @@ namespace migrx {
 namespace {
 
 using testing::kOurs;
+using testing::kOurs6;
+using testing::kTheirs6;
 using testing::mac_of;
 using testing::MemoryQueue;
 using testing::Peer;
@@ -38,8 +40,6 @@ constexpr uint32_t kSegment = 1440;  // the MSS of IPv6
 // What dataplane/sizing.h asks for, without what only a device keeps: nobody can take the rest.
 constexpr uint32_t kBuffers = (kHonest + kHostile) * kSlots + kBurst;
 constexpr uint16_t kFirstHostilePort = 2000;
-constexpr IpAddress kOurs6{0xfd00'0077'0000'0000, 2};
-constexpr IpAddress kTheirs6{0xfd00'0077'0000'0000, 1};
 
 uint64_t thread_cpu_ns() {
   timespec now{};

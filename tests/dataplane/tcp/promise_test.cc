@@ -16,13 +16,6 @@ ScriptOptions seven_buffers() {
   return options;
 }
 
-std::string stream(uint32_t begin, uint32_t length) {
-  std::string s(length, ' ');
-  for (uint32_t i = 0; i < length; ++i)
-    s[i] = static_cast<char>('a' + ((begin + i) * 7 + (begin + i) / 26) % 26);
-  return s;
-}
-
 // All that the loader gets when it goes on reading.
 std::string drain(Script& peer) {
   std::string all;

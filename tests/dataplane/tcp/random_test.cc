@@ -7,15 +7,6 @@
 namespace migrx {
 namespace {
 
-char byte_at(uint32_t offset) {
-  return static_cast<char>('a' + (offset * 7 + offset / 26) % 26);
-}
-std::string stream(uint32_t begin, uint32_t length) {
-  std::string s(length, ' ');
-  for (uint32_t i = 0; i < length; ++i) s[i] = byte_at(begin + i);
-  return s;
-}
-
 // Anything at all, near the window. Whatever the peer does: bytes are delivered in order and once, the right
 // edge never moves back, no buffer is lost, output ends, and the quota holds.
 TEST(TcpRandom, arbitrary_segments_break_no_promise) {

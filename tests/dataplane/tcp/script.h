@@ -103,6 +103,16 @@ inline std::string text(std::size_t n, char c = 'x') {
   return std::string(n, c);
 }
 
+// Of a stream whose bytes tell where they belong.
+inline char byte_at(uint32_t offset) {
+  return static_cast<char>('a' + (offset * 7 + offset / 26) % 26);
+}
+inline std::string stream(uint32_t begin, uint32_t length) {
+  std::string s(length, ' ');
+  for (uint32_t i = 0; i < length; ++i) s[i] = byte_at(begin + i);
+  return s;
+}
+
 class Script {
  public:
   using Ns = std::chrono::nanoseconds;

@@ -21,8 +21,8 @@ namespace {
 
 using Packet = std::vector<std::byte>;
 
-constexpr IpAddress kOurs{0xfd00'0000'0000'0000, 2};
-constexpr IpAddress kPeers{0xfd00'0000'0000'0000, 1};
+constexpr IpAddress kOurs6{0xfd00'0000'0000'0000, 2};
+constexpr IpAddress kPeers6{0xfd00'0000'0000'0000, 1};
 constexpr EthernetAddress kOurMac{
     {std::byte{2}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{2}}};
 constexpr EthernetAddress kPeerMac{
@@ -37,7 +37,7 @@ IpAddress ip(const char* text) {
 // From the peer to us: `payload` behind extension headers, the first of which is of kind `next`.
 Packet ipv6_packet(uint8_t next, const Packet& payload) {
   Packet p(kIpv6HeaderBytes);
-  build_ipv6(kPeers, kOurs, next, 64, static_cast<uint32_t>(payload.size()), p.data());
+  build_ipv6(kPeers6, kOurs6, next, 64, static_cast<uint32_t>(payload.size()), p.data());
   p.insert(p.end(), payload.begin(), payload.end());
   return p;
 }
@@ -52,7 +52,7 @@ WireCounter fate(const Packet& p, Ipv6View& out) {
 
 TEST(IpAddress, both_families_are_told_apart_and_printed) {
   EXPECT_EQ(ip("10.77.0.2"), IpAddress(Ipv4Address{0x0a4d0002}));
-  EXPECT_EQ(ip("fd00::2"), kOurs);
+  EXPECT_EQ(ip("fd00::2"), kOurs6);
   EXPECT_STREQ(IpAddressText(ip("10.77.0.2")).c_str(), "10.77.0.2");
   EXPECT_STREQ(IpAddressText(ip("fd00:0:0:1::a")).c_str(), "fd00:0:0:1::a");
   IpAddress out;
@@ -80,14 +80,14 @@ TEST(IpNetwork, holds_the_addresses_of_its_prefix_and_family) {
   EXPECT_FALSE(v4.contains(ip("10.77.1.0")));
   const IpNetwork v4_all{ip("10.77.0.0"), 0};
   EXPECT_TRUE(v4_all.contains(ip("192.0.2.1")));
-  EXPECT_FALSE(v4_all.contains(kOurs));
+  EXPECT_FALSE(v4_all.contains(kOurs6));
 }
 
 TEST(ParseIpv6, a_plain_header) {
   Ipv6View view;
   ASSERT_EQ(fate(ipv6_packet(ipv6_next::tcp, Packet(20)), view), WireCounter::segment_ok);
-  EXPECT_EQ(view.source, kPeers);
-  EXPECT_EQ(view.destination, kOurs);
+  EXPECT_EQ(view.source, kPeers6);
+  EXPECT_EQ(view.destination, kOurs6);
   EXPECT_EQ(view.header_length, 40);
   EXPECT_EQ(view.payload_length, 20);
   EXPECT_EQ(view.protocol, ipv6_next::tcp);
@@ -173,7 +173,7 @@ TEST(ParseIpv6, wrong_versions_and_lengths) {
 
 OutSegment segment_of(Bytes payload) {
   OutSegment out;
-  out.tuple = {kPeers, kOurs, 4444, 45678};
+  out.tuple = {kPeers6, kOurs6, 4444, 45678};
   out.link.remote_mac = kPeerMac;
   out.link.local_mac = kOurMac;
   out.seq = SeqNum{0xffff'fffe};
@@ -201,7 +201,7 @@ TEST(Ipv6Segment, what_is_built_is_parsed_and_its_checksum_holds_and_is_noticed)
     EXPECT_EQ(frame.size(), header_bytes(out) + payload.size());
     TcpSegment in;
     ASSERT_EQ(parse_segment(frame, static_cast<uint32_t>(frame.size()), in), WireCounter::segment_ok);
-    EXPECT_EQ(in.tuple, (FourTuple{kOurs, kPeers, 45678, 4444}));
+    EXPECT_EQ(in.tuple, (FourTuple{kOurs6, kPeers6, 45678, 4444}));
     EXPECT_EQ(in.payload_length, 100U);
     EXPECT_EQ(in.ts_val, out.ts_val);
     const Bytes whole{frame};
@@ -327,28 +327,28 @@ void sign(Packet& frame) {
 
 TEST(Ndp, a_question_is_answered_and_the_answer_understood) {
   NdpPacket question;
-  ASSERT_TRUE(heard(ndp_frame(ndp_solicitation_for(kPeerMac, kPeers, kOurs)), question));
+  ASSERT_TRUE(heard(ndp_frame(ndp_solicitation_for(kPeerMac, kPeers6, kOurs6)), question));
   EXPECT_EQ(question.destination, ip("ff02::1:ff00:2"));
   EXPECT_EQ(question.mac, kPeerMac);
   NdpPacket reply;
-  EXPECT_FALSE(ndp_reply_for(question, kOurMac, kPeers, reply));
-  ASSERT_TRUE(ndp_reply_for(question, kOurMac, kOurs, reply));
+  EXPECT_FALSE(ndp_reply_for(question, kOurMac, kPeers6, reply));
+  ASSERT_TRUE(ndp_reply_for(question, kOurMac, kOurs6, reply));
   NdpPacket answer;
   ASSERT_TRUE(heard(ndp_frame(reply), answer));
   EXPECT_EQ(answer.kind, NdpPacket::Kind::advertisement);
   EXPECT_TRUE(answer.solicited && answer.overrides && answer.has_mac);
   EXPECT_EQ(answer.mac, kOurMac);
-  EXPECT_EQ(answer.target, kOurs);
-  EXPECT_EQ(answer.destination, kPeers);
-  EXPECT_FALSE(ndp_reply_for(answer, kOurMac, kOurs, reply));
+  EXPECT_EQ(answer.target, kOurs6);
+  EXPECT_EQ(answer.destination, kPeers6);
+  EXPECT_FALSE(ndp_reply_for(answer, kOurMac, kOurs6, reply));
 }
 
 TEST(Ndp, who_asks_without_a_name_is_answered_at_the_group_of_all) {
   NdpPacket question;
-  ASSERT_TRUE(heard(ndp_frame(ndp_solicitation_for(kPeerMac, IpAddress{}, kOurs)), question));
+  ASSERT_TRUE(heard(ndp_frame(ndp_solicitation_for(kPeerMac, IpAddress{}, kOurs6)), question));
   EXPECT_FALSE(question.has_mac);
   NdpPacket reply;
-  ASSERT_TRUE(ndp_reply_for(question, kOurMac, kOurs, reply));
+  ASSERT_TRUE(ndp_reply_for(question, kOurMac, kOurs6, reply));
   EXPECT_EQ(reply.destination, kAllNodes);
   EXPECT_EQ(reply.link.remote_mac, multicast_mac(kAllNodes));
   NdpPacket answer;
@@ -357,7 +357,7 @@ TEST(Ndp, who_asks_without_a_name_is_answered_at_the_group_of_all) {
 }
 
 TEST(Ndp, hostile_packets_are_ignored) {
-  const Packet good = ndp_frame(ndp_solicitation_for(kPeerMac, kPeers, kOurs));
+  const Packet good = ndp_frame(ndp_solicitation_for(kPeerMac, kPeers6, kOurs6));
   NdpPacket out;
   ASSERT_TRUE(heard(good, out));
   struct Case {
@@ -407,7 +407,7 @@ TEST(Ndp, hostile_packets_are_ignored) {
 }
 
 TEST(Ndp, a_nameless_question_to_another_group_is_ignored) {
-  NdpPacket question = ndp_solicitation_for(kPeerMac, IpAddress{}, kOurs);
+  NdpPacket question = ndp_solicitation_for(kPeerMac, IpAddress{}, kOurs6);
   question.destination = kAllNodes;
   NdpPacket out;
   EXPECT_FALSE(heard(ndp_frame(question), out));
@@ -432,7 +432,7 @@ Packet mld_query(const IpAddress& group, const IpAddress& source, uint8_t hop_li
 }
 
 TEST(Mld, queries_of_neighbours_about_our_groups_count) {
-  const IpAddress group = solicited_node(kOurs);
+  const IpAddress group = solicited_node(kOurs6);
   const auto is_query = [&](const Packet& frame) {
     Icmp6View view;
     return parse_icmp6(frame, view) && is_mld_query(view, {&group, 1});
@@ -440,7 +440,7 @@ TEST(Mld, queries_of_neighbours_about_our_groups_count) {
   EXPECT_TRUE(is_query(mld_query({}, ip("fe80::1"))));
   EXPECT_TRUE(is_query(mld_query(group, ip("fe80::1"))));
   EXPECT_FALSE(is_query(mld_query(solicited_node(ip("fd00::7")), ip("fe80::1"))));
-  EXPECT_FALSE(is_query(mld_query({}, kPeers)));
+  EXPECT_FALSE(is_query(mld_query({}, kPeers6)));
   EXPECT_FALSE(is_query(mld_query({}, ip("fe80::1"), 2)));
   EXPECT_FALSE(is_query(mld_query({}, ip("fe80::1"), 1, false)));
   Packet damaged = mld_query({}, ip("fe80::1"));
@@ -449,7 +449,7 @@ TEST(Mld, queries_of_neighbours_about_our_groups_count) {
 }
 
 TEST(Mld, a_report_names_the_groups) {
-  const IpAddress groups[] = {solicited_node(kOurs), solicited_node(ip("fd00::7"))};
+  const IpAddress groups[] = {solicited_node(kOurs6), solicited_node(ip("fd00::7"))};
   FrameAddress link;
   link.local_mac = kOurMac;
   Packet frame(kMldFrameBytesMax);
@@ -472,18 +472,18 @@ TEST(Mld, a_report_names_the_groups) {
 
 // ---- Echo
 
-Packet ping(std::size_t data, const IpAddress& to = kOurs) {
+Packet ping(std::size_t data, const IpAddress& to = kOurs6) {
   FrameAddress link;
   link.local_mac = kPeerMac;
   link.remote_mac = kOurMac;
   Packet frame(18 + 48 + data);
   frame.resize(build_ethernet(link, ether_type::ipv6, frame) + 48 + data);
-  build_ipv6(kPeers, to, ipv6_next::icmp, 64, static_cast<uint32_t>(8 + data), frame.data() + 14);
+  build_ipv6(kPeers6, to, ipv6_next::icmp, 64, static_cast<uint32_t>(8 + data), frame.data() + 14);
   std::byte* const message = frame.data() + 54;
   for (std::size_t i = 0; i < 8 + data; ++i) message[i] = static_cast<std::byte>(i);
   message[0] = std::byte{128};
   message[1] = message[2] = message[3] = std::byte{0};
-  put_icmp6_checksum(kPeers, to, {message, 8 + data});
+  put_icmp6_checksum(kPeers6, to, {message, 8 + data});
   return frame;
 }
 
@@ -492,7 +492,7 @@ TEST(Icmp6Echo, is_answered_with_its_bytes) {
   Icmp6View view;
   ASSERT_TRUE(parse_icmp6(request, view));
   Icmp6EchoReply echo;
-  ASSERT_TRUE(echo.take(view, kOurs));
+  ASSERT_TRUE(echo.take(view, kOurs6));
   Packet reply(256);
   reply.resize(echo.next(1280, 1, reply));
   Packet none(256);
@@ -501,8 +501,8 @@ TEST(Icmp6Echo, is_answered_with_its_bytes) {
   ASSERT_TRUE(parse_icmp6(reply, answer));
   EXPECT_TRUE(icmp6_checksum_ok(answer));
   EXPECT_EQ(answer.type(), icmp6_type::echo_reply);
-  EXPECT_EQ(answer.ip.source, kOurs);
-  EXPECT_EQ(answer.ip.destination, kPeers);
+  EXPECT_EQ(answer.ip.source, kOurs6);
+  EXPECT_EQ(answer.ip.destination, kPeers6);
   EXPECT_TRUE(std::equal(answer.message.begin() + 4, answer.message.end(), view.message.begin() + 4));
 }
 
@@ -511,7 +511,7 @@ TEST(Icmp6Echo, a_long_one_comes_in_fragments_that_fit_together) {
   Icmp6View view;
   ASSERT_TRUE(parse_icmp6(request, view));
   Icmp6EchoReply echo;
-  ASSERT_TRUE(echo.take(view, kOurs));
+  ASSERT_TRUE(echo.take(view, kOurs6));
   Packet together;
   bool more = true;
   for (Packet frame(2048);; frame.resize(2048)) {
@@ -530,7 +530,7 @@ TEST(Icmp6Echo, a_long_one_comes_in_fragments_that_fit_together) {
   ASSERT_EQ(together.size(), view.message.size());
   EXPECT_TRUE(std::equal(together.begin() + 4, together.end(), view.message.begin() + 4));
   ChecksumSum sum;
-  add_ipv6_pseudo_header(sum, kOurs, kPeers, ipv6_next::icmp, static_cast<uint32_t>(together.size()));
+  add_ipv6_pseudo_header(sum, kOurs6, kPeers6, ipv6_next::icmp, static_cast<uint32_t>(together.size()));
   sum.add(together);
   EXPECT_EQ(sum.folded(), 0xffff);
 }
@@ -540,11 +540,11 @@ TEST(Icmp6Echo, not_for_groups_and_not_when_damaged) {
   Icmp6EchoReply echo;
   const Packet group = ping(56, kAllNodes);
   ASSERT_TRUE(parse_icmp6(group, view));
-  EXPECT_FALSE(echo.take(view, kOurs));
+  EXPECT_FALSE(echo.take(view, kOurs6));
   Packet damaged = ping(56);
   damaged.back() ^= std::byte{1};
   ASSERT_TRUE(parse_icmp6(damaged, view));
-  EXPECT_FALSE(echo.take(view, kOurs));
+  EXPECT_FALSE(echo.take(view, kOurs6));
   Packet out(256);
   EXPECT_EQ(echo.next(1280, 1, out), 0U);
 }

@@ -85,15 +85,15 @@ Subject subject(const std::string& name, const Edits& edits = {}) {
   return out;
 }
 
-std::map<std::string, Verdict> look(const Subject& subject) {
-  std::map<std::string, Verdict> found;
+std::map<std::string, CheckVerdict> look(const Subject& subject) {
+  std::map<std::string, CheckVerdict> found;
   for (const Finding& finding : examine(subject.host, subject.wish, kNow))
     found[finding.check->id] = finding.verdict;
   return found;
 }
 
 // Ids of what is not in order, each with '!' when it fails.
-std::set<std::string> trouble(const std::map<std::string, Verdict>& found) {
+std::set<std::string> trouble(const std::map<std::string, CheckVerdict>& found) {
   std::set<std::string> out;
   for (const auto& [id, verdict] : found)
     if (verdict.state == CheckState::warn || verdict.state == CheckState::fail)
@@ -547,7 +547,7 @@ TEST(DoctorChecks, each_finds_its_fault) {
     SCOPED_TRACE(std::string(fault.id) + " on " + fault.host);
     Subject seeded = subject(fault.host, fault.edits);
     if (fault.change) fault.change(seeded);
-    const Verdict verdict = look(seeded)[fault.id];
+    const CheckVerdict verdict = look(seeded)[fault.id];
     EXPECT_STREQ(to_string(verdict.state), to_string(fault.state)) << verdict.text;
     EXPECT_NE(verdict.text.find(fault.says), std::string::npos) << verdict.text;
     if (fault.command == nullptr)
@@ -618,7 +618,7 @@ TEST(DoctorChecks, commands_mend_what_was_found) {
     const auto now = [&] {
       return look({gather_facts(HostFiles(tree.root()), program_facts()), wish_for("xeon-2s")})[id];
     };
-    const Verdict before = now();
+    const CheckVerdict before = now();
     ASSERT_EQ(before.state, CheckState::warn) << id;
     const std::string command =
         std::regex_replace(before.command, std::regex("/(sys|proc)/"), tree.root() + "/$1/");
@@ -643,7 +643,7 @@ TEST(DoctorChecks, certificate_dates) {
   const auto at = [&](int64_t now) {
     for (const Finding& finding : examine(seeded.host, seeded.wish, now))
       if (std::string(finding.check->id) == "certificate") return finding.verdict;
-    return Verdict{};
+    return CheckVerdict{};
   };
   int64_t expires = 0;
   std::ifstream(std::string(MIGRX_HOSTS) + "/certificate.expires") >> expires;

@@ -10,8 +10,6 @@
 namespace migrx {
 namespace {
 
-using Verdict = AdmissionVerdict;
-
 constexpr IpAddress kHere{Ipv4Address{0x0a4d0001}};
 constexpr IpAddress kElsewhere{Ipv4Address{0x0a4d0009}};
 
@@ -37,78 +35,78 @@ class AdmissionTest : public ::testing::Test {
 TEST_F(AdmissionTest, main_waits_until_all_channels_are_here) {
   Admission admission(2);
   const Applicant main = who();
-  EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(), init_of(1), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.again(main, 1).verdict, Verdict::waits);
+  EXPECT_EQ(admission.main(main, {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(), init_of(1), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.again(main, 1).verdict, AdmissionVerdict::waits);
   EXPECT_FALSE(admission.complete());
-  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, AdmissionVerdict::admitted);
   EXPECT_TRUE(admission.complete());
-  EXPECT_EQ(admission.again(main, 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.again(main, 1).verdict, AdmissionVerdict::admitted);
   EXPECT_EQ(admission.multifd_here(), 2U);
 }
 
 TEST_F(AdmissionTest, main_that_comes_last_is_admitted_at_once) {
   Admission admission(1);
-  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.main(who(), {}, 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.main(who(), {}, 1).verdict, AdmissionVerdict::admitted);
   EXPECT_TRUE(admission.complete());
 }
 
 TEST_F(AdmissionTest, once_all_are_here_whoever_else_comes_is_a_stranger) {
   Admission admission(1);
-  EXPECT_EQ(admission.main(who(kHere, 10), {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(kHere, 20), init_of(0), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.main(who(kHere, 30), {}, 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(kHere, 40), init_of(0), 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(kHere, 40), init_of(0, 7), 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(kHere, 40), init_of(5), 1).verdict, Verdict::stranger);
+  EXPECT_EQ(admission.main(who(kHere, 10), {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere, 20), init_of(0), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.main(who(kHere, 30), {}, 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(kHere, 40), init_of(0), 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(kHere, 40), init_of(0, 7), 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(kHere, 40), init_of(5), 1).verdict, AdmissionVerdict::stranger);
 }
 
 TEST_F(AdmissionTest, a_second_main_before_that_ends_both) {
   Admission admission(1);
   const Applicant first = who();
-  EXPECT_EQ(admission.main(first, {}, 1).verdict, Verdict::waits);
+  EXPECT_EQ(admission.main(first, {}, 1).verdict, AdmissionVerdict::waits);
   const AdmissionAnswer answer = admission.main(who(), {}, 1);
-  EXPECT_EQ(answer.verdict, Verdict::conflict);
+  EXPECT_EQ(answer.verdict, AdmissionVerdict::conflict);
   EXPECT_NE(answer.error.message().find("--uuid"), std::string::npos) << answer.error.message();
-  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, Verdict::stranger);
+  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, AdmissionVerdict::stranger);
   EXPECT_FALSE(admission.complete());
 }
 
 TEST_F(AdmissionTest, so_does_a_second_uuid_or_an_id_twice) {
   Admission uuids(2);
-  EXPECT_EQ(uuids.channel(who(), init_of(0, 7), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(uuids.channel(who(), init_of(1, 8), 1).verdict, Verdict::conflict);
+  EXPECT_EQ(uuids.channel(who(), init_of(0, 7), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(uuids.channel(who(), init_of(1, 8), 1).verdict, AdmissionVerdict::conflict);
   Admission ids(2);
-  EXPECT_EQ(ids.channel(who(), init_of(1), 1).verdict, Verdict::admitted);
+  EXPECT_EQ(ids.channel(who(), init_of(1), 1).verdict, AdmissionVerdict::admitted);
   const AdmissionAnswer answer = ids.channel(who(), init_of(1), 1);
-  EXPECT_EQ(answer.verdict, Verdict::conflict);
+  EXPECT_EQ(answer.verdict, AdmissionVerdict::conflict);
   EXPECT_NE(answer.error.message().find("id 1"), std::string::npos);
 }
 
 TEST_F(AdmissionTest, too_many_channels_are_named_with_both_numbers) {
   Admission admission(2);
   const AdmissionAnswer answer = admission.channel(who(), init_of(2), 1);
-  EXPECT_EQ(answer.verdict, Verdict::conflict);
+  EXPECT_EQ(answer.verdict, AdmissionVerdict::conflict);
   EXPECT_EQ(answer.error.found, 3U);
   EXPECT_EQ(answer.error.allowed, 2U);
   // The last of them: main and all that were expected are here.
   Admission full(1);
-  EXPECT_EQ(full.channel(who(), init_of(0), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(full.main(who(), {}, 1).verdict, Verdict::admitted);
-  EXPECT_EQ(full.channel(who(), init_of(1), 1).verdict, Verdict::stranger);
+  EXPECT_EQ(full.channel(who(), init_of(0), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(full.main(who(), {}, 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(full.channel(who(), init_of(1), 1).verdict, AdmissionVerdict::stranger);
   EXPECT_EQ(full.surplus(), 1U);
   EXPECT_EQ(full.surplus_id(), MultifdId{1});
 }
 
 TEST_F(AdmissionTest, without_multifd_the_first_main_is_all_there_is) {
   Admission admission(0);
-  EXPECT_EQ(admission.main(who(kHere, 20), {}, 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.main(who(kHere, 10), {}, 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, Verdict::stranger);
+  EXPECT_EQ(admission.main(who(kHere, 20), {}, 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.main(who(kHere, 10), {}, 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, AdmissionVerdict::stranger);
   EXPECT_EQ(admission.surplus(), 1U);
   Admission multifd_first(0);
-  EXPECT_EQ(multifd_first.channel(who(), init_of(0), 1).verdict, Verdict::conflict);
+  EXPECT_EQ(multifd_first.channel(who(), init_of(0), 1).verdict, AdmissionVerdict::conflict);
 }
 
 TEST_F(AdmissionTest, who_bears_another_uuid_than_the_known_one_is_a_stranger_from_the_first_byte) {
@@ -116,10 +114,11 @@ TEST_F(AdmissionTest, who_bears_another_uuid_than_the_known_one_is_a_stranger_fr
     Admission admission(1, uuid_of(7));
     MultifdInit other = init_of(0, 7);
     other.uuid[bit / 8] ^= std::byte{1} << (bit % 8);
-    EXPECT_EQ(admission.channel(who(), other, 1).verdict, Verdict::stranger) << bit;
-    EXPECT_EQ(admission.main(who(), other.uuid, 1).verdict, Verdict::stranger) << bit;
+    EXPECT_EQ(admission.channel(who(), other, 1).verdict, AdmissionVerdict::stranger) << bit;
+    EXPECT_EQ(admission.main(who(), other.uuid, 1).verdict, AdmissionVerdict::stranger) << bit;
     EXPECT_FALSE(admission.is_stranger(kElsewhere));  // nobody's place has been taken
-    EXPECT_EQ(admission.channel(who(kElsewhere), init_of(0, 7), 1).verdict, Verdict::admitted) << bit;
+    EXPECT_EQ(admission.channel(who(kElsewhere), init_of(0, 7), 1).verdict, AdmissionVerdict::admitted)
+        << bit;
     used_ = 0;
   }
 }
@@ -127,156 +126,156 @@ TEST_F(AdmissionTest, who_bears_another_uuid_than_the_known_one_is_a_stranger_fr
 TEST_F(AdmissionTest, main_with_the_known_uuid_takes_the_place_of_one_that_shows_none) {
   Admission admission(1, uuid_of(7));
   const Applicant other = who(kElsewhere);
-  EXPECT_EQ(admission.main(other, {}, 1).verdict, Verdict::waits);
+  EXPECT_EQ(admission.main(other, {}, 1).verdict, AdmissionVerdict::waits);
   const Applicant ours = who();
-  EXPECT_EQ(admission.main(ours, uuid_of(7), 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.again(other, 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.main(who(), {}, 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(), init_of(0, 7), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.again(ours, 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(ours, uuid_of(7), 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.again(other, 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.main(who(), {}, 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(), init_of(0, 7), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.again(ours, 1).verdict, AdmissionVerdict::admitted);
 }
 
 TEST_F(AdmissionTest, channels_with_the_known_uuid_turn_out_another_hosts_main) {
   Admission admission(1, uuid_of(7));
   const Applicant other = who(kElsewhere);
-  EXPECT_EQ(admission.main(other, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(), init_of(0, 7), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.again(other, 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.main(who(), {}, 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(other, {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(), init_of(0, 7), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.again(other, 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.main(who(), {}, 1).verdict, AdmissionVerdict::admitted);
 }
 
 TEST_F(AdmissionTest, main_of_one_guest_and_channels_of_another_do_not_fit) {
   Admission admission(1);
-  EXPECT_EQ(admission.main(who(), uuid_of(7), 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(), init_of(0, 8), 1).verdict, Verdict::conflict);
+  EXPECT_EQ(admission.main(who(), uuid_of(7), 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(), init_of(0, 8), 1).verdict, AdmissionVerdict::conflict);
   Admission other_way(1);
-  EXPECT_EQ(other_way.channel(who(), init_of(0, 8), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(other_way.main(who(), uuid_of(7), 1).verdict, Verdict::conflict);
+  EXPECT_EQ(other_way.channel(who(), init_of(0, 8), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(other_way.main(who(), uuid_of(7), 1).verdict, AdmissionVerdict::conflict);
 }
 
 TEST_F(AdmissionTest, other_hosts_disturb_nobody) {
   Admission admission(2);
-  EXPECT_EQ(admission.channel(who(kHere), init_of(0), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.channel(who(kElsewhere), init_of(0), 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(kElsewhere), init_of(7, 7), 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.main(who(kElsewhere), {}, 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.main(who(kHere), {}, 1).verdict, Verdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere), init_of(0), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.channel(who(kElsewhere), init_of(0), 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(kElsewhere), init_of(7, 7), 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.main(who(kElsewhere), {}, 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.main(who(kHere), {}, 1).verdict, AdmissionVerdict::waits);
 }
 
 // Main of a guest without multifd came while another's channels did. Their own main, which connected before
 // them, has not spoken yet.
 TEST_F(AdmissionTest, a_main_that_connected_before_the_channels_and_speaks_late_is_a_conflict) {
   Admission admission(1);
-  EXPECT_EQ(admission.main(who(kHere, 5), {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(kHere, 20), init_of(0), 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(who(kHere, 5), {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere, 20), init_of(0), 1).verdict, AdmissionVerdict::admitted);
   EXPECT_TRUE(admission.complete());
-  EXPECT_EQ(admission.main(who(kHere, 21), {}, 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.main(who(kElsewhere, 10), {}, 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.main(who(kHere, 10), {}, 1).verdict, Verdict::conflict);
+  EXPECT_EQ(admission.main(who(kHere, 21), {}, 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.main(who(kElsewhere, 10), {}, 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.main(who(kHere, 10), {}, 1).verdict, AdmissionVerdict::conflict);
 }
 
 // Channel 1 is one guest's, channel 0 and main are the other's.
 TEST_F(AdmissionTest, so_is_a_channel_that_connected_before_the_last_of_those_that_were_taken) {
   Admission admission(2);
-  EXPECT_EQ(admission.main(who(kHere, 5), {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(kHere, 12), init_of(1), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.channel(who(kHere, 20), init_of(0), 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(who(kHere, 5), {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere, 12), init_of(1), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.channel(who(kHere, 20), init_of(0), 1).verdict, AdmissionVerdict::admitted);
   EXPECT_TRUE(admission.complete());
-  EXPECT_EQ(admission.channel(who(kHere, 21), init_of(0), 1).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(kHere, 13), init_of(0), 1).verdict, Verdict::conflict);
+  EXPECT_EQ(admission.channel(who(kHere, 21), init_of(0), 1).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(kHere, 13), init_of(0), 1).verdict, AdmissionVerdict::conflict);
 }
 
 TEST_F(AdmissionTest, a_main_whose_channels_were_refused_is_not_believed_until_its_source_has_gone) {
   Admission admission(1, uuid_of(7));
   const Applicant other = who(kHere, 10);
-  EXPECT_EQ(admission.main(other, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(kHere, 11), init_of(0, 8), 2).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(kHere, 21), init_of(0, 7), 3).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(other, {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere, 11), init_of(0, 8), 2).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(kHere, 21), init_of(0, 7), 3).verdict, AdmissionVerdict::admitted);
   EXPECT_FALSE(admission.complete());
-  EXPECT_EQ(admission.again(other, 4).verdict, Verdict::waits);
+  EXPECT_EQ(admission.again(other, 4).verdict, AdmissionVerdict::waits);
   // The right one takes its place.
-  EXPECT_EQ(admission.main(who(kHere, 20), {}, 5).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.again(other, 6).verdict, Verdict::stranger);
+  EXPECT_EQ(admission.main(who(kHere, 20), {}, 5).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.again(other, 6).verdict, AdmissionVerdict::stranger);
 }
 
 TEST_F(AdmissionTest, suspicion_ends_when_the_one_it_was_about_must_have_gone) {
   Admission admission(1, uuid_of(7));
   const Applicant main = who(kHere, 10);
-  EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(kHere, 11), init_of(0, 8), 2).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.channel(who(kHere, 12), init_of(0, 7), 3).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.again(main, 2 + Admission::kSuspicionNs).verdict, Verdict::waits);
-  EXPECT_EQ(admission.again(main, 3 + Admission::kSuspicionNs).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(main, {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere, 11), init_of(0, 8), 2).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.channel(who(kHere, 12), init_of(0, 7), 3).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.again(main, 2 + Admission::kSuspicionNs).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.again(main, 3 + Admission::kSuspicionNs).verdict, AdmissionVerdict::admitted);
 }
 
 TEST_F(AdmissionTest, a_main_that_breaks_off_while_it_waits_was_the_source_unless_the_guest_is_known) {
   Admission unknown(1);
   const Applicant main = who();
-  EXPECT_EQ(unknown.main(main, {}, 1).verdict, Verdict::waits);
+  EXPECT_EQ(unknown.main(main, {}, 1).verdict, AdmissionVerdict::waits);
   EXPECT_EQ(unknown.left(main, false).error.error_class, ErrorClass::truncated);
   Admission known(1, uuid_of(7));
-  EXPECT_EQ(known.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(known.left(main, false).verdict, Verdict::stranger);
+  EXPECT_EQ(known.main(main, {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(known.left(main, false).verdict, AdmissionVerdict::stranger);
   EXPECT_FALSE(known.main_here());
-  EXPECT_EQ(known.main(who(kElsewhere), {}, 1).verdict, Verdict::waits);
+  EXPECT_EQ(known.main(who(kElsewhere), {}, 1).verdict, AdmissionVerdict::waits);
 }
 
 // Found by the simulation, seed 216: without a return path all of it is on its way before a channel has come.
 TEST_F(AdmissionTest, a_main_that_closes_in_good_order_may_be_whole) {
   Admission admission(1);
   const Applicant main = who();
-  EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.left(main, true).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.again(main, 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(main, {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.left(main, true).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(), init_of(0), 1).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.again(main, 1).verdict, AdmissionVerdict::admitted);
 }
 
 TEST_F(AdmissionTest, unless_channels_that_may_be_its_own_were_refused) {
   Admission admission(1, uuid_of(7));
   const Applicant main = who(kHere, 10);
-  EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(kHere, 11), init_of(0, 8), 2).verdict, Verdict::stranger);
-  EXPECT_EQ(admission.left(main, true).verdict, Verdict::stranger);
+  EXPECT_EQ(admission.main(main, {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere, 11), init_of(0, 8), 2).verdict, AdmissionVerdict::stranger);
+  EXPECT_EQ(admission.left(main, true).verdict, AdmissionVerdict::stranger);
   EXPECT_FALSE(admission.main_here());
 }
 
 TEST_F(AdmissionTest, main_waits_for_peers_that_connected_before_the_last_channel_and_are_silent) {
   Admission admission(1, std::nullopt, true);
   const Applicant main = who(kHere, 10);
-  EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
+  EXPECT_EQ(admission.main(main, {}, 1).verdict, AdmissionVerdict::waits);
   EXPECT_FALSE(admission.gathered());
-  EXPECT_EQ(admission.channel(who(kHere, 30), init_of(0), 2).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.channel(who(kHere, 30), init_of(0), 2).verdict, AdmissionVerdict::admitted);
   EXPECT_TRUE(admission.gathered());
-  EXPECT_EQ(admission.again(main, 3).verdict, Verdict::waits);
+  EXPECT_EQ(admission.again(main, 3).verdict, AdmissionVerdict::waits);
   admission.heard_all(29);
-  EXPECT_EQ(admission.again(main, 4).verdict, Verdict::waits);
+  EXPECT_EQ(admission.again(main, 4).verdict, AdmissionVerdict::waits);
   admission.heard_all(30);
-  EXPECT_EQ(admission.again(main, 5).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.again(main, 5).verdict, AdmissionVerdict::admitted);
   EXPECT_FALSE(admission.gathered());
 }
 
 TEST_F(AdmissionTest, a_peer_that_never_speaks_holds_main_up_for_two_seconds_at_most) {
   Admission admission(1, std::nullopt, true);
   const Applicant main = who(kHere, 10);
-  EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
-  EXPECT_EQ(admission.channel(who(kHere, 30), init_of(0), 2).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(main, {}, 1).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere, 30), init_of(0), 2).verdict, AdmissionVerdict::admitted);
   admission.heard_all(20);
-  EXPECT_EQ(admission.again(main, 2 + Admission::kPatienceNs).verdict, Verdict::waits);
-  EXPECT_EQ(admission.again(main, 3 + Admission::kPatienceNs).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.again(main, 2 + Admission::kPatienceNs).verdict, AdmissionVerdict::waits);
+  EXPECT_EQ(admission.again(main, 3 + Admission::kPatienceNs).verdict, AdmissionVerdict::admitted);
 }
 
 TEST_F(AdmissionTest, what_was_heard_before_all_were_here_says_nothing) {
   Admission admission(1, std::nullopt, true);
   const Applicant main = who(kHere, 10);
-  EXPECT_EQ(admission.main(main, {}, 1).verdict, Verdict::waits);
+  EXPECT_EQ(admission.main(main, {}, 1).verdict, AdmissionVerdict::waits);
   admission.heard_all(UINT64_MAX);
-  EXPECT_EQ(admission.channel(who(kHere, 30), init_of(0), 2).verdict, Verdict::admitted);
-  EXPECT_EQ(admission.again(main, 3).verdict, Verdict::waits);
+  EXPECT_EQ(admission.channel(who(kHere, 30), init_of(0), 2).verdict, AdmissionVerdict::admitted);
+  EXPECT_EQ(admission.again(main, 3).verdict, AdmissionVerdict::waits);
 }
 
 TEST_F(AdmissionTest, without_channels_there_is_nobody_to_wait_for) {
   Admission admission(0, std::nullopt, true);
-  EXPECT_EQ(admission.main(who(kHere, 10), {}, 1).verdict, Verdict::admitted);
+  EXPECT_EQ(admission.main(who(kHere, 10), {}, 1).verdict, AdmissionVerdict::admitted);
 }
 
 // Two guests of one host migrate to the same port at the same time. Each connects main first and its channels
@@ -347,28 +346,28 @@ TEST_F(AdmissionTest, two_guests_in_any_order_never_share_a_migration) {
       if (speech.channel < 0) {
         std::optional<MultifdUuid> uuid;
         if (guest.validate) uuid = uuid_of(guest.uuid);
-        const Verdict verdict = admission.main(applicant, uuid, speech.at_ns).verdict;
-        conflict = verdict == Verdict::conflict;
-        refused[speech.guest] = refused[speech.guest] || verdict == Verdict::stranger;
-        if (verdict == Verdict::waits) {
+        const AdmissionVerdict verdict = admission.main(applicant, uuid, speech.at_ns).verdict;
+        conflict = verdict == AdmissionVerdict::conflict;
+        refused[speech.guest] = refused[speech.guest] || verdict == AdmissionVerdict::stranger;
+        if (verdict == AdmissionVerdict::waits) {
           waiting_main = speech.guest;
           waiting = applicant;
         }
-        if (verdict == Verdict::admitted) admitted_main = speech.guest;
+        if (verdict == AdmissionVerdict::admitted) admitted_main = speech.guest;
       } else {
-        const Verdict verdict =
+        const AdmissionVerdict verdict =
             admission
                 .channel(applicant, init_of(static_cast<uint8_t>(speech.channel), guest.uuid), speech.at_ns)
                 .verdict;
-        conflict = verdict == Verdict::conflict;
-        refused[speech.guest] = refused[speech.guest] || verdict == Verdict::stranger;
-        if (verdict == Verdict::admitted) ++channels_of[speech.guest];
+        conflict = verdict == AdmissionVerdict::conflict;
+        refused[speech.guest] = refused[speech.guest] || verdict == AdmissionVerdict::stranger;
+        if (verdict == AdmissionVerdict::admitted) ++channels_of[speech.guest];
       }
       if (waiting_main != 0 && admitted_main == 0 && !conflict) {
-        const Verdict verdict = admission.again(waiting, speech.at_ns).verdict;
-        if (verdict == Verdict::admitted) admitted_main = waiting_main;
-        if (verdict == Verdict::stranger) refused[waiting_main] = true;
-        if (verdict != Verdict::waits) waiting_main = 0;
+        const AdmissionVerdict verdict = admission.again(waiting, speech.at_ns).verdict;
+        if (verdict == AdmissionVerdict::admitted) admitted_main = waiting_main;
+        if (verdict == AdmissionVerdict::stranger) refused[waiting_main] = true;
+        if (verdict != AdmissionVerdict::waits) waiting_main = 0;
       }
     }
     if (conflict) {
@@ -422,9 +421,9 @@ bool takes_a_foreign_channel(uint32_t seed, bool looks) {
         speech.channel < 0
             ? admission.main(applicant, {}, speech.at_ns)
             : admission.channel(applicant, init_of(static_cast<uint8_t>(speech.channel)), speech.at_ns);
-    if (answer.verdict == Verdict::conflict) return false;
-    if (speech.channel >= 0 && answer.verdict == Verdict::admitted) ++channels_of[speech.guest];
-    if (speech.channel < 0 && answer.verdict != Verdict::stranger) {
+    if (answer.verdict == AdmissionVerdict::conflict) return false;
+    if (speech.channel >= 0 && answer.verdict == AdmissionVerdict::admitted) ++channels_of[speech.guest];
+    if (speech.channel < 0 && answer.verdict != AdmissionVerdict::stranger) {
       waiting_main = speech.guest;
       waiting = applicant;
     }
