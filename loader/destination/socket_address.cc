@@ -2,10 +2,14 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 
+#include <cerrno>
 #include <charconv>
 #include <cstring>
+
+#include "numa/descriptor.h"
 
 namespace migrx {
 namespace {
@@ -59,6 +63,13 @@ std::string parse_tcp(std::string_view rest, SocketAddress& out) {
 }
 
 }  // namespace
+
+std::string no_way_to(const SocketAddress& address) {
+  // A datagram socket takes a route and an address of its own when it is connected (connect(2)), as TCP does.
+  const Descriptor probe(::socket(address.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (probe && ::connect(probe.get(), address.get(), address.length) == 0) return {};
+  return std::strerror(errno);
+}
 
 bool parse_unix_address(const std::string& text, std::string& path) {
   if (!text.starts_with(kUnix)) return false;

@@ -24,6 +24,10 @@ struct SocketAddress {
 // filled. Otherwise what is wrong, without the option's name. Pure.
 [[nodiscard]] std::string parse_socket_address(const std::string& text, SocketAddress& out);
 
+// Why no TCP connection can be made to that address from here; empty: one can, as far as routes and own
+// addresses tell. Sends nothing. Any thread; some system calls.
+[[nodiscard]] std::string no_way_to(const SocketAddress& address);
+
 // "unix:/run/vm0.sock" -> "/run/vm0.sock". False: not that form, or longer than a socket address can be.
 [[nodiscard]] bool parse_unix_address(const std::string& text, std::string& path);
 

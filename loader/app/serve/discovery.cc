@@ -79,7 +79,25 @@ void Discovery::look() {
                problem.empty() && table_.awaited(static_cast<uint16_t>(port), now_ns));
 
   std::vector<WaitingQemu> found;
-  for (const PortListener& listener : news.appeared) found.push_back(examine(listener));
+  for (const PortListener& listener : news.appeared) {
+    SocketAddress address;
+    std::string why = parse_socket_address(listener.address, address);
+    if (why.empty()) why = no_way_to(address);
+    if (why.empty())
+      found.push_back(examine(listener));
+    else
+      unreachable_.add(listener, std::move(why), now_ns);
+  }
+  // Nothing is known of who listens while the kernel does not tell.
+  for (const UnreachableListeners::One& one :
+       problem.empty() ? unreachable_.take_due(listeners, now_ns) : std::vector<UnreachableListeners::One>{})
+    found.push_back(
+        {.listener = one.listener,
+         .process = 0,
+         .memory = {},
+         .problem = fmt::format("it listens on {} alone, which cannot be reached from here ({}): give it "
+                                "an address of this host",
+                                one.listener.address, one.why)});
   const std::lock_guard lock(mutex_);
   for (WaitingQemu& one : found) news_.found.push_back(std::move(one));
   news_.gone.insert(news_.gone.end(), news.gone.begin(), news.gone.end());

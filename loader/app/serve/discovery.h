@@ -18,6 +18,7 @@
 #include "dataplane/awaited_ports.h"
 #include "loader/app/serve/listener_table.h"
 #include "loader/app/serve/serve_options.h"
+#include "loader/app/serve/unreachable_listeners.h"
 #include "loader/destination/incoming_qemu.h"
 
 namespace migrx {
@@ -60,6 +61,7 @@ class Discovery {
   const std::vector<uid_t> users_;
   AwaitedPorts& ports_;
   ListenerTable table_;  // its thread's
+  UnreachableListeners unreachable_;
   bool problem_told_ = false;
 
   std::atomic<bool> has_news_{false};

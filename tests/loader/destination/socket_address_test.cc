@@ -39,5 +39,13 @@ TEST(SocketAddress, what_is_none_is_refused_with_what_to_write) {
   EXPECT_EQ(parse_socket_address("unix:/" + std::string(106, 'x'), address), "");
 }
 
+TEST(SocketAddress, an_address_without_a_way_to_it_is_known_before_anything_is_sent) {
+  SocketAddress address;
+  ASSERT_EQ(parse_socket_address("tcp:127.0.0.1:49152", address), "");
+  EXPECT_EQ(no_way_to(address), "");
+  ASSERT_EQ(parse_socket_address("tcp:255.255.255.255:49152", address), "");
+  EXPECT_NE(no_way_to(address), "") << "a broadcast address";
+}
+
 }  // namespace
 }  // namespace migrx

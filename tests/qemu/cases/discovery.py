@@ -150,6 +150,16 @@ def cannot_be_filled(folder, stack):
            daemon.log())
 
 
+def cannot_be_reached(folder, stack):
+    """A destination that listens on [::] alone, on a host without an IPv6 address: the daemon says what to do."""
+    need("10")
+    daemon = _rig(folder, stack)
+    pair = _Pair(folder, stack, daemon.network, 0, "10").start_destination("[::]")
+    pair.migrate(daemon)
+    pair.expect_refused(within=8)
+    expect("it listens on tcp:[::1]:49152 alone, which cannot be reached from here" in daemon.log(), "%s", daemon.log())
+
+
 def other_user(folder, stack):
     """The users whose QEMUs get guests are named, and root, whose this one is, is not among them."""
     need("10")
@@ -226,6 +236,7 @@ def cases():
     yield _case("serve-found-nobody", nobody_listens)
     yield _case("serve-found-private", cannot_be_filled)
     yield _case("serve-found-other-user", other_user)
+    yield _case("serve-found-unreachable", cannot_be_reached)
     yield _case("serve-found-one-place", one_place)
     yield _case("serve-found-running-nbd", a_running_qemu(_nbd))
     yield _case("serve-found-running-chardev", a_running_qemu(_chardev), False)
