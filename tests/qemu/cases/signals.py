@@ -10,9 +10,10 @@ import time
 from rig.guest import MIB
 from rig.machine import die_with_parent
 from rig.receiver import migrx_program
-from rig.runner import Case, expect
+from rig.runner import Case, Failure, expect
 
 HEARD_S = 0.2
+HEARD = (b"signal heard:", b"ended by a signal", b"SIGTERM:")  # no path has these, as this case's own has "signal"
 TRIES = 3  # the best counts: the machine has others to serve
 
 
@@ -79,7 +80,8 @@ def _populates(folder):
     try:
         process = _start(_receive(folder, "--no-handoff", "--ram", "mem=%s,size=2G" % path))
         while not os.path.exists(path) or os.stat(path).st_blocks * 512 < 64 * MIB:
-            expect(process.poll() is None, "migrx ended: %s", process.stdout)
+            if process.poll() is not None:
+                raise Failure("migrx ended: %s" % process.stdout.read().decode(errors="replace"))
             time.sleep(0.001)
         yield process
         expect(not os.path.exists(path), "the file stayed")
@@ -95,7 +97,7 @@ def _heard_after(phase, folder, status):
         text = b""
         for line in process.stdout:  # until it says so, or ends
             text += line
-            if b"signal" in line or b"SIGTERM" in line:
+            if any(words in line for words in HEARD):
                 break
         took = time.monotonic() - begun
         text += process.stdout.read()
