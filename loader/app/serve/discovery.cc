@@ -61,8 +61,7 @@ void Discovery::run() {
     if (!problem.empty()) tell(problem);
     wake_.wait_for(lock, kLookEvery, [this] { return stop_; });
   }
-  for (uint32_t port = range_.first; port <= range_.last; ++port)
-    ports_.set(static_cast<uint16_t>(port), false);
+  await_none();
 }
 
 void Discovery::look() {
@@ -71,12 +70,16 @@ void Discovery::look() {
     if (ports_.take_asked(static_cast<uint16_t>(port))) asked.push_back(static_cast<uint16_t>(port));
   std::string problem;
   const std::vector<PortListener> listeners = listeners_between(range_.first, range_.last, problem);
-  ListenerTable::News news;
-  if (problem.empty()) news = table_.take(listeners, asked, monotonic_ns());
+  if (!problem.empty()) {
+    // Nothing is known of who listens while the kernel does not tell.
+    await_none();
+    const std::lock_guard lock(mutex_);
+    return tell(problem);
+  }
+  ListenerTable::News news = table_.take(listeners, asked, monotonic_ns());
   const uint64_t now_ns = monotonic_ns();
   for (uint32_t port = range_.first; port <= range_.last; ++port)
-    ports_.set(static_cast<uint16_t>(port),
-               problem.empty() && table_.awaited(static_cast<uint16_t>(port), now_ns));
+    ports_.set(static_cast<uint16_t>(port), table_.awaited(static_cast<uint16_t>(port), now_ns));
 
   std::vector<WaitingQemu> found;
   for (const PortListener& listener : news.appeared) {
@@ -88,9 +91,7 @@ void Discovery::look() {
     else
       unreachable_.add(listener, std::move(why), now_ns);
   }
-  // Nothing is known of who listens while the kernel does not tell.
-  for (const UnreachableListeners::One& one :
-       problem.empty() ? unreachable_.take_due(listeners, now_ns) : std::vector<UnreachableListeners::One>{})
+  for (const UnreachableListeners::One& one : unreachable_.take_due(listeners, now_ns))
     found.push_back(
         {.listener = one.listener,
          .process = 0,
@@ -102,7 +103,11 @@ void Discovery::look() {
   for (WaitingQemu& one : found) news_.found.push_back(std::move(one));
   news_.gone.insert(news_.gone.end(), news.gone.begin(), news.gone.end());
   if (!news_.found.empty() || !news_.gone.empty()) has_news_.store(true, std::memory_order_relaxed);
-  if (!problem.empty()) tell(problem);
+}
+
+void Discovery::await_none() {
+  for (uint32_t port = range_.first; port <= range_.last; ++port)
+    ports_.set(static_cast<uint16_t>(port), false);
 }
 
 void Discovery::tell(const std::string& problem) {

@@ -47,12 +47,13 @@ class Discovery {
     std::string problem;  // why nothing can be found; said once
   };
   [[nodiscard]] News take_news();
-  // No guest goes to that socket: who connects to its port is told so by RST.
+  // No guest goes to that socket, nor to another of its port: who connects there is told so by RST.
   void refuse(uint64_t inode);
 
  private:
   void run();
   void look();
+  void await_none();
   void tell(const std::string& problem);  // with the mutex held
 
   [[nodiscard]] WaitingQemu examine(const PortListener& listener) const;

@@ -31,9 +31,11 @@ ListenerTable::News ListenerTable::take(const std::vector<PortListener>& listene
 }
 
 void ListenerTable::refuse(uint64_t inode) {
-  if (std::any_of(known_.begin(), known_.end(),
-                  [inode](const PortListener& listener) { return listener.inode == inode; }))
-    refused_.insert(inode);
+  const auto refused = std::find_if(known_.begin(), known_.end(),
+                                    [inode](const PortListener& one) { return one.inode == inode; });
+  if (refused == known_.end()) return;
+  for (const PortListener& one : known_)
+    if (one.port == refused->port) refused_.insert(one.inode);
 }
 
 bool ListenerTable::destination_on(uint16_t port) const noexcept {

@@ -31,8 +31,9 @@ class ListenerTable {
   // What listens now. asked: ports at which a SYN was left unanswered before this look began.
   [[nodiscard]] News take(const std::vector<PortListener>& listeners, const std::vector<uint16_t>& asked,
                           uint64_t now_ns);
-  // No guest goes to that socket: as if nobody listened on it. Of one that has gone nothing is kept, as its
-  // number may be another's.
+  // No guest goes to that socket, nor to another one that listens on its port now (a QEMU has one for each
+  // family): as if nobody listened there. Of one that has gone nothing is kept, as its number may be
+  // another's.
   void refuse(uint64_t inode);
   // Whether a SYN to that port of the range is left unanswered.
   [[nodiscard]] bool awaited(uint16_t port, uint64_t now_ns) const noexcept;

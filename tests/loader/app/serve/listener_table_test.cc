@@ -61,6 +61,19 @@ TEST(ListenerTable, a_refused_socket_is_as_nobody_until_it_has_gone) {
   EXPECT_TRUE(table.awaited(100, 4 * kSecond));
 }
 
+// A QEMU that listens on all addresses has a socket for each family, and one migration.
+TEST(ListenerTable, with_a_socket_the_others_of_its_port_are_refused) {
+  ListenerTable table(kRange);
+  (void)table.take({listener(1, 100), listener(2, 100), listener(3, 101)}, {}, 0);
+  table.refuse(2);
+  (void)table.take({listener(1, 100), listener(2, 100), listener(3, 101)}, {100, 101}, kSecond);
+  EXPECT_FALSE(table.awaited(100, kSecond));
+  EXPECT_TRUE(table.awaited(101, kSecond));
+  // One that begins to listen there afterwards is another destination's.
+  (void)table.take({listener(4, 100), listener(3, 101)}, {100}, 2 * kSecond);
+  EXPECT_TRUE(table.awaited(100, 2 * kSecond));
+}
+
 TEST(ListenerTable, all_ports_of_the_largest_range) {
   ListenerTable table({1, 65535});
   EXPECT_TRUE(table.awaited(65535, 0));
