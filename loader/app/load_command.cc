@@ -177,9 +177,12 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     settings.destination_ns = static_cast<uint64_t>(options.destination_timeout_s * 1e9);
 
     SnapshotInput input(options.file, options.offset);
-    if (const StreamError why =
-            input.open([&] { return signals.wait(0) != 0; }, settings.now_ns, settings.stall_ns))
-      throw InputRefused(why);
+    const auto turn = [&] {
+      if (terminal.due())
+        terminal.progress(fmt::format("{:7.1f}s waiting for the first bytes of {}", now_s(), options.file));
+      return signals.wait(0) != 0;
+    };
+    if (const StreamError why = input.open(turn, settings.now_ns, settings.stall_ns)) throw InputRefused(why);
 
     Watch watch(options.metrics, options.loader_cores.empty() ? std::vector<CpuId>{} : settings.cpus, report);
     if (!watch.warning().empty()) report.warnings.push_back(watch.warning());
