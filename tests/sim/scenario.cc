@@ -91,7 +91,8 @@ void make_frequent(Scenario& s, Random& random) {
       break;
     case Fault::strangers:
       // More of them than a session has room for speak at once, on two poll cores that have places for all.
-      if (!random.chance(0.3)) break;
+      // A source without multifd has one connection, and finds room.
+      if (s.source.channels == 0 || !random.chance(0.3)) break;
       clear_links(s, random);
       s.receiver.poll_cores = 2;
       s.source.channels = std::max(s.source.channels, 3U);
