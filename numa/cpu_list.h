@@ -12,6 +12,7 @@ namespace migrx {
 [[nodiscard]] std::string parse_cpu_list(const std::string& text, std::vector<CpuId>& out);
 [[nodiscard]] std::string format_cpu_list(std::vector<CpuId> cpus);
 
+// Whether the CPU is among them, in whatever order.
 [[nodiscard]] bool has(const std::vector<CpuId>& cpus, CpuId cpu);
 
 }  // namespace migrx

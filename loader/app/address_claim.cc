@@ -184,7 +184,7 @@ void AddressClaim::finish(const SignalWatch& signals, Terminal& terminal) {
   const uint64_t begun_ns = monotonic_ns();
   bool said = false;
   while (!over_.load(std::memory_order_acquire)) {  // pairs with run()
-    if (signals.wait(kLookUs) != 0) throw SetupError("ended by a signal before the source could connect");
+    if (signals.wait(kLookUs) != 0) throw SetupError(kInterrupted);
     if (said || link_timeout_s_ <= 0 || monotonic_ns() < begun_ns + kPatienceNs) continue;
     said = true;
     if (const std::string down = link_missing(); !down.empty())

@@ -15,7 +15,6 @@ namespace {
 
 // Video memory (16 MiB by default) and the firmware of a usual guest.
 constexpr uint64_t kPreparedPrivateBytes = 32ULL << 20;
-constexpr const char* kSignalled = "ended by a signal before the source could connect";
 
 }  // namespace
 
@@ -29,7 +28,7 @@ GuestBlocks::GuestBlocks(const std::vector<RamSpec>& ram, uint64_t private_bytes
     std::string problem;
     std::unique_ptr<GuestMemory> memory =
         GuestMemory::open(spec, problem, [&] { return !interruption.pending(); });
-    if (memory == nullptr) throw SetupError(interruption.pending() ? kSignalled : problem);
+    if (memory == nullptr) throw SetupError(interruption.pending() ? kInterrupted : problem);
     std::array<std::byte, 16> head{};
     const std::size_t bytes = memory->made_here() ? 0 : memory->read_head(head);
     if (const std::string content = saved_content(std::span(head).first(bytes)); !content.empty())
@@ -132,7 +131,7 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
       signalled = interruption.pending();
       return !signalled;
     });
-    if (signalled) throw SetupError(kSignalled);
+    if (signalled) throw SetupError(kInterrupted);
     if (!problem.empty()) throw SetupError(problem);
     if (memory->charged_here())
       terminal.warn(

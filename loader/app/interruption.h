@@ -3,6 +3,9 @@
 
 namespace migrx {
 
+// What a job says that was ended so.
+inline constexpr const char* kInterrupted = "ended by a signal before the source could connect";
+
 class Interruption {
  public:
   virtual ~Interruption() = default;

@@ -140,7 +140,7 @@ void ReceiveRun::receive() {
   std::optional<SignalEcho> echo(std::in_place, signals_, terminal_);
   Host host(options_, placement, places_for(options_.multifd_channels), settings.connections_max);
   echo.reset();
-  if (signals_.pending()) throw SetupError("ended by a signal before the source could connect");
+  if (signals_.pending()) throw SetupError(kInterrupted);
   for (const std::string& warning : host.network().warnings()) report_.warnings.push_back(warning);
   std::optional<Telemetry> telemetry;
   if (options_.telemetry) {

@@ -12,7 +12,7 @@
 namespace migrx {
 namespace {
 
-void listen(int interruption, int over, Terminal& terminal) {
+void say_when_heard(int interruption, int over, Terminal& terminal) {
   std::array<pollfd, 2> waits{{{interruption, POLLIN, 0}, {over, POLLIN, 0}}};
   while (::poll(waits.data(), waits.size(), -1) < 0 && errno == EINTR) {
   }
@@ -24,8 +24,8 @@ void listen(int interruption, int over, Terminal& terminal) {
 SignalEcho::SignalEcho(const Interruption& interruption, Terminal& terminal)
     : over_(::eventfd(0, EFD_CLOEXEC)) {
   if (!over_) throw std::system_error(errno, std::generic_category(), "eventfd");
-  thread_ =
-      std::thread([fd = interruption.fd(), over = over_.get(), &terminal] { listen(fd, over, terminal); });
+  thread_ = std::thread(
+      [fd = interruption.fd(), over = over_.get(), &terminal] { say_when_heard(fd, over, terminal); });
 }
 
 SignalEcho::~SignalEcho() {

@@ -136,15 +136,12 @@ std::string QmpClient::wait_for(short events, int64_t deadline_ms, const char* l
     std::array<pollfd, 2> descriptors{
         {{fd_, events, 0}, {wake_fd_, POLLIN, 0}}};  // poll() skips negative ones
     const int64_t left = deadline_ms - now_ms();
-    const int ready = left <= 0 ? 0
-                                : ::poll(descriptors.data(), descriptors.size(),
-                                         static_cast<int>(std::min<int64_t>(left, kTellMs)));
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready == 0 && left > 0) {
-      if (waits_) waits_(static_cast<double>(kTimeoutMs - (deadline_ms - now_ms())) * 1e-3);
-      continue;
-    }
-    if (ready <= 0) return std::string(late) + " within " + std::to_string(kTimeoutMs / 1000) + " s";
+    if (left <= 0) return std::string(late) + " within " + std::to_string(kTimeoutMs / 1000) + " s";
+    const int ready =
+        ::poll(descriptors.data(), descriptors.size(), static_cast<int>(std::min<int64_t>(left, kTellMs)));
+    if (ready < 0 && errno != EINTR) return std::strerror(errno);
+    if (ready == 0 && waits_) waits_(static_cast<double>(kTimeoutMs - (deadline_ms - now_ms())) * 1e-3);
+    if (ready <= 0) continue;
     if (descriptors[1].revents != 0) return "ended by a signal before QEMU had answered";
     return {};
   }

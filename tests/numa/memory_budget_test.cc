@@ -257,12 +257,17 @@ TEST_F(MemoryFactsTest, come_from_the_hosts_files) {
 
 using MemoryPromiseTest = HostFolder;
 
-TEST_F(MemoryPromiseTest, others_see_what_is_yet_to_be_taken) {
-  PromisedBytes seen;
-  const auto look = [&seen](const PromisedBytes& others) {
+// A judge that refuses nobody.
+auto keeps(PromisedBytes& seen) {
+  return [&seen](const PromisedBytes& others) {
     seen = others;
     return std::string{};
   };
+}
+
+TEST_F(MemoryPromiseTest, others_see_what_is_yet_to_be_taken) {
+  PromisedBytes seen;
+  const auto look = keeps(seen);
   std::string problem;
   auto first = MemoryPromise::make(root_, {"/sys/fs/cgroup/a", 5000, {}, {}}, look, problem);
   ASSERT_NE(first, nullptr);
@@ -285,10 +290,7 @@ TEST_F(MemoryPromiseTest, others_see_what_is_yet_to_be_taken) {
 
 TEST_F(MemoryPromiseTest, of_every_kind) {
   PromisedBytes seen;
-  const auto look = [&seen](const PromisedBytes& others) {
-    seen = others;
-    return std::string{};
-  };
+  const auto look = keeps(seen);
   std::string problem;
   PromisedMemory memory{"/sys/fs/cgroup/a", 0, {}, {}};
   memory.hugepages = {{{NodeId{1}, kHuge}, 40 * kHuge}, {{kAnyNode, kGib}, 3 * kGib}};
@@ -316,10 +318,7 @@ TEST_F(MemoryPromiseTest, what_makes_no_sense_promises_nothing) {
   ASSERT_EQ(::write(held, text.data(), text.size()), static_cast<ssize_t>(text.size()));
   PromisedBytes seen;
   std::string problem;
-  const auto look = [&seen](const PromisedBytes& others) {
-    seen = others;
-    return std::string{};
-  };
+  const auto look = keeps(seen);
   const auto promise = MemoryPromise::make(root_, {"", 1, {}, {}}, look, problem);
   EXPECT_EQ(seen.ordinary(), 0U);
   EXPECT_EQ(seen.hugepages_of(NodeId{1}, 2), 17U);
@@ -342,13 +341,7 @@ TEST_F(MemoryPromiseTest, whoever_was_killed_promises_nothing_any_more) {
   put("/somebody.lost", "x");
   PromisedBytes seen;
   std::string problem;
-  const auto promise = MemoryPromise::make(
-      root_, {"", 1, {}, {}},
-      [&seen](const PromisedBytes& others) {
-        seen = others;
-        return std::string{};
-      },
-      problem);
+  const auto promise = MemoryPromise::make(root_, {"", 1, {}, {}}, keeps(seen), problem);
   EXPECT_EQ(seen.ordinary(), 0U);
   EXPECT_FALSE(std::filesystem::exists(root_ + "/memory-1-0"));
   EXPECT_TRUE(std::filesystem::exists(root_ + "/somebody.lost"));

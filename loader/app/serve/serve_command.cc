@@ -115,7 +115,7 @@ void ServeRun::serve() {
   std::optional<SignalEcho> echo(std::in_place, signals_, terminal_);
   Host host(options_, placement, connections, connections * placement.poll_agents);
   echo.reset();
-  if (signals_.pending()) throw SetupError("ended by a signal before a source could connect");
+  if (signals_.pending()) throw SetupError(kInterrupted);
   for (const std::string& warning : host.network().warnings()) terminal_.warn("warning: " + warning);
   host.open(options_.probe && live_connections_.inherited().connections.empty());
 

@@ -30,8 +30,10 @@ class SecondVm : public test::SessionFixture {
     run();
     MultifdStreamBuilder another;
     another.init(1);
-    connect().give(another.bytes, 64);
+    Wire& surplus = connect();
+    surplus.give(another.bytes, 64);
     run();
+    EXPECT_TRUE(surplus.reset);
     return {&main, &channel};
   }
 };
@@ -158,25 +160,10 @@ TEST_F(SecondVm, another_vm_of_the_same_host_does_not_end_a_migration_that_is_un
 
 // The source has one channel more than is expected, and that one connected last.
 TEST_F(SecondVm, a_source_that_gives_up_because_a_channel_was_refused_hears_which_option) {
-  start(1);
-  MainStreamBuilder b;
-  b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
-  Wire& main = connect();
-  main.give(b.bytes(), 1448);
-  MultifdStreamBuilder c;
-  c.init(0);
-  Wire& channel = connect();
-  channel.give(c.bytes, 64);
-  run();
-  MultifdStreamBuilder d;
-  d.init(1);
-  Wire& surplus = connect();
-  surplus.give(d.bytes, 64);
-  run();
-  EXPECT_TRUE(surplus.reset);
+  const auto [main, channel] = under_way_beside_a_refused_channel();
   EXPECT_EQ(session_->state(), SessionState::precopy);
-  channel.end(StreamEnd::reset);
-  main.end(StreamEnd::reset);
+  channel->end(StreamEnd::reset);
+  main->end(StreamEnd::reset);
   run();
   ASSERT_EQ(session_->state(), SessionState::failed);
   const std::string message = session_->error().message();
