@@ -321,7 +321,9 @@ Bytes TcpSender::on_segment(const TcpSegment& segment, Bytes payload, uint64_t n
     case State::established:
     case State::finished:
       break;
-    default:
+    case State::closed:
+    case State::reset:
+    case State::timed_out:
       return {};
   }
   if (!acceptable(segment, now_ns)) return {};

@@ -45,7 +45,7 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
         // Nearly all records of a busy stream: the next page of the same block.
         if (flags == (kPage | kContinue) && current_ != nullptr && !list_expected_ && !with_mapped_ram_)
             [[likely]] {
-          record_flag_ = kPage;
+          record_ = RamRecord::page;
           if (!check_offset(error)) return Event::failed;
           payload_follows();
           break;
@@ -177,15 +177,23 @@ std::optional<RamSection::Event> RamSection::begin_record(uint64_t flags, Stream
     blame_small_pages(flags, error);
     return Event::failed;
   }
-  record_flag_ = flags & ~kContinue;
-  if (record_flag_ == kMemSize) {
-    list_expected_ = false;
-    list_.begin(page_offset_, with_mr_addr_, with_mapped_ram_);
-    state_ = State::block_list;
-    return std::nullopt;
+  record_ = static_cast<RamRecord>(flags & ~kContinue);
+  switch (record_) {
+    case RamRecord::mem_size:
+      list_expected_ = false;
+      list_.begin(page_offset_, with_mr_addr_, with_mapped_ram_);
+      state_ = State::block_list;
+      return std::nullopt;
+    case RamRecord::eos:
+      return Event::eos;
+    case RamRecord::multifd_flush:
+      return Event::flush;
+    case RamRecord::zero:
+    case RamRecord::page:
+    case RamRecord::xbzrle:
+    case RamRecord::compress_page:
+      break;
   }
-  if (record_flag_ == kEos) return Event::eos;
-  if (record_flag_ == kMultifdFlush) return Event::flush;
   if ((flags & kContinue) == 0) {
     state_ = State::idstr_length;
     return std::nullopt;
@@ -208,7 +216,7 @@ void RamSection::blame_small_pages(uint64_t flags, StreamError& error) const noe
   const uint64_t record = flags & ~(kContinue | kSmallPageBits);
   bool small = (flags & kSmallPageBits) != 0 && (flags & kContinue) != 0 && (record & kPageRecords) != 0 &&
                (record & (record - 1)) == 0 && current_->block->contains_page(page_offset_);
-  if (!small && record_flag_ == kPage && current_->lane == nullptr) {
+  if (!small && record_ == RamRecord::page && current_->lane == nullptr) {
     const uint64_t word = load_be64(current_->block->target().base + data_offset_ + kSmallPageBytes);
     small = (word & ~(kSmallPageBytes - 1)) == data_offset_ + kSmallPageBytes && (word & kContinue) != 0 &&
             (word & kPageRecords) != 0;
@@ -289,24 +297,29 @@ bool RamSection::find_block(std::string_view idstr, StreamError& error) noexcept
 void RamSection::payload_follows() noexcept {
   // Threads of the source that compress overtake each other by some pages.
   constexpr uint64_t kSlack = 64 * kPageBytes;
-  if (record_flag_ != kPage)
-    passes_.note(current_->block->target().bits, page_offset_, record_flag_ == kCompressPage ? kSlack : 0);
-  switch (record_flag_) {
-    case kPage:
+  if (record_ != RamRecord::page)
+    passes_.note(current_->block->target().bits, page_offset_,
+                 record_ == RamRecord::compress_page ? kSlack : 0);
+  switch (record_) {
+    case RamRecord::page:
       page_left_ = kPageBytes;
       data_offset_ = page_offset_;
       state_ = State::page_data;
       if (current_->lane == nullptr) writer_.seek(page());
       return;
-    case kZero:
+    case RamRecord::zero:
       state_ = State::zero_fill;
       return;
-    case kXbzrle:
+    case RamRecord::xbzrle:
       state_ = State::xbzrle_header;
       return;
-    default:
+    case RamRecord::compress_page:
       state_ = State::compress_length;
       return;
+    case RamRecord::mem_size:
+    case RamRecord::eos:
+    case RamRecord::multifd_flush:
+      return;  // begin_record answers these, which have no page
   }
 }
 

@@ -43,6 +43,17 @@ inline constexpr uint64_t kCompressPage = 0x100;
 inline constexpr uint64_t kMultifdFlush = 0x200;
 }  // namespace ram_flag
 
+// What a word asks for: one of the flags alone, without CONTINUE.
+enum class RamRecord : uint64_t {
+  zero = ram_flag::kZero,
+  mem_size = ram_flag::kMemSize,
+  page = ram_flag::kPage,
+  eos = ram_flag::kEos,
+  xbzrle = ram_flag::kXbzrle,
+  compress_page = ram_flag::kCompressPage,
+  multifd_flush = ram_flag::kMultifdFlush,
+};
+
 // Plain numbers of one thread; the main channel publishes them.
 struct RamTally {
   uint64_t normal_pages = 0;
@@ -164,10 +175,10 @@ class RamSection {
   uint64_t mark_count_ = 0;
 
   State state_ = State::word;
-  const Listed* current_ = nullptr;  // block of the last page record: what CONTINUE means
-  uint64_t record_flag_ = 0;         // of the page record being read, without CONTINUE
-  uint64_t page_offset_ = 0;         // in the block
-  uint64_t data_offset_ = 0;         // of the last PAGE record
+  const Listed* current_ = nullptr;    // block of the last page record: what CONTINUE means
+  RamRecord record_ = RamRecord::eos;  // being read
+  uint64_t page_offset_ = 0;           // in the block
+  uint64_t data_offset_ = 0;           // of the last PAGE record
   uint64_t piece_at_ = 0;
   uint64_t at_ = 0;             // stream offset of the record
   uint32_t name_bytes_ = 0;     // of the block's name to come
