@@ -14,7 +14,8 @@ namespace migrx::bench {
 namespace {
 
 // The product's decoder, fed in segments as they come from the ring; each packet's pages lie side by side.
-void decode(benchmark::State& state, Content content, test::MultifdMethod method, MultifdCompression kind) {
+void decode_payload(benchmark::State& state, Content content, test::MultifdMethod method,
+                    MultifdCompression kind) {
   const PayloadStream stream(content, method);
   const Region guest(stream.pages.size());
   const PageKernels& kernels = *supported_page_kernels().back();
@@ -82,11 +83,11 @@ void zero_pages(benchmark::State& state, const PageKernels* kernels) {
 void register_payload_benchmarks() {
   for (const auto& [name, content] : kContents) {
     const std::string end = std::string("/") + name;
-    benchmark::RegisterBenchmark(("zlib_migrx" + end).c_str(), decode, content, test::MultifdMethod::zlib,
-                                 MultifdCompression::zlib);
+    benchmark::RegisterBenchmark(("zlib_migrx" + end).c_str(), decode_payload, content,
+                                 test::MultifdMethod::zlib, MultifdCompression::zlib);
     benchmark::RegisterBenchmark(("zlib_by_page" + end).c_str(), zlib_by_page, content);
-    benchmark::RegisterBenchmark(("zstd_migrx" + end).c_str(), decode, content, test::MultifdMethod::zstd,
-                                 MultifdCompression::zstd);
+    benchmark::RegisterBenchmark(("zstd_migrx" + end).c_str(), decode_payload, content,
+                                 test::MultifdMethod::zstd, MultifdCompression::zstd);
   }
   for (const PageKernels* const kernels : supported_page_kernels())
     benchmark::RegisterBenchmark((std::string("zero_pages/") + kernels->name).c_str(), zero_pages, kernels);

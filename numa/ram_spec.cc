@@ -11,7 +11,7 @@
 namespace migrx {
 namespace {
 
-constexpr uint64_t kSmallPage = 4096;
+constexpr uint64_t kSizeUnit = 4096;
 
 // "4G" -> bytes; false: not a size.
 bool parse_size(const std::string& text, uint64_t& bytes) {
@@ -102,7 +102,7 @@ std::string parse_ram_spec(const std::string& text, RamSpec& out, uint32_t descr
     const std::string option = text.substr(at + 1, next == std::string::npos ? next : next - at - 1);
     at = next;
     if (option.starts_with("size=")) {
-      if (!parse_size(option.substr(5), out.size) || out.size == 0 || out.size % kSmallPage != 0)
+      if (!parse_size(option.substr(5), out.size) || out.size == 0 || out.size % kSizeUnit != 0)
         return "--ram " + text + ": size must be a multiple of 4096 such as 4G or 512M";
     } else if (option.starts_with("node=")) {
       uint64_t node = 0;

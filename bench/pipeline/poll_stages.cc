@@ -71,8 +71,8 @@ class Reading {
 // been used once and then for as many segments as wanted.
 template <class Turn>
 double measure(const StageOptions& options, uint32_t buffers, const Turn& turn) {
-  constexpr uint64_t kPatienceNs = 20'000'000'000;
-  const uint64_t give_up_ns = monotonic_ns() + kPatienceNs;
+  constexpr uint64_t kGiveUpNs = 20'000'000'000;
+  const uint64_t give_up_ns = monotonic_ns() + kGiveUpNs;
   const auto on_time = [give_up_ns] {
     if (monotonic_ns() > give_up_ns) throw std::runtime_error("the source came to a stand");
     return true;

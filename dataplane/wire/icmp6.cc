@@ -9,7 +9,7 @@ namespace {
 
 constexpr uint32_t kMessageBytesMin = 8;
 constexpr uint32_t kFragmentHeaderBytes = 8;
-constexpr uint32_t kFragmentUnit = 8;
+constexpr uint32_t kFragment6Unit = 8;  // RFC 8200 section 4.5
 
 }  // namespace
 
@@ -65,7 +65,7 @@ uint32_t Icmp6EchoReply::next(uint32_t mtu, uint32_t identification, MutableByte
   const bool whole = written_ == 0 && left <= mtu - kIpv6HeaderBytes;
   const uint32_t header = kIpv6HeaderBytes + (whole ? 0 : kFragmentHeaderBytes);
   const bool last = left <= mtu - header;
-  const uint32_t bytes = last ? left : (mtu - header) / kFragmentUnit * kFragmentUnit;
+  const uint32_t bytes = last ? left : (mtu - header) / kFragment6Unit * kFragment6Unit;
   if (out.size() < kEthernetHeaderBytes + kVlanTagBytes + header + bytes) return 0;
   const uint32_t ip_offset = build_ethernet(link_, ether_type::ipv6, out);
   std::byte* const ip = out.data() + ip_offset;

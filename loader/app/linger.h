@@ -11,13 +11,12 @@
 
 #include "loader/app/lost_record.h"
 
-namespace CLI {
-class App;
-}
-
 namespace migrx {
 
 struct HostOptions;
+
+// The number in that process of the socket it is announced by.
+inline constexpr int kLingerSocket = 3;
 
 // The ports of `options` and connections as Lifeline::connected() was told; no process goes on for longer
 // than --linger.
@@ -26,7 +25,5 @@ struct HostOptions;
 // Starts that process and announces it in `folder` (runtime_folder.h). The port must be free. Returns a
 // sentence for the operator, also when it could not be started.
 [[nodiscard]] std::string start_lingering(const LostRecord& record, const std::string& folder);
-
-void add_linger_command(CLI::App& app, int& exit_status);
 
 }  // namespace migrx

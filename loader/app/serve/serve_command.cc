@@ -37,7 +37,7 @@
 namespace migrx {
 namespace {
 
-constexpr double kLookAround_s = 0.1;
+constexpr double kWatchEvery_s = 0.1;
 constexpr uint64_t kFarewellNs = 1'000'000'000;
 
 // The runtime folder is its owner's alone, and the socket lies in it: the group may pass, and see nothing.
@@ -161,7 +161,7 @@ void ServeRun::control(Daemon& daemon, Intake* intake, ControlSocket& socket, Ho
     uint32_t work = daemon.do_work(monotonic_ns());
     work += socket.do_work();
     on_signal(signals_.wait(work > 0 ? 0 : daemon.pause_us(), socket.wake_fd()), daemon);
-    if (now_s() - looked_s < kLookAround_s) continue;
+    if (now_s() - looked_s < kWatchEvery_s) continue;
     looked_s = now_s();
     look_around(daemon, host, resets);
   }
