@@ -112,9 +112,10 @@ void disarm_by_qmp(const JobOptions& options, Report& report) {
         problem + ")");
 }
 
-std::string check_destination_options(const std::optional<std::string>& handoff, bool no_handoff,
-                                      const std::optional<std::string>& qmp) {
-  if (!no_handoff && !handoff)
+std::string check_destination_options(const JobOptions& options) {
+  const std::optional<std::string>& handoff = options.handoff;
+  const std::optional<std::string>& qmp = options.qmp;
+  if (!options.no_handoff && !handoff)
     return "say where the guest goes: --handoff unix:PATH or tcp:ADDRESS:PORT for a destination QEMU, or "
            "--no-handoff to keep "
            "RAM only";
@@ -126,6 +127,13 @@ std::string check_destination_options(const std::optional<std::string>& handoff,
   std::string path;
   if (qmp && !parse_unix_address(*qmp, path))
     return "--qmp " + *qmp + ": expected unix:PATH, with a path shorter than 108 bytes";
+  // A source that has come would be lost to it. With --destination-pid the way starts in that process's
+  // network namespace.
+  if (handoff && !address.is_unix() && !options.destination_pid)
+    if (const std::string problem = no_way_to(address); !problem.empty())
+      return "--handoff " + *handoff + ": no connection can be made to that address from here (" + problem +
+             "): name another address of the destination QEMU, or its process by --destination-pid where it "
+             "is in another network namespace";
   return {};
 }
 

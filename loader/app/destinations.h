@@ -53,8 +53,8 @@ void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlock
 // Adds to the report's warnings; nothing that happens here changes where the guest is.
 void disarm_by_qmp(const JobOptions& options, Report& report);
 
-// What is wrong with --handoff, --no-handoff and --qmp together. Empty: nothing.
-[[nodiscard]] std::string check_destination_options(const std::optional<std::string>& handoff,
-                                                    bool no_handoff, const std::optional<std::string>& qmp);
+// What is wrong with --handoff, --no-handoff and --qmp together, or with the way to the address of --handoff.
+// Empty: nothing. Some system calls.
+[[nodiscard]] std::string check_destination_options(const JobOptions& options);
 
 }  // namespace migrx

@@ -154,9 +154,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
   ServiceManager manager(service_environment(), lifeline.held() ? ::getppid() : ::getpid());
   if (!manager.warning().empty()) terminal.warn("warning: " + manager.warning());
   try {
-    if (const std::string problem =
-            check_destination_options(options.handoff, options.no_handoff, options.qmp);
-        !problem.empty())
+    if (const std::string problem = check_destination_options(options); !problem.empty())
       throw SetupError(problem);
     for (const std::string& name : options.capabilities) {
       if (const std::string problem = check_capability(name); !problem.empty()) throw SetupError(problem);

@@ -36,8 +36,7 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
 
 std::string check_receive_options(const ReceiveOptions& o) {
   if (std::string problem = check_host_options(o, o); !problem.empty()) return problem;
-  if (std::string problem = check_destination_options(o.handoff, o.no_handoff, o.qmp); !problem.empty())
-    return problem;
+  if (std::string problem = check_destination_options(o); !problem.empty()) return problem;
   return check_stream_options(o);
 }
 

@@ -198,8 +198,7 @@ std::optional<ControlError> parse_session_arguments(const Json& arguments, std::
   if (app.count("--listen") > 0) out.listen = out.options.listen;
   if (out.listen == uint16_t{0}) return wrong("--listen 0: a source cannot connect to that");
   if (auto error = read_ram(descriptors, peer, out)) return error;
-  std::string problem =
-      check_destination_options(out.options.handoff, out.options.no_handoff, out.options.qmp);
+  std::string problem = check_destination_options(out.options);
   if (problem.empty()) problem = check_stream_options(out.options);
   const std::vector<std::string>& capabilities = out.options.capabilities;
   if (problem.empty() && std::find(capabilities.begin(), capabilities.end(), "x-colo") != capabilities.end())
