@@ -263,23 +263,23 @@ def both_and_group(version):
     return body
 
 
-def _case(name, body, quick, timeout):
+def _case(name, body, timeout, waits=True):
     def run(folder):
         with contextlib.ExitStack() as stack:
             return body(folder, stack)
-    return Case(name, run, quick, timeout)
+    return Case(name, run, True, timeout, waits=waits)
 
 
 def cases():
-    """One outage of more than a minute in the default set; the others give up by themselves."""
-    yield _case("outage-verdict-65s-10", while_loading("10", 65), True, 240)
-    yield _case("outage-verdict-120s-7.2", while_loading("7.2", 120), False, 300)
-    yield _case("outage-gateway-moves-10", while_loading("10", 5, moves=True), True, 120)
+    """They wait for minutes, beside others."""
+    yield _case("outage-verdict-65s-10", while_loading("10", 65), 240)
+    yield _case("outage-verdict-120s-7.2", while_loading("7.2", 120), 300)
     for seconds in (65, 120):
-        yield _case("outage-precopy-%ds-10" % seconds, mid_stream("10", seconds, False), False, 600)
-        yield _case("outage-switchover-%ds-10" % seconds, mid_stream("10", seconds, True), False, 600)
-    yield _case("outage-sigterm-10", gives_up("10", lambda receiver: receiver.signal()), False, 150)
-    yield _case("outage-sigkill-7.2", gives_up("7.2", _kill_worker), False, 150)
-    yield _case("outage-successor-10", successor("10", False), True, 240)
-    yield _case("outage-successor-of-killed-10", successor("10", True), False, 240)
-    yield _case("signals-both-7.2", both_and_group("7.2"), True, 120)
+        yield _case("outage-precopy-%ds-10" % seconds, mid_stream("10", seconds, False), 600)
+        yield _case("outage-switchover-%ds-10" % seconds, mid_stream("10", seconds, True), 600)
+    yield _case("outage-gateway-moves-10", while_loading("10", 5, moves=True), 120, waits=False)
+    yield _case("outage-sigterm-10", gives_up("10", lambda receiver: receiver.signal()), 150)
+    yield _case("outage-sigkill-7.2", gives_up("7.2", _kill_worker), 150)
+    yield _case("outage-successor-10", successor("10", False), 240)
+    yield _case("outage-successor-of-killed-10", successor("10", True), 240)
+    yield _case("signals-both-7.2", both_and_group("7.2"), 120, waits=False)

@@ -34,7 +34,8 @@ class Case:
     """One test: `run(scratch_folder)` returns normally when it passes, maybe with a remark to print.
 
     `needs`: what of this machine the case has to itself while it runs, such as "libvirt"; two cases that need the same
-    do not run side by side, and beside one that needs MACHINE nothing does.
+    do not run side by side, and beside one that needs MACHINE nothing does. `waits`: for minutes it does nothing else; it
+    runs beside those that work.
     """
 
     name: str
@@ -42,9 +43,11 @@ class Case:
     quick: bool = True
     seconds: int = 120
     needs: str = ""
+    waits: bool = False
 
 
 MACHINE = "machine"
+WAITING_MAX = 2  # beside `jobs` that work
 
 
 class _Overtime(BaseException):
@@ -135,27 +138,26 @@ class _Child:
             os.kill(self.pid, signal.SIGTERM)
 
 
-def _next_case(waiting, running):
+def _next_case(waiting, running, jobs):
     """The first case that may run beside those that do; None: one of them has to end first."""
     if any(child.case.needs == MACHINE for child in running):
         return None
     taken = {child.case.needs for child in running if child.case.needs}
+    at_wait = sum(child.case.waits for child in running)
     for case in waiting:
-        if case.needs not in taken and not (case.needs == MACHINE and running):
+        free = at_wait < WAITING_MAX if case.waits else len(running) - at_wait < jobs
+        if free and case.needs not in taken and not (case.needs == MACHINE and running):
             return case
     return None
 
 
 def run_side_by_side(cases, jobs, root, logs):
-    """Yields (case, outcome, remark, seconds) in the order in which cases end, at most `jobs` at a time."""
+    """Yields (case, outcome, remark, seconds) in the order in which cases end, at most `jobs` that work at a time."""
     # What needs the whole machine comes last, so that the others do not wait for each other's end again and again.
     waiting, running = sorted(cases, key=lambda case: case.needs == MACHINE), []
     try:
         while waiting or running:
-            while len(running) < jobs:
-                case = _next_case(waiting, running)
-                if case is None:
-                    break
+            while (case := _next_case(waiting, running, jobs)) is not None:
                 waiting.remove(case)
                 running.append(_Child(case, os.path.join(root, case.name), os.path.join(logs, case.name)))
             ended = select.select([child.result for child in running], [], [])[0]
