@@ -48,6 +48,7 @@ class Case:
 
 MACHINE = "machine"
 WAITING_MAX = 2  # beside `jobs` that work
+DEAREST = 8  # cases that are named at the end, so that it is seen where the time goes
 
 
 class _Overtime(BaseException):
@@ -127,11 +128,12 @@ class _Child:
         return 0
 
     def finish(self):
-        """Waits for its end; returns what run_case() did."""
+        """Waits for its end; returns what run_case() did, and the seconds of CPU time that took."""
         with os.fdopen(self.result, "rb") as result:
             text = result.read()
-        status = os.waitpid(self.pid, 0)[1]
-        return tuple(json.loads(text)) if text else ("FAILED", "its process ended with status %d" % status)
+        _, status, used = os.wait4(self.pid, 0)
+        outcome = json.loads(text) if text else ("FAILED", "its process ended with status %d" % status)
+        return *outcome, used.ru_utime + used.ru_stime
 
     def stop(self):
         with contextlib.suppress(ProcessLookupError):
@@ -152,7 +154,8 @@ def _next_case(waiting, running, jobs):
 
 
 def run_side_by_side(cases, jobs, root, logs):
-    """Yields (case, outcome, remark, seconds) in the order in which cases end, at most `jobs` that work at a time."""
+    """Yields (case, outcome, remark, seconds, of CPU time) in the order in which cases end, at most `jobs` that work at
+    a time."""
     # What needs the whole machine comes last, so that the others do not wait for each other's end again and again.
     waiting, running = sorted(cases, key=lambda case: case.needs == MACHINE), []
     try:
@@ -163,8 +166,8 @@ def run_side_by_side(cases, jobs, root, logs):
             ended = select.select([child.result for child in running], [], [])[0]
             for child in [child for child in running if child.result in ended]:
                 running.remove(child)
-                outcome, remark = child.finish()
-                yield child.case, outcome, remark, time.monotonic() - child.begun
+                outcome, remark, cpu = child.finish()
+                yield child.case, outcome, remark, time.monotonic() - child.begun, cpu
     finally:
         for child in running:
             child.stop()
@@ -175,9 +178,10 @@ def run_side_by_side(cases, jobs, root, logs):
 def run_in_turn(cases, root, logs):
     """The same in this process, one after the other."""
     for case in cases:
-        begun = time.monotonic()
+        begun, before = time.monotonic(), os.times()
         outcome, remark = run_case(case, os.path.join(root, case.name), os.path.join(logs, case.name))
-        yield case, outcome, remark, time.monotonic() - begun
+        after = os.times()
+        yield case, outcome, remark, time.monotonic() - begun, sum(after[:4]) - sum(before[:4])
 
 
 def main(cases, description):
@@ -200,18 +204,20 @@ def main(cases, description):
         return
     signal.signal(signal.SIGTERM, _interrupted)
     remove_stale_scratch()
-    counts, failed = dict.fromkeys(("ok", "FAILED", "skipped"), 0), []
+    counts, failed, spent = dict.fromkeys(("ok", "FAILED", "skipped"), 0), [], []
     root = os.path.join(SCRATCH_ROOT, "migrx-test-%d" % os.getpid())
     os.makedirs(root)
     try:
         results = run_in_turn(chosen, root, options.logs) if options.jobs == 1 else run_side_by_side(
             chosen, options.jobs, root, options.logs)
         with contextlib.closing(results):
-            for case, outcome, remark, seconds in results:
+            for case, outcome, remark, seconds, cpu in results:
                 counts[outcome] += 1
+                spent.append((cpu, case.name))
                 if outcome == "FAILED":
                     failed.append(case.name)
-                print("%-8s%s (%.1f s)%s" % (outcome, case.name, seconds, ": " + remark if remark else ""), flush=True)
+                print("%-8s%s (%.1f s, %.1f of CPU)%s" % (outcome, case.name, seconds, cpu, ": " + remark if remark else ""),
+                      flush=True)
     except KeyboardInterrupt as reason:
         print("interrupted by %s" % (reason or "SIGINT"))
         counts["FAILED"] += 1
@@ -221,6 +227,9 @@ def main(cases, description):
     left_out = len(cases) - len(chosen)
     if left_out and not options.names:
         print("%d slow cases not run; --all runs them" % left_out)
+    if len(spent) > DEAREST:
+        print("%.0f s of CPU; the dearest: %s" % (sum(cpu for cpu, _ in spent), ", ".join(
+            "%s %.0f" % (name, cpu) for cpu, name in sorted(spent, reverse=True)[:DEAREST])))
     if failed:
         print("failed: " + " ".join(failed))
     print("%d passed, %d failed, %d skipped" % (counts["ok"], counts["FAILED"], counts["skipped"]))
