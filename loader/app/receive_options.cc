@@ -31,10 +31,16 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
                 "run without the parent process that frees the source when this "
                 "process is killed")
       ->group(reporting);
+  command
+      .add_flag("--wait", o.wait,
+                "with --via: when the daemon has no room, wait until other migrations have ended and those "
+                "that asked earlier have begun")
+      ->group("Daemon");
   one_word_each(command);
 }
 
 std::string check_receive_options(const ReceiveOptions& o) {
+  if (o.wait) return "--wait: room is a daemon's to give: name its socket by --via, or leave --wait out";
   if (std::string problem = check_host_options(o, o); !problem.empty()) return problem;
   if (std::string problem = check_destination_options(o); !problem.empty()) return problem;
   return check_stream_options(o);

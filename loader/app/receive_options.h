@@ -13,6 +13,7 @@ struct ReceiveOptions : HostOptions, SessionOptions, CoreOptions {
   // Reporting.
   int ready_fd = -1;
   bool supervise = true;
+  bool wait = false;  // for room at a daemon
 };
 
 // Adds the options to a subcommand; values appear in `options` when the command line has been parsed.

@@ -133,7 +133,7 @@ std::optional<std::string> RemoteSession::take_warning() {
 }
 
 std::string RemoteSession::lost_text() const {
-  if (state_.empty() || state_ == "preparing")
+  if (state_.empty() || state_ == "queued" || state_ == "preparing")
     return "the daemon has ended, or was started anew, before a source could connect; nothing has begun";
   return "the daemon has ended, or was started anew; the migration's last known state was " + state_ +
          "; the source is reset as soon as it can be reached: ask it (query-migrate) who has the guest "

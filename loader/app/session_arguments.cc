@@ -40,6 +40,7 @@ constexpr std::array kOptions{
     OwnedOption{"uuid", OptionOwner::session},
     OwnedOption{"tls-creds", OptionOwner::root},  // files that the daemon reads by itself, again and again
     OwnedOption{"tls-authz", OptionOwner::root},
+    OwnedOption{"wait", OptionOwner::session},
     OwnedOption{"listen", OptionOwner::session},
     OwnedOption{"allow", OptionOwner::session},
     OwnedOption{"source-nat", OptionOwner::session},

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 namespace migrx {
 namespace {
 
@@ -32,6 +34,29 @@ std::string no_room(const Budget& whole, const Budget& promised, const Budget& a
         "--private-ram-total",
         promised.private_ram_bytes / kMiB, whole.private_ram_bytes / kMiB, asked.private_ram_bytes / kMiB);
   return {};
+}
+
+Room room_for(const Budget& whole, const Budget& promised, const Budget& asked, const WaitingLine& line,
+              bool wait, std::string& why) {
+  why = no_room(whole, promised, asked);
+  if (why.empty() && line.all == 0) return Room::now;
+  if (why.empty())
+    why = fmt::format("{} migrations wait for room already, and begin in the order they came", line.all);
+  if (!wait) {
+    why += "; or let it wait its turn (wait, or --wait)";
+    return Room::none;
+  }
+  if (std::string never = no_room(whole, {}, asked); !never.empty()) {
+    why = std::move(never);
+    return Room::none;
+  }
+  if (line.all >= kWaitingMax || line.of_this_user >= kWaitingOfUserMax) {
+    why = fmt::format("{} migrations wait for room already{}: ask again when one has begun",
+                      line.of_this_user >= kWaitingOfUserMax ? line.of_this_user : line.all,
+                      line.of_this_user >= kWaitingOfUserMax ? " for this user" : "");
+    return Room::none;
+  }
+  return Room::later;
 }
 
 }  // namespace migrx

@@ -82,8 +82,31 @@ ControlAnswer Daemon::begin(const ControlPeer& peer, SessionArguments arguments,
                    "allow: who may connect is the host's to say, by --allow of the daemon");
   if (options.allow.empty()) options.allow = allow_;
   options.runtime_dir = options_.runtime_dir;
+  if (std::optional<ControlError> error = settle_port(peer, arguments)) return *std::move(error);
+  if (const std::string problem = check_host_options(options_, options); !problem.empty())
+    return refused(control_class::kArguments, problem);
+  const Budget asked{1, places_for(options.multifd_channels), options.private_ram_max};
+  std::string why;
+  const Room room = room_for(whole(), promised(), asked, waiting(peer), options.wait, why);
+  if (room == Room::none) return refused(control_class::kNoRoom, std::move(why));
+  if (jobs_.size() >= kKeptMax) {
+    const auto oldest = std::find_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->over(); });
+    if (oldest != jobs_.end()) jobs_.erase(oldest);
+  }
+  jobs_.push_back(std::make_unique<Job>(fmt::format("s{}", ++last_id_), peer, std::move(arguments),
+                                        std::move(came), at_));
+  Job& job = *jobs_.back();
+  if (room == Room::now)
+    job.start();
+  else
+    job.wait_for(why);
+  return Json{{"id", job.id()}, {"port", job.port()}};
+}
+
+std::optional<ControlError> Daemon::settle_port(const ControlPeer& peer, SessionArguments& arguments) const {
+  ReceiveOptions& options = arguments.options;
   if (arguments.listen) {
-    if (!root && (*arguments.listen < range_.first || *arguments.listen > range_.last))
+    if (!peer.root() && (*arguments.listen < range_.first || *arguments.listen > range_.last))
       return refused(control_class::kNotPermitted,
                      fmt::format("listen {}: other clients than root may take the ports {} to {}",
                                  *arguments.listen, range_.first, range_.last));
@@ -100,19 +123,7 @@ ControlAnswer Daemon::begin(const ControlPeer& peer, SessionArguments arguments,
                                  "the daemon with a larger --listen-range",
                                  range_.first, range_.last));
   }
-  if (const std::string problem = check_host_options(options_, options); !problem.empty())
-    return refused(control_class::kArguments, problem);
-  const Budget asked{1, places_for(options.multifd_channels), options.private_ram_max};
-  if (std::string problem = no_room(whole(), promised(), asked); !problem.empty())
-    return refused(control_class::kNoRoom, std::move(problem));
-  if (jobs_.size() >= kKeptMax) {
-    const auto oldest = std::find_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->over(); });
-    if (oldest != jobs_.end()) jobs_.erase(oldest);
-  }
-  jobs_.push_back(std::make_unique<Job>(fmt::format("s{}", ++last_id_), peer, std::move(arguments),
-                                        std::move(came), at_));
-  const Job& job = *jobs_.back();
-  return Json{{"id", job.id()}, {"port", job.port()}};
+  return std::nullopt;
 }
 
 Job* Daemon::job(const std::string& id) noexcept {
@@ -199,6 +210,7 @@ ControlAnswer Daemon::quit(const ControlRequest& request) {
 uint32_t Daemon::do_work(uint64_t now_ns) {
   uint32_t all = 0;
   pause_us_ = kIdleUs;
+  let_in();
   for (const auto& job : jobs_) {
     if (job->over()) continue;
     const uint32_t work = job->do_work(now_ns);
@@ -206,6 +218,33 @@ uint32_t Daemon::do_work(uint64_t now_ns) {
     pause_us_ = std::min(pause_us_, job->pause_us(work));
   }
   return all;
+}
+
+// Those who wait begin in the order they came.
+void Daemon::let_in() {
+  for (const auto& job : jobs_) {
+    if (!job->queued()) continue;
+    if (draining_) {
+      job->turn_away(
+          "this daemon ends once its migrations are over: ask again when it has been started anew");
+      continue;
+    }
+    if (const std::string problem = no_room(whole(), promised(), job->wanted()); !problem.empty()) {
+      job->wait_for(problem);
+      return;
+    }
+    job->start();
+  }
+}
+
+WaitingLine Daemon::waiting(const ControlPeer& peer) const {
+  WaitingLine line;
+  for (const auto& job : jobs_) {
+    if (!job->queued()) continue;
+    ++line.all;
+    if (!peer.root() && job->uid() == peer.uid) ++line.of_this_user;
+  }
+  return line;
 }
 
 void Daemon::signal_all(uint64_t now_ns) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,9 +25,9 @@ class Daemon final : public ControlService {
 
   ControlAnswer execute(ControlRequest& request) override;
 
-  // Begins the migration if this daemon has room for it and its options fit the host: an object with its id
-  // and port, as session-add answers. The arguments have been checked by themselves. came: descriptors that
-  // they name; taken when it begins.
+  // Begins the migration if this daemon has room for it and its options fit the host, or lets it wait for
+  // room if its options say so: an object with its id and port, as session-add answers. The arguments have
+  // been checked by themselves. came: descriptors that they name; taken unless it is refused.
   [[nodiscard]] ControlAnswer begin(const ControlPeer& peer, SessionArguments arguments,
                                     std::vector<Descriptor>& came);
   // Null: no job has that id, or it is long over.
@@ -37,7 +38,7 @@ class Daemon final : public ControlService {
   // Microseconds until the next call is due at the latest.
   [[nodiscard]] int pause_us() const noexcept { return pause_us_; }
 
-  // SIGTERM, or quit: no migration is taken in any more.
+  // SIGTERM, or quit: no migration is taken in any more, and those that wait for room are turned away.
   void drain() noexcept { draining_ = true; }
   [[nodiscard]] bool draining() const noexcept { return draining_; }
   // As a signal to each of them.
@@ -59,6 +60,11 @@ class Daemon final : public ControlService {
   ControlAnswer query_version(const ControlRequest& request) const;
   ControlAnswer quit(const ControlRequest& request);
 
+  void let_in();
+  // Why the peer may not ask for that, which is the host's to say. Chooses the port.
+  [[nodiscard]] std::optional<ControlError> settle_port(const ControlPeer& peer,
+                                                        SessionArguments& arguments) const;
+  [[nodiscard]] WaitingLine waiting(const ControlPeer& peer) const;
   [[nodiscard]] Budget whole() const;
   [[nodiscard]] Budget promised() const;
   [[nodiscard]] bool port_taken(uint16_t port) const;

@@ -20,6 +20,7 @@ using Json = nlohmann::json;
 
 constexpr uint32_t kCompressSlots = 4;  // nobody helps: the worker of the main channel inflates by itself
 constexpr double kTellProgress_s = 0.2;
+constexpr int kQueuedUs = 50'000;
 constexpr int kPreparingUs = 1'000;
 
 }  // namespace
@@ -36,7 +37,17 @@ Job::Job(std::string id, ControlPeer peer, SessionArguments arguments, std::vect
   report_.command = "receive";
   report_.version = MIGRX_VERSION;
   report_.outcome = "failed";
-  start_thread(&Job::prepare);
+}
+
+void Job::start() {
+  start_ns_ = monotonic_ns();
+  report_.started_unix_s = unix_time_s();
+  state_ = State::preparing;
+  try {
+    start_thread(&Job::prepare);
+  } catch (const std::system_error& problem) {
+    fail(std::string("no thread can be made for this migration: ") + problem.what());
+  }
 }
 
 Job::~Job() {
@@ -104,6 +115,7 @@ void Job::report_and_release() {
   report_json_ = to_json(report_);
   summary_ = summary(report_);
   guest_.reset();
+  came_.clear();
   if (exit_status_ != 0 && exit_status_ != 3)
     for (const ClientFile& file : arguments_.files) at_.client_files.remove(peer_, file);
   arguments_.files.clear();
@@ -111,6 +123,10 @@ void Job::report_and_release() {
 
 uint32_t Job::do_work(uint64_t now_ns) {
   switch (state_) {
+    case State::queued:
+      if (!cancellation_->pending()) return 0;
+      fail("cancelled while it waited for room");
+      return 1;
     case State::preparing:
       if (!thread_done_.load(std::memory_order_acquire)) return 0;
       join();
@@ -261,18 +277,20 @@ void Job::end() {
 }
 
 int Job::pause_us(uint32_t work) noexcept {
+  if (state_ == State::queued) return kQueuedUs;
   if (state_ != State::running) return work > 0 ? 0 : kPreparingUs;
   return pace_.pause_us(reception_->session().state(), work);
 }
 
 bool Job::unused() const noexcept {
-  return state_ == State::preparing ||
+  return state_ == State::queued || state_ == State::preparing ||
          (state_ == State::running && reception_->session().state() == SessionState::listening &&
           reception_->session().channels().empty());
 }
 
 SignalAnswer Job::signal(uint64_t now_ns) {
   switch (state_) {
+    case State::queued:
     case State::preparing:
       cancellation_->ask();
       return SignalAnswer::end;
@@ -286,15 +304,22 @@ SignalAnswer Job::signal(uint64_t now_ns) {
   return SignalAnswer::none;
 }
 
+Budget Job::wanted() const noexcept {
+  return {1, places_for(arguments_.options.multifd_channels), arguments_.options.private_ram_max};
+}
+
 Budget Job::promised() const noexcept {
-  if (over()) return {};
+  if (queued() || over()) return {};
+  Budget promised = wanted();
   // Places are counted by the tenants that have them (Tenants::places_promised()), from running on.
-  return {1, state_ == State::preparing ? places_for(arguments_.options.multifd_channels) : 0,
-          arguments_.options.private_ram_max};
+  if (state_ != State::preparing) promised.places = 0;
+  return promised;
 }
 
 const char* Job::state_name() const noexcept {
   switch (state_) {
+    case State::queued:
+      return "queued";
     case State::preparing:
       return "preparing";
     case State::running:

@@ -1,7 +1,9 @@
 // One migration of a daemon, from `session-add` to its report.
 //
-//   preparing ──memory taken, destination armed──▶ running ──session over──▶ departing ──▶ finishing ──▶ over
-//       └──────────────── refused, or cancelled ────────────────────────────────────────────▲
+//   queued ──room──▶ preparing ──memory taken, destination armed──▶ running ──session over──▶ departing
+//     │                  │                                                                         │
+//     └──────────────────┴──────── refused, or cancelled ──────▶ finishing ◀───────────────────────┘
+//                                                                     └──▶ over
 //
 // What may block (files, QMP, prefault, and giving memory back) is done by a thread of the job's own while it
 // prepares and finishes, so that no job holds up another. Running and departing are the control thread's.
@@ -50,15 +52,23 @@ class Job {
     // Something has happened that clients may want to know of: an event of docs/control.md and its data.
     std::function<void(const char*, const nlohmann::json&)> tell;
   };
-  enum class State : uint8_t { preparing, running, departing, finishing, over };
+  enum class State : uint8_t { queued, preparing, running, departing, finishing, over };
 
-  // came: descriptors that came with the request. arguments.options.listen is the port. Begins to prepare.
+  // came: descriptors that came with the request. arguments.options.listen is the port. It is queued, and
+  // nothing of the host is touched, until start().
   Job(std::string id, ControlPeer peer, SessionArguments arguments, std::vector<Descriptor> came,
       const Surroundings& surroundings);
   // Waits for its thread; a job that is not over is abandoned: for the end of the daemon.
   ~Job();
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
+
+  // There is room: begins to prepare.
+  void start();
+  // There is none yet: what clients are told meanwhile.
+  void wait_for(const std::string& what) { terminal_.progress("waits for room: " + what); }
+  // There will be none: it ends.
+  void turn_away(const std::string& why) { fail(why); }
 
   // Returns work done; call until over().
   uint32_t do_work(uint64_t now_ns);
@@ -68,6 +78,7 @@ class Job {
   SignalAnswer signal(uint64_t now_ns);
 
   [[nodiscard]] State state() const noexcept { return state_; }
+  [[nodiscard]] bool queued() const noexcept { return state_ == State::queued; }
   [[nodiscard]] bool over() const noexcept { return state_ == State::over; }
   [[nodiscard]] const std::string& id() const noexcept { return id_; }
   [[nodiscard]] uint16_t port() const noexcept { return arguments_.options.listen; }
@@ -77,8 +88,11 @@ class Job {
   [[nodiscard]] bool belongs_to(const ControlPeer& peer) const noexcept {
     return peer.uid == 0 || peer.uid == peer_.uid;
   }
-  // What it may take; nothing once it is over.
+  // What it may take in all.
+  [[nodiscard]] Budget wanted() const noexcept;
+  // What of it is promised and counted by nobody else; nothing while it is queued and once it is over.
   [[nodiscard]] Budget promised() const noexcept;
+  [[nodiscard]] uid_t uid() const noexcept { return peer_.uid; }
   // As docs/control.schema.json has them: session-line and session.
   [[nodiscard]] nlohmann::json line() const;
   [[nodiscard]] nlohmann::json describe() const;
@@ -107,10 +121,10 @@ class Job {
   const std::string id_;
   const ControlPeer peer_;
   const Surroundings at_;
-  const uint64_t start_ns_;
+  uint64_t start_ns_;  // of its preparing
   SessionArguments arguments_;
   std::vector<Descriptor> came_;
-  State state_ = State::preparing;
+  State state_ = State::queued;
   int exit_status_ = 2;  // where the guest is, once over
   JobTerminal terminal_;
   // Until it is over: a job that is kept to be asked about holds no descriptor.

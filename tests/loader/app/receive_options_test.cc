@@ -179,6 +179,10 @@ TEST(ReceiveOptions, the_guest_must_go_somewhere) {
   EXPECT_THROW(parse(with({"--handoff", "unix:/x"})), CLI::Error);
 }
 
+TEST(ReceiveOptions, waiting_for_room_needs_a_daemon) {
+  EXPECT_NE(check_receive_options(parse(with({"--wait"}))).find("--via"), std::string::npos);
+}
+
 TEST(ReceiveOptions, refused_capabilities_say_so) {
   EXPECT_NE(
       check_receive_options(parse(with({"--capability", "postcopy-ram"}))).find("turn it off at the source"),

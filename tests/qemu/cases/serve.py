@@ -45,7 +45,7 @@ class _Guest:
                                                        name="destination", vga=True))
         self.destination.qmp.command("migrate-incoming", uri="unix:" + os.path.join(self.folder, "handoff.sock"))
 
-    def add(self, daemon, **arguments):
+    def add(self, daemon, until="ready", **arguments):
         options, self.files = self.transfer.ram_files(self.folder, self.source)
         if self.destination is None:
             for path in self.files.values():
@@ -59,7 +59,7 @@ class _Guest:
             given.update(multifd_channels=self.transfer.channels, multifd_compression=self.transfer.compression)
         added = daemon.control.call("session-add", **{**given, **arguments})
         self.session, self.port = added["id"], added["port"]
-        daemon.control.wait_session(self.session, ("ready",))
+        daemon.control.wait_session(self.session, (until,))
         return self
 
     def migrate(self, daemon):
@@ -208,6 +208,15 @@ def killed(folder, stack):
     return "free %.1f s after the second daemon was ready" % free
 
 
+def _expect_last_arrives(daemon, guest):
+    """The daemon drains, and ends with this one."""
+    guest.source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+    guest.source.wait_migration(timeout=60)
+    expect(daemon.wait() == 0, "the daemon ended badly: %s", daemon.log())
+    for backend in guest.source.backends:
+        expect_same_files(backend.id, guest.files[backend.id], backend.path)
+
+
 def drained(folder, stack):
     """SIGTERM: what is under way arrives, nothing new is taken in."""
     daemon, guests = _rig(folder, stack, 2, dirty_s=1.0, modes=MODES[:2], parameters={"max_bandwidth": SLOW // 4})
@@ -222,12 +231,7 @@ def drained(folder, stack):
     with contextlib.suppress(ControlError):
         guests[1].add(daemon)
         expect(False, "a migration was taken in while it drains")
-    source = guests[0].source
-    source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
-    source.wait_migration(timeout=60)
-    expect(daemon.wait() == 0, "the daemon ended badly: %s", daemon.log())
-    for backend in source.backends:
-        expect_same_files(backend.id, guests[0].files[backend.id], backend.path)
+    _expect_last_arrives(daemon, guests[0])
     return ""
 
 
@@ -250,6 +254,44 @@ def budgets(folder, stack):
     budget = daemon.control.call("query-host")["budget"]
     expect(budget["sessions"] == 0, "left over: %s", budget)
     return ""
+
+
+def waits(folder, stack):
+    """Who waits for room touches nothing, begins in the order of coming, and ends at once when it is to."""
+    daemon, guests = _rig(folder, stack, 2, dirty_s=1.0, modes=MODES[:1], extra=("--sessions-max", "1"),
+                          parameters={"max_bandwidth": SLOW // 4})
+    guests[0].add(daemon)
+    guests[1].add(daemon, until="queued", wait=True)
+    told = daemon.control.call("query-session", id=guests[1].session)["progress"]
+    expect("1 of 1 migrations" in told, "it says %s", told)
+    made = [path for path in guests[1].files.values() if os.path.exists(path)]
+    expect(not made, "files were made: %s", made)
+    command = [migrx_program(), "receive", "--via", daemon.socket, "--no-handoff", "--wait", "--ram",
+               "mem=%s,size=2M" % os.path.join(folder, "never")]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        line = ""
+        while "waits for room" not in line:
+            line = client.stdout.readline()
+            expect(line, "the client ended with %s", client.poll())
+        client.send_signal(signal.SIGTERM)
+        expect(client.wait(5) == 2, "the client ended with %d", client.returncode)
+    finally:
+        client.kill()
+        client.stdout.close()
+        client.wait()
+    begun = time.monotonic()
+    daemon.control.call("session-cancel", id=guests[0].session)
+    daemon.control.wait_session(guests[1].session, ("ready",))
+    taken = time.monotonic() - begun
+    guests[1].migrate(daemon)
+    guests[1].wait_under_way()
+    guests[0].add(daemon, until="queued", wait=True)
+    daemon.signal()
+    end = daemon.control.wait_session(guests[0].session)
+    expect(end["exit-status"] == 2 and "started anew" in end["summary"], "it waits on while the daemon drains: %s", end)
+    _expect_last_arrives(daemon, guests[1])
+    return "ready %.1f s after the other one was cancelled" % taken
 
 
 def another_client(folder, stack):
@@ -392,6 +434,7 @@ def cases():
     yield _case("serve-killed", killed)
     yield _case("serve-drained", drained)
     yield _case("serve-budgets", budgets)
+    yield _case("serve-waits", waits)
     yield _case("serve-clients", another_client)
     yield _case("serve-tls", tls)
     yield _case("serve-via", via)

@@ -28,5 +28,41 @@ TEST(Budget, nothing_wraps) {
   EXPECT_NE(no_room({UINT32_MAX, 1, 1}, {UINT32_MAX, 0, 0}, {UINT32_MAX, 0, 0}), "");
 }
 
+Room room(const Budget& promised, const Budget& asked, WaitingLine line, bool wait, std::string& why) {
+  return room_for(kWhole, promised, asked, line, wait, why);
+}
+
+TEST(Budget, who_would_rather_wait_is_not_refused) {
+  std::string why;
+  EXPECT_EQ(room({3, 0, 0}, {1, 1, 1}, {}, false, why), Room::now);
+  EXPECT_EQ(room({3, 0, 0}, {1, 1, 1}, {}, true, why), Room::now);
+  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {}, false, why), Room::none);
+  EXPECT_NE(why.find("--wait"), std::string::npos) << why;
+  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {}, true, why), Room::later);
+  EXPECT_NE(why.find("4 of 4"), std::string::npos) << why;
+}
+
+TEST(Budget, nobody_overtakes_who_waits) {
+  std::string why;
+  EXPECT_EQ(room({1, 0, 0}, {1, 1, 1}, {2, 0}, false, why), Room::none);
+  EXPECT_NE(why.find("2 migrations wait"), std::string::npos) << why;
+  EXPECT_EQ(room({1, 0, 0}, {1, 1, 1}, {2, 0}, true, why), Room::later);
+}
+
+TEST(Budget, what_never_fits_waits_for_nothing) {
+  std::string why;
+  EXPECT_EQ(room({4, 50, 0}, {1, 101, 1}, {}, true, why), Room::none);
+  EXPECT_NE(why.find("may need 101"), std::string::npos) << why;
+}
+
+TEST(Budget, those_who_wait_are_bounded) {
+  std::string why;
+  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {kWaitingMax - 1, 0}, true, why), Room::later);
+  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {kWaitingMax, 0}, true, why), Room::none);
+  EXPECT_NE(why.find("64 migrations wait"), std::string::npos) << why;
+  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {20, kWaitingOfUserMax}, true, why), Room::none);
+  EXPECT_NE(why.find("16 migrations wait for room already for this user"), std::string::npos) << why;
+}
+
 }  // namespace
 }  // namespace migrx
