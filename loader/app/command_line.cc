@@ -10,6 +10,7 @@
 #include "loader/app/receive_command.h"
 #include "loader/app/serve/serve_command.h"
 #include "loader/app/session_commands.h"
+#include "loader/app/top_command.h"
 
 namespace migrx {
 
@@ -22,6 +23,7 @@ int run_command_line(int argc, char** argv) {
   add_serve_command(app, exit_status);
   add_list_command(app, exit_status);
   add_cancel_command(app, exit_status);
+  add_top_command(app, exit_status);
   add_load_command(app, exit_status);
   add_linger_command(app, exit_status);
   add_generate_command(app, exit_status);

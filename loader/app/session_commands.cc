@@ -47,13 +47,13 @@ std::string cell(const Json& session, const char* member) {
   return printable(found->is_string() ? found->get<std::string>() : found->dump());
 }
 
-CLI::Option* add_socket(CLI::App& command, std::string& socket) {
-  return command.add_option("--via", socket, "UNIX socket at which the daemon listens")
+}  // namespace
+
+void add_socket_option(CLI::App& command, std::string& socket) {
+  command.add_option("--via", socket, "UNIX socket at which the daemon listens")
       ->type_name("SOCKET")
       ->capture_default_str();
 }
-
-}  // namespace
 
 std::string session_table(const Json& sessions) {
   constexpr std::array kColumns{"id", "state", "port", "uid", "progress"};
@@ -81,7 +81,7 @@ void add_list_command(CLI::App& app, int& exit_status) {
   };
   auto options = std::make_shared<Options>();
   CLI::App* const command = app.add_subcommand("list", "list the migrations that a daemon receives");
-  add_socket(*command, options->socket);
+  add_socket_option(*command, options->socket);
   command->add_flag("--json", options->json, "print the daemon's answer as JSON");
   command->callback([options, &exit_status] {
     const auto sessions = ask(options->socket, "query-sessions", Json::object(), exit_status);
@@ -102,7 +102,7 @@ void add_cancel_command(CLI::App& app, int& exit_status) {
   CLI::App* const command =
       app.add_subcommand("cancel", "cancel a migration that a daemon receives, as a signal would");
   command->add_option("ID", options->id, "of the migration, as migrx list shows it")->required();
-  add_socket(*command, options->socket);
+  add_socket_option(*command, options->socket);
   command->callback([options, &exit_status] {
     const auto answer = ask(options->socket, "session-cancel", {{"id", options->id}}, exit_status);
     if (!answer) return;

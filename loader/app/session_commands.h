@@ -18,6 +18,9 @@ inline constexpr const char* kControlSocketPath = "/run/migrx/control";
 void add_list_command(CLI::App& app, int& exit_status);
 void add_cancel_command(CLI::App& app, int& exit_status);
 
+// --via of a command that asks a daemon.
+void add_socket_option(CLI::App& command, std::string& socket);
+
 // The answer to query-sessions for people: one line each, below a heading.
 [[nodiscard]] std::string session_table(const nlohmann::json& sessions);
 

@@ -23,6 +23,7 @@ STATUS = {
     "list": "0: the list was printed; 2: no daemon could be asked.",
     "cancel": "0: the migration was told; 1: there is no migration of that name, or it may not be cancelled by this "
               "user; 2: no daemon could be asked.",
+    "top": "0: it was told to end; 1: the daemon ended meanwhile; 2: no daemon could be asked.",
     "load": "0: the guest is complete; 1: the file could not be loaded; 2: wrong usage, or the host is not ready.",
     "generate": "0: the receiver has all of RAM; 1: it has not; 2: wrong usage, or the host is not ready.",
     "plan": "0: the plan was printed; 2: it cannot be met.",

@@ -225,10 +225,10 @@ void Job::tell_progress() {
   const double at_s = now_s();
   if (at_s - progress_s_ < kTellProgress_s) return;
   progress_s_ = at_s;
-  const ProgressSample sample = reception_->sample(at_s);
-  terminal_.progress(progress_.line(sample, 0));
-  if (sample.rounds != told_rounds_)
-    at_.tell("ROUND", {{"id", id_}, {"round", told_rounds_ = sample.rounds}});
+  sample_ = reception_->sample(at_s);
+  terminal_.progress(progress_.line(sample_, 0));
+  if (sample_.rounds != told_rounds_)
+    at_.tell("ROUND", {{"id", id_}, {"round", told_rounds_ = sample_.rounds}});
 }
 
 // Workers let go of each channel within a turn; nothing of the session may be read by them any more when its
@@ -348,12 +348,25 @@ const char* Job::state_name() const noexcept {
   return "done";
 }
 
+// As the last line of progress had them.
+Json Job::figures() const {
+  Json figures{{"channels", sample_.channels},
+               {"channels-expected", sample_.channels_expected},
+               {"wire-bytes", sample_.wire_bytes},
+               {"rounds", sample_.rounds},
+               {"ram-bytes", sample_.ram_pages * kPageBytes},
+               {"first-pass-bytes", sample_.first_pass_pages * kPageBytes}};
+  if (const double left_s = progress_.first_pass_left_s(); left_s >= 0) figures["left-s"] = left_s;
+  return figures;
+}
+
 Json Job::line() const {
   Json line{{"id", id_},
             {"state", state_name()},
             {"port", port()},
             {"uid", peer_.uid},
             {"progress", terminal_.last_progress()}};
+  if (reception_ != nullptr && progress_s_ > 0) line["figures"] = figures();
   if (over()) line["outcome"] = report_.outcome;
   return line;
 }

@@ -115,6 +115,7 @@ class Job {
   void fail(const std::string& why);
   uint32_t run(uint64_t now_ns);
   void tell_progress();
+  [[nodiscard]] nlohmann::json figures() const;
   [[nodiscard]] const char* state_name() const noexcept;
   [[nodiscard]] double now_s() const;
 
@@ -135,6 +136,7 @@ class Job {
   SessionState told_state_ = SessionState::listening;
   uint64_t told_rounds_ = 0;
   double progress_s_ = 0;
+  ProgressSample sample_;  // of that moment
 
   // The job's thread writes these while it runs; the control thread reads them after join().
   Report report_;

@@ -13,6 +13,7 @@
 #include "loader/app/receive_command.h"
 #include "loader/app/serve/serve_command.h"
 #include "loader/app/session_commands.h"
+#include "loader/app/top_command.h"
 
 namespace migrx {
 namespace {
@@ -167,8 +168,9 @@ TEST(CommandLine, an_option_takes_one_word_in_every_command) {
             << command->get_name() << " " << option->get_name();
       }
   };
-  for (const auto add : {add_receive_command, add_serve_command, add_list_command, add_cancel_command,
-                         add_load_command, add_generate_command, add_plan_command, add_doctor_command})
+  for (const auto add :
+       {add_receive_command, add_serve_command, add_list_command, add_cancel_command, add_load_command,
+        add_generate_command, add_plan_command, add_doctor_command, add_top_command})
     words(add);
 }
 

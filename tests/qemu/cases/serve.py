@@ -2,12 +2,17 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import grp
 import json
 import os
+import pty
 import pwd
+import select
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 from rig import pki
@@ -361,6 +366,60 @@ def via(folder, stack):
     return "cancel of what is over: %d, %s" % (cancelled.returncode, (cancelled.stdout + cancelled.stderr).strip())
 
 
+def _read_screen(terminal, words, timeout=20.0):
+    """What is drawn on the pseudo-terminal until it has all the words."""
+    seen, deadline = "", time.monotonic() + timeout
+    while not all(word in seen for word in words):
+        expect(time.monotonic() < deadline, "the screen has not %s: %s", words, seen[-3000:])
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 65536).decode(errors="replace")
+    return seen
+
+
+def top(folder, stack):
+    """`migrx top`: a screen on a terminal, which gets its modes back; plain text elsewhere; the daemon's end is told."""
+    daemon, guests = _rig(folder, stack, 1, dirty_s=1.0, modes=MODES[:1], parameters={"max_bandwidth": SLOW // 4})
+    guests[0].add(daemon)
+    guests[0].migrate(daemon)
+    guests[0].wait_under_way()
+    terminal, inside = pty.openpty()
+    command = [migrx_program(), "top", "--via", daemon.socket, "--interval", "0.2"]
+    try:
+        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        before = termios.tcgetattr(inside)
+        client = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside)
+        try:
+            seen = _read_screen(terminal, ("\x1b[H", "migrations 1 of 16", "precopy", "GiB/s", "of its turns"))
+            screen = seen.split("\x1b[H\x1b[J")[-2].replace("\r", "").split("\n")
+            expect(len(screen) <= 24 and all(len(line) < 100 for line in screen), "it does not fit: %s", screen)
+            expect(not termios.tcgetattr(inside)[3] & termios.ICANON, "keys wait for the end of a line")
+            os.write(terminal, b"q")
+            expect(client.wait(5) == 0, "after q it ended with %s", client.returncode)
+            expect(termios.tcgetattr(inside) == before, "the terminal's modes are not as they were")
+        finally:
+            client.kill()
+            client.wait()
+    finally:
+        os.close(terminal)
+        os.close(inside)
+    plain = subprocess.run([*command, "--count", "2"], capture_output=True, text=True, check=True, timeout=20).stdout
+    expect(plain.count("migrx at ") == 2 and "\x1b" not in plain, "not two plain screens: %s", plain)
+    watching = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        guests[0].expect_arrives(daemon)
+        daemon.signal()
+        told = watching.communicate(timeout=20)[1]
+    finally:
+        watching.kill()
+        watching.wait()
+    expect(watching.returncode == 1 and told.startswith("migrx: "), "with the daemon it ended with %d: %s",
+           watching.returncode, told)
+    missing = subprocess.run([*command[:3], os.path.join(folder, "nobody"), "--count", "1"], capture_output=True, text=True,
+                             check=False, timeout=20)
+    expect(missing.returncode == 2, "without a daemon it ended with %d: %s", missing.returncode, missing.stderr)
+    return told.strip()
+
+
 def unprivileged(folder, stack):
     """A member of the group that is not root: what is the host's is refused, memory below its folder is taken."""
     nobody = pwd.getpwnam("nobody")
@@ -439,3 +498,4 @@ def cases():
     yield _case("serve-tls", tls)
     yield _case("serve-via", via)
     yield _case("serve-unprivileged", unprivileged)
+    yield _case("serve-top", top)
