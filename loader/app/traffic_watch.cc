@@ -9,7 +9,11 @@ namespace migrx {
 std::string TrafficWatch::look(const TrafficFacts& facts) {
   if (facts.segments != sound_.segments) {
     const double silence_s = facts.now_s - sound_.now_s;
-    if (silence_s >= kOutage_s) outage_s_ = std::max(outage_s_, silence_s);
+    if (silence_s >= kOutage_s) {
+      // A second one while senders still wait for the end of the first adds to their wait.
+      outage_s_ = silence_s + (sound_.now_s - back_s_ < outage_s_ ? outage_s_ : 0);
+      back_s_ = facts.now_s;
+    }
     sound_ = facts;
   }
   if (!checksums_told_ && facts.wrong_checksums >= sound_.wrong_checksums + kWrongChecksums) {
@@ -20,11 +24,8 @@ std::string TrafficWatch::look(const TrafficFacts& facts) {
         "(ethtool -K INTERFACE tx off)",
         facts.wrong_checksums - sound_.wrong_checksums);
   }
-  if (facts.in_order != progress_.in_order || facts.connections == 0) {
-    progress_ = facts;
-    outage_s_ = 0;
-  }
-  if (!hole_told_ && facts.now_s - progress_.now_s >= kHole_s + 2 * outage_s_ &&
+  if (facts.in_order != progress_.in_order || facts.connections == 0) progress_ = facts;
+  if (!hole_told_ && facts.now_s - std::max(progress_.now_s, back_s_ + outage_s_) >= kHole_s &&
       facts.acks_from_behind_hole >= progress_.acks_from_behind_hole + kAnswers) {
     hole_told_ = true;
     return fmt::format(

@@ -24,8 +24,9 @@ class TrafficWatch {
   // Wrong checksums in a row without a sound segment, before anything is said: a cable damages some.
   static constexpr uint64_t kWrongChecksums = 5;
   // The path is at fault when for so long nothing brought the stream on, while the peer, asked every four
-  // seconds (StallClock), answered so often with a sequence number beyond the hole. After an outage the
-  // outage's own length is added: the sender's next retransmission may take that long (RFC 6298 section 5.5).
+  // seconds (StallClock), answered so often with a sequence number beyond the hole. After an outage nothing
+  // is said for the outage's own length: a sender's next retransmission may take that long (RFC 6298 section
+  // 5.5), whatever its other connections bring meanwhile.
   static constexpr double kHole_s = 12;
   static constexpr uint64_t kAnswers = 3;
   static constexpr double kOutage_s = 10;
@@ -41,7 +42,8 @@ class TrafficWatch {
   const std::string address_;
   TrafficFacts sound_;     // when the last sound segment came
   TrafficFacts progress_;  // when the stream got on last
-  double outage_s_ = 0;    // the longest without a segment since then
+  double back_s_ = 0;      // when the last outage ended
+  double outage_s_ = 0;    // how long it was
   bool checksums_told_ = false;
   bool hole_told_ = false;
 };

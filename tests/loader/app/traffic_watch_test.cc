@@ -61,8 +61,26 @@ TEST(TrafficWatch, a_quiet_source_and_one_whose_stream_gets_on_are_not) {
 TEST(TrafficWatch, after_an_outage_the_sender_has_its_time) {
   TrafficWatch watch(1500, "10.0.0.2");
   EXPECT_EQ(watch.look(standing(1, 0)), "");
-  for (int s = 61; s < 121; s += 4) EXPECT_EQ(watch.look(standing(s, static_cast<uint64_t>(s))), "") << s;
-  EXPECT_NE(watch.look(standing(134, 134)), "");
+  for (int s = 61; s < 133; s += 4) EXPECT_EQ(watch.look(standing(s, static_cast<uint64_t>(s))), "") << s;
+  EXPECT_NE(watch.look(standing(133, 133)), "");
+}
+
+TEST(TrafficWatch, after_an_outage_one_connection_that_gets_on_says_nothing_of_the_others) {
+  TrafficWatch watch(1500, "10.0.0.2");
+  EXPECT_EQ(watch.look(standing(1, 0)), "");
+  for (int s = 61; s < 121; s += 4) {
+    TrafficFacts facts = standing(s, static_cast<uint64_t>(s));
+    facts.in_order = s < 70 ? 3 : 4;
+    EXPECT_EQ(watch.look(facts), "") << s;
+  }
+}
+
+TEST(TrafficWatch, a_second_outage_adds_to_the_first) {
+  TrafficWatch watch(1500, "10.0.0.2");
+  EXPECT_EQ(watch.look(standing(1, 0)), "");
+  EXPECT_EQ(watch.look(standing(61, 61)), "");
+  for (int s = 81; s < 173; s += 4) EXPECT_EQ(watch.look(standing(s, static_cast<uint64_t>(s))), "") << s;
+  EXPECT_NE(watch.look(standing(173, 173)), "");
 }
 
 TEST(TrafficWatch, nobody_there_is_no_hole) {

@@ -167,9 +167,10 @@ def mid_stream(version, seconds, switchover):
     """Away in precopy, or at the switchover; the source's own retransmission comes after at most as long again."""
     def body(folder, stack):
         outage = _Outage(folder, version, stack, destination=True)
+        # Before the switchover one channel may get on while main still waits for its own retransmission.
+        outage.source.qmp.wait_longer(seconds + 60 + SOON_S)
         if switchover:
             outage.switch_over()
-            outage.source.qmp.wait_longer(seconds + 60 + SOON_S)
             time.sleep(0.1)
         outage.network.set_away(True)
         time.sleep(seconds)
@@ -185,6 +186,7 @@ def mid_stream(version, seconds, switchover):
             outage.switch_over()
         outage.expect_completed(seconds + 60 + SOON_S)
         outage.expect_runs_at_destination()
+        expect("warning" not in outage.receiver.log(), "an outage is warned of: %s", outage.receiver.log()[-2000:])
         return "completed %.1f s after the link was back" % (time.monotonic() - back)
     return body
 
