@@ -156,8 +156,11 @@ std::string TopScreen::session_line(const Json& session) const {
   const auto received = received_.find(text(session, "id"));
   const bool over = is(session, "done");
   std::string rate = kNothing;
-  if (!over && received != received_.end() && received->second.per_s)
-    rate = fmt::format("{:.2f} GiB/s", *received->second.per_s / kGiB);
+  if (!over && received != received_.end() && received->second.per_s) {
+    const double per_s = *received->second.per_s;
+    rate =
+        per_s < kGiB ? fmt::format("{:.1f} MiB/s", per_s / kMiB) : fmt::format("{:.2f} GiB/s", per_s / kGiB);
+  }
   std::string left = kNothing;
   if (const auto ram = number(figures, "ram-bytes"), seen = number(figures, "first-pass-bytes");
       ram && seen && *ram > *seen)

@@ -261,6 +261,22 @@ def budgets(folder, stack):
     return ""
 
 
+@contextlib.contextmanager
+def _client_that_says(command, word):
+    """A program whose line with that word has come."""
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        line = ""
+        while word not in line:
+            line = client.stdout.readline()
+            expect(line, "the client ended with %s", client.poll())
+        yield client
+    finally:
+        client.kill()
+        client.stdout.close()
+        client.wait()
+
+
 def waits(folder, stack):
     """Who waits for room touches nothing, begins in the order of coming, and ends at once when it is to."""
     daemon, guests = _rig(folder, stack, 2, dirty_s=1.0, modes=MODES[:1], extra=("--sessions-max", "1"),
@@ -273,18 +289,9 @@ def waits(folder, stack):
     expect(not made, "files were made: %s", made)
     command = [migrx_program(), "receive", "--via", daemon.socket, "--no-handoff", "--wait", "--ram",
                "mem=%s,size=2M" % os.path.join(folder, "never")]
-    client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        line = ""
-        while "waits for room" not in line:
-            line = client.stdout.readline()
-            expect(line, "the client ended with %s", client.poll())
+    with _client_that_says(command, "waits for room") as client:
         client.send_signal(signal.SIGTERM)
         expect(client.wait(5) == 2, "the client ended with %d", client.returncode)
-    finally:
-        client.kill()
-        client.stdout.close()
-        client.wait()
     begun = time.monotonic()
     daemon.control.call("session-cancel", id=guests[0].session)
     daemon.control.wait_session(guests[1].session, ("ready",))
@@ -340,22 +347,13 @@ def via(folder, stack):
                str(guest.transfer.channels), "--listen", "50001", "--report", report_path]
     for item in options.items():
         command += ["--ram", "%s=%s" % item]
-    client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        line = ""
-        while "ready" not in line:
-            line = client.stdout.readline()
-            expect(line, "the client ended with %s", client.poll())
+    with _client_that_says(command, "ready") as client:
         listed = subprocess.run([migrx_program(), "list", "--via", daemon.socket], capture_output=True, text=True, check=True)
         expect("s1" in listed.stdout and "50001" in listed.stdout, "list shows %s", listed.stdout)
         guest.source.migrate(daemon.uri(50001))
         guest.source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
         guest.source.wait_migration(timeout=60)
         expect(client.wait(30) == 0, "the client ended with %d", client.returncode)
-    finally:
-        client.kill()
-        client.stdout.close()
-        client.wait()
     with open(report_path, encoding="utf-8") as file:
         report = json.load(file)
     expect(report["outcome"] == "complete", "the report says %s", report["outcome"])
@@ -389,7 +387,7 @@ def top(folder, stack):
         before = termios.tcgetattr(inside)
         client = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside)
         try:
-            seen = _read_screen(terminal, ("\x1b[H", "migrations 1 of 16", "precopy", "GiB/s", "of its turns"))
+            seen = _read_screen(terminal, ("\x1b[H", "migrations 1 of 16", "precopy", "iB/s", "of its turns"))
             screen = seen.split("\x1b[H\x1b[J")[-2].replace("\r", "").split("\n")
             expect(len(screen) <= 24 and all(len(line) < 100 for line in screen), "it does not fit: %s", screen)
             expect(not termios.tcgetattr(inside)[3] & termios.ICANON, "keys wait for the end of a line")
