@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include <algorithm>
 #include <exception>
 #include <future>
 #include <string>
@@ -19,6 +20,10 @@ constexpr uint32_t kTurnsBeforeYield = 16;
 // gaps of a sender that is at it, such as a round trip.
 constexpr uint64_t kNsBeforeSleep = 50'000;
 constexpr uint64_t kNsBeforeSleepOfYield = 1'000'000;
+// A sender that was silent for longer than its retransmission time-out begins slowly again (RFC 5681 section
+// 4.1; Linux: 200 ms at least): what it sends during a longer sleep fits the port's ring.
+constexpr uint64_t kNsBeforeLongSleep = 250'000'000;
+constexpr uint32_t kLongSleepNs = 500'000;
 
 void pause_cpu() noexcept {
 #if defined(__x86_64__)
@@ -32,7 +37,9 @@ void pause_cpu() noexcept {
 void pause(const AgentThreadOptions& options, uint32_t empty_turns, uint64_t idle_ns) noexcept {
   if (options.idle == IdleStrategy::spin) return pause_cpu();
   if (idle_ns >= (options.idle == IdleStrategy::sleep ? kNsBeforeSleep : kNsBeforeSleepOfYield)) {
-    const timespec sleep{0, static_cast<long>(options.sleep_ns)};
+    const uint32_t sleep_ns =
+        idle_ns >= kNsBeforeLongSleep ? std::max(options.sleep_ns, kLongSleepNs) : options.sleep_ns;
+    const timespec sleep{0, static_cast<long>(sleep_ns)};
     clock_nanosleep(CLOCK_MONOTONIC, 0, &sleep, nullptr);
   } else if (empty_turns >= kTurnsBeforeYield) {
     sched_yield();

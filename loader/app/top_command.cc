@@ -108,7 +108,8 @@ bool wait_until(double due_s, ControlClient& client, const SignalWatch& signals,
     constexpr double kLookS = 0.1;
     const auto wait_ms = static_cast<int>(std::min(left_s, kLookS) * 1e3) + 1;
     const auto message = client.next(wait_ms, signals.fd());
-    if (const auto* const event = std::get_if<ControlEvent>(&message)) top.take_event(*event, time_of_day());
+    if (const auto* const event = std::get_if<ControlEvent>(&message))
+      top.take_event(event->name, event->data, time_of_day());
     if (client.gone() && std::holds_alternative<std::monostate>(message))
       return true;  // the next question says so
   }

@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
-#include <cmath>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 
@@ -45,6 +43,13 @@ bool is(const Json& session, std::string_view state) {
   return value.is_string() && value.get_ref<const std::string&>() == state;
 }
 
+// nullopt: no CPU has such a number.
+std::optional<int64_t> cpu_of(const Json& core) {
+  const std::optional<double> cpu = number(core, "cpu");
+  if (!cpu || *cpu < -1 || *cpu > 1e6) return std::nullopt;
+  return static_cast<int64_t>(*cpu);
+}
+
 // 1234567 -> "1.2M"
 std::string short_rate(const std::optional<double>& per_s) {
   if (!per_s) return kNothing;
@@ -83,43 +88,47 @@ void TopScreen::grow(Growth& growth, double value, double now_s) {
 }
 
 void TopScreen::take_host(const Json& host, double now_s) {
-  host_ = host;
   for (const char* const name : {"port.rx_packets", "port.rx_bytes", "port.rx_missed", "port.tx_packets"})
     grow(counters_[name], number(part(host, "dataplane"), name).value_or(0), now_s);
   for (const Json& core : part(host, "cores")) {
-    const std::optional<double> cpu = number(core, "cpu");
-    if (!cpu || std::abs(*cpu) > 1e9) continue;
-    grow(busy_[static_cast<int64_t>(*cpu)], number(core, "busy_s").value_or(0), now_s);
-    grow(idle_[static_cast<int64_t>(*cpu)], number(core, "idle_s").value_or(0), now_s);
+    const std::optional<int64_t> cpu = cpu_of(core);
+    if (!cpu) continue;
+    grow(busy_[*cpu], number(core, "busy_s").value_or(0), now_s);
+    grow(idle_[*cpu], number(core, "idle_s").value_or(0), now_s);
   }
+  host_ = host_lines(host);
 }
 
 void TopScreen::take_sessions(const Json& sessions, double now_s) {
-  sessions_ = sessions.is_array() ? sessions : Json::array();
   std::map<std::string, Growth> received;  // of those that are still there
-  for (const Json& session : sessions_) {
+  for (const Json& session : sessions) {
     const std::string id = text(session, "id");
     if (const auto before = received_.find(id); before != received_.end()) received[id] = before->second;
     if (const auto bytes = number(part(session, "figures"), "wire-bytes")) grow(received[id], *bytes, now_s);
   }
   received_ = std::move(received);
+  std::vector<std::string> over;
+  sessions_.clear();
+  for (const Json& session : sessions)
+    (is(session, "done") ? over : sessions_).push_back(session_line(session));
+  sessions_.insert(sessions_.end(), over.rbegin(), over.rend());
 }
 
-void TopScreen::take_event(const ControlEvent& event, const std::string& clock) {
-  std::string line = clock + "  " + text(event.data, "id") + "  " + printable(event.name);
-  if (const Json& round = part(event.data, "round"); round.is_number()) line += " " + round.dump();
-  for (const char* const name : {"outcome", "reason"})
-    if (const std::string more = text(event.data, name); more != kNothing) line += "  " + more;
+void TopScreen::take_event(const std::string& name, const Json& data, const std::string& clock) {
+  std::string line = clock + "  " + text(data, "id") + "  " + printable(name);
+  if (const Json& round = part(data, "round"); round.is_number()) line += " " + round.dump();
+  for (const char* const member : {"outcome", "reason"})
+    if (const std::string more = text(data, member); more != kNothing) line += "  " + more;
   events_.push_front(std::move(line));
   if (events_.size() > kEventsMax) events_.pop_back();
 }
 
-std::vector<std::string> TopScreen::host_lines() const {
-  const Json& budget = part(host_, "budget");
-  const Json& draining = part(host_, "draining");
+std::vector<std::string> TopScreen::host_lines(const Json& host) const {
+  const Json& budget = part(host, "budget");
+  const Json& draining = part(host, "draining");
   std::vector<std::string> lines;
   lines.push_back(fmt::format("migrx at {}   migrations {}   connections {}   private RAM {}{}",
-                              text(host_, "address"), used_of(budget, "sessions", "sessions-max"),
+                              text(host, "address"), used_of(budget, "sessions", "sessions-max"),
                               used_of(budget, "connections", "connections-max"), of_memory(budget),
                               draining.is_boolean() && draining.get<bool>() ? "   draining" : ""));
   const auto rate = [this](const char* name) {
@@ -131,20 +140,21 @@ std::vector<std::string> TopScreen::host_lines() const {
       "frames in {}/s ({}), out {}/s, missed {}/s   packet buffers free {} of {}",
       short_rate(rate("port.rx_packets")), bits ? fmt::format("{:.2f} Gbit/s", *bits * 8e-9) : kNothing,
       short_rate(rate("port.tx_packets")), short_rate(rate("port.rx_missed")),
-      whole(part(host_, "memory"), "rx_buffers_available"), whole(part(host_, "memory"), "rx_buffers")));
-  for (const Json& port : part(host_, "ports"))
+      whole(part(host, "memory"), "rx_buffers_available"), whole(part(host, "memory"), "rx_buffers")));
+  for (const Json& port : part(host, "ports"))
     lines.push_back(
         fmt::format("port {}  {}  {}", text(port, "port"), text(port, "link"), text(port, "mac")));
-  for (const Json& core : part(host_, "cores")) {
-    const auto cpu = static_cast<int64_t>(number(core, "cpu").value_or(-1));
-    const auto busy = busy_.find(cpu);
-    const auto idle = idle_.find(cpu);
+  for (const Json& core : part(host, "cores")) {
+    const std::optional<int64_t> cpu = cpu_of(core);
+    if (!cpu) continue;
+    const auto busy = busy_.find(*cpu);
+    const auto idle = idle_.find(*cpu);
     std::string share = kNothing;
     if (busy != busy_.end() && idle != idle_.end() && busy->second.per_s && idle->second.per_s &&
         *busy->second.per_s + *idle->second.per_s > 0)
       share =
           fmt::format("{:.0f} %", 100 * *busy->second.per_s / (*busy->second.per_s + *idle->second.per_s));
-    lines.push_back(fmt::format("CPU {:>3}  node {}  {:<12} {:>6} of its turns useful, longest {} us", cpu,
+    lines.push_back(fmt::format("CPU {:>3}  node {}  {:<12} {:>6} of its turns useful, longest {} us", *cpu,
                                 whole(core, "node"), text(core, "role"), share,
                                 whole(core, "longest_turn_us")));
   }
@@ -180,22 +190,16 @@ std::string TopScreen::session_line(const Json& session) const {
 }
 
 std::vector<std::string> TopScreen::lines(unsigned width, unsigned height) const {
-  std::vector<std::string> lines = host_lines();
+  std::vector<std::string> lines = host_;
   lines.emplace_back();
   lines.push_back(fmt::format("{:<6} {:<12} {:>5}  {:>7}  {:>12}  {:>5}  {:>10}  {:>9}", "ID", "STATE",
                               "PORT", "CHANNELS", "RATE", "ROUND", "FIRST PASS", "TIME LEFT"));
-  // Those under way first, in the order they came; the last that ended next.
-  std::vector<const Json*> shown;
-  for (const Json& session : sessions_)
-    if (!is(session, "done")) shown.push_back(&session);
-  for (auto session = sessions_.rbegin(); session != sessions_.rend(); ++session)
-    if (is(*session, "done")) shown.push_back(&*session);
-  for (std::size_t i = 0; i < shown.size(); ++i) {
-    if (lines.size() + 1 >= height && i + 1 < shown.size()) {
-      lines.push_back(fmt::format("... and {} more", shown.size() - i));
+  for (std::size_t i = 0; i < sessions_.size(); ++i) {
+    if (lines.size() + 1 >= height && i + 1 < sessions_.size()) {
+      lines.push_back(fmt::format("... and {} more", sessions_.size() - i));
       break;
     }
-    lines.push_back(session_line(*shown[i]));
+    lines.push_back(sessions_[i]);
   }
   if (!events_.empty() && lines.size() + 2 < height) {
     lines.emplace_back();

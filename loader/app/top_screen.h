@@ -6,12 +6,10 @@
 #include <cstdint>
 #include <deque>
 #include <map>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "loader/control/control_client.h"
 
 namespace migrx {
 
@@ -23,7 +21,7 @@ class TopScreen {
   void take_host(const nlohmann::json& host, double now_s);
   void take_sessions(const nlohmann::json& sessions, double now_s);
   // clock: the time of day, for people.
-  void take_event(const ControlEvent& event, const std::string& clock);
+  void take_event(const std::string& name, const nlohmann::json& data, const std::string& clock);
 
   // At most `height` lines of at most `width` columns, without line ends and control characters. Where there
   // is no room for all, events go first, then sessions that are over, then others.
@@ -40,11 +38,11 @@ class TopScreen {
   };
   static void grow(Growth& growth, double value, double now_s);
 
-  [[nodiscard]] std::vector<std::string> host_lines() const;
+  [[nodiscard]] std::vector<std::string> host_lines(const nlohmann::json& host) const;
   [[nodiscard]] std::string session_line(const nlohmann::json& session) const;
 
-  nlohmann::json host_ = nlohmann::json::object();
-  nlohmann::json sessions_ = nlohmann::json::array();
+  std::vector<std::string> host_;
+  std::vector<std::string> sessions_;  // those under way first, then those that are over, the last one first
   std::map<std::string, Growth> counters_;  // of the dataplane, by name
   std::map<int64_t, Growth> busy_;          // seconds, by CPU
   std::map<int64_t, Growth> idle_;          // likewise

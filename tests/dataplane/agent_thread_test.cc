@@ -96,6 +96,21 @@ TEST_P(IdleThread, uses_little_cpu) {
   EXPECT_GT(thread.counters().idle_ns.read(), 0U);
 }
 
+TEST_P(IdleThread, sleeps_longer_after_a_long_silence) {
+  std::vector<std::string> events;
+  CountingAgent agent(events, "idle");
+  AgentThread thread({&agent}, {.idle = GetParam()});
+  thread.start();
+  std::this_thread::sleep_for(300ms);
+  const uint64_t before = agent.turns;
+  const auto since = std::chrono::steady_clock::now();
+  std::this_thread::sleep_for(500ms);
+  const uint64_t turns = agent.turns - before;
+  const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - since;
+  thread.stop();
+  EXPECT_LE(turns, static_cast<uint64_t>(passed / 500us) + 2);
+}
+
 INSTANTIATE_TEST_SUITE_P(AgentThread, IdleThread, ::testing::Values(IdleStrategy::yield, IdleStrategy::sleep),
                          [](const auto& strategy) { return std::string(to_string(strategy.param)); });
 

@@ -43,6 +43,7 @@ void Job::start() {
   start_ns_ = monotonic_ns();
   report_.started_unix_s = unix_time_s();
   state_ = State::preparing;
+  if (!terminal_.last_progress().empty()) terminal_.progress({});  // it waits for nothing any more
   try {
     start_thread(&Job::prepare);
   } catch (const std::system_error& problem) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <string>
 
 namespace migrx {
@@ -102,8 +103,8 @@ TEST(TopScreen, who_waits_or_prepares_says_what_for_and_who_is_over_how_it_ended
 TEST(TopScreen, events_are_shown_the_last_one_first) {
   TopScreen screen;
   for (int round = 1; round <= 20; ++round)
-    screen.take_event({"ROUND", {{"id", "s1"}, {"round", round}}}, "12:00:00");
-  screen.take_event({"FAILED", {{"id", "s2"}, {"outcome", "failed"}, {"reason", "no memory"}}}, "12:00:01");
+    screen.take_event("ROUND", {{"id", "s1"}, {"round", round}}, "12:00:00");
+  screen.take_event("FAILED", {{"id", "s2"}, {"outcome", "failed"}, {"reason", "no memory"}}, "12:00:01");
   const std::string text = all(screen);
   EXPECT_LT(text.find("12:00:01  s2  FAILED  failed  no memory"), text.find("12:00:00  s1  ROUND 20"))
       << text;
@@ -116,7 +117,7 @@ TEST(TopScreen, fits_any_terminal) {
   Json sessions = Json::array();
   for (int i = 0; i < 300; ++i) sessions.push_back(session("s" + std::to_string(i), "precopy", 1));
   screen.take_sessions(sessions, 1);
-  screen.take_event({"READY", {{"id", "s1"}}}, "12:00:00");
+  screen.take_event("READY", {{"id", "s1"}}, "12:00:00");
   for (const unsigned height : {0U, 1U, 5U, 24U, 400U})
     for (const unsigned width : {0U, 1U, 40U, 80U, 300U}) {
       const auto lines = screen.lines(width, height);
@@ -138,7 +139,7 @@ TEST(TopScreen, nothing_that_is_answered_makes_it_fail_or_steers_the_terminal) {
     for (int i = 0; i < 2; ++i) {
       screen.take_host(Json::parse(text), i);
       screen.take_sessions(Json::parse(text), i);
-      screen.take_event({text, Json::parse(text)}, "12:00:00");
+      screen.take_event(text, Json::parse(text), "12:00:00");
       for (const std::string& line : screen.lines(100, 40))
         EXPECT_TRUE(std::all_of(line.begin(), line.end(), [](unsigned char c) {
           return c >= 0x20 && c != 0x7f;

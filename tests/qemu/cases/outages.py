@@ -11,7 +11,7 @@ from rig.guest import MIB, console_lines, expect_unbroken
 from rig.machine import Backend, Machine
 from rig.network import Network
 from rig.receiver import Receiver
-from rig.runner import Case, expect
+from rig.runner import MACHINE, Case, expect
 from rig.transfer import FAST, Transfer, need
 
 SOON_S = 5.0  # after the source's own retransmission has got through, or after the link is back for a reset
@@ -265,11 +265,11 @@ def both_and_group(version):
     return body
 
 
-def _case(name, body, timeout, waits=True, quick=True):
+def _case(name, body, timeout, waits=True, quick=True, needs=""):
     def run(folder):
         with contextlib.ExitStack() as stack:
             return body(folder, stack)
-    return Case(name, run, quick, timeout, waits=waits)
+    return Case(name, run, quick, timeout, needs, waits)
 
 
 def cases():
@@ -282,6 +282,7 @@ def cases():
     yield _case("outage-gateway-moves-10", while_loading("10", 5, moves=True), 120, waits=False)
     yield _case("outage-sigterm-10", gives_up("10", lambda receiver: receiver.signal()), 150)
     yield _case("outage-sigkill-7.2", gives_up("7.2", _kill_worker), 150)
-    yield _case("outage-successor-10", successor("10", False), 240)
-    yield _case("outage-successor-of-killed-10", successor("10", True), 240)
+    # They measure.
+    yield _case("outage-successor-10", successor("10", False), 240, False, needs=MACHINE)
+    yield _case("outage-successor-of-killed-10", successor("10", True), 240, False, needs=MACHINE)
     yield _case("signals-both-7.2", both_and_group("7.2"), 120, waits=False)

@@ -47,7 +47,7 @@ class Case:
 
 
 MACHINE = "machine"
-WAITING_MAX = 2  # beside `jobs` that work
+WAITING_MAX = 1  # beside `jobs` that work
 DEAREST = 8  # cases that are named at the end, so that it is seen where the time goes
 
 
