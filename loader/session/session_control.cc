@@ -482,10 +482,14 @@ void SessionControl::watch_silence(uint64_t now_ns) {
                      session_.moments().first_pass.load(std::memory_order_acquire) == 0;
   const FlushBarrier& barrier = session_.barrier();
   facts.one_too_many = session_.admission().surplus() > 0 && barrier.epochs_released() <= 2;
-  for (uint32_t i = 0; i < barrier.channels(); ++i)
+  for (uint32_t i = 0; i < barrier.channels(); ++i) {
     facts.channels_wait = facts.channels_wait ||
                           barrier.epochs_arrived(MultifdId{i}) > barrier.epochs_released() ||
                           barrier.main_waits_for(MultifdId{i});
+    const Channel* const channel = channel_of(session_.multifd_connection(i));
+    facts.channel_closed =
+        facts.channel_closed || (channel != nullptr && channel->let_go() && channel->end() == StreamEnd::fin);
+  }
   const SilenceVerdict verdict = judge_silence(facts, limits_);
   if (verdict != SilenceVerdict::fine) session_.fail(error_of(verdict, limits_, session_.standing()));
 }

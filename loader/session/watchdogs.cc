@@ -59,6 +59,10 @@ SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& lim
   if (facts.one_too_many && !facts.device_state && !facts.colo && facts.quiet_ns >= kRefusedNs &&
       facts.idle_ns >= kRefusedNs)
     return SilenceVerdict::channel_refused;
+  // Who is through has written all of main before (QEMU, migration_cleanup), and would have bytes under way.
+  if (facts.channel_closed && !facts.device_state && !facts.colo && limits.stall_ns > 0 &&
+      facts.quiet_ns >= limits.stall_ns && facts.idle_ns >= kRefusedNs)
+    return SilenceVerdict::channel_closed;
   if (limits.stall_ns == 0 || facts.quiet_ns < limits.stall_ns) return SilenceVerdict::fine;
   const bool repeats = facts.under_way && facts.quiet_ns < limits.stall_ns + kRepetitionNs;
   if (facts.channels_wait)
@@ -99,6 +103,12 @@ StreamError error_of(SilenceVerdict verdict, const SessionLimits& limits, const 
           "the "
           "source)",
           seconds(kRefusedNs));
+    case SilenceVerdict::channel_closed:
+      return make_error(
+          ErrorClass::truncated, 0, "session: multifd channels",
+          "a channel was closed before the migration was through, and the source has said nothing for %.0f s "
+          "(%s): what lies between the hosts and ends connections (a firewall, a proxy)? Migrate again",
+          seconds(limits.stall_ns), standing.c_str());
     case SilenceVerdict::destination_takes_none:
       return make_error(ErrorClass::timed_out, 0, "session: destination",
                         "the destination took no byte for %.0f s although bytes wait for it: is the "

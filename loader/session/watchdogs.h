@@ -56,6 +56,8 @@ struct SilenceFacts {
   // In the first pass, a multifd channel from the source's address and with its uuid was refused as one too
   // many: perhaps the source's own.
   bool one_too_many = false;
+  // A multifd channel was closed in good order, as a source does that is through.
+  bool channel_closed = false;
   // On a channel that does not stand at a barrier its TCP has shown bytes that have not come: it has them to
   // send again.
   bool under_way = false;
@@ -69,6 +71,7 @@ enum class SilenceVerdict : uint8_t {
   setup,                  // the source hangs before its first page (QEMU 11 when cancelled then)
   barrier,                // channels wait for others from which nothing comes
   channel_refused,        // the source hangs since a channel of its own was refused (QEMU 7.2 does)
+  channel_closed,         // the source closed a channel, is not through and says nothing more
   destination_takes_none  // bytes wait for the destination, and it takes none
 };
 [[nodiscard]] SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& limits) noexcept;

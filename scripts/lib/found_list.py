@@ -98,6 +98,9 @@ FOUND = (
     Mutant("soak 1066: half-open peers are not told when listening ends", POLL,
            "if (tenant_on(tenant.config().port) == nullptr && listener_.reset_one(tenant.config().port, out_)) {", "if (false) {",
            TCP_TESTS),
+    Mutant("seed 950494900: a source that closes a channel at a barrier and says nothing more is waited for", WATCHDOGS,
+           "if (facts.channel_closed && !facts.device_state", "if (false && !facts.device_state", STREAM_TESTS,
+           "channel ends"),
     # ---- Other ways
     Mutant("hostile neighbour: who connects and is silent has a place", LISTENER,
            "if (listener_.first_bytes_min == 0) return true;", "if (listener_.first_bytes_min < 99) return true;", TCP_TESTS,

@@ -113,6 +113,22 @@ TEST(JudgeSilence, but_not_one_that_waits_for_us_or_for_its_own_timers) {
   EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::channel_refused);
 }
 
+TEST(JudgeSilence, a_source_that_closed_a_channel_and_waits_for_nobody_is_not_through) {
+  SilenceFacts facts{.quiet_ns = 60 * kSecond, .channel_closed = true, .idle_ns = 20 * kSecond};
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::channel_closed);
+  const std::string message = error_of(SilenceVerdict::channel_closed, limits(), "main met 2").message();
+  EXPECT_NE(message.find("main met 2"), std::string::npos) << message;
+  facts.quiet_ns = 60 * kSecond - 1;
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+  facts.quiet_ns = 600 * kSecond;
+  facts.idle_ns = 0;  // an outage, or bytes that its own TCP has to send again
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+  facts.quiet_ns = 60 * kSecond;
+  facts.idle_ns = 20 * kSecond;
+  facts.device_state = true;  // the destination has its time
+  EXPECT_EQ(judge_silence(facts, limits()), SilenceVerdict::fine);
+}
+
 // RFC 6298: what was lost is sent again after two minutes at the latest, and 60 s prove nothing before.
 TEST(JudgeSilence, bytes_under_way_have_the_time_of_the_longest_repetition) {
   for (const bool at_barrier : {true, false}) {
