@@ -70,7 +70,8 @@ TcpSenderOptions sender_options(Random& random, Ipv4Address from, uint16_t port,
 
 }  // namespace
 
-Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vector<uint64_t>& lengths)
+Simulation::Simulation(const Scenario& scenario, uint64_t seed,
+                       const std::vector<std::vector<uint64_t>>& ends)
     : scenario_(scenario),
       random_(seed * 2),
       source_(scenario.source, random_.fork()),
@@ -148,7 +149,7 @@ Simulation::Simulation(const Scenario& scenario, uint64_t seed, const std::vecto
       break;
     case Fault::channel_ends:
     case Fault::damaged_stream:
-      spoil(lengths);
+      spoil(ends);
       break;
     case Fault::source_vanishes:
     case Fault::source_cancels:
@@ -191,24 +192,29 @@ void Simulation::check_second() {
   if (mixed_ && session.state() == SessionState::done) complain("done with the channels of two VMs");
 }
 
-// Any byte of a connection is as likely as any other. Chance takes the same course whether lengths are known
-// or not.
-void Simulation::spoil(const std::vector<uint64_t>& lengths) {
+// Any byte of a connection is as likely as any other; but half of the tears lie between two packets, where an
+// end looks like a good one. Chance takes the same course whether the ends are known or not.
+void Simulation::spoil(const std::vector<std::vector<uint64_t>>& ends) {
   std::size_t i = random_.below(senders_.size());
   Random random = random_.fork();
-  if (lengths.empty()) return;
+  if (ends.empty() || ends[i].empty()) return;
   if (scenario_.fault == Fault::channel_ends) {
-    source_.tear(i, random.below(lengths[i]), static_cast<Source::Tear>(random.between(1, 3)));
+    const auto how = static_cast<Source::Tear>(random.between(1, 3));
+    const uint64_t at = ends[i].size() > 1 && random.chance(0.5) ? ends[i][random.below(ends[i].size() - 1)]
+                                                                 : random.below(ends[i].back());
+    source_.tear(i, at, how);
     return;
   }
-  if (scenario_.damage_last_packet && lengths.size() > 1) {
-    i = random.between(1, lengths.size() - 1);
+  if (scenario_.damage_last_packet && ends.size() > 1) {
+    i = random.between(1, ends.size() - 1);
+    if (ends[i].empty()) return;
     // Most of a packet without pages is padding; magic, version and flags come first.
-    source_.damage(i, lengths[i] - std::min(lengths[i], kPacketBytes) + random.below(12), 0.5, random.fork());
+    const uint64_t bytes = ends[i].back();
+    source_.damage(i, bytes - std::min(bytes, kPacketBytes) + random.below(12), 0.5, random.fork());
     return;
   }
   const double chances[] = {1e-5, 1e-4, 1e-2, 0.5};
-  source_.damage(i, random.below(lengths[i]), random.pick(chances), random.fork());
+  source_.damage(i, random.below(ends[i].back()), random.pick(chances), random.fork());
 }
 
 TcpSender* Simulation::sender_of(uint16_t port) {
@@ -750,15 +756,15 @@ void Simulation::check_end() {
 }
 
 RunResult run_scenario(const Scenario& scenario, uint64_t seed) {
-  std::vector<uint64_t> lengths;
+  std::vector<std::vector<uint64_t>> ends;
   if (scenario.fault == Fault::channel_ends || scenario.fault == Fault::damaged_stream) {
     // Up to the first byte that is torn or damaged, the second run is the same as this one.
     Simulation whole(scenario, seed, {});
     const RunResult result = whole.run();
     if (!result.problem.empty()) return result;
-    lengths = whole.lengths();
+    ends = whole.ends();
   }
-  Simulation simulation(scenario, seed, lengths);
+  Simulation simulation(scenario, seed, ends);
   return simulation.run();
 }
 

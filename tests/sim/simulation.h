@@ -106,10 +106,10 @@ struct RunResult {
 
 class Simulation {
  public:
-  // lengths: bytes of each connection when nothing is torn or damaged; empty: nothing is.
-  Simulation(const Scenario& scenario, uint64_t seed, const std::vector<uint64_t>& lengths);
+  // ends: of each connection, Source::ends() when nothing is torn or damaged; empty: nothing is.
+  Simulation(const Scenario& scenario, uint64_t seed, const std::vector<std::vector<uint64_t>>& ends);
   RunResult run();
-  [[nodiscard]] const std::vector<uint64_t>& lengths() const { return source_.written(); }
+  [[nodiscard]] const std::vector<std::vector<uint64_t>>& ends() const { return source_.ends(); }
 
  private:
   bool tick();
@@ -129,7 +129,7 @@ class Simulation {
   void give_time(bool busy);
   [[nodiscard]] uint64_t next_event_ns() const;
   void wait_for_turn(uint64_t event_ns);
-  void spoil(const std::vector<uint64_t>& lengths);
+  void spoil(const std::vector<std::vector<uint64_t>>& ends);
   void check_always();
   void check_progress();
   void check_promise();

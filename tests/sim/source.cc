@@ -11,6 +11,7 @@ void Source::attach(std::vector<TcpSender*> connections, Random& random, uint64_
   pending_.resize(connections_.size());
   pending_at_.resize(connections_.size());
   written_.resize(connections_.size());
+  ends_.resize(connections_.size());
   greeted_.resize(connections_.size());
   connect_at_ns_.resize(connections_.size(), UINT64_MAX);
   connect_at_ns_[0] = now_ns;
@@ -150,6 +151,7 @@ bool Source::push(std::size_t i) {
   const std::size_t taken = connection.write(Bytes{pending_[i]}.subspan(pending_at_[i], n));
   pending_at_[i] += taken;
   written_[i] += taken;
+  if (pending_at_[i] == pending_[i].size()) ends_[i].push_back(written_[i]);
   if (tears && written_[i] >= torn_after_) {
     torn_ = true;
     if (tear_ == Tear::fin) connection.close();

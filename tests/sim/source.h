@@ -89,6 +89,8 @@ class Source {
   [[nodiscard]] const std::vector<std::vector<SentPage>>& epochs() const { return epochs_; }
   // Bytes of the whole stream of connection i that have been given to TCP.
   [[nodiscard]] const std::vector<uint64_t>& written() const { return written_; }
+  // Where packets, SYNCs and pieces of main end in it, in their order.
+  [[nodiscard]] const std::vector<std::vector<uint64_t>>& ends() const { return ends_; }
   // Everything has been given to TCP.
   [[nodiscard]] bool all_written() const;
   // Steps of the plan that have not begun; the last ones are the switchover's.
@@ -162,6 +164,7 @@ class Source {
   std::vector<std::vector<std::byte>> pending_;  // by connection: not yet taken by TCP
   std::vector<std::size_t> pending_at_;
   std::vector<uint64_t> written_;
+  std::vector<std::vector<uint64_t>> ends_;
   std::vector<bool> greeted_;
   std::vector<std::unique_ptr<test::MultifdStreamBuilder>> channels_;
   std::size_t next_channel_ = 0;
