@@ -122,7 +122,8 @@ def under_attack(version, channels, ipv6=False):
             sent = neighbour.end()
             for name, count in sent.items():
                 expect(count > 0, "the attack %s sent nothing: %s", name, sent)
-            expect(sent["syn_flood"] > 2000, "a flood of %d SYNs is none", sent["syn_flood"])
+            # More than half-open connections have entries (docs/limits.md): the others are answered by cookies.
+            expect(sent["syn_flood"] > 2 * 512, "a flood of %d SYNs is none", sent["syn_flood"])
             for names, why in (_REFUSED_6 if ipv6 else _REFUSED).items():
                 expect(_value(report, names) > 0, "the report does not count %s (%s): %s", names, why,
                        report["dataplane"])
