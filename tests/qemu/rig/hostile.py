@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """A hostile neighbour on the receiver's link: forges frames with a packet socket until it is told to end.
 
-usage: hostile.py INTERFACE TARGET PORT SOURCE [--seed N] [--only ATTACK...] [--manners MANNER...]
+usage: hostile.py INTERFACE TARGET PORT SOURCE [--seed N] [--only ATTACK...] [--manners MANNER...] [--flood N]
 
 In the network namespace that holds INTERFACE. TARGET is migrx's address, of either family, SOURCE that of the
 migration's source, whose live connections it watches to know their numbers: it is as bad as a neighbour can be that
 does not use what would end any TCP connection, an RST or data with exactly the next number and a valid timestamp.
-SIGTERM ends it; then it prints one line per attack with the number of frames sent.
+With --flood N it prints "flooded" when more SYNs than that have been sent. SIGTERM ends it; then it prints one line per attack with the number of frames sent.
 """
 
 import argparse
@@ -97,6 +97,7 @@ class Hostile:
 
     def __init__(self, options):
         self._random, self._target, self._port = random.Random(options.seed), options.target, options.port
+        self._flood = options.flood
         self._source, self._ipv6 = options.source, ":" in options.target
         self._subnet = ipaddress.ip_interface(options.target + ("/64" if self._ipv6 else "/24")).network
         self._family = family_of(options.target)
@@ -181,6 +182,9 @@ class Hostile:
         with socket.socket(self._family, socket.SOCK_DGRAM) as asks:  # the kernel asks the link where it is
             asks.sendto(b"", (self._target, 9))
         while not stop:
+            if self._flood is not None and self.counts["syn_flood"] > self._flood:
+                self._flood = None
+                print("flooded", flush=True)
             self.listen()
             if self._target_mac is not None:
                 for attack in self._attacks:
@@ -356,6 +360,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--manners", nargs="*", default=_MANNERS, choices=_MANNERS)
+    parser.add_argument("--flood", type=int)
     stop = []
     signal.signal(signal.SIGTERM, lambda *unused: stop.append(True))
     hostile = Hostile(parser.parse_args())
