@@ -596,6 +596,44 @@ TEST_F(SessionTest, channels_that_close_behind_their_first_sync_end_the_session_
   EXPECT_EQ(session_->error().offset, c.bytes.size());
 }
 
+// Found by the simulation, seed 950494900: waited for without end.
+TEST_F(SessionTest, a_source_that_closes_a_channel_behind_a_barrier_and_says_no_more_is_not_waited_for) {
+  for (const bool within_reach : {true, false}) {
+    SessionLimits limits;
+    limits.stall_ns = 21'000 * kMs;
+    start(2, limits);
+    MainStreamBuilder b;
+    b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
+    Wire& main = connect();
+    main.give(b.bytes(), 1448);
+    for (const uint8_t id : {uint8_t{0}, uint8_t{1}}) {
+      MultifdStreamBuilder c;
+      c.init(id);
+      c.sync(0);
+      Wire& channel = connect();
+      channel.give(c.bytes, 640);
+      if (id == 1) channel.end(StreamEnd::fin);
+    }
+    run();
+    EXPECT_EQ(session_->state(), SessionState::precopy);
+    main.handoff.heard_ns.set(now_);
+    for (int s = 0; s < 20; ++s) {
+      run(1000);
+      if (within_reach) main.handoff.heard_ns.set(now_);
+    }
+    EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
+    run(2000);
+    if (!within_reach) {  // an outage: what main has to say may be on its way
+      EXPECT_EQ(session_->state(), SessionState::precopy) << session_->error().message();
+      continue;
+    }
+    ASSERT_EQ(session_->state(), SessionState::failed);
+    EXPECT_EQ(session_->error().error_class, ErrorClass::truncated);
+    EXPECT_NE(session_->error().message().find("multifd 1 met 1"), std::string::npos)
+        << session_->error().message();
+  }
+}
+
 TEST_F(SessionTest, too_many_channels_is_a_mismatch_with_both_numbers) {
   start(1);
   for (uint8_t i = 0; i < 2; ++i) {
