@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
@@ -50,6 +51,11 @@ std::optional<int64_t> cpu_of(const Json& core) {
   return static_cast<int64_t>(*cpu);
 }
 
+std::string row(const std::array<std::string, 8>& cells) {
+  return fmt::format("{:<6} {:<12} {:>5}  {:>8}  {:>12}  {:>5}  {:>10}  {:>9}", cells[0], cells[1], cells[2],
+                     cells[3], cells[4], cells[5], cells[6], cells[7]);
+}
+
 // 1234567 -> "1.2M"
 std::string short_rate(const std::optional<double>& per_s) {
   if (!per_s) return kNothing;
@@ -79,12 +85,12 @@ std::string of_memory(const Json& budget) {
 }  // namespace
 
 void TopScreen::grow(Growth& growth, double value, double now_s) {
-  const bool first = growth.at_s == 0 && growth.value == 0 && !growth.per_s;
   growth.per_s.reset();
-  if (!first && now_s > growth.at_s && value >= growth.value)
+  if (growth.known && now_s > growth.at_s && value >= growth.value)
     growth.per_s = (value - growth.value) / (now_s - growth.at_s);
   growth.value = value;
   growth.at_s = now_s;
+  growth.known = true;
 }
 
 void TopScreen::take_host(const Json& host, double now_s) {
@@ -178,10 +184,8 @@ std::string TopScreen::session_line(const Json& session) const {
   const auto left_s = number(figures, "left-s");
   std::string channels = kNothing;
   if (figures.is_object()) channels = whole(figures, "channels") + "/" + whole(figures, "channels-expected");
-  std::string line =
-      fmt::format("{:<6} {:<12} {:>5}  {:>7}  {:>12}  {:>5}  {:>10}  {:>9}", text(session, "id"),
-                  text(session, "state"), whole(session, "port"), channels, rate, whole(figures, "rounds"),
-                  left, left_s ? duration(*left_s) : kNothing);
+  std::string line = row({text(session, "id"), text(session, "state"), whole(session, "port"), channels, rate,
+                          whole(figures, "rounds"), left, left_s ? duration(*left_s) : kNothing});
   if (over)
     line += "  " + text(session, "outcome");
   else if (!figures.is_object())
@@ -192,8 +196,7 @@ std::string TopScreen::session_line(const Json& session) const {
 std::vector<std::string> TopScreen::lines(unsigned width, unsigned height) const {
   std::vector<std::string> lines = host_;
   lines.emplace_back();
-  lines.push_back(fmt::format("{:<6} {:<12} {:>5}  {:>7}  {:>12}  {:>5}  {:>10}  {:>9}", "ID", "STATE",
-                              "PORT", "CHANNELS", "RATE", "ROUND", "FIRST PASS", "TIME LEFT"));
+  lines.push_back(row({"ID", "STATE", "PORT", "CHANNELS", "RATE", "ROUND", "PASS LEFT", "TIME LEFT"}));
   for (std::size_t i = 0; i < sessions_.size(); ++i) {
     if (lines.size() + 1 >= height && i + 1 < sessions_.size()) {
       lines.push_back(fmt::format("... and {} more", sessions_.size() - i));

@@ -34,6 +34,7 @@ class TopScreen {
   struct Growth {
     double value = 0;
     double at_s = 0;
+    bool known = false;
     std::optional<double> per_s;  // nothing before the second look, or when it was set back
   };
   static void grow(Growth& growth, double value, double now_s);

@@ -106,6 +106,7 @@ TEST(TopScreen, events_are_shown_the_last_one_first) {
     screen.take_event("ROUND", {{"id", "s1"}, {"round", round}}, "12:00:00");
   screen.take_event("FAILED", {{"id", "s2"}, {"outcome", "failed"}, {"reason", "no memory"}}, "12:00:01");
   const std::string text = all(screen);
+  ASSERT_NE(text.find("12:00:00  s1  ROUND 20"), std::string::npos) << text;
   EXPECT_LT(text.find("12:00:01  s2  FAILED  failed  no memory"), text.find("12:00:00  s1  ROUND 20"))
       << text;
   EXPECT_EQ(text.find("ROUND 3\n"), std::string::npos) << "the last eight: " << text;
