@@ -36,8 +36,7 @@ struct AgentThreadOptions {
   std::optional<CpuId> cpu = std::nullopt;  // nothing: runs wherever the kernel likes
   IdleStrategy idle = IdleStrategy::yield;
   // Of one sleep, below 1 s: what may come meanwhile waits as long. For those who are in no hurry at all,
-  // longer.
-  // After a quarter of a second without work it is half a millisecond at least.
+  // longer. After a quarter of a second without work it is half a millisecond at least.
   uint32_t sleep_ns = 50'000;
   // On the thread, before the first agent starts and after the last one stopped: registration with DPDK,
   // memory policy. `enter` may throw.
