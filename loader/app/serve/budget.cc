@@ -38,25 +38,23 @@ std::string no_room(const Budget& whole, const Budget& promised, const Budget& a
 
 Room room_for(const Budget& whole, const Budget& promised, const Budget& asked, const WaitingLine& line,
               bool wait, std::string& why) {
-  why = no_room(whole, promised, asked);
-  if (why.empty() && line.all == 0) return Room::now;
-  if (why.empty())
-    why = fmt::format("{} migrations wait for room already, and begin in the order they came", line.all);
-  if (!wait) {
-    why += "; or let it wait its turn (wait, or --wait)";
-    return Room::none;
-  }
+  if (why.empty()) why = no_room(whole, promised, asked);
+  if (why.empty() && line.for_room > 0)
+    why = fmt::format("{} migrations wait for room already, and begin in the order they came", line.for_room);
+  if (why.empty()) return Room::now;
   if (std::string never = no_room(whole, {}, asked); !never.empty()) {
     why = std::move(never);
     return Room::none;
   }
-  if (line.all >= kWaitingMax || line.of_this_user >= kWaitingOfUserMax) {
-    why = fmt::format("{} migrations wait for room already{}: ask again when one has begun",
-                      line.of_this_user >= kWaitingOfUserMax ? line.of_this_user : line.all,
-                      line.of_this_user >= kWaitingOfUserMax ? " for this user" : "");
+  if (!wait) {
+    why += "; or let it wait its turn (wait, or --wait)";
     return Room::none;
   }
-  return Room::later;
+  const bool user = line.of_this_user >= kWaitingOfUserMax;
+  if (line.all < kWaitingMax && !user) return Room::later;
+  why = fmt::format("{} migrations wait already{}: ask again when one has begun",
+                    user ? line.of_this_user : line.all, user ? " for this user" : "");
+  return Room::none;
 }
 
 }  // namespace migrx

@@ -15,17 +15,19 @@ struct Budget {
 // Why what is asked for does not fit beside what is promised already, with the numbers. Empty: it fits.
 [[nodiscard]] std::string no_room(const Budget& whole, const Budget& promised, const Budget& asked);
 
-// Migrations that wait for room, each with the descriptors that came with its request.
-inline constexpr uint32_t kWaitingMax = 64;
+// Migrations that wait, each with the descriptors that came with its request.
+inline constexpr uint32_t kWaitingMax = 128;
 inline constexpr uint32_t kWaitingOfUserMax = 16;  // of one user who is not root
 struct WaitingLine {
   uint32_t all = 0;
+  uint32_t for_room = 0;      // the others wait for a port
   uint32_t of_this_user = 0;  // 0 for root
 };
 
 enum class Room : uint8_t { now, later, none };
-// wait: who asks would rather wait than be refused. Nobody overtakes those who wait: a large migration would
-// never find room beside small ones. why: what there is no room for; empty for `now`.
+// wait: who asks would rather wait than be refused. Nobody overtakes those who wait for room: a large
+// migration would never find room beside small ones. why: before, what else it has to wait for (its port;
+// empty: nothing); afterwards, what there is no room for (empty: now).
 [[nodiscard]] Room room_for(const Budget& whole, const Budget& promised, const Budget& asked,
                             const WaitingLine& line, bool wait, std::string& why);
 

@@ -86,7 +86,7 @@ ControlAnswer Daemon::begin(const ControlPeer& peer, SessionArguments arguments,
   if (const std::string problem = check_host_options(options_, options); !problem.empty())
     return refused(control_class::kArguments, problem);
   const Budget asked{1, places_for(options.multifd_channels), options.private_ram_max};
-  std::string why;
+  std::string why = port_busy(options.listen);
   const Room room = room_for(whole(), promised(), asked, waiting(peer), options.wait, why);
   if (room == Room::none) return refused(control_class::kNoRoom, std::move(why));
   if (jobs_.size() >= kKeptMax) {
@@ -100,7 +100,9 @@ ControlAnswer Daemon::begin(const ControlPeer& peer, SessionArguments arguments,
     job.start();
   else
     job.wait_for(why);
-  return Json{{"id", job.id()}, {"port", job.port()}};
+  Json answer{{"id", job.id()}, {"port", job.port()}};
+  if (!why.empty()) answer["waits-for"] = why;
+  return answer;
 }
 
 std::optional<ControlError> Daemon::settle_port(const ControlPeer& peer, SessionArguments& arguments) const {
@@ -110,10 +112,6 @@ std::optional<ControlError> Daemon::settle_port(const ControlPeer& peer, Session
       return refused(control_class::kNotPermitted,
                      fmt::format("listen {}: other clients than root may take the ports {} to {}",
                                  *arguments.listen, range_.first, range_.last));
-    if (port_taken(*arguments.listen))
-      return refused(control_class::kNoRoom,
-                     fmt::format("listen {}: another migration has that port: name another one, or none",
-                                 *arguments.listen));
     options.listen = *arguments.listen;
   } else {
     options.listen = free_port();
@@ -229,6 +227,11 @@ void Daemon::let_in() {
           "this daemon ends once its migrations are over: ask again when it has been started anew");
       continue;
     }
+    // Who waits for a port takes nobody's room.
+    if (const std::string problem = port_busy(job->port()); !problem.empty()) {
+      job->wait_for(problem);
+      continue;
+    }
     if (const std::string problem = no_room(whole(), promised(), job->wanted()); !problem.empty()) {
       job->wait_for(problem);
       return;
@@ -242,6 +245,7 @@ WaitingLine Daemon::waiting(const ControlPeer& peer) const {
   for (const auto& job : jobs_) {
     if (!job->queued()) continue;
     ++line.all;
+    if (!port_in_use(job->port())) ++line.for_room;
     if (!peer.root() && job->uid() == peer.uid) ++line.of_this_user;
   }
   return line;
@@ -284,15 +288,25 @@ Budget Daemon::promised() const {
   return sum;
 }
 
-bool Daemon::port_taken(uint16_t port) const {
+bool Daemon::port_in_use(uint16_t port) const {
   return at_.host.network().tenants().listening_on(port) != nullptr ||
-         std::any_of(jobs_.begin(), jobs_.end(),
-                     [port](const auto& job) { return !job->over() && job->port() == port; });
+         std::any_of(jobs_.begin(), jobs_.end(), [port](const auto& job) {
+           return !job->over() && !job->queued() && job->port() == port;
+         });
+}
+
+std::string Daemon::port_busy(uint16_t port) const {
+  if (!port_in_use(port)) return {};
+  return fmt::format("listen {}: another migration has that port: name another one, or none", port);
 }
 
 uint16_t Daemon::free_port() const {
-  for (uint32_t port = range_.first; port <= range_.last; ++port)
-    if (!port_taken(static_cast<uint16_t>(port))) return static_cast<uint16_t>(port);
+  for (uint32_t number = range_.first; number <= range_.last; ++number) {
+    const auto port = static_cast<uint16_t>(number);
+    const bool kept = std::any_of(jobs_.begin(), jobs_.end(),
+                                  [port](const auto& job) { return job->queued() && job->port() == port; });
+    if (!kept && !port_in_use(port)) return port;
+  }
   return 0;
 }
 

@@ -61,14 +61,16 @@ class Daemon final : public ControlService {
   ControlAnswer quit(const ControlRequest& request);
 
   void let_in();
-  // Why the peer may not ask for that, which is the host's to say. Chooses the port.
+  // Chooses the port when none is asked for. The error: the peer may not have that one, or none is free.
   [[nodiscard]] std::optional<ControlError> settle_port(const ControlPeer& peer,
                                                         SessionArguments& arguments) const;
   [[nodiscard]] WaitingLine waiting(const ControlPeer& peer) const;
   [[nodiscard]] Budget whole() const;
   [[nodiscard]] Budget promised() const;
-  [[nodiscard]] bool port_taken(uint16_t port) const;
-  [[nodiscard]] uint16_t free_port() const;  // 0: none
+  // A migration that has begun has that port.
+  [[nodiscard]] bool port_in_use(uint16_t port) const;
+  [[nodiscard]] std::string port_busy(uint16_t port) const;  // empty: it is not in use
+  [[nodiscard]] uint16_t free_port() const;                  // of the range; 0: none
   // The job that the arguments name, if it is the peer's; otherwise `error`.
   Job* find(const ControlRequest& request, ControlError& error);
 

@@ -15,6 +15,7 @@ std::optional<ControlError> arguments_for(const WaitingQemu& qemu, SessionArgume
                        {"handoff", qemu.listener.address},
                        {"destination-pid", qemu.process},
                        {"listen", qemu.listener.port},
+                       {"wait", true},
                        // Who starts QEMU that way wants to hear of its end.
                        {"capability", nlohmann::json::array({"return-path"})}};
   // With multifd on a QEMU's listen(2) is for so many connections, otherwise for one (migration/socket.c).
@@ -30,10 +31,11 @@ void Intake::look(uint64_t now_ns) {
     terminal_.warn("warning: --serve-ports: no destination can be found: " + news.problem);
   for (const uint64_t socket : news.gone) forget(socket, now_ns);
   for (WaitingQemu& found : news.found)
-    if (!known(found)) waiting_.push_back({std::move(found), now_ns});
-  std::erase_if(waiting_, [&](Waiting& waiting) { return settle(waiting, now_ns); });
-  std::erase_if(jobs_, [this](const auto& entry) {
-    const Job* const job = daemon_.job(entry.second.id);
+    if (!known(found)) take_in(found, now_ns);
+  std::erase_if(jobs_, [&](const auto& entry) {
+    Job* const job = daemon_.job(entry.second.id);
+    if (job != nullptr && job->queued() && now_ns - entry.second.since_ns >= kWaitNs)
+      job->turn_away("there was no room for two minutes, after which its source gives up");
     const bool over = job == nullptr || job->over();
     if (over) discovery_.refuse(entry.first);
     return over;
@@ -42,7 +44,6 @@ void Intake::look(uint64_t now_ns) {
 
 // Who waited has ended, or has its source's connections: then the migration goes on.
 void Intake::forget(uint64_t socket, uint64_t now_ns) {
-  std::erase_if(waiting_, [socket](const Waiting& one) { return one.qemu.listener.inode == socket; });
   const auto entry = jobs_.find(socket);
   if (entry == jobs_.end()) return;
   Job* const job = daemon_.job(entry->second.id);
@@ -51,46 +52,29 @@ void Intake::forget(uint64_t socket, uint64_t now_ns) {
 }
 
 bool Intake::known(const WaitingQemu& qemu) const noexcept {
-  const auto same = [&](uint16_t port, pid_t process) {
-    return qemu.process != 0 && port == qemu.listener.port && process == qemu.process;
-  };
-  return std::any_of(jobs_.begin(), jobs_.end(),
-                     [&](const auto& entry) { return same(entry.second.port, entry.second.process); }) ||
-         std::any_of(waiting_.begin(), waiting_.end(),
-                     [&](const Waiting& one) { return same(one.qemu.listener.port, one.qemu.process); });
+  return qemu.process != 0 && std::any_of(jobs_.begin(), jobs_.end(), [&](const auto& entry) {
+           return entry.second.port == qemu.listener.port && entry.second.process == qemu.process;
+         });
 }
 
-bool Intake::settle(Waiting& waiting, uint64_t now_ns) {
-  WaitingQemu& qemu = waiting.qemu;
-  if (!qemu.problem.empty()) {
-    refuse(qemu, qemu.problem);
-    return true;
-  }
+void Intake::take_in(WaitingQemu& qemu, uint64_t now_ns) {
+  if (!qemu.problem.empty()) return refuse(qemu, qemu.problem);
   SessionArguments arguments;
-  if (const std::optional<ControlError> error = arguments_for(qemu, arguments)) {
-    refuse(qemu, error->sentence);
-    return true;
-  }
+  if (const std::optional<ControlError> error = arguments_for(qemu, arguments))
+    return refuse(qemu, error->sentence);
   const ControlAnswer answer = daemon_.begin(this_process(), std::move(arguments), qemu.memory.files);
-  if (const auto* const error = std::get_if<ControlError>(&answer)) {
-    const bool try_again =
-        error->error_class == control_class::kNoRoom && now_ns - waiting.since_ns < kWaitNs;
-    if (!try_again) {
-      refuse(qemu, error->sentence);
-    } else if (!std::exchange(waiting.told, true)) {
-      terminal_.warn(
-          fmt::format("port {}: QEMU {} waits for a guest, and so does its source for room here: {}",
-                      qemu.listener.port, qemu.process, error->sentence));
-    }
-    return !try_again;
-  }
-  const std::string id = std::get<nlohmann::json>(answer).at("id").get<std::string>();
-  jobs_[qemu.listener.inode] = {id, qemu.listener.port, qemu.process};
+  if (const auto* const error = std::get_if<ControlError>(&answer)) return refuse(qemu, error->sentence);
+  const auto& begun = std::get<nlohmann::json>(answer);
+  const std::string id = begun.at("id").get<std::string>();
+  jobs_[qemu.listener.inode] = {id, qemu.listener.port, qemu.process, now_ns};
+  if (const auto why = begun.find("waits-for"); why != begun.end())
+    return terminal_.warn(
+        fmt::format("{}: port {}: QEMU {} waits for a guest, and so does its source for room here: {}", id,
+                    qemu.listener.port, qemu.process, why->get<std::string>()));
   terminal_.say(
       fmt::format("{}: QEMU {} waits on port {} for a guest{}", id, qemu.process, qemu.listener.port,
                   qemu.listener.backlog > 1 ? fmt::format(", with {} multifd channels", qemu.listener.backlog)
                                             : std::string{}));
-  return true;
 }
 
 void Intake::refuse(const WaitingQemu& qemu, const std::string& reason) {

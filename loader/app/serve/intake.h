@@ -1,9 +1,10 @@
 // Migrations that nobody asks for: each QEMU of this host that waits on a port of --serve-ports gets one.
 //
-//   waits ──room──▶ job ──over──▶ its socket is refused
-//     └──no room for two minutes, or nothing can be given to it──▶ its socket is refused
+//   found ──▶ job, queued where there is no room ──over──▶ its socket is refused
+//     └──nothing can be given to it──▶ its socket is refused
 //
-// A QEMU that no room is found for is kept in the queue while its source repeats its SYN (Linux: 127 s).
+// One for which there is no room is kept in the daemon's queue while its source repeats its SYN (Linux: 127
+// s).
 #pragma once
 
 #include <cstdint>
@@ -32,27 +33,21 @@ class Intake {
   void look(uint64_t now_ns);
 
  private:
-  struct Waiting {
-    WaitingQemu qemu;
-    uint64_t since_ns;
-    bool told = false;
-  };
   void forget(uint64_t socket, uint64_t now_ns);
   // It listens on this port by two sockets, one for each family, and has been seen by the other one.
   [[nodiscard]] bool known(const WaitingQemu& qemu) const noexcept;
-  // False: it is to be tried again.
-  [[nodiscard]] bool settle(Waiting& waiting, uint64_t now_ns);
+  void take_in(WaitingQemu& qemu, uint64_t now_ns);
   void refuse(const WaitingQemu& qemu, const std::string& reason);
 
   Discovery& discovery_;
   Daemon& daemon_;
   Terminal& terminal_;
   uint64_t looked_ns_ = 0;
-  std::vector<Waiting> waiting_;
   struct Begun {
     std::string id;  // of the job
     uint16_t port;
     pid_t process;
+    uint64_t since_ns;
   };
   std::map<uint64_t, Begun> jobs_;  // by the socket that its QEMU listens on
 };

@@ -306,6 +306,23 @@ def waits(folder, stack):
     return "ready %.1f s after the other one was cancelled" % taken
 
 
+def waits_for_a_port(folder, stack):
+    """Who waits for another one's port takes no room, and has it as soon as that one is over."""
+    daemon, guests = _rig(folder, stack, 3, modes=MODES[:1], extra=("--sessions-max", "2"))
+    guests[0].add(daemon)
+    guests[1].add(daemon, until="queued", wait=True, listen=guests[0].port)
+    guests[2].add(daemon)
+    guests[2].migrate(daemon)
+    guests[2].expect_arrives(daemon)
+    told = daemon.control.call("query-session", id=guests[1].session)
+    expect(told["state"] == "queued" and "has that port" in told["progress"], "it says %s", told)
+    guests[0].migrate(daemon)
+    guests[0].expect_arrives(daemon)
+    daemon.control.wait_session(guests[1].session, ("ready",))
+    guests[1].migrate(daemon)
+    guests[1].expect_arrives(daemon)
+
+
 def another_client(folder, stack):
     """A client that sends nonsense, and one that leaves, change nothing for a migration."""
     daemon, guests = _rig(folder, stack, 1, modes=MODES[1:2])
@@ -492,6 +509,7 @@ def cases():
     yield _case("serve-drained", drained)
     yield _case("serve-budgets", budgets)
     yield _case("serve-waits", waits)
+    yield _case("serve-waits-port", waits_for_a_port)
     yield _case("serve-clients", another_client)
     yield _case("serve-tls", tls)
     yield _case("serve-via", via)

@@ -29,6 +29,7 @@ TEST(Budget, nothing_wraps) {
 }
 
 Room room(const Budget& promised, const Budget& asked, WaitingLine line, bool wait, std::string& why) {
+  why.clear();
   return room_for(kWhole, promised, asked, line, wait, why);
 }
 
@@ -44,24 +45,36 @@ TEST(Budget, who_would_rather_wait_is_not_refused) {
 
 TEST(Budget, nobody_overtakes_who_waits) {
   std::string why;
-  EXPECT_EQ(room({1, 0, 0}, {1, 1, 1}, {2, 0}, false, why), Room::none);
+  EXPECT_EQ(room({1, 0, 0}, {1, 1, 1}, {2, 2, 0}, false, why), Room::none);
   EXPECT_NE(why.find("2 migrations wait"), std::string::npos) << why;
-  EXPECT_EQ(room({1, 0, 0}, {1, 1, 1}, {2, 0}, true, why), Room::later);
+  EXPECT_EQ(room({1, 0, 0}, {1, 1, 1}, {2, 2, 0}, true, why), Room::later);
+}
+
+TEST(Budget, who_waits_for_a_port_takes_nobodys_room_and_waits_for_that) {
+  std::string why;
+  EXPECT_EQ(room({1, 0, 0}, {1, 1, 1}, {1, 0, 0}, false, why), Room::now);
+  why = "the port";
+  EXPECT_EQ(room_for(kWhole, {1, 0, 0}, {1, 1, 1}, {}, true, why), Room::later);
+  EXPECT_EQ(why, "the port");
+  EXPECT_EQ(room_for(kWhole, {1, 0, 0}, {1, 1, 1}, {}, false, why), Room::none);
 }
 
 TEST(Budget, what_never_fits_waits_for_nothing) {
   std::string why;
-  EXPECT_EQ(room({4, 50, 0}, {1, 101, 1}, {}, true, why), Room::none);
+  for (const bool wait : {true, false}) {
+    EXPECT_EQ(room({4, 50, 0}, {1, 101, 1}, {}, wait, why), Room::none);
+    EXPECT_EQ(why.find("--wait"), std::string::npos) << why;
+  }
   EXPECT_NE(why.find("may need 101"), std::string::npos) << why;
 }
 
 TEST(Budget, those_who_wait_are_bounded) {
   std::string why;
-  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {kWaitingMax - 1, 0}, true, why), Room::later);
-  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {kWaitingMax, 0}, true, why), Room::none);
-  EXPECT_NE(why.find("64 migrations wait"), std::string::npos) << why;
-  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {20, kWaitingOfUserMax}, true, why), Room::none);
-  EXPECT_NE(why.find("16 migrations wait for room already for this user"), std::string::npos) << why;
+  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {kWaitingMax - 1, 1, 0}, true, why), Room::later);
+  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {kWaitingMax, 1, 0}, true, why), Room::none);
+  EXPECT_NE(why.find("128 migrations wait"), std::string::npos) << why;
+  EXPECT_EQ(room({4, 0, 0}, {1, 1, 1}, {20, 20, kWaitingOfUserMax}, true, why), Room::none);
+  EXPECT_NE(why.find("16 migrations wait already for this user"), std::string::npos) << why;
 }
 
 }  // namespace

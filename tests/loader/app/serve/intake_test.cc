@@ -18,6 +18,7 @@ TEST(ArgumentsFor, are_all_that_receive_would_have_been_told) {
   const auto error = arguments_for(qemu(1), arguments);
   ASSERT_FALSE(error) << error->sentence;
   EXPECT_EQ(arguments.listen, 49153);
+  EXPECT_TRUE(arguments.options.wait);
   EXPECT_EQ(arguments.options.handoff, "tcp:127.0.0.1:49153");
   EXPECT_EQ(arguments.options.destination_pid, 1234);
   EXPECT_EQ(arguments.options.multifd_channels, 0U);
