@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cases import (benches, colo, discovery, faults, generate, handoff, hostile, ipv6, libvirt, links, memory, metrics,
                    modes, nic_vm, one_guest, outages, pingpong, running_guest, second_vm, serve, signals, snapshots, tls)
 from rig import runner
+from rig.machine import qemu_program
 from rig.network import remove_stale_namespaces
 
 # Of the newest QEMU's cases the default set has these; --all runs all of them.
@@ -47,4 +48,5 @@ def _cases():
 if __name__ == "__main__":
     if os.geteuid() == 0:
         remove_stale_namespaces()
+    qemu_program("10")  # Asks every QEMU of this machine for its version, once: cases are forks of this process.
     runner.main(list(every_case()), __doc__.splitlines()[0])

@@ -10,7 +10,6 @@ from rig.compare import expect_same_files
 from rig.guest import MIB
 from rig.machine import Backend, Machine
 from rig.network import Network
-from rig.qmp import QmpError
 from rig.receiver import Receiver
 from rig.runner import Case, expect
 from rig.transfer import FAST, SLOW, Transfer, need
@@ -55,18 +54,6 @@ def under_way(version, channels, other_channels):
     return body
 
 
-def _migrate(machine, uri):
-    """Again, too: QEMU 10 cleans up after a failed migration a moment later ("duplicate yank instance")."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return machine.migrate(uri)
-        except QmpError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
 def at_once(version, channels, other_channels):
     """Both begin within milliseconds: one completes or none, never both, and whoever does not runs on."""
     def body(folder, stack):
@@ -81,7 +68,7 @@ def at_once(version, channels, other_channels):
                 receiver = transfer.start_receiver(round_folder, round_stack, network, options)
                 both = (source, other) if number % 2 == 0 else (other, source)
                 for machine in both:
-                    _migrate(machine, receiver.uri)
+                    machine.migrate(receiver.uri)
                 for machine in both:
                     machine.wait_migration(("completed", "failed"), timeout=60)
                 states = [machine.migration()["status"] for machine in both]

@@ -1,11 +1,12 @@
 """Hugepages for a test: enough of them, and a mount of its own."""
 
-import atexit
+import contextlib
 import os
+import re
 import subprocess
-import tempfile
 
 from .guest import MIB
+from .leftovers import at_end
 from .runner import Skip
 
 _PAGE = 2 * MIB
@@ -23,18 +24,25 @@ def _write(name, value):
 
 
 _state = {"folder": None, "raised": 0}
+_MOUNTS = "/tmp"
+
+
+def free_bytes():
+    return (_read("free_hugepages") - _read("resv_hugepages")) * _PAGE
 
 
 def reserve(size):
     """Makes sure that `size` bytes of 2 MiB pages are free, raising the machine's number if it must."""
     if not os.path.isdir(_TREE):
         raise Skip("needs 2 MiB hugepages")
-    wanted = size // _PAGE - (_read("free_hugepages") - _read("resv_hugepages"))
+    wanted = (size - free_bytes()) // _PAGE
     if wanted > 0:
         before = _read("nr_hugepages")
         _write("nr_hugepages", before + wanted)
+        if not _state["raised"]:
+            at_end(_lower)
         _state["raised"] += _read("nr_hugepages") - before
-    if _read("free_hugepages") - _read("resv_hugepages") < size // _PAGE:
+    if free_bytes() < size:
         raise Skip("needs %d free hugepages of 2 MiB" % (size // _PAGE))
 
 
@@ -42,19 +50,31 @@ def hugetlb_folder(size):
     """A folder on hugetlbfs with `size` bytes of free pages; unmounted and given back when the rig ends."""
     reserve(size)
     if _state["folder"] is None:
-        folder = tempfile.mkdtemp(prefix="migrx-huge-")
+        _remove_stale_mounts()
+        folder = os.path.join(_MOUNTS, "migrx-huge-%d" % os.getpid())
+        os.mkdir(folder, 0o700)
+        at_end(os.rmdir, folder)
         if subprocess.run(["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", folder], check=False).returncode:
-            os.rmdir(folder)
             raise Skip("needs to mount hugetlbfs")
+        at_end(_unmount, folder)
         _state["folder"] = folder
     return _state["folder"]
 
 
-@atexit.register
-def _give_back():
-    if _state["folder"] is not None:
-        subprocess.run(["umount", _state["folder"]], check=False)
-        os.rmdir(_state["folder"])
-    if _state["raised"]:
-        # Others may have reserved pages meanwhile; take back only what this rig added and nobody uses.
-        _write("nr_hugepages", max(0, _read("nr_hugepages") - min(_state["raised"], _read("free_hugepages"))))
+def _unmount(folder):
+    subprocess.run(["umount", "-l", folder], check=False)
+
+
+def _remove_stale_mounts():
+    """Of rigs that were killed."""
+    for name in os.listdir(_MOUNTS):
+        match = re.fullmatch(r"migrx-huge-(\d+)", name)
+        if match and not os.path.exists("/proc/" + match.group(1)):
+            _unmount(os.path.join(_MOUNTS, name))
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(_MOUNTS, name))
+
+
+def _lower():
+    # Others may have reserved pages meanwhile; take back only what this rig added and nobody uses.
+    _write("nr_hugepages", max(0, _read("nr_hugepages") - min(_state["raised"], _read("free_hugepages"))))

@@ -205,8 +205,17 @@ class Machine:
         self.qmp.command("migrate-set-parameters", **parameters)
 
     def migrate(self, uri):
-        self._migrate_mark = len(self.qmp.events)
-        self.qmp.command("migrate", uri=uri)
+        """Begins a migration. QEMU says "failed" a moment before it has cleaned up, and refuses the next one until then."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self._migrate_mark = len(self.qmp.events)
+                return self.qmp.command("migrate", uri=uri)
+            except QmpError as error:
+                cleans_up = any(word in str(error) for word in ("duplicate yank instance", "migration in progress"))
+                if not cleans_up or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def migration(self):
         return self.qmp.command("query-migrate")

@@ -6,17 +6,23 @@ The receiver creates mig0 itself (DPDK's net_tap) and answers as 10.77.0.2. With
 which is what sources are told, and the source is fd00:77::1. No address ever exists outside these namespaces. Names carry the rig's process id; what a killed rig left is removed by the next one.
 """
 
+import contextlib
+import ctypes
 import itertools
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 from .machine import die_with_parent
 
 _RUN = "/run/netns"
 _numbers = itertools.count()
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
 INTERFACE, RECEIVER, NEAR, FAR = "mig0", "10.77.0.2", "10.77.0.1", "10.78.0.2"
 RECEIVER_6, NEAR_6 = "fd00:77::2", "fd00:77::1"
 # Of a receiver with two ports.
@@ -107,7 +113,16 @@ class Network:
         self.sysctl(self.receiver, "net/ipv4/ip_forward", "1")
 
     def has_interface(self, name=INTERFACE):
-        return _ip("-n", self.receiver, "link", "show", name, check=False).returncode == 0
+        found = []
+
+        def look():  # A thread can be in a namespace of its own; `ip` would take ten times as long.
+            with contextlib.suppress(OSError), open(os.path.join(_RUN, self.receiver), "rb") as namespace:
+                if _libc.setns(namespace.fileno(), _CLONE_NEWNET) == 0:
+                    found.append(socket.if_nametoindex(name))
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        return bool(found)
 
     def attach(self, alive=lambda: True, timeout=30.0, interface=INTERFACE, address=NEAR):
         """Waits until the receiver has made its interface and gives it MTU and address; False if it ended."""

@@ -1,11 +1,10 @@
 """Certificates and keys for TLS, made with certtool and psktool as docs/tls.md says, once for a run of the matrix."""
 
-import atexit
 import os
 import shutil
 import subprocess
-import tempfile
 
+from .leftovers import made_once
 from .network import RECEIVER
 from .runner import Skip
 
@@ -34,17 +33,21 @@ def folder(strange_client=False):
     if shutil.which("certtool") is None:
         raise Skip("needs certtool")
     if strange_client not in _state:
-        path = tempfile.mkdtemp(prefix="migrx-pki-")
-        atexit.register(shutil.rmtree, path, ignore_errors=True)
-        _make(path, "ca", _AUTHORITY)
-        _make(path, "server", _SERVER, path)
-        _make(path, "client", _CLIENT, path)
-        if strange_client:  # It knows the receiver's authority, and the receiver does not know its own.
-            shutil.copy(os.path.join(folder(), "ca-cert.pem"), path)
-        with open(os.path.join(path, "keys.psk"), "w", encoding="ascii") as file:
-            file.write("qemu:%s\n" % os.urandom(32).hex())
-        _state[strange_client] = path
+        name = "pki-of-another-authority" if strange_client else "pki"
+        ca = os.path.join(folder(), "ca-cert.pem") if strange_client else None
+        _state[strange_client] = made_once(name, lambda path: _make_all(path, ca), shutil.rmtree)
     return _state[strange_client]
+
+
+def _make_all(path, other_ca):
+    """`other_ca`: what the client believes in its place, so that it knows the receiver's authority and is not known."""
+    _make(path, "ca", _AUTHORITY)
+    _make(path, "server", _SERVER, path)
+    _make(path, "client", _CLIENT, path)
+    if other_ca:
+        shutil.copy(other_ca, path)
+    with open(os.path.join(path, "keys.psk"), "w", encoding="ascii") as file:
+        file.write("qemu:%s\n" % os.urandom(32).hex())
 
 
 def own_folder(where, address=RECEIVER):

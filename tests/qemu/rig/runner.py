@@ -12,6 +12,8 @@ import sys
 import time
 import traceback
 
+from . import leftovers
+
 SCRATCH_ROOT = "/dev/shm"
 
 
@@ -114,8 +116,12 @@ class _Child:
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self.result)
-            os._exit(self._run(folder, kept, write))
+            try:
+                os.close(self.result)
+                self._run(folder, kept, write)
+            finally:
+                leftovers.take_down()
+                os._exit(0)  # Never back into the parent's code.
         os.close(write)
 
     def _run(self, folder, kept, write):
@@ -125,7 +131,6 @@ class _Child:
         except KeyboardInterrupt as reason:
             outcome = ("FAILED", "interrupted by %s" % (reason or "SIGINT"))
         os.write(write, json.dumps(outcome).encode())
-        return 0
 
     def finish(self):
         """Waits for its end; returns what run_case() did, and the seconds of CPU time that took."""
@@ -207,6 +212,7 @@ def main(cases, description):
     counts, failed, spent = dict.fromkeys(("ok", "FAILED", "skipped"), 0), [], []
     root = os.path.join(SCRATCH_ROOT, "migrx-test-%d" % os.getpid())
     os.makedirs(root)
+    leftovers.set_run_folder(root)
     try:
         results = run_in_turn(chosen, root, options.logs) if options.jobs == 1 else run_side_by_side(
             chosen, options.jobs, root, options.logs)
