@@ -97,7 +97,10 @@ uint64_t free_hugepage_bytes() {
     const std::size_t dash = name.find('-');
     if (dash == std::string::npos) continue;
     uint64_t pages = 0;
+    uint64_t reserved = 0;
     std::ifstream(size.path() / "free_hugepages") >> pages;
+    std::ifstream(size.path() / "resv_hugepages") >> reserved;
+    pages -= std::min(pages, reserved);
     bytes += pages * std::strtoull(name.c_str() + dash + 1, nullptr, 10) * 1024;
   }
   return bytes;
@@ -127,7 +130,7 @@ bool wants_hugepages(const EalOptions& options) {
       return false;
     case EalMemory::automatic: {
       const uint64_t wanted = options.memory_bytes + kEalBytes;
-      const uint64_t free = free_hugepage_bytes();
+      const uint64_t free = options.hugepage_bytes ? *options.hugepage_bytes : free_hugepage_bytes();
       const bool pci =
           std::any_of(options.port_devargs.begin(), options.port_devargs.end(), is_pci_devargs) &&
           options.extra_args.find("--no-huge") == std::string::npos;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -26,6 +27,9 @@ struct EalOptions {
   EalMemory memory = EalMemory::automatic;
   // What the pools will need. Decides `automatic` and sizes ordinary memory, which cannot grow.
   uint64_t memory_bytes = 64U << 20;
+  // Bytes of hugepages that `automatic` may count on; nothing: all that the host has free and no mapping has
+  // reserved.
+  std::optional<uint64_t> hugepage_bytes;
   // All ports that will be opened: PCI is left alone unless one of them is a PCI function, and then only
   // these are.
   std::vector<std::string> port_devargs;

@@ -10,10 +10,10 @@
 namespace migrx {
 
 Host::Host(const HostOptions& options, const Placement& placement, uint32_t connections,
-           uint32_t channels_max)
+           uint32_t channels_max, const std::string& runtime_folder)
     : options_(options),
       placement_(placement),
-      network_(options, placement, connections),
+      network_(options, placement, connections, runtime_folder),
       workers_(placement, channels_max) {
   for (const ThreadPlan& plan : placement.threads) {
     std::vector<Agent*> agents;

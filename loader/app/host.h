@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "dataplane/agent_thread.h"
@@ -24,8 +25,10 @@ namespace migrx {
 class Host {
  public:
   // Everything up to ports that are ready to start. The options and the placement outlive it. connections:
-  // that may be open at a time; channels_max: that a worker may serve. Throws SetupError, DpdkError.
-  Host(const HostOptions& options, const Placement& placement, uint32_t connections, uint32_t channels_max);
+  // that may be open at a time; channels_max: that a worker may serve; runtime_folder: see Network. Throws
+  // SetupError, DpdkError.
+  Host(const HostOptions& options, const Placement& placement, uint32_t connections, uint32_t channels_max,
+       const std::string& runtime_folder);
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 

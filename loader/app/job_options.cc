@@ -124,10 +124,7 @@ MemorySettings memory_settings(const JobOptions& options) {
        !files.exists(settings.group + "/cgroup.procs")))
     throw SetupError("--memory-cgroup " + settings.group +
                      ": not a control group: name a folder below /sys/fs/cgroup");
-  const std::string folder = options.runtime_dir.empty() ? default_runtime_folder() : options.runtime_dir;
-  // Without such a folder receivers cannot tell each other, and each sees what is free now.
-  std::string problem;
-  if (!folder.empty() && RuntimeFolder::open(folder, problem)) settings.runtime_folder = folder;
+  settings.runtime_folder = usable_runtime_folder(options.runtime_dir);
   return settings;
 }
 

@@ -135,7 +135,7 @@ int linger(const LingerOptions& options) {
     placement.poll_agents = 1;
     placement.threads.push_back({CpuId{0}, kAnyNode, {{AgentRole::poll, 0, kAnyNode}}});
     const HostOptions options_of_ports = port_options(*record);
-    Network network(options_of_ports, placement, kNoConnections);
+    Network network(options_of_ports, placement, kNoConnections, usable_runtime_folder(options.runtime_dir));
     ResetModeConfig config;
     const uint64_t now_ns = boottime_ns();
     config.max_ns = record->until_ns > now_ns ? record->until_ns - now_ns : 0;

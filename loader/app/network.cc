@@ -5,12 +5,17 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <map>
 
 #include "dataplane/wire/address_text.h"
 #include "loader/app/address_check.h"
 #include "loader/app/address_list.h"
+#include "loader/app/packet_memory.h"
 #include "loader/app/watch/metric_table.h"
 #include "loader/session/session_limits.h"
+#include "numa/control_group.h"
+#include "numa/host_files.h"
+#include "numa/memory_budget.h"
 
 namespace migrx {
 namespace {
@@ -67,7 +72,8 @@ PortReport port_report(const DpdkPort& port) {
 
 }  // namespace
 
-Network::Network(const HostOptions& options, const Placement& placement, uint32_t connections)
+Network::Network(const HostOptions& options, const Placement& placement, uint32_t connections,
+                 const std::string& runtime_folder)
     : traffic_watch_(options.mtu, options.addresses.empty()
                                       ? std::string("ADDRESS")
                                       : options.addresses[0].substr(0, options.addresses[0].find('/'))) {
@@ -153,14 +159,20 @@ Network::Network(const HostOptions& options, const Placement& placement, uint32_
 
   // 3. EAL, pools, ports.
   EalOptions eal;
-  eal.memory_bytes =
-      cores * (BufferPool::memory_bytes(std::max(options.pool_mbufs, sizing.rx_buffers), buffer_bytes) +
-               BufferPool::memory_bytes(sizing.tx_buffers, kTxBufferBytes)) +
-      (32U << 20);
+  const uint64_t rx_bytes =
+      BufferPool::memory_bytes(std::max(options.pool_mbufs, sizing.rx_buffers), buffer_bytes);
+  const uint64_t tx_bytes = BufferPool::memory_bytes(sizing.tx_buffers, kTxBufferBytes);
+  eal.memory_bytes = cores * (rx_bytes + tx_bytes) + (32U << 20);
+  std::map<NodeId, uint64_t> wanted;
+  for (uint32_t i = 0; i < cores; ++i) wanted[node_of(placement, AgentRole::poll, i)] += rx_bytes + tx_bytes;
+  const HostFiles files;
+  PacketMemory memory(runtime_folder, wanted, memory_facts(files, "self"), memory_group_of(files, "self"));
+  eal.hugepage_bytes = memory.free_bytes();
   eal.port_devargs = options.ports;
   eal.extra_args = options.eal;
   eal.telemetry = options.telemetry;
   eal_ = std::make_unique<Eal>(eal);
+  if (!eal_->uses_hugepages()) memory.give_up();
   for (std::size_t p = 0; p < ports.size(); ++p) {
     ports_.push_back(std::make_unique<DpdkPort>(std::move(ports[p])));
     needs.ports[p] = ports_[p]->descriptors();
@@ -181,6 +193,7 @@ Network::Network(const HostOptions& options, const Placement& placement, uint32_
         std::make_unique<BufferPool>("tx" + std::to_string(i), sizing.tx_buffers, kTxBufferBytes, node));
     rx_pools.push_back(rx_pools_.back().get());
     tx_pools.push_back(tx_pools_.back().get());
+    memory.taken(node, rx_bytes + tx_bytes);
   }
   for (const auto& port : ports_) port->set_up_queues(rx_pools, tx_pools);
 

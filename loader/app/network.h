@@ -23,8 +23,10 @@ namespace migrx {
 class Network {
  public:
   // Everything up to ports that are ready to start. connections: that may be open at a time, of all tenants
-  // together. Throws SetupError, DpdkError.
-  Network(const HostOptions& options, const Placement& placement, uint32_t connections);
+  // together. runtime_folder: where receivers tell each other what memory they are about to take; empty:
+  // nowhere. Throws SetupError, DpdkError.
+  Network(const HostOptions& options, const Placement& placement, uint32_t connections,
+          const std::string& runtime_folder);
   ~Network();
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;

@@ -28,6 +28,7 @@
 #include "loader/app/reception.h"
 #include "loader/app/report.h"
 #include "loader/app/reset_duty.h"
+#include "loader/app/runtime_folder.h"
 #include "loader/app/session_signals.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/signal_echo.h"
@@ -138,7 +139,8 @@ void ReceiveRun::receive() {
   manager_.status("sets the ports up and waits for their links", now_s());
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
   std::optional<SignalEcho> echo(std::in_place, signals_, terminal_);
-  Host host(options_, placement, places_for(options_.multifd_channels), settings.connections_max);
+  Host host(options_, placement, places_for(options_.multifd_channels), settings.connections_max,
+            usable_runtime_folder(options_.runtime_dir));
   echo.reset();
   if (signals_.pending()) throw SetupError(kInterrupted);
   for (const std::string& warning : host.network().warnings()) report_.warnings.push_back(warning);

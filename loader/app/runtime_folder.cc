@@ -111,6 +111,12 @@ std::string default_runtime_folder() {
   return own == nullptr || *own == '\0' ? "" : std::string(own) + "/migrx";
 }
 
+std::string usable_runtime_folder(const std::string& option) {
+  std::string folder = option.empty() ? default_runtime_folder() : option;
+  std::string problem;
+  return !folder.empty() && RuntimeFolder::open(folder, problem) ? folder : std::string();
+}
+
 std::optional<RuntimeFolder> RuntimeFolder::open(const std::string& path, std::string& problem) {
   const auto refuse = [&](const std::string& why) {
     problem = fmt::format("{}: {}; name another folder with --runtime-dir", path, why);

@@ -53,6 +53,16 @@ TEST(EalArguments, a_pci_port_does_without_hugepages_only_when_told_to) {
   EXPECT_TRUE(has(eal_arguments(options), "--no-huge"));
 }
 
+TEST(EalArguments, hugepages_are_used_where_they_are_free_for_us) {
+  EalOptions options;
+  options.port_devargs = {"net_tap0"};
+  options.memory_bytes = 100 << 20;
+  options.hugepage_bytes = 200 << 20;
+  EXPECT_FALSE(has(eal_arguments(options), "--no-huge"));
+  options.hugepage_bytes = 120 << 20;  // EAL itself needs some, too
+  EXPECT_TRUE(has(eal_arguments(options), "--no-huge"));
+}
+
 TEST(Devargs, pci_addresses_are_told_from_virtual_devices) {
   for (const char* pci : {"0000:3b:00.0", "3b:00.0", "3b:00.0,rx=2", "pci:0000:3b:00.0"})
     EXPECT_TRUE(is_pci_devargs(pci)) << pci;

@@ -21,6 +21,7 @@
 #include "loader/app/host.h"
 #include "loader/app/live_connections.h"
 #include "loader/app/reset_duty.h"
+#include "loader/app/runtime_folder.h"
 #include "loader/app/serve/daemon.h"
 #include "loader/app/serve/discovery.h"
 #include "loader/app/serve/intake.h"
@@ -113,7 +114,8 @@ void ServeRun::serve() {
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
   const uint32_t connections = connections_of(options_);
   std::optional<SignalEcho> echo(std::in_place, signals_, terminal_);
-  Host host(options_, placement, connections, connections * placement.poll_agents);
+  Host host(options_, placement, connections, connections * placement.poll_agents,
+            usable_runtime_folder(options_.runtime_dir));
   echo.reset();
   if (signals_.pending()) throw SetupError(kInterrupted);
   for (const std::string& warning : host.network().warnings()) terminal_.warn("warning: " + warning);

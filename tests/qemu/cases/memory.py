@@ -10,9 +10,13 @@ import subprocess
 import time
 
 from rig.guest import MIB
+from rig.hugepages import free_bytes, reserve
 from rig.machine import die_with_parent
-from rig.receiver import STREAM_HEAD, migrx_program, stream_file
+from rig.network import Network
+from rig.receiver import STREAM_HEAD, Receiver, migrx_program, stream_file
 from rig.runner import Case, Skip, expect
+
+PACKET_PAGES = 216 * MIB  # for the packets of one receiver with 17 connections, and not of two
 
 
 def _command(folder, ram, extra=()):
@@ -258,6 +262,20 @@ def _huge_mapped(folder):
         os.rmdir(mount)
 
 
+def _packets_at_once(folder):
+    """Two that start together, and hugepages for the packets of one: the other one does without, as it would later."""
+    reserve(PACKET_PAGES)
+    for number in range(3):
+        with contextlib.ExitStack() as stack:
+            receivers = [stack.enter_context(Receiver(
+                folder, stack.enter_context(Network(9000)), {"mem": "%s/mem%s,size=16M" % (folder, name)}, 16, name=name))
+                for name in ("one", "other")]
+            for receiver in receivers:
+                expect(receiver.wait_ready(), "round %d: not ready: %s", number, receiver.log())
+            used = PACKET_PAGES - free_bytes()
+            expect(0 < used < PACKET_PAGES, "%d MiB of hugepages are in use", used // MIB)
+
+
 def _blocks(path):
     with contextlib.suppress(OSError):
         return os.stat(path).st_blocks * 512
@@ -270,5 +288,6 @@ def cases():
                       ("signal-while-taking", _signal_while_taking), ("mode-and-owner", _mode_and_owner),
                       ("load-killed", _load_killed),
                       ("descriptor-not-passed-on", _descriptor_not_passed_on), ("saved-guest", _saved_guest),
-                      ("wrong-input", _wrong_input), ("huge-mapped", _huge_mapped)):
+                      ("wrong-input", _wrong_input), ("huge-mapped", _huge_mapped),
+                      ("packets-at-once", _packets_at_once)):
         yield Case("memory-" + name, run, True, 90)
