@@ -1,5 +1,6 @@
 """A build folder of meson's: set up once, with ccache where it is installed, then built target by target."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,14 +8,23 @@ import subprocess
 
 
 def set_up(path, source, options, compiler=("gcc", "g++")):
-    """Configures the folder unless it is; raises CalledProcessError when that fails. CXX of the environment wins."""
+    """Configures the folder unless it is, with these options; raises CalledProcessError when that fails. CXX of the
+    environment wins in a new folder."""
+    told = os.path.join(path, "migrx-options.json")
+    environment, again = dict(os.environ), []
     if os.path.exists(os.path.join(path, "build.ninja")):
-        return
-    environment = dict(os.environ)
-    if "CXX" not in environment:
+        with contextlib.suppress(OSError, ValueError), open(told, encoding="utf-8") as file:
+            if json.load(file) != list(options):
+                again = ["--reconfigure"]
+        if not again:
+            return
+    elif "CXX" not in environment:
         ccache = "ccache " if shutil.which("ccache") else ""
         environment.update(CC=ccache + compiler[0], CXX=ccache + compiler[1])
-    subprocess.run(["meson", "setup", path, source, *options], env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["meson", "setup", *again, path, source, *options], env=environment, check=True,
+                   stdout=subprocess.DEVNULL)
+    with open(told, "w", encoding="utf-8") as file:
+        json.dump(list(options), file)
 
 
 def tests(path):

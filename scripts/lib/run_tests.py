@@ -31,9 +31,10 @@ HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-ses
 # Lines for backtraces and no more: a third of the time a compiler takes goes into what only a debugger reads. A warning
 # fails the build, as it should before anything is merged; builds by hand, with whatever compiler, only show it.
 STRICT = ("-Dcpp_args=-g1", "-Dwerror=true")
-# Eight files at a time and more: headers are read once, in half of the time. The sanitizers' builds
-# compile each file by itself, so that none of them leans on what another one includes.
+# Eight files at a time and more: headers are read once, in half of the time. With --all every file is compiled by itself,
+# so that none of them leans on what another one includes.
 GROUPED = ("-Dunity=on", "-Dunity_size=8", "-Dgroup_data_path=true")
+UNGROUPED = ("-Dunity=off", "-Dgroup_data_path=false")
 # -O1 finds as much as -O2 does and builds in much less time.
 SANITIZED = (*STRICT, "-Db_lundef=false", "-Dbench=false", "--buildtype=debug", "-Doptimization=1")
 
@@ -125,20 +126,30 @@ def built_and_tested(folder, options, environment=None, wrapper=None, tests=()):
     return counts
 
 
-ASAN_BUILD = ("build-asan", ("-Db_sanitize=address,undefined", *SANITIZED))
-TSAN_BUILD = ("build-tsan", ("-Db_sanitize=thread", *SANITIZED))
+def sanitizer_build(sanitizers, file_by_file):
+    """Folder and options of a sanitizers' build."""
+    folder = {"address,undefined": "build-asan", "thread": "build-tsan"}[sanitizers]
+    return folder, ("-Db_sanitize=" + sanitizers, *SANITIZED, *(UNGROUPED if file_by_file else GROUPED))
 
 
-def address_sanitizer():
+def asan_build(file_by_file):
+    return sanitizer_build("address,undefined", file_by_file)
+
+
+def tsan_build(file_by_file):
+    return sanitizer_build("thread", file_by_file)
+
+
+def address_sanitizer(file_by_file):
     return built_and_tested(
-        *ASAN_BUILD, {"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
-                      "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}, tests=HOSTILE)
+        *asan_build(file_by_file), {"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+                                    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}, tests=HOSTILE)
 
 
-def thread_sanitizer():
+def thread_sanitizer(file_by_file):
     # Address randomisation of recent kernels is wider than this compiler's TSan can take.
-    return built_and_tested(*TSAN_BUILD, {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}, "setarch -R",
-                            THREADED)
+    return built_and_tested(*tsan_build(file_by_file), {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"},
+                            "setarch -R", THREADED)
 
 
 class IdleBuilds:
@@ -148,8 +159,9 @@ class IdleBuilds:
     compile, is built and told by the stage that wants it.
     """
 
-    def __init__(self):
-        self._process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--sanitizer-builds"],
+    def __init__(self, file_by_file):
+        self._process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--sanitizer-builds",
+                                          *(("--all",) if file_by_file else ())],
                                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                          start_new_session=True, preexec_fn=self._be_idle)
 
@@ -206,27 +218,27 @@ def main():
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="no sanitizers, few migrations")
     size.add_argument("--all", action="store_true", help="clang-tidy and the whole QEMU matrix, too")
-    size.add_argument("--sanitizer-builds", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--sanitizer-builds", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.sanitizer_builds:
-        sys.exit(0 if build(*ASAN_BUILD, HOSTILE) and build(*TSAN_BUILD, THREADED) else 1)
+        sys.exit(0 if build(*asan_build(options.all), HOSTILE) and build(*tsan_build(options.all), THREADED) else 1)
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     # clang-tidy wants the command of each file.
     release = ("--buildtype=debugoptimized", "-Dbench_burst_64=%s" % ("true" if options.all else "false"), *STRICT,
-               *(() if options.all else GROUPED))
+               *(UNGROUPED if options.all else GROUPED))
     matrix = list(QUICK_CASES) if options.quick else ["--all"] if options.all else []
     stages = [("unit tests", lambda: built_and_tested("build", release)),
               ("tidy", lambda: tidy(["--clang-tidy", "build"] if options.all else [])),
               ("migrations from real QEMUs", lambda: qemu_matrix(matrix))]
     if not options.quick:
         stages += [("streams captured from real QEMUs", lambda: captured_streams(() if options.all else QUICK_CAPTURES)),
-                   ("unit tests under ASan and UBSan", address_sanitizer),
-                   ("unit tests under TSan", thread_sanitizer)]
+                   ("unit tests under ASan and UBSan", lambda: address_sanitizer(options.all)),
+                   ("unit tests under TSan", lambda: thread_sanitizer(options.all))]
     total, idle, times = Counts(), None, []
     try:
         for name, stage in stages:
             print("== %s" % name, flush=True)
-            if stage == address_sanitizer:
+            if idle and name.endswith("ASan and UBSan"):
                 idle.end()
             begun = time.monotonic()
             counts = stage()
@@ -240,7 +252,7 @@ def main():
             times.append("%s %s" % (name, took))
             total.add(counts)
             if idle is None and not options.quick:
-                idle = IdleBuilds()
+                idle = IdleBuilds(options.all)
     finally:
         if idle:
             idle.end()
