@@ -33,8 +33,8 @@ HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-ses
 STRICT = ("-Dcpp_args=-g1", "-Dwerror=true")
 # Eight files at a time and more: headers are read once, in half of the time. With --all every file is compiled by itself,
 # so that none of them leans on what another one includes.
-GROUPED = ("-Dunity=on", "-Dunity_size=8", "-Dgroup_data_path=true")
-UNGROUPED = ("-Dunity=off", "-Dgroup_data_path=false")
+GROUPED = ("-Dunity=on", "-Dunity_size=8", "-Dquick_build=true")
+UNGROUPED = ("-Dunity=off", "-Dquick_build=false")
 # -O1 finds as much as -O2 does and builds in much less time.
 SANITIZED = (*STRICT, "-Db_lundef=false", "-Dbench=false", "--buildtype=debug", "-Doptimization=1")
 
