@@ -80,13 +80,17 @@ void add_job_options(CLI::App& command, JobOptions& o) {
 
   const char* const reporting = "Reporting";
   command.add_option("--report", o.report, "file for the JSON report")->group(reporting);
+  add_metrics_option(command, o.metrics, reporting);
+  command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(reporting);
+}
+
+void add_metrics_option(CLI::App& command, std::optional<std::string>& address, const char* group) {
   command
       .add_option(
-          "--metrics", o.metrics,
+          "--metrics", address,
           "address at which metrics for Prometheus are served, as /metrics; a port alone means 127.0.0.1")
       ->type_name("[ADDRESS:]PORT")
-      ->group(reporting);
-  command.add_flag("--quiet", o.quiet, "no progress, errors only")->group(reporting);
+      ->group(group);
 }
 
 void one_word_each(CLI::App& command) {

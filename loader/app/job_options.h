@@ -49,6 +49,9 @@ void add_job_options(CLI::App& command, JobOptions& options);
 // the positional argument.
 void one_word_each(CLI::App& command);
 
+// --metrics, of all commands that have it.
+void add_metrics_option(CLI::App& command, std::optional<std::string>& address, const char* group);
+
 // Looks at --metrics, --report and --ram, and then makes the directory of --dump-blocks. Throws SetupError.
 [[nodiscard]] std::vector<RamSpec> prepare_job(const JobOptions& options);
 

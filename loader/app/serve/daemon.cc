@@ -67,6 +67,13 @@ ControlAnswer Daemon::session_add(ControlRequest& request) {
 
 ControlAnswer Daemon::begin(const ControlPeer& peer, SessionArguments arguments,
                             std::vector<Descriptor>& came) {
+  ControlAnswer answer = admit(peer, std::move(arguments), came);
+  if (std::holds_alternative<ControlError>(answer)) ++refused_;
+  return answer;
+}
+
+ControlAnswer Daemon::admit(const ControlPeer& peer, SessionArguments arguments,
+                            std::vector<Descriptor>& came) {
   if (draining_)
     return refused(control_class::kShuttingDown,
                    "this daemon ends once its migrations are over, and takes no new one: ask again when it "
@@ -177,18 +184,23 @@ ControlAnswer Daemon::query_host(const ControlRequest&) const {
   Report report;
   at_.host.report(report);
   const Json all = Json::parse(to_json(report), nullptr, /*allow_exceptions=*/false);
-  const Budget most = whole();
-  const Budget now = promised();
+  const DaemonNumbers now = numbers();
   Json out{{"address", at_.host.network().first_address()},
-           {"draining", draining_},
+           {"draining", now.draining},
            {"budget",
             {{"sessions", now.sessions},
-             {"sessions-max", most.sessions},
-             {"connections", now.places},
-             {"connections-max", most.places},
+             {"sessions-max", now.sessions_max},
+             {"connections", now.connections},
+             {"connections-max", now.connections_max},
              {"private-ram", now.private_ram_bytes},
-             {"private-ram-total", most.private_ram_bytes}}},
-           {"peers-to-be-told", at_.resets.waiting()}};
+             {"private-ram-total", now.private_ram_max_bytes}}},
+           {"migrations",
+            {{"waiting", now.waiting},
+             {"completed", now.completed},
+             {"unsure", now.unsure},
+             {"failed", now.failed},
+             {"refused", now.refused}}},
+           {"peers-to-be-told", now.peers_to_be_told}};
   for (const char* const part : {"ports", "cores", "dataplane", "memory"})
     if (all.contains(part)) out[part] = all[part];
   return out;
@@ -213,6 +225,7 @@ uint32_t Daemon::do_work(uint64_t now_ns) {
     if (job->over()) continue;
     const uint32_t work = job->do_work(now_ns);
     all += work;
+    if (job->over()) ++(job->exit_status() == 0 ? completed_ : job->exit_status() == 3 ? unsure_ : failed_);
     pause_us_ = std::min(pause_us_, job->pause_us(work));
   }
   return all;
@@ -258,6 +271,39 @@ void Daemon::signal_all(uint64_t now_ns) {
 uint32_t Daemon::under_way() const noexcept {
   return static_cast<uint32_t>(
       std::count_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return !job->over(); }));
+}
+
+DaemonNumbers Daemon::numbers() const {
+  const Budget most = whole();
+  const Budget now = promised();
+  DaemonNumbers out;
+  out.sessions = now.sessions;
+  out.waiting = static_cast<uint32_t>(
+      std::count_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->queued(); }));
+  out.sessions_max = most.sessions;
+  out.connections = now.places;
+  out.connections_max = most.places;
+  out.private_ram_bytes = now.private_ram_bytes;
+  out.private_ram_max_bytes = most.private_ram_bytes;
+  out.completed = completed_;
+  out.unsure = unsure_;
+  out.failed = failed_;
+  out.refused = refused_;
+  out.peers_to_be_told = at_.resets.waiting();
+  out.draining = draining_;
+  return out;
+}
+
+std::vector<SessionLook> Daemon::looks() const {
+  std::size_t over = jobs_.size() - under_way();
+  std::vector<SessionLook> looks;
+  for (const auto& job : jobs_)
+    if (!job->over() || over-- <= kLookedAtMax) looks.push_back(job->look());
+  return looks;
+}
+
+bool Daemon::guest_stands_still() const noexcept {
+  return std::any_of(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->guest_stands_still(); });
 }
 
 std::vector<JobTerminal::Line> Daemon::take_lines() {

@@ -45,12 +45,19 @@ class Daemon final : public ControlService {
   void signal_all(uint64_t now_ns);
   // Jobs that are not over.
   [[nodiscard]] uint32_t under_way() const noexcept;
+  [[nodiscard]] DaemonNumbers numbers() const;
+  // The migrations that are not over and the last that are, as the metrics have them, in the order they came.
+  [[nodiscard]] std::vector<SessionLook> looks() const;
+  // The guest of one of them runs nowhere now.
+  [[nodiscard]] bool guest_stands_still() const noexcept;
   // Lines of the jobs for the daemon's own terminal, each with its session's id before it.
   [[nodiscard]] std::vector<JobTerminal::Line> take_lines();
 
  private:
   // Jobs that are over and may still be asked about; the oldest go.
   static constexpr std::size_t kKeptMax = 256;
+  // Of those, the last ones have metrics.
+  static constexpr std::size_t kLookedAtMax = 16;
 
   ControlAnswer session_add(ControlRequest& request);
   ControlAnswer session_cancel(const ControlRequest& request);
@@ -60,6 +67,8 @@ class Daemon final : public ControlService {
   ControlAnswer query_version(const ControlRequest& request) const;
   ControlAnswer quit(const ControlRequest& request);
 
+  [[nodiscard]] ControlAnswer admit(const ControlPeer& peer, SessionArguments arguments,
+                                    std::vector<Descriptor>& came);
   void let_in();
   // Chooses the port when none is asked for. The error: the peer may not have that one, or none is free.
   [[nodiscard]] std::optional<ControlError> settle_port(const ControlPeer& peer,
@@ -80,6 +89,10 @@ class Daemon final : public ControlService {
   PortRange range_;
   std::vector<std::unique_ptr<Job>> jobs_;  // in the order they came
   uint64_t last_id_ = 0;
+  uint64_t completed_ = 0;
+  uint64_t unsure_ = 0;
+  uint64_t failed_ = 0;
+  uint64_t refused_ = 0;
   bool draining_ = false;
   int pause_us_ = 0;
 };

@@ -249,6 +249,7 @@ void Job::depart() {
 // A host without room for another thread must not end the other migrations: this one holds them up instead.
 void Job::begin_to_finish() {
   forget_memory();
+  last_look_ = look();
   state_ = State::finishing;
   try {
     start_thread(&Job::finish);
@@ -266,6 +267,7 @@ void Job::end() {
   compress_.reset();
   cancellation_.reset();
   state_ = State::over;
+  last_look_.report = condensed(report_);
   const bool complete = exit_status_ == 0;
   const std::string outcome = summary_.substr(0, summary_.find('\n'));
   if (complete)
@@ -347,6 +349,42 @@ const char* Job::state_name() const noexcept {
       return "done";
   }
   return "done";
+}
+
+bool Job::guest_stands_still() const noexcept {
+  if (state_ != State::running) return false;
+  const SessionState state = reception_->session().state();
+  return state == SessionState::switchover || state == SessionState::device_state;
+}
+
+SessionLook Job::look() const {
+  SessionLook look{id_, "", {}, {}};
+  switch (state_) {
+    case State::queued:
+      look.state = "queued";
+      break;
+    case State::preparing:
+      look.state = "preparing";
+      break;
+    case State::running:
+    case State::departing: {
+      Report live;
+      live.warnings = report_.warnings;
+      live.timeline = report_.timeline;
+      reception_->report_now(live);
+      look.report = condensed(live);
+      look.progress = reception_->sample(now_s());
+      look.state = to_string(reception_->session().state());
+      break;
+    }
+    case State::finishing:
+    case State::over:
+      look = last_look_;
+      look.state =
+          to_string(exit_status_ == 0 || exit_status_ == 3 ? SessionState::done : SessionState::failed);
+      break;
+  }
+  return look;
 }
 
 // As the last line of progress had them.

@@ -32,6 +32,7 @@
 #include "loader/app/serve/job_terminal.h"
 #include "loader/app/session_arguments.h"
 #include "loader/app/signal_policy.h"
+#include "loader/app/watch/metrics.h"
 #include "loader/main/compress_jobs.h"
 #include "numa/mapping_guard.h"
 
@@ -96,6 +97,12 @@ class Job {
   // As docs/control.schema.json has them: session-line and session.
   [[nodiscard]] nlohmann::json line() const;
   [[nodiscard]] nlohmann::json describe() const;
+  // As the metrics have it, under way and afterwards.
+  [[nodiscard]] SessionLook look() const;
+  // The guest runs nowhere: what this thread does else would be downtime.
+  [[nodiscard]] bool guest_stands_still() const noexcept;
+  // Where the guest is, once over.
+  [[nodiscard]] int exit_status() const noexcept { return exit_status_; }
   // What its terminal was told since the last call.
   [[nodiscard]] std::vector<JobTerminal::Line> take_lines() { return terminal_.take_lines(); }
 
@@ -137,6 +144,7 @@ class Job {
   uint64_t told_rounds_ = 0;
   double progress_s_ = 0;
   ProgressSample sample_;  // of that moment
+  SessionLook last_look_;  // once it is finishing
 
   // The job's thread writes these while it runs; the control thread reads them after join().
   Report report_;

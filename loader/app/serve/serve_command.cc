@@ -23,6 +23,7 @@
 #include "loader/app/reset_duty.h"
 #include "loader/app/runtime_folder.h"
 #include "loader/app/serve/daemon.h"
+#include "loader/app/serve/daemon_watch.h"
 #include "loader/app/serve/discovery.h"
 #include "loader/app/serve/intake.h"
 #include "loader/app/serve/serve_options.h"
@@ -63,7 +64,8 @@ class ServeRun {
 
  private:
   void serve();
-  void control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets);
+  void control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets,
+               DaemonWatch& watch);
   void on_signal(int number, Daemon& daemon);
   void look_around(Daemon& daemon, Host& host, ResetDuty& resets);
   void say_lines(Daemon& daemon);
@@ -110,6 +112,8 @@ void ServeRun::serve() {
   for (const std::string& warning : placement.warnings) terminal_.warn("warning: " + warning);
 
   MappingGuard guard;  // before any thread
+  DaemonWatch watch(options_.metrics, placement);
+  if (!watch.warning().empty()) terminal_.warn("warning: " + watch.warning());
   manager_.status("sets the ports up and waits for their links", now_s());
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
   const uint32_t connections = connections_of(options_);
@@ -151,18 +155,20 @@ void ServeRun::serve() {
     discovery.emplace(range, std::move(users), host.network().awaited_ports());
     intake.emplace(*discovery, daemon, terminal_);
   }
-  control(daemon, intake ? &*intake : nullptr, socket, host, resets);
+  control(daemon, intake ? &*intake : nullptr, socket, host, resets, watch);
   socket_of_events = nullptr;
   say_farewell(host, resets);
 }
 
-void ServeRun::control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets) {
+void ServeRun::control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets,
+                       DaemonWatch& watch) {
   double looked_s = now_s();
   while (!daemon.draining() || daemon.under_way() > 0) {
     if (intake != nullptr) intake->look(monotonic_ns());
     uint32_t work = daemon.do_work(monotonic_ns());
     work += socket.do_work();
     on_signal(signals_.wait(work > 0 ? 0 : daemon.pause_us(), socket.wake_fd()), daemon);
+    watch.look(now_s(), work, daemon, host);
     if (now_s() - looked_s < kWatchEvery_s) continue;
     looked_s = now_s();
     look_around(daemon, host, resets);

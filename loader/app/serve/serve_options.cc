@@ -11,6 +11,7 @@
 #include "loader/app/job_options.h"
 #include "loader/app/reception.h"
 #include "loader/app/tenant_options.h"
+#include "loader/app/watch/metrics_server.h"
 
 namespace migrx {
 namespace {
@@ -154,6 +155,7 @@ void add_serve_options(CLI::App& command, ServeOptions& o) {
       ->group(limits);
 
   const char* const reporting = "Reporting";
+  add_metrics_option(command, o.metrics, reporting);
   command.add_flag("--quiet", o.quiet, "errors and warnings only")->group(reporting);
   command
       .add_flag("!--no-supervisor", o.supervise,
@@ -217,6 +219,8 @@ std::string check_serve_options(const ServeOptions& o) {
   if (connections_of(o) < places_for(0))
     return fmt::format("--connections-max {} is too few: one migration without multifd may need {}",
                        o.connections_max, places_for(0));
+  if (o.metrics)
+    if (std::string problem = metrics_problem(*o.metrics); !problem.empty()) return problem;
   for (const std::string& folder : o.client_folders)
     if (!folder.starts_with('/')) return fmt::format("--client-folder {}: give an absolute path", folder);
   return {};

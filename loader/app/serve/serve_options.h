@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct ServeOptions : HostOptions, CoreOptions {
   std::vector<std::string> client_folders;  // below which other clients than root may name files
   double drain_timeout_s = 0;               // 0: for ever
   std::string runtime_dir;
+  std::optional<std::string> metrics;  // address at which they are served
   bool quiet = false;
   bool supervise = true;
 };

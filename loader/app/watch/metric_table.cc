@@ -213,12 +213,53 @@ constexpr Row<ColoSecondary> kColoRows[] = {
      [](const ColoSecondary& c) { return c.cache().pages_to_ram.read(); }},
 };
 
+constexpr Row<Report, double> kProcessRows[] = {
+    {"started_unix_s", "migrx_start_time_seconds", kSeconds, kGauge,
+     "When the command started, in seconds since 1970.", [](const Report& r) { return r.started_unix_s; }},
+    {"cpu_s", "migrx_process_cpu_seconds_total", kSeconds, kCounter,
+     "CPU time of the process, polling included.", [](const Report& r) { return r.cpu_s; }},
+};
+
+constexpr Row<DaemonNumbers> kDaemonRows[] = {
+    {"budget.sessions", "migrx_serve_sessions", kOne, kGauge, "Migrations that were let in and are not over.",
+     [](const DaemonNumbers& n) -> uint64_t { return n.sessions; }},
+    {"migrations.waiting", "migrx_serve_sessions_waiting", kOne, kGauge, "Migrations that wait for room.",
+     [](const DaemonNumbers& n) -> uint64_t { return n.waiting; }},
+    {"budget.sessions-max", "migrx_serve_sessions_max", kOne, kGauge, "Migrations that are let in at a time.",
+     [](const DaemonNumbers& n) -> uint64_t { return n.sessions_max; }},
+    {"budget.connections", "migrx_serve_connections", kOne, kGauge,
+     "Connections promised to the migrations that were let in.",
+     [](const DaemonNumbers& n) { return n.connections; }},
+    {"budget.connections-max", "migrx_serve_connections_max", kOne, kGauge,
+     "Connections that can be promised, packet buffers and all.",
+     [](const DaemonNumbers& n) { return n.connections_max; }},
+    {"budget.private-ram", "migrx_serve_private_ram_bytes", kBytes, kGauge,
+     "Memory for blocks without a file, promised to the migrations that were let in.",
+     [](const DaemonNumbers& n) { return n.private_ram_bytes; }},
+    {"budget.private-ram-total", "migrx_serve_private_ram_max_bytes", kBytes, kGauge,
+     "Memory for blocks without a file that can be promised.",
+     [](const DaemonNumbers& n) { return n.private_ram_max_bytes; }},
+    {"migrations.completed", "migrx_serve_completed_total", kOne, kCounter, "Migrations whose guest is here.",
+     [](const DaemonNumbers& n) { return n.completed; }},
+    {"migrations.unsure", "migrx_serve_unsure_total", kOne, kCounter,
+     "Migrations whose guest is here, but whose source may not know (exit status 3).",
+     [](const DaemonNumbers& n) { return n.unsure; }},
+    {"migrations.failed", "migrx_serve_failed_total", kOne, kCounter,
+     "Migrations that failed or were cancelled: the guest stayed at its source.",
+     [](const DaemonNumbers& n) { return n.failed; }},
+    {"migrations.refused", "migrx_serve_refused_total", kOne, kCounter,
+     "Migrations that were asked for and refused before anything of the host was touched.",
+     [](const DaemonNumbers& n) { return n.refused; }},
+    {"peers-to-be-told", "migrx_serve_peers_to_be_told", kOne, kGauge,
+     "Peers of lost connections that have not been reset yet.",
+     [](const DaemonNumbers& n) { return n.peers_to_be_told; }},
+    {"draining", "migrx_serve_draining", kFlag, kGauge,
+     "Whether the daemon ends once its migrations are over, 1 or 0.",
+     [](const DaemonNumbers& n) -> uint64_t { return n.draining ? 1 : 0; }},
+};
+
 using S = SessionNumbers;
 constexpr Row<S, double> kSessionRows[] = {
-    {"started_unix_s", "migrx_start_time_seconds", kSeconds, kGauge,
-     "When the command started, in seconds since 1970.", [](const S& s) { return s.report.started_unix_s; }},
-    {"cpu_s", "migrx_process_cpu_seconds_total", kSeconds, kCounter,
-     "CPU time of the process, polling included.", [](const S& s) { return s.report.cpu_s; }},
     {"wire_bytes", "migrx_session_wire_bytes_total", kBytes, kCounter,
      "Stream bytes received on all channels.",
      [](const S& s) { return static_cast<double>(s.progress.wire_bytes); }},
@@ -304,16 +345,16 @@ CounterList read_all(const Row<Source> (&rows)[kCount], const Source& source) {
 }
 
 // The rows of one table stand together in metric_table().
-template <class Source, std::size_t kCount>
-std::vector<SessionValue> read_values(MetricScope scope, const Row<Source, double> (&rows)[kCount],
+template <class Source, class Value, std::size_t kCount>
+std::vector<SessionValue> read_values(MetricScope scope, const Row<Source, Value> (&rows)[kCount],
                                       const Source& source) {
   const auto& table = metric_table();
   auto info = std::find_if(table.begin(), table.end(), [&](const MetricInfo& candidate) {
     return candidate.scope == scope && candidate.metric == rows[0].metric;
   });
   std::vector<SessionValue> out;
-  for (const Row<Source, double>& row : rows) {
-    const double value = row.read(source);
+  for (const Row<Source, Value>& row : rows) {
+    const auto value = static_cast<double>(row.read(source));
     if (row.unit != kSeconds || value >= 0) out.push_back({&*info, value});
     ++info;
   }
@@ -334,6 +375,8 @@ void add_sums(CounterList& out, const char* group, const Table& table,
 
 const char* to_string(MetricScope scope) noexcept {
   switch (scope) {
+    case MetricScope::process:
+      return "process";
     case MetricScope::session:
       return "session";
     case MetricScope::main_channel:
@@ -352,6 +395,8 @@ const char* to_string(MetricScope scope) noexcept {
       return "colo";
     case MetricScope::memory:
       return "memory";
+    case MetricScope::daemon:
+      return "daemon";
   }
   return "";
 }
@@ -375,6 +420,7 @@ const char* to_string(MetricUnit unit) noexcept {
 const std::vector<MetricInfo>& metric_table() {
   static const std::vector<MetricInfo> table = [] {
     std::vector<MetricInfo> all;
+    add_rows(all, MetricScope::process, kProcessRows);
     add_rows(all, MetricScope::session, kSessionRows);
     add_rows(all, MetricScope::channel, kChannelRows);
     add_rows(all, MetricScope::channel, kConnectionRows);
@@ -389,6 +435,7 @@ const std::vector<MetricInfo>& metric_table() {
     add_fates(all, "tcp", kTcpCounterInfo);
     add_rows(all, MetricScope::colo, kColoRows);
     add_rows(all, MetricScope::memory, kMemoryRows);
+    add_rows(all, MetricScope::daemon, kDaemonRows);
     return all;
   }();
   return table;
@@ -447,6 +494,12 @@ CounterList counters_of(const std::vector<const PollCore*>& cores, const PortTot
 
 std::vector<SessionValue> values_of(const SessionNumbers& numbers) {
   return read_values(MetricScope::session, kSessionRows, numbers);
+}
+std::vector<SessionValue> values_of(const Report& report) {
+  return read_values(MetricScope::process, kProcessRows, report);
+}
+std::vector<SessionValue> values_of(const DaemonNumbers& numbers) {
+  return read_values(MetricScope::daemon, kDaemonRows, numbers);
 }
 std::vector<SessionValue> values_of(const CoreReport& core) {
   return read_values(MetricScope::core, kCoreTimeRows, core);

@@ -25,7 +25,8 @@ namespace migrx {
 
 // Where in the report the counter stands.
 enum class MetricScope : uint8_t {
-  session,          // its head: "wire_bytes", "timeline.ready_s"
+  process,          // its head: "cpu_s"
+  session,          // its head, too: "wire_bytes", "timeline.ready_s"
   main_channel,     // of channels, the one called "main"
   channel,          // of channels, each
   multifd_channel,  // of channels, the others
@@ -33,7 +34,8 @@ enum class MetricScope : uint8_t {
   core,
   dataplane,  // "tcp.in_order"
   colo,
-  memory
+  memory,
+  daemon  // of `migrx serve`, in query-host
 };
 enum class MetricKind : uint8_t { counter, gauge };
 // Prometheus' base units. `one`: things, named by the metric; `flag`: 0 or 1.
@@ -90,6 +92,25 @@ struct SessionValue {
 };
 // Moments that did not come are left out.
 [[nodiscard]] std::vector<SessionValue> values_of(const SessionNumbers& numbers);
+// Of the process that the report is of.
+[[nodiscard]] std::vector<SessionValue> values_of(const Report& report);
+// What `migrx serve` has promised, and what became of those that asked.
+struct DaemonNumbers {
+  uint32_t sessions = 0;  // let in and not over
+  uint32_t waiting = 0;   // for room
+  uint32_t sessions_max = 0;
+  uint64_t connections = 0;  // promised to them, as the two below
+  uint64_t connections_max = 0;
+  uint64_t private_ram_bytes = 0;
+  uint64_t private_ram_max_bytes = 0;
+  uint64_t completed = 0;
+  uint64_t unsure = 0;
+  uint64_t failed = 0;  // cancelled ones among them
+  uint64_t refused = 0;
+  uint64_t peers_to_be_told = 0;
+  bool draining = false;
+};
+[[nodiscard]] std::vector<SessionValue> values_of(const DaemonNumbers& numbers);
 // Of one core, in the same way.
 [[nodiscard]] std::vector<SessionValue> values_of(const CoreReport& core);
 

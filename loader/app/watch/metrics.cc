@@ -10,6 +10,8 @@ namespace {
 
 using Labels = std::vector<std::pair<std::string, std::string>>;
 
+constexpr const char* kMain = "main";
+
 class Collector {
  public:
   void add(const std::string& name, const std::string& help, MetricKind kind, Labels labels, double value) {
@@ -36,19 +38,37 @@ class Collector {
   std::unordered_map<std::string, std::size_t> places_;
 };
 
-void add_session(Collector& out, const Report& r, const ProgressSample& progress) {
+Labels with(Labels labels, const char* name, std::string value) {
+  labels.emplace_back(name, std::move(value));
+  return labels;
+}
+
+void add_process(Collector& out, const Report& r) {
   out.add("migrx_build_info", "The program, as labels; always 1.", MetricKind::gauge,
           {{"version", r.version}, {"command", r.command}}, 1);
-  for (const SessionState state :
+  for (const SessionValue& value : values_of(r)) out.add(*value.info, {}, value.value);
+}
+
+void add_state(Collector& out, const char* state, const std::string& now, const Labels& labels) {
+  out.add("migrx_session_state", "1 for the state that the session is in.", MetricKind::gauge,
+          with(labels, "state", state), now == state ? 1 : 0);
+}
+
+void add_session(Collector& out, const Report& r, const ProgressSample& progress, const std::string& state,
+                 const Labels& labels) {
+  for (const SessionState each :
        {SessionState::listening, SessionState::setup, SessionState::precopy, SessionState::switchover,
         SessionState::device_state, SessionState::colo, SessionState::done, SessionState::failed})
-    out.add("migrx_session_state", "1 for the state that the session is in.", MetricKind::gauge,
-            {{"state", to_string(state)}}, progress.phase == std::string(to_string(state)) ? 1 : 0);
-  for (const SessionValue& value : values_of(SessionNumbers{r, progress})) {
-    Labels labels;
-    if (!value.info->moment.empty()) labels.emplace_back("moment", value.info->moment);
-    out.add(*value.info, std::move(labels), value.value);
+    add_state(out, to_string(each), state, labels);
+  for (const SessionValue& value : values_of(SessionNumbers{r, progress}))
+    out.add(*value.info, value.info->moment.empty() ? labels : with(labels, "moment", value.info->moment),
+            value.value);
+  for (const ChannelReport& channel : r.channels) {
+    const MetricScope own = channel.name == kMain ? MetricScope::main_channel : MetricScope::multifd_channel;
+    out.add({own, MetricScope::channel, MetricScope::snapshot}, channel.counters,
+            with(labels, "channel", channel.name));
   }
+  out.add({MetricScope::colo}, r.colo, labels);
 }
 
 void add_cores(Collector& out, const Report& r, CoreTimes& last) {
@@ -73,16 +93,57 @@ void add_cores(Collector& out, const Report& r, CoreTimes& last) {
 
 Metrics metrics_of(const Report& r, const ProgressSample& progress, CoreTimes& last) {
   Collector out;
-  add_session(out, r, progress);
-  for (const ChannelReport& channel : r.channels) {
-    const MetricScope own = channel.name == "main" ? MetricScope::main_channel : MetricScope::multifd_channel;
-    out.add({own, MetricScope::channel, MetricScope::snapshot}, channel.counters,
-            {{"channel", channel.name}});
-  }
+  add_process(out, r);
+  add_session(out, r, progress, progress.phase, {});
   add_cores(out, r, last);
   out.add({MetricScope::dataplane}, r.dataplane, {});
-  out.add({MetricScope::colo}, r.colo, {});
   out.add({MetricScope::memory}, r.memory, {});
+  return out.take();
+}
+
+Report condensed(const Report& report) {
+  Report out;
+  out.started_unix_s = report.started_unix_s;
+  out.warnings.resize(report.warnings.size());  // how many
+  out.tls_handshakes = report.tls_handshakes;
+  out.tls_reloads = report.tls_reloads;
+  out.timeline = report.timeline;
+  out.colo = report.colo;
+  for (const ChannelReport& channel : report.channels) {
+    const std::string kind = channel.name == kMain ? kMain : "multifd";
+    auto sum = std::find_if(out.channels.begin(), out.channels.end(),
+                            [&](const ChannelReport& known) { return known.name == kind; });
+    if (sum == out.channels.end()) {
+      out.channels.push_back({kind, "", -1, -1, "", channel.counters});
+      continue;
+    }
+    for (const auto& [name, value] : channel.counters) {
+      const MetricInfo* info = find_metric(MetricScope::channel, name);
+      if (info == nullptr) info = find_metric(MetricScope::multifd_channel, name);
+      const bool gauge = info != nullptr && info->kind == MetricKind::gauge;
+      const auto known = std::find_if(sum->counters.begin(), sum->counters.end(),
+                                      [&](const auto& counter) { return counter.first == name; });
+      if (known == sum->counters.end())
+        sum->counters.emplace_back(name, value);
+      else
+        known->second = gauge ? std::max(known->second, value) : known->second + value;
+    }
+  }
+  return out;
+}
+
+Metrics metrics_of(const DaemonLook& look, CoreTimes& last) {
+  Collector out;
+  add_process(out, look.host);
+  for (const SessionValue& value : values_of(look.numbers)) out.add(*value.info, {}, value.value);
+  for (const SessionLook& session : look.sessions) {
+    const Labels labels{{"session", session.id}};
+    for (const char* const before : {"queued", "preparing"}) add_state(out, before, session.state, labels);
+    add_session(out, session.report, session.progress, session.state, labels);
+  }
+  add_cores(out, look.host, last);
+  out.add({MetricScope::dataplane}, look.host.dataplane, {});
+  out.add({MetricScope::memory}, look.host.memory, {});
   return out.take();
 }
 

@@ -204,4 +204,16 @@ void MetricsServer::publish(Metrics metrics) {
   board_->publish(std::move(metrics));
 }
 
+std::unique_ptr<MetricsServer> serve_metrics(const std::string& text, const std::vector<CpuId>& taken,
+                                             std::string& warning) {
+  std::string listening;
+  bool loopback = false;
+  if (const std::string problem = parse_metrics_address(text, listening, loopback); !problem.empty())
+    throw std::runtime_error(problem);
+  if (!loopback)
+    warning =
+        "--metrics " + text + " answers everybody who reaches it, without encryption: 127.0.0.1 is safer";
+  return std::make_unique<MetricsServer>(listening, taken);
+}
+
 }  // namespace migrx

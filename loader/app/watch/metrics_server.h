@@ -40,4 +40,10 @@ class MetricsServer {
   std::unique_ptr<Exposition> exposition_;
 };
 
+// The server for the address of --metrics, and a warning when others than this host reach it. Throws
+// std::runtime_error with what to do.
+[[nodiscard]] std::unique_ptr<MetricsServer> serve_metrics(const std::string& text,
+                                                           const std::vector<CpuId>& taken,
+                                                           std::string& warning);
+
 }  // namespace migrx

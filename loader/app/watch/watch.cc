@@ -17,15 +17,8 @@ Watch::Watch(const std::optional<std::string>& address, const std::vector<CpuId>
   head_.command = head.command;
   head_.started_unix_s = head.started_unix_s;
   if (!address) return;
-  std::string listening;
-  bool loopback = false;
-  if (const std::string problem = parse_metrics_address(*address, listening, loopback); !problem.empty())
-    throw SetupError(problem);
-  if (!loopback)
-    warning_ =
-        "--metrics " + *address + " answers everybody who reaches it, without encryption: 127.0.0.1 is safer";
   try {
-    server_ = std::make_unique<MetricsServer>(listening, taken);
+    server_ = serve_metrics(*address, taken, warning_);
   } catch (const std::exception& problem) {
     throw SetupError(problem.what());
   }

@@ -24,6 +24,7 @@ from rig.machine import Backend, Machine, die_with_parent, in_namespace
 from rig.network import Network
 from rig.receiver import Receiver, migrx_program
 from rig.runner import Case, Skip, expect
+from rig.scrape import lint, metric_table, samples_of, scrape
 from rig.transfer import Transfer, need
 
 _DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "docs", "monitoring")
@@ -99,7 +100,7 @@ def _watched(folder):
                 _wait("a rate", lambda: any(float(row["value"][1]) > 0 for row in _query(
                     own, "rate(migrx_session_wire_bytes_total[5s])")))
                 text = _get("http://127.0.0.1:%d/metrics" % target)
-                _lint(text)
+                lint(text)
                 queries = _dashboard_queries()
                 for query in queries:
                     expect(_query(own, query), "no data for %s", query)
@@ -116,10 +117,6 @@ def _watched(folder):
 
 _PORT = 9464
 # In the receiver's namespace, whose loopback is its own.
-_SCRAPE = """
-import sys, urllib.request
-sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
-"""
 # Opens connections as told, does with each what its kind does, and holds them until it is ended.
 _CROWD = """
 import resource, socket, sys, time
@@ -146,41 +143,6 @@ while True:  # the slow ones send a byte now and then, those who never read ask 
 """
 
 
-def _scrape(namespace, port=_PORT):
-    """The metrics as text; None when nobody listens any more."""
-    command = [sys.executable, "-c", _SCRAPE, "http://127.0.0.1:%d/metrics" % port]
-    answer = subprocess.run(in_namespace(namespace, command), capture_output=True, text=True, check=False, timeout=60)
-    return answer.stdout if answer.returncode == 0 else None
-
-
-def _lint(text):
-    if shutil.which("promtool") is None:
-        return
-    lint = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
-    expect(lint.returncode == 0 and not lint.stderr.strip(), "promtool check metrics: %s%s", lint.stdout, lint.stderr)
-
-
-def _samples(text):
-    """{(name, labels): value}; labels as they are written."""
-    found = {}
-    for line in text.splitlines():
-        match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-        if match:
-            found[match.group(1), match.group(2) or ""] = float(match.group(3))
-    return found
-
-
-def _table():
-    """{(where, name): (metric, kind)} of the page of all metrics, which a unit test keeps equal to the program."""
-    rows = {}
-    with open(os.path.join(_DOCS, "metrics.md"), encoding="utf-8") as file:
-        for line in file:
-            cells = [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
-            if len(cells) == 6 and cells[2].startswith("migrx_") and cells[1]:
-                rows[cells[0], cells[1]] = (cells[2], cells[3])
-    return rows
-
-
 _WHO = {"name", "peer", "poll_core", "loader_core", "end", "role", "cpu", "node"}
 # What no longer changes when all of RAM and of the device state is here. The others only grow.
 _AT_REST = {"normal_pages", "zero_pages", "zero_pages_untouched", "xbzrle_pages", "compressed_pages", "ram_sections",
@@ -191,7 +153,7 @@ _AT_REST = {"normal_pages", "zero_pages", "zero_pages_untouched", "xbzrle_pages"
 def _compare(samples, report):
     """Every counter of the report has its metric, with its value or, where it may have grown since, no more than that.
     Returns how many were compared, and how many exactly."""
-    table, compared, exact = _table(), 0, 0
+    table, compared, exact = metric_table(), 0, 0
     def one(scopes, name, labels, value):
         nonlocal compared, exact
         rows = [table[scope, name] for scope in scopes if (scope, name) in table]
@@ -243,13 +205,13 @@ def _told_at_rest(folder):
             folder, network, {"mem": "%s,size=%d" % (destination.backends[0].path, transfer.size)}, 2,
             extra=("--metrics", str(_PORT)), handoff=address))
         expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
-        before = _samples(_scrape(network.receiver))
+        before = samples_of(scrape(network.receiver, _PORT))
         expect(before["migrx_session_state", 'state="listening"'] == 1, "not listening: %s", before)
         source.migrate(receiver.uri)
         time.sleep(1)
         os.kill(destination.process.pid, signal.SIGSTOP)
         try:
-            _lint(_scrape(network.receiver))
+            lint(scrape(network.receiver, _PORT))
             transfer.converge(source)
             text, last = "", None
             deadline = time.monotonic() + 60
@@ -257,7 +219,7 @@ def _told_at_rest(folder):
                 expect(time.monotonic() < deadline, "it never came to rest: %s", receiver.log()[-2000:])
                 last = text
                 time.sleep(1.2)
-                samples = _samples(_scrape(network.receiver))
+                samples = samples_of(scrape(network.receiver, _PORT))
                 at_rest = {key: value for key, value in samples.items() if key[0].startswith("migrx_channel_bytes")}
                 text = str(at_rest) if samples["migrx_session_state", 'state="device state"'] == 1 else ""
         finally:
@@ -348,17 +310,17 @@ def _loads(folder):
             loader.stdin.write(file.read(8 * MIB))
             loader.stdin.flush()
             def half_here():
-                text = _scrape(None, port)
-                return text and _samples(text).get(("migrx_channel_bytes_total", 'channel="main"'), 0) == 8 * MIB
+                text = scrape(None, port)
+                return text and samples_of(text).get(("migrx_channel_bytes_total", 'channel="main"'), 0) == 8 * MIB
             _wait("half of the stream", half_here)
-            text = _scrape(None, port)
-            _lint(text)
+            text = scrape(None, port)
+            lint(text)
             loader.stdin.write(file.read())
             loader.stdin.close()
         expect(loader.wait(60) == 0, "migrx load failed")
         with open(report, encoding="utf-8") as file:
             told = json.load(file)
-        samples, table = _samples(text), _table()
+        samples, table = samples_of(text), metric_table()
         expect(samples["migrx_session_state", 'state="precopy"'] == 1, "not in precopy")
         for name, value in told["channels"][0].items():
             rows = [table[scope, name] for scope in ("main channel", "each channel", "snapshot") if (scope, name) in table]

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import grp
 import json
 import os
@@ -19,14 +20,16 @@ from rig import pki
 from rig.compare import expect_same_files
 from rig.daemon import Control, ControlError, Daemon
 from rig.guest import MIB, console_lines, expect_unbroken
-from rig.machine import Backend, Machine
+from rig.machine import Backend, Machine, in_namespace
 from rig.network import Network
 from rig.receiver import migrx_program
 from rig.runner import Case, expect
+from rig.scrape import lint, metric_table, samples_of, scrape
 from rig.transfer import FAST, SLOW, Transfer, need
 
 from cases.tls import PARAMETERS
 
+METRICS_PORT = 9465  # of a network namespace of its own
 MODES = (dict(), dict(channels=2), dict(channels=2, compression="zlib"), dict(capabilities={"xbzrle": True},
                                                                                 receiver_capabilities=("xbzrle",)))
 
@@ -435,6 +438,68 @@ def top(folder, stack):
     return told.strip()
 
 
+def _told(daemon, condition, timeout=10.0):
+    """The metrics' samples once they are so; they are made anew once a second."""
+    deadline = time.monotonic() + timeout
+    while True:
+        text = scrape(daemon.network.receiver, METRICS_PORT)
+        samples = samples_of(text)
+        if condition(samples):
+            return text, samples
+        expect(time.monotonic() < deadline, "metrics: %s", text)
+        time.sleep(0.2)
+
+
+def metrics(folder, stack):
+    """Each session's numbers under its name, while it waits, runs and is over; the host's and the daemon's once."""
+    daemon, guests = _rig(folder, stack, 3, modes=MODES[:2], extra=("--metrics", str(METRICS_PORT), "--sessions-max", "2"))
+
+    def state(samples, guest, name):
+        return samples.get(("migrx_session_state", 'session="%s",state="%s"' % (guest.session, name))) == 1
+    for guest in guests[:2]:
+        guest.add(daemon)
+    guests[2].add(daemon, until="queued", wait=True)
+    try:
+        daemon.control.call("session-add", ram=["mem=%s/other,size=16M" % folder], no_handoff=True, listen=guests[1].port)
+        expect(False, "a port that is taken was given away")
+    except ControlError as error:
+        expect(error.error_class == "NoRoom", "refused as %s", error)
+    text, samples = _told(daemon, lambda told: state(told, guests[2], "queued") and told["migrx_serve_refused_total", ""] == 1)
+    lint(text)
+    host = daemon.control.call("query-host")
+    for (where, name), (metric, _kind) in metric_table().items():
+        if where == "daemon":
+            value = functools.reduce(lambda part, word: part[word], name.split("."), host)
+            expect(samples.get((metric, "")) == value, "%s is %s, query-host has %s", metric, samples.get((metric, "")), value)
+    expect(state(samples, guests[0], "listening") and state(samples, guests[1], "listening"), "not listening: %s", text)
+    expect(samples["migrx_serve_sessions", ""] == 2 and samples["migrx_serve_sessions_waiting", ""] == 1, "%s", text)
+
+    guests[1].migrate(daemon)
+    guests[1].expect_arrives(daemon)
+    report = daemon.control.call("query-session", id=guests[1].session)["report"]
+    text, samples = _told(daemon, lambda told: state(told, guests[1], "done") and state(told, guests[2], "listening"))
+    lint(text)
+    label = 'session="%s"' % guests[1].session
+    expect(samples["migrx_session_guest_bytes_total", label] == report["guest_bytes_loaded"], "guest bytes: %s", text)
+    expect(samples["migrx_session_wire_bytes_total", label] == report["wire_bytes"], "wire bytes: %s", text)
+    for name in ("packets", "normal_pages", "payload_bytes", "bytes"):
+        where = "each channel" if name == "bytes" else "multifd channel"
+        whole = sum(channel.get(name, 0) for channel in report["channels"] if channel["name"] != "main")
+        told = samples[metric_table()[where, name][0], label + ',channel="multifd"']
+        expect(told == whole > 0, "%s of all channels: %s, the report has %s", name, told, whole)
+    expect(samples["migrx_serve_completed_total", ""] == 1, "%s", text)
+
+    daemon.control.call("session-cancel", id=guests[2].session)
+    _told(daemon, lambda told: state(told, guests[2], "failed") and told["migrx_serve_failed_total", ""] == 1)
+    taken = subprocess.run(in_namespace(daemon.network.receiver, [word.replace("daemon.control", "other.control")
+                                                                  for word in daemon.command]),
+                           capture_output=True, text=True, check=False, timeout=20)
+    expect(taken.returncode == 2 and "--metrics: cannot listen" in taken.stderr, "with the same port it ended with %d: %s",
+           taken.returncode, taken.stderr)
+    guests[0].migrate(daemon)
+    guests[0].expect_arrives(daemon)
+
+
 def unprivileged(folder, stack):
     """A member of the group that is not root: what is the host's is refused, memory below its folder is taken."""
     nobody = pwd.getpwnam("nobody")
@@ -515,3 +580,4 @@ def cases():
     yield _case("serve-via", via)
     yield _case("serve-unprivileged", unprivileged)
     yield _case("serve-top", top)
+    yield _case("serve-metrics", metrics)

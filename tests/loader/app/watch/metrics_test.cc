@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
@@ -79,7 +80,7 @@ std::vector<std::string> without_row(const Report& report) {
   }
   for (const char* const part : {"channels", "cores", "dataplane", "colo", "memory", "blocks", "links"})
     json.erase(part);
-  check(json, {MetricScope::session});
+  check(json, {MetricScope::process, MetricScope::session});
   return missing;
 }
 
@@ -203,6 +204,76 @@ TEST(Metrics, a_core_s_share_is_that_of_the_last_interval) {
   EXPECT_NEAR(find(metrics_of(report, {}, last), "migrx_core_useful_ratio")->samples.at(0).value, 0.9, 1e-9);
   // Nothing passed: no division by zero.
   EXPECT_EQ(find(metrics_of(report, {}, last), "migrx_core_useful_ratio")->samples.at(0).value, 0);
+}
+
+double value_of(const Metrics& metrics, const std::string& name, const std::string& label,
+                const std::string& value, const std::string& session) {
+  const MetricFamily* const family = find(metrics, name);
+  if (family == nullptr) return -1;
+  for (const MetricSample& sample : family->samples) {
+    const auto has = [&](const std::string& wanted, const std::string& text) {
+      return std::find(sample.labels.begin(), sample.labels.end(), std::pair{wanted, text}) !=
+             sample.labels.end();
+    };
+    if (has("session", session) && (label.empty() || has(label, value))) return sample.value;
+  }
+  return -1;
+}
+
+TEST(MetricsOfDaemon, each_session_has_its_own_and_the_host_is_told_once) {
+  DaemonLook look;
+  look.host = sample_report();
+  look.numbers.sessions = 1;
+  look.numbers.refused = 3;
+  look.numbers.draining = true;
+  for (const char* const id : {"s1", "s2"}) look.sessions.push_back({id, "precopy", sample_report(), {}});
+  look.sessions[1].state = "queued";
+  look.sessions[0].progress.wire_bytes = 5000;
+  look.sessions[0].report.timeline.ready_s = 2;
+  CoreTimes last;
+  const Metrics metrics = metrics_of(look, last);
+  EXPECT_EQ(value_of(metrics, "migrx_session_wire_bytes_total", "", "", "s1"), 5000);
+  EXPECT_EQ(value_of(metrics, "migrx_session_wire_bytes_total", "", "", "s2"), 0);
+  EXPECT_EQ(value_of(metrics, "migrx_session_state", "state", "precopy", "s1"), 1);
+  EXPECT_EQ(value_of(metrics, "migrx_session_state", "state", "queued", "s1"), 0);
+  EXPECT_EQ(value_of(metrics, "migrx_session_state", "state", "queued", "s2"), 1);
+  EXPECT_EQ(value_of(metrics, "migrx_session_moment_seconds", "moment", "ready", "s1"), 2);
+  EXPECT_EQ(value_of(metrics, "migrx_main_normal_pages_total", "channel", "main", "s2"), 0);
+  EXPECT_EQ(find(metrics, "migrx_serve_sessions")->samples.at(0).value, 1);
+  EXPECT_EQ(find(metrics, "migrx_serve_refused_total")->samples.at(0).value, 3);
+  EXPECT_EQ(find(metrics, "migrx_serve_draining")->samples.at(0).value, 1);
+  for (const char* const once : {"migrx_build_info", "migrx_process_cpu_seconds_total", "migrx_rx_buffers",
+                                 "migrx_port_rx_packets_total", "migrx_core_useful_ratio"}) {
+    ASSERT_NE(find(metrics, once), nullptr) << once;
+    EXPECT_EQ(find(metrics, once)->samples.size(), 1U) << once;
+  }
+  // A family that stood in two places would be refused by those who scrape.
+  std::set<std::string> names;
+  for (const MetricFamily& family : metrics) EXPECT_TRUE(names.insert(family.name).second) << family.name;
+}
+
+TEST(MetricsOfDaemon, a_session_s_channels_are_summed_by_kind) {
+  Report report = sample_report();
+  report.channels.push_back(report.channels[1]);
+  report.channels[2].name = "multifd 1";
+  for (std::size_t i = 1; i < 3; ++i) {
+    report.channels[i].counters.emplace_back("segments", 10 * i);
+    report.channels[i].counters.emplace_back("ring_depth_max", 7 * i);
+  }
+  report.channels[2].counters.emplace_back("acks_sent", 4);  // one has it, the other does not
+  report.blocks.resize(300);
+  report.warnings = {"a", "b"};
+  const Report small = condensed(report);
+  ASSERT_EQ(small.channels.size(), 2U);
+  EXPECT_EQ(small.channels[0].name, "main");
+  EXPECT_EQ(small.channels[1].name, "multifd");
+  const std::map<std::string, uint64_t> sums(small.channels[1].counters.begin(),
+                                             small.channels[1].counters.end());
+  EXPECT_EQ(sums.at("segments"), 30U);
+  EXPECT_EQ(sums.at("ring_depth_max"), 14U);
+  EXPECT_EQ(sums.at("acks_sent"), 4U);
+  EXPECT_TRUE(small.blocks.empty());
+  EXPECT_EQ(small.warnings.size(), 2U);
 }
 
 TEST(Metrics, one_state_is_set) {
