@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include <algorithm>
@@ -31,6 +32,12 @@ void pause_cpu() noexcept {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+// Times the kernel took the CPU from the calling thread. A system call.
+uint64_t preemptions() noexcept {
+  rusage usage{};
+  return getrusage(RUSAGE_THREAD, &usage) == 0 ? static_cast<uint64_t>(usage.ru_nivcsw) : 0;
 }
 
 // `idle_ns`: since the last turn with work.
@@ -137,15 +144,28 @@ void AgentThread::run() noexcept {
   uint32_t empty_turns = 0;
   uint64_t turn_began_ns = monotonic_ns();
   uint64_t idle_since_ns = turn_began_ns;
+  const bool turns_hold_no_pause = options_.idle == IdleStrategy::spin;
+  preemptions_ = preemptions();
   while (!stop_.load(
       std::memory_order_acquire)) {  // pairs with stop(): on_stop() sees what the caller did before
     uint32_t work = 0;
-    for (Agent* const agent : agents_) work += agent->do_work(turn_began_ns);
+    uint32_t most = 0;
+    std::size_t busiest = 0;
+    for (std::size_t i = 0; i < agents_.size(); ++i) {
+      const uint32_t found = agents_[i]->do_work(turn_began_ns);
+      work += found;
+      if (found > most) {
+        most = found;
+        busiest = i;
+      }
+    }
     if (work == 0) pause(options_, ++empty_turns, turn_began_ns - idle_since_ns);
     const uint64_t now_ns = monotonic_ns();
     const uint64_t spent_ns = now_ns - turn_began_ns;
     turn_began_ns = now_ns;
     counters_.turns.add();
+    if (spent_ns >= kStallNs && (work > 0 || turns_hold_no_pause))
+      record_stall(now_ns, spent_ns, work, busiest);
     if (work == 0) {
       counters_.idle_ns.add(spent_ns);
       continue;
@@ -156,6 +176,14 @@ void AgentThread::run() noexcept {
     counters_.busy_ns.add(spent_ns);
     if (spent_ns > counters_.longest_turn_ns.read()) counters_.longest_turn_ns.set(spent_ns);
   }
+}
+
+void AgentThread::record_stall(uint64_t ended_ns, uint64_t spent_ns, uint32_t work,
+                               std::size_t agent) noexcept {
+  const uint64_t now = preemptions();
+  stalls_.record(
+      {ended_ns, spent_ns, work, static_cast<uint32_t>(agent), static_cast<uint32_t>(now - preemptions_)});
+  preemptions_ = now;
 }
 
 void AgentThread::stop() noexcept {

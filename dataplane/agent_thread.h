@@ -11,6 +11,7 @@
 
 #include "dataplane/handoff/agent.h"
 #include "dataplane/handoff/counter.h"
+#include "dataplane/stall_recorder.h"
 #include "numa/ids.h"
 
 namespace migrx {
@@ -56,6 +57,9 @@ struct AgentThreadCounters {
 
 class AgentThread {
  public:
+  // A turn that takes longer is a stall: a window's worth of frames may have come meanwhile.
+  static constexpr uint64_t kStallNs = 250'000;
+
   // The agents are not owned and outlive the thread. Each turn calls all of them, in this order.
   AgentThread(std::vector<Agent*> agents, AgentThreadOptions options);
   ~AgentThread();  // stop()
@@ -69,6 +73,8 @@ class AgentThread {
   void stop() noexcept;
 
   [[nodiscard]] const AgentThreadCounters& counters() const noexcept { return counters_; }
+  // Long turns: with work; and without, where a turn holds no pause (spin).
+  [[nodiscard]] const StallRecorder& stalls() const noexcept { return stalls_; }
   // CPU time the thread has used; 0 when it does not run.
   [[nodiscard]] uint64_t cpu_ns() const noexcept;
   [[nodiscard]] const std::vector<Agent*>& agents() const noexcept { return agents_; }
@@ -78,10 +84,13 @@ class AgentThread {
   void enter();
   void leave() noexcept;
   void run() noexcept;
+  void record_stall(uint64_t ended_ns, uint64_t spent_ns, uint32_t work, std::size_t agent) noexcept;
 
   const std::vector<Agent*> agents_;
   const AgentThreadOptions options_;
   AgentThreadCounters counters_;
+  StallRecorder stalls_;
+  uint64_t preemptions_ = 0;  // until the last stall; the thread's
   std::atomic<bool> stop_{false};
   bool entered_ = false;     // options_.enter returned
   std::size_t started_ = 0;  // agents whose on_start() returned

@@ -65,6 +65,8 @@ void Host::sample(ProgressSample& sample) const {
 }
 
 void Host::report(Report& report) const {
+  const uint64_t now_ns = monotonic_ns();
+  const double now_unix_s = unix_time_s();
   for (std::size_t i = 0; i < threads_.size(); ++i) {
     const AgentThreadCounters& counters = threads_[i]->counters();
     CoreReport core;
@@ -77,6 +79,16 @@ void Host::report(Report& report) const {
     core.idle_s = static_cast<double>(counters.idle_ns.read()) * 1e-9;
     core.longest_turn_us = static_cast<double>(counters.longest_turn_ns.read()) * 1e-3;
     core.counters = counters_of(counters);
+    core.stalls = threads_[i]->stalls().count();
+    for (const Stall& stall : threads_[i]->stalls().last()) {
+      StallReport told;
+      told.at_unix_s = now_unix_s - static_cast<double>(now_ns - std::min(now_ns, stall.ended_ns)) * 1e-9;
+      told.us = static_cast<double>(stall.ns) * 1e-3;
+      if (stall.work > 0) told.agent = threads_[i]->agents()[stall.agent]->name();
+      told.work = stall.work;
+      told.preemptions = stall.preemptions;
+      core.last_stalls.push_back(std::move(told));
+    }
     report.cores.push_back(std::move(core));
   }
   network_.report(report);

@@ -113,6 +113,13 @@ std::string to_json(const Report& r) {
     OrderedJson core = {{"role", c.role},     {"cpu", c.cpu},       {"node", c.node},
                         {"busy_s", c.busy_s}, {"idle_s", c.idle_s}, {"longest_turn_us", c.longest_turn_us}};
     for (const auto& [name, value] : c.counters) core[name] = value;
+    core["stalls"] = c.stalls;
+    for (const StallReport& stall : c.last_stalls)
+      core["last_stalls"].push_back({{"at_unix_s", stall.at_unix_s},
+                                     {"us", stall.us},
+                                     {"agent", stall.agent},
+                                     {"work", stall.work},
+                                     {"preemptions", stall.preemptions}});
     out["cores"].push_back(core);
   }
   if (!r.ports.empty()) out["ports"] = OrderedJson::array();

@@ -66,6 +66,15 @@ struct LinkEvent {
   bool up = false;
 };
 
+// A turn of a thread that took long (dataplane/stall_recorder.h).
+struct StallReport {
+  double at_unix_s = 0;  // when it ended, in the host's clock
+  double us = 0;
+  std::string agent;  // who found most of the work, "poll 0"; empty: nobody found any
+  uint32_t work = 0;
+  uint32_t preemptions = 0;  // since the stall before
+};
+
 struct CoreReport {
   std::string role;  // "poll", "loader", "poll+loader"
   int cpu = -1;
@@ -74,6 +83,8 @@ struct CoreReport {
   double idle_s = 0;
   double longest_turn_us = 0;
   CounterList counters;
+  uint64_t stalls = 0;  // all of them; the last ones:
+  std::vector<StallReport> last_stalls = {};
 };
 
 // Of the JSON, docs/report.schema.json. A field that is added leaves it as it is; one that goes or changes

@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 namespace migrx {
 namespace {
@@ -70,6 +73,61 @@ TEST(AgentThread, agents_start_in_order_run_in_turn_and_stop_in_reverse) {
   EXPECT_GT(thread.counters().busy_ns.read(), 0U);
   EXPECT_GT(thread.counters().longest_turn_ns.read(), 0U);
   EXPECT_EQ(thread.counters().idle_ns.read(), 0U);
+}
+
+class SlowAgent final : public Agent {
+ public:
+  SlowAgent(std::vector<std::chrono::microseconds> turns, uint32_t work)
+      : turns_(std::move(turns)), work_(work) {}
+  uint32_t do_work(uint64_t) noexcept override {
+    const std::size_t turn = turn_.fetch_add(1);
+    if (turn >= turns_.size()) return 0;
+    const auto until = std::chrono::steady_clock::now() + turns_[turn];
+    while (std::chrono::steady_clock::now() < until) {
+    }
+    return work_;
+  }
+  [[nodiscard]] const char* name() const noexcept override { return "slow"; }
+  [[nodiscard]] bool through() const noexcept { return turn_ > turns_.size(); }
+
+ private:
+  const std::vector<std::chrono::microseconds> turns_;
+  const uint32_t work_;
+  std::atomic<std::size_t> turn_{0};
+};
+
+// Others may take this machine's CPUs, which makes more stalls: those that were made are among them.
+TEST(AgentThread, turns_that_take_long_are_kept_with_what_was_in_them) {
+  std::vector<std::string> events;
+  CountingAgent quick(events, "quick", 1);
+  SlowAgent slow({100us, 2000us, 100us, 3000us}, 7);
+  AgentThread thread({&quick, &slow}, {});
+  thread.start();
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  while (!slow.through() && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(1ms);
+  thread.stop();
+  const std::vector<Stall> stalls = thread.stalls().last();
+  const auto made = [&](uint64_t ns) {
+    return std::find_if(stalls.begin(), stalls.end(), [ns](const Stall& stall) {
+      return stall.work == 8 && stall.agent == 1 && stall.ns >= ns;
+    });
+  };
+  ASSERT_NE(made(2'000'000), stalls.end());
+  ASSERT_NE(made(3'000'000), stalls.end());
+  EXPECT_LE(made(2'000'000)->ended_ns, made(3'000'000)->ended_ns);
+  for (const Stall& stall : stalls) EXPECT_GE(stall.ns, AgentThread::kStallNs);
+  EXPECT_GE(thread.stalls().count(), stalls.size());
+}
+
+// A turn of these holds a sleep: that is no stall.
+TEST(AgentThread, its_pauses_are_no_stalls) {
+  std::vector<std::string> events;
+  CountingAgent agent(events, "idle");
+  AgentThread thread({&agent}, {.idle = IdleStrategy::sleep, .sleep_ns = 2'000'000});
+  thread.start();
+  wait_for_turns(agent, 40);
+  thread.stop();
+  EXPECT_EQ(thread.stalls().count(), 0U);
 }
 
 class IdleThread : public ::testing::TestWithParam<IdleStrategy> {};

@@ -159,6 +159,9 @@ constexpr Row<CoreReport, double> kCoreTimeRows[] = {
      "Time in turns that found nothing, pauses included.", [](const CoreReport& c) { return c.idle_s; }},
     {"longest_turn_us", "migrx_core_longest_turn_seconds", kSeconds, kGauge,
      "Longest turn with work since the start.", [](const CoreReport& c) { return c.longest_turn_us * 1e-6; }},
+    {"stalls", "migrx_core_stalls_total", kOne, kCounter,
+     "Turns of more than 250 us; the report has the last ones.",
+     [](const CoreReport& c) { return static_cast<double>(c.stalls); }},
 };
 
 constexpr Row<PortTotals> kPortRows[] = {
