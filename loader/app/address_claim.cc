@@ -22,6 +22,8 @@ namespace {
 
 constexpr auto kLookAtLinks = std::chrono::milliseconds(10);
 constexpr auto kListen = std::chrono::microseconds(500);
+// A line-rate flood of frames must not keep the claim from its end, nor from a signal.
+constexpr uint32_t kBurstsAtOnce = 64;
 constexpr int kLookUs = 5000;
 // A link that comes up within this is not worth a line.
 constexpr uint64_t kPatienceNs = 500 * kNsPerMs;
@@ -55,10 +57,12 @@ void join_group(const PollPort& port, const IpAddress& ip) {
   static_cast<void>(port.queue->tx_flush());
 }
 
-void listen(PortQueue& queue, std::span<AddressProbe> probes) {
+// True: there may be more, and who has other things to do comes back for it.
+bool listen(PortQueue& queue, std::span<AddressProbe> probes) {
   std::array<Frame, kBurst> frames;
   std::array<void*, kBurst> buffers;
-  for (uint32_t count; (count = queue.rx_burst(frames)) > 0;) {
+  for (uint32_t burst = 0; burst < kBurstsAtOnce; ++burst) {
+    const uint32_t count = queue.rx_burst(frames);
     for (uint32_t i = 0; i < count; ++i) {
       const Bytes bytes{frames[i].data, frames[i].data_len};
       ArpPacket arp;
@@ -70,9 +74,10 @@ void listen(PortQueue& queue, std::span<AddressProbe> probes) {
         for (AddressProbe& probe : probes) probe.on_ndp(ndp);
       buffers[i] = frames[i].buffer;
     }
-    queue.free_bulk({buffers.data(), count});
-    if (count < kBurst) return;
+    if (count > 0) queue.free_bulk({buffers.data(), count});
+    if (count < kBurst) return false;
   }
+  return true;
 }
 
 bool has_address(const sockaddr* socket, const IpAddress& wanted) {
@@ -159,12 +164,13 @@ void AddressClaim::probe() {
   }
   for (bool over = false; !over && !stop_.load(std::memory_order_relaxed);) {
     over = true;
+    bool more = false;
     for (uint32_t p = 0; p < probes.size(); ++p) {
       for (AddressProbe& probe : probes[p])
         if (const auto question = probe.poll_output(monotonic_ns()))
           say(*network_.poll_port(p, 0).queue, *question);
       for (uint32_t core = 0; core < network_.poll_cores(); ++core)
-        listen(*network_.poll_port(p, core).queue, probes[p]);
+        more = listen(*network_.poll_port(p, core).queue, probes[p]) || more;
       for (std::size_t i = 0; i < probes[p].size(); ++i) {
         over = over && probes[p][i].over(monotonic_ns());
         if (!probes[p][i].other()) continue;
@@ -176,7 +182,7 @@ void AddressClaim::probe() {
         return;
       }
     }
-    if (!over) std::this_thread::sleep_for(kListen);
+    if (!over && !more) std::this_thread::sleep_for(kListen);
   }
 }
 
