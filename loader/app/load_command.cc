@@ -151,6 +151,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
   report.version = MIGRX_VERSION;
   report.outcome = "failed";
   int exit_status = 2;
+  terminal.describe("MIGRX_COMMAND", report.command);
   ServiceManager manager(service_environment(), lifeline.held() ? ::getppid() : ::getpid());
   if (!manager.warning().empty()) terminal.warn("warning: " + manager.warning());
   try {
@@ -253,6 +254,8 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
       report.error = make_error(ErrorClass::io, 0, "host", "%s", trouble.what());
   }
   manager.stopping(report.error ? report.error.message() : report.outcome);
+  terminal.describe("MIGRX_OUTCOME", report.outcome);
+  terminal.describe("MIGRX_EXIT_STATUS", std::to_string(exit_status));
   return tell_outcome(options, report, terminal, exit_status);
 }
 

@@ -89,6 +89,8 @@ ReceiveRun::ReceiveRun(const ReceiveOptions& options, const Lifeline& lifeline)
 }
 
 int ReceiveRun::run() {
+  terminal_.describe("MIGRX_COMMAND", report_.command);
+  terminal_.describe("MIGRX_LISTEN", std::to_string(options_.listen));
   if (!manager_.warning().empty()) terminal_.warn("warning: " + manager_.warning());
   try {
     receive();
@@ -96,6 +98,8 @@ int ReceiveRun::run() {
     fail(problem.what());
   }
   manager_.stopping(report_.error ? report_.error.message() : report_.outcome);
+  terminal_.describe("MIGRX_OUTCOME", report_.outcome);
+  terminal_.describe("MIGRX_EXIT_STATUS", std::to_string(exit_status_));
   exit_status_ = tell_outcome(options_, report_, terminal_, exit_status_);
   // No parent sees to those who could not be told.
   if (!live_connections_.empty() && !lifeline_.held())

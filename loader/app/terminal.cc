@@ -5,9 +5,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "dataplane/agent_thread.h"
-#include "loader/app/watch/journal.h"
 #include "loader/stream/printable.h"
 
 namespace migrx {
@@ -15,17 +15,22 @@ namespace {
 
 constexpr uint64_t kOnTerminalNs = 100'000'000;
 constexpr uint64_t kPlainNs = 2'000'000'000;  // plain lines end up in log files
+// As of syslog(3).
+constexpr int kError = 3;
+constexpr int kWarning = 4;
+constexpr int kInfo = 6;
 
 }  // namespace
 
 StandardTerminal::StandardTerminal(bool quiet)
     : quiet_(quiet),
-      info_(journal_prefix(STDOUT_FILENO, 6, std::getenv("JOURNAL_STREAM"))),
-      warning_(journal_prefix(STDERR_FILENO, 4, std::getenv("JOURNAL_STREAM"))),
-      error_(journal_prefix(STDERR_FILENO, 3, std::getenv("JOURNAL_STREAM"))) {
+      info_(journal_prefix(STDOUT_FILENO, kInfo, std::getenv("JOURNAL_STREAM"))),
+      warning_(journal_prefix(STDERR_FILENO, kWarning, std::getenv("JOURNAL_STREAM"))),
+      error_(journal_prefix(STDERR_FILENO, kError, std::getenv("JOURNAL_STREAM"))) {
   winsize size{};
   if (::isatty(STDOUT_FILENO) != 0 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
     width_ = size.ws_col > 20 ? size.ws_col : 80;
+  if (!info_.empty() || !error_.empty()) journal_.emplace();
 }
 
 StandardTerminal::~StandardTerminal() {
@@ -48,17 +53,38 @@ void StandardTerminal::progress(const std::string& line) {
   std::fflush(stdout);
 }
 
-void StandardTerminal::say(const std::string& text) {
+void StandardTerminal::describe(const std::string& name, std::string value) {
+  for (auto& [known, old] : fields_)
+    if (known == name) {
+      old = std::move(value);
+      return;
+    }
+  fields_.emplace_back(name, std::move(value));
+}
+
+bool StandardTerminal::to_journal(int level, const std::string& text, const JournalFields& fields) const {
+  if (!journal_) return false;
+  JournalFields all = fields_;
+  all.insert(all.end(), fields.begin(), fields.end());
+  return journal_->send(journal_entry(level, text, all));
+}
+
+void StandardTerminal::say(const std::string& text, const JournalFields& fields) {
   if (quiet_) return;
   clear_line();
-  std::printf("%s\n", with_prefix(info_, printable(text, /*lines=*/true)).c_str());
+  const std::string shown = printable(text, /*lines=*/true);
+  if (!info_.empty() && to_journal(kInfo, shown, fields)) return;
+  std::printf("%s\n", with_prefix(info_, shown).c_str());
   std::fflush(stdout);
 }
 
-void StandardTerminal::warn(const std::string& text) {
+void StandardTerminal::warn(const std::string& text, const JournalFields& fields) {
   clear_line();
-  const std::string& prefix = text.starts_with("warning:") ? warning_ : error_;
-  std::fprintf(stderr, "%s\n", with_prefix(prefix, "migrx: " + printable(text, /*lines=*/true)).c_str());
+  const bool warning = text.starts_with("warning:");
+  const std::string& prefix = warning ? warning_ : error_;
+  const std::string shown = printable(text, /*lines=*/true);
+  if (!prefix.empty() && to_journal(warning ? kWarning : kError, shown, fields)) return;
+  std::fprintf(stderr, "%s\n", with_prefix(prefix, "migrx: " + shown).c_str());
 }
 
 void StandardTerminal::clear_line() {

@@ -1,10 +1,13 @@
 // Where progress and messages go: a line that is redrawn on a terminal, plain lines elsewhere, nothing with
-// --quiet. To systemd's journal (JOURNAL_STREAM) each line has its level, and progress is not for it: the
-// manager's status has that (watch/service_manager.h).
+// --quiet. In systemd's journal (JOURNAL_STREAM) each line is an entry with its level and fields, and
+// progress is not for it: the manager's status has that (watch/service_manager.h).
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+
+#include "loader/app/watch/journal.h"
 
 namespace migrx {
 
@@ -37,15 +40,23 @@ class StandardTerminal final : public Terminal {
   void progress(const std::string& line) override;
   // Errors and warnings also with --quiet, and on stderr.
   // To the journal: 6 (info); 4 (warning), 3 (error).
-  void say(const std::string& text) override;
-  void warn(const std::string& text) override;
+  void say(const std::string& text) override { say(text, {}); }
+  void warn(const std::string& text) override { warn(text, {}); }
+  // With fields of its own, for the journal.
+  void say(const std::string& text, const JournalFields& fields);
+  void warn(const std::string& text, const JournalFields& fields);
+  // A field of all entries from now on, in the place of an earlier one of that name.
+  void describe(const std::string& name, std::string value);
 
  private:
   void clear_line();
+  [[nodiscard]] bool to_journal(int level, const std::string& text, const JournalFields& fields) const;
   const bool quiet_;
   const std::string info_;  // before each line on stdout
   const std::string warning_;
   const std::string error_;
+  std::optional<JournalSocket> journal_;  // nothing: nobody reads our lines for the journal
+  JournalFields fields_;
   unsigned width_ = 0;
   bool line_open_ = false;
   uint64_t last_ns_ = 0;  // 0: no progress yet

@@ -313,6 +313,7 @@ std::vector<JobTerminal::Line> Daemon::take_lines() {
       const bool warning = line.text.starts_with("warning: ");
       line.text =
           warning ? "warning: " + job->id() + ": " + line.text.substr(9) : job->id() + ": " + line.text;
+      line.fields.emplace_back("MIGRX_SESSION", job->id());
       lines.push_back(std::move(line));
     }
   return lines;

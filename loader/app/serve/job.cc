@@ -269,11 +269,10 @@ void Job::end() {
   state_ = State::over;
   last_look_.report = condensed(report_);
   const bool complete = exit_status_ == 0;
-  const std::string outcome = summary_.substr(0, summary_.find('\n'));
-  if (complete)
-    terminal_.say(outcome);
-  else
-    terminal_.warn(outcome);
+  terminal_.conclude(
+      {.text = summary_.substr(0, summary_.find('\n')),
+       .warning = !complete,
+       .fields = {{"MIGRX_OUTCOME", report_.outcome}, {"MIGRX_EXIT_STATUS", std::to_string(exit_status_)}}});
   Json data{{"id", id_}, {"outcome", report_.outcome}};
   if (!complete) data["reason"] = report_.error ? report_.error.message() : problem_;
   at_.tell(complete ? "COMPLETED" : "FAILED", data);

@@ -5,6 +5,7 @@
 #include <deque>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dataplane/agent_thread.h"
@@ -21,14 +22,17 @@ class JobTerminal final : public Terminal {
   [[nodiscard]] bool due() const noexcept override;
   [[nodiscard]] unsigned width() const noexcept override { return 0; }
   void progress(const std::string& line) override;
-  void say(const std::string& text) override { keep({text, false}); }
-  void warn(const std::string& text) override { keep({text, true}); }
+  void say(const std::string& text) override { keep({.text = text, .warning = false}); }
+  void warn(const std::string& text) override { keep({.text = text, .warning = true}); }
 
   [[nodiscard]] std::string last_progress() const;
   struct Line {
     std::string text;
     bool warning = false;
+    JournalFields fields = {};
   };
+  // The last word.
+  void conclude(Line line) { keep(std::move(line)); }
   // The lines since the last call, the oldest first.
   [[nodiscard]] std::vector<Line> take_lines();
 

@@ -93,6 +93,7 @@ ServeRun::ServeRun(const ServeOptions& options, const Lifeline& lifeline)
 
 int ServeRun::run() {
   int exit_status = 2;
+  terminal_.describe("MIGRX_COMMAND", "serve");
   if (!manager_.warning().empty()) terminal_.warn("warning: " + manager_.warning());
   try {
     serve();
@@ -225,9 +226,9 @@ void ServeRun::look_around(Daemon& daemon, Host& host, ResetDuty& resets) {
 void ServeRun::say_lines(Daemon& daemon) {
   for (const JobTerminal::Line& line : daemon.take_lines()) {
     if (line.warning)
-      terminal_.warn(line.text);
+      terminal_.warn(line.text, line.fields);
     else
-      terminal_.say(line.text);
+      terminal_.say(line.text, line.fields);
   }
 }
 

@@ -143,7 +143,7 @@ while True:  # the slow ones send a byte now and then, those who never read ask 
 """
 
 
-_WHO = {"name", "peer", "poll_core", "loader_core", "end", "role", "cpu", "node"}
+_WHO = {"name", "peer", "poll_core", "loader_core", "end", "role", "cpu", "node", "last_stalls"}
 # What no longer changes when all of RAM and of the device state is here. The others only grow.
 _AT_REST = {"normal_pages", "zero_pages", "zero_pages_untouched", "xbzrle_pages", "compressed_pages", "ram_sections",
             "other_sections", "markers", "tail_bytes", "packets", "syncs", "payload_bytes", "routed_bytes", "bytes",
@@ -495,6 +495,57 @@ def _watchdog_ends(folder):
         expect(source.goes_on(), "the guest does not go on at the source: %s", info)
 
 
+# In a mount namespace of its own: a journal's socket where systemd has it, and the command with both of its outputs on
+# what the journal would give it. Prints a line of JSON for each entry, and last the status.
+_JOURNAL = """
+import ctypes, json, os, select, signal, socket, struct, subprocess, sys
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+os.makedirs("/run/systemd/journal")
+journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+journal.bind("/run/systemd/journal/socket")
+stream, other = socket.socketpair()
+inode = os.fstat(other.fileno())
+process = subprocess.Popen(sys.argv[1:], stdout=other, stderr=other,
+                           preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGTERM),
+                           env=dict(os.environ, JOURNAL_STREAM="%d:%d" % (inode.st_dev, inode.st_ino)))
+while process.poll() is None or select.select([journal], [], [], 0)[0]:
+    if not select.select([journal], [], [], 0.1)[0]:
+        continue
+    data, entry = journal.recv(1 << 20), {}
+    while data:
+        line, data = data.split(b"\\n", 1)
+        name, _, value = line.partition(b"=")
+        if not _:
+            size = struct.unpack("<Q", data[:8])[0]
+            value, data = data[8:8 + size], data[8 + size + 1:]
+        entry[name.decode()] = value.decode()
+    print(json.dumps(entry), flush=True)
+    if entry["MESSAGE"].startswith("ready"):
+        process.send_signal(signal.SIGTERM)
+print(json.dumps({"status": process.returncode, "stream": select.select([stream], [], [], 0)[0] != []}))
+"""
+
+
+def _journal(folder):
+    """Each line is an entry with its level and fields, and none goes the old way."""
+    command = [migrx_program(), "receive", "--port", "net_tap0,iface=journal0", "--link-timeout", "0", "--address",
+               "198.51.100.2/24", "--no-handoff", "--listen", "4711", "--runtime-dir", os.path.join(folder, "run"), "--ram", "mem=%s/mem,size=16M" % folder]
+    done = subprocess.run(["unshare", "--mount", "--net", sys.executable, "-c", _JOURNAL, *command], capture_output=True, text=True,
+                          check=False, timeout=60)
+    expect(done.returncode == 0, "the journal's part ended with %d: %s", done.returncode, done.stderr)
+    *entries, end = [json.loads(line) for line in done.stdout.splitlines()]
+    ready = [entry for entry in entries if entry["MESSAGE"].startswith("ready: listening")]
+    expect(len(ready) == 1 and ready[0]["PRIORITY"] == "6" and ready[0]["MIGRX_COMMAND"] == "receive" and
+           ready[0]["MIGRX_LISTEN"] == "4711" and "MIGRX_OUTCOME" not in ready[0], "ready: %s", entries)
+    verdict = entries[-1]
+    expect(verdict["MIGRX_EXIT_STATUS"] == str(end["status"]) == "1" and verdict["MIGRX_OUTCOME"] == "cancelled" and
+           verdict["PRIORITY"] == "3" and "\n" in verdict["MESSAGE"], "the verdict: %s, status %s", verdict, end)
+    expect(all(entry["SYSLOG_IDENTIFIER"] == "migrx" for entry in entries), "entries: %s", entries)
+    expect(not end["stream"], "some lines went to the stream")
+    return "%d entries" % len(entries)
+
+
 def cases():
     yield Case("metrics-prometheus", _watched)
     yield Case("metrics-values-10", _told_at_rest)
@@ -506,4 +557,5 @@ def cases():
         yield Case("metrics-rounds-multifd-" + version, _rounds(version, 2), quick=version == "10")
     yield Case("metrics-telemetry-10", _telemetry)
     yield Case("metrics-notify-10", _told_to_manager)
+    yield Case("metrics-journal", _journal)
     yield Case("metrics-watchdog-10", _watchdog_ends)
