@@ -70,6 +70,8 @@ class TcpSender {
   }
   [[nodiscard]] bool all_acknowledged() const { return una_ >= end(); }
   [[nodiscard]] uint64_t acknowledged() const { return una_; }
+  // The receiver has no room for a segment that begins there: it probes a closed window.
+  [[nodiscard]] bool beyond_window(SeqNum seq) const { return !(seq < seq_of(right_edge_)); }
   [[nodiscard]] bool peer_closed() const { return peer_fin_; }
   [[nodiscard]] const FourTuple& tuple() const { return options_.tuple; }
   [[nodiscard]] const std::string& violation() const { return violation_; }
