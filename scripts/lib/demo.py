@@ -23,7 +23,7 @@ from rig.runner import Failure, Skip, expect
 SCRATCH = "/dev/shm"
 PACKET_MEMORY = 256 * MIB  # hugepages for DPDK's packet buffers, beside the guest's
 PROGRAM_END, DIRTY_START, DIRTY_END = 2 * MIB, 8 * MIB, 72 * MIB  # the guest's memory: its program; what it rewrites
-HELD_S = 5.0  # so long the source may send less than its guest writes: rounds and progress to look at
+HELD_S = 3.0  # so long the source may send less than its guest writes: rounds and progress to look at
 DOWNTIME_LIMITS_MS = (30, 300, 2000)  # each for 10 s, for machines too slow for the one before
 SLOW, FAST = 80 * MIB, 1 << 40  # bytes a second
 
