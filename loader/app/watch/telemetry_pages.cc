@@ -42,7 +42,8 @@ std::vector<TelemetryPage> telemetry_pages(const Report& report, const ProgressS
     TelemetryFields fields{{"role", core.role},
                            {"busy_us", static_cast<uint64_t>(core.busy_s * 1e6)},
                            {"idle_us", static_cast<uint64_t>(core.idle_s * 1e6)},
-                           {"longest_turn_us", static_cast<uint64_t>(core.longest_turn_us)}};
+                           {"longest_turn_us", static_cast<uint64_t>(core.longest_turn_us)},
+                           {"stalls", core.stalls}};
     for (auto& field : fields_of(core.counters)) fields.push_back(std::move(field));
     cores.rows.emplace_back("cpu_" + std::to_string(core.cpu), std::move(fields));
   }
