@@ -426,6 +426,12 @@ std::optional<Placement> plan_placement(const Topology& topology, const Placemen
   return Planner(topology, wish).run(problem);
 }
 
+std::vector<CpuId> cpus_of(const Placement& placement) {
+  std::vector<CpuId> cpus;
+  for (const ThreadPlan& thread : placement.threads) cpus.push_back(thread.cpu);
+  return cpus;
+}
+
 std::string describe(const Topology& topology, const Placement& placement) {
   std::string text;
   for (const ThreadPlan& thread : placement.threads) {

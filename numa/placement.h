@@ -62,6 +62,9 @@ struct Placement {
   std::vector<std::string> warnings;
 };
 
+// Of the threads, in their order.
+[[nodiscard]] std::vector<CpuId> cpus_of(const Placement& placement);
+
 // What one core does, in bytes of guest RAM per second, by the measurements in docs/performance.md (8
 // channels), with a fifth left for machines and hours that are worse.
 [[nodiscard]] double poll_core_bytes_per_s(uint32_t mtu) noexcept;

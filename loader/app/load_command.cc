@@ -184,6 +184,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     if (const StreamError why = input.open(turn, settings.now_ns, settings.stall_ns)) throw InputRefused(why);
 
     Watch watch(options.metrics, options.loader_cores.empty() ? std::vector<CpuId>{} : settings.cpus, report);
+    watch.announce();
     if (!watch.warning().empty()) report.warnings.push_back(watch.warning());
     // Prefault needs to know on which CPUs; loading from a file needs no poll cores.
     Placement placement;

@@ -125,9 +125,8 @@ void ReceiveRun::receive() {
   const SessionSettings settings = session_settings(options_, placement.poll_agents);
   report_.placement = placement.reasons;
   report_.warnings = placement.warnings;
-  std::vector<CpuId> cores;
-  for (const ThreadPlan& thread : placement.threads) cores.push_back(thread.cpu);
-  Watch watch(options_.metrics, cores, report_);
+  Watch watch(options_.metrics, cpus_of(placement), report_);
+  watch.announce();
   if (!watch.warning().empty()) report_.warnings.push_back(watch.warning());
   std::unique_ptr<TlsSetup> tls;
   if (options_.tls_creds)

@@ -68,7 +68,7 @@ ControlAnswer Daemon::session_add(ControlRequest& request) {
 ControlAnswer Daemon::begin(const ControlPeer& peer, SessionArguments arguments,
                             std::vector<Descriptor>& came) {
   ControlAnswer answer = admit(peer, std::move(arguments), came);
-  if (std::holds_alternative<ControlError>(answer)) ++refused_;
+  if (std::holds_alternative<ControlError>(answer)) ++ended_.refused;
   return answer;
 }
 
@@ -184,23 +184,12 @@ ControlAnswer Daemon::query_host(const ControlRequest&) const {
   Report report;
   at_.host.report(report);
   const Json all = Json::parse(to_json(report), nullptr, /*allow_exceptions=*/false);
-  const DaemonNumbers now = numbers();
-  Json out{{"address", at_.host.network().first_address()},
-           {"draining", now.draining},
-           {"budget",
-            {{"sessions", now.sessions},
-             {"sessions-max", now.sessions_max},
-             {"connections", now.connections},
-             {"connections-max", now.connections_max},
-             {"private-ram", now.private_ram_bytes},
-             {"private-ram-total", now.private_ram_max_bytes}}},
-           {"migrations",
-            {{"waiting", now.waiting},
-             {"completed", now.completed},
-             {"unsure", now.unsure},
-             {"failed", now.failed},
-             {"refused", now.refused}}},
-           {"peers-to-be-told", now.peers_to_be_told}};
+  Json out{{"address", at_.host.network().first_address()}};
+  for (const auto& [name, value] : counters_of(numbers())) {
+    const std::size_t dot = name.find('.');
+    (dot == std::string::npos ? out[name] : out[name.substr(0, dot)][name.substr(dot + 1)]) = value;
+  }
+  out["draining"] = draining_;  // a flag, for programs
   for (const char* const part : {"ports", "cores", "dataplane", "memory"})
     if (all.contains(part)) out[part] = all[part];
   return out;
@@ -225,10 +214,14 @@ uint32_t Daemon::do_work(uint64_t now_ns) {
     if (job->over()) continue;
     const uint32_t work = job->do_work(now_ns);
     all += work;
-    if (job->over()) ++(job->exit_status() == 0 ? completed_ : job->exit_status() == 3 ? unsure_ : failed_);
+    if (job->over()) count_end(job->exit_status());
     pause_us_ = std::min(pause_us_, job->pause_us(work));
   }
   return all;
+}
+
+void Daemon::count_end(int exit_status) noexcept {
+  ++(exit_status == 0 ? ended_.completed : exit_status == 3 ? ended_.unsure : ended_.failed);
 }
 
 // Those who wait begin in the order they came.
@@ -274,31 +267,26 @@ uint32_t Daemon::under_way() const noexcept {
 }
 
 DaemonNumbers Daemon::numbers() const {
-  const Budget most = whole();
-  const Budget now = promised();
-  DaemonNumbers out;
-  out.sessions = now.sessions;
-  out.waiting = static_cast<uint32_t>(
+  DaemonNumbers now = ended_;
+  now.promised = promised();
+  now.whole = whole();
+  now.waiting = static_cast<uint32_t>(
       std::count_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->queued(); }));
-  out.sessions_max = most.sessions;
-  out.connections = now.places;
-  out.connections_max = most.places;
-  out.private_ram_bytes = now.private_ram_bytes;
-  out.private_ram_max_bytes = most.private_ram_bytes;
-  out.completed = completed_;
-  out.unsure = unsure_;
-  out.failed = failed_;
-  out.refused = refused_;
-  out.peers_to_be_told = at_.resets.waiting();
-  out.draining = draining_;
-  return out;
+  now.peers_to_be_told = at_.resets.waiting();
+  now.draining = draining_;
+  return now;
 }
 
 std::vector<SessionLook> Daemon::looks() const {
-  std::size_t over = jobs_.size() - under_way();
+  const std::size_t over = jobs_.size() - under_way();
+  std::size_t too_old = over - std::min(over, kLookedAtMax);
   std::vector<SessionLook> looks;
-  for (const auto& job : jobs_)
-    if (!job->over() || over-- <= kLookedAtMax) looks.push_back(job->look());
+  for (const auto& job : jobs_) {
+    if (job->over() && too_old > 0)
+      --too_old;
+    else
+      looks.push_back(job->look());
+  }
   return looks;
 }
 

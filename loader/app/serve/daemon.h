@@ -69,6 +69,7 @@ class Daemon final : public ControlService {
 
   [[nodiscard]] ControlAnswer admit(const ControlPeer& peer, SessionArguments arguments,
                                     std::vector<Descriptor>& came);
+  void count_end(int exit_status) noexcept;
   void let_in();
   // Chooses the port when none is asked for. The error: the peer may not have that one, or none is free.
   [[nodiscard]] std::optional<ControlError> settle_port(const ControlPeer& peer,
@@ -89,10 +90,7 @@ class Daemon final : public ControlService {
   PortRange range_;
   std::vector<std::unique_ptr<Job>> jobs_;  // in the order they came
   uint64_t last_id_ = 0;
-  uint64_t completed_ = 0;
-  uint64_t unsure_ = 0;
-  uint64_t failed_ = 0;
-  uint64_t refused_ = 0;
+  DaemonNumbers ended_;  // what became of migrations; the rest of it is filled by numbers()
   bool draining_ = false;
   int pause_us_ = 0;
 };

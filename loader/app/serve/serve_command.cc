@@ -23,22 +23,24 @@
 #include "loader/app/reset_duty.h"
 #include "loader/app/runtime_folder.h"
 #include "loader/app/serve/daemon.h"
-#include "loader/app/serve/daemon_watch.h"
 #include "loader/app/serve/discovery.h"
 #include "loader/app/serve/intake.h"
 #include "loader/app/serve/serve_options.h"
+#include "loader/app/session_report.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/signal_echo.h"
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
 #include "loader/app/watch/service_manager.h"
+#include "loader/app/watch/watch.h"
 #include "loader/control/control_socket.h"
 #include "numa/mapping_guard.h"
 
 namespace migrx {
 namespace {
 
+constexpr const char* kCommand = "serve";
 constexpr double kWatchEvery_s = 0.1;
 constexpr uint64_t kFarewellNs = 1'000'000'000;
 
@@ -65,7 +67,7 @@ class ServeRun {
  private:
   void serve();
   void control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets,
-               DaemonWatch& watch);
+               Watch& watch);
   void on_signal(int number, Daemon& daemon);
   void look_around(Daemon& daemon, Host& host, ResetDuty& resets);
   void say_lines(Daemon& daemon);
@@ -93,7 +95,7 @@ ServeRun::ServeRun(const ServeOptions& options, const Lifeline& lifeline)
 
 int ServeRun::run() {
   int exit_status = 2;
-  terminal_.describe("MIGRX_COMMAND", "serve");
+  terminal_.describe("MIGRX_COMMAND", kCommand);
   if (!manager_.warning().empty()) terminal_.warn("warning: " + manager_.warning());
   try {
     serve();
@@ -113,7 +115,11 @@ void ServeRun::serve() {
   for (const std::string& warning : placement.warnings) terminal_.warn("warning: " + warning);
 
   MappingGuard guard;  // before any thread
-  DaemonWatch watch(options_.metrics, placement);
+  Report head;
+  head.version = MIGRX_VERSION;
+  head.command = kCommand;
+  head.started_unix_s = unix_time_s() - now_s();
+  Watch watch(options_.metrics, cpus_of(placement), head);
   if (!watch.warning().empty()) terminal_.warn("warning: " + watch.warning());
   manager_.status("sets the ports up and waits for their links", now_s());
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
@@ -162,14 +168,18 @@ void ServeRun::serve() {
 }
 
 void ServeRun::control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets,
-                       DaemonWatch& watch) {
+                       Watch& watch) {
   double looked_s = now_s();
   while (!daemon.draining() || daemon.under_way() > 0) {
     if (intake != nullptr) intake->look(monotonic_ns());
     uint32_t work = daemon.do_work(monotonic_ns());
     work += socket.do_work();
     on_signal(signals_.wait(work > 0 ? 0 : daemon.pause_us(), socket.wake_fd()), daemon);
-    watch.look(now_s(), work, daemon, host);
+    watch.look(now_s(), daemon.guest_stands_still(), work, [&](Report report) {
+      report.cpu_s = cpu_seconds();
+      host.report(report);
+      return DaemonLook{std::move(report), daemon.numbers(), daemon.looks()};
+    });
     if (now_s() - looked_s < kWatchEvery_s) continue;
     looked_s = now_s();
     look_around(daemon, host, resets);

@@ -225,23 +225,23 @@ constexpr Row<Report, double> kProcessRows[] = {
 
 constexpr Row<DaemonNumbers> kDaemonRows[] = {
     {"budget.sessions", "migrx_serve_sessions", kOne, kGauge, "Migrations that were let in and are not over.",
-     [](const DaemonNumbers& n) -> uint64_t { return n.sessions; }},
+     [](const DaemonNumbers& n) -> uint64_t { return n.promised.sessions; }},
     {"migrations.waiting", "migrx_serve_sessions_waiting", kOne, kGauge, "Migrations that wait for room.",
      [](const DaemonNumbers& n) -> uint64_t { return n.waiting; }},
     {"budget.sessions-max", "migrx_serve_sessions_max", kOne, kGauge, "Migrations that are let in at a time.",
-     [](const DaemonNumbers& n) -> uint64_t { return n.sessions_max; }},
+     [](const DaemonNumbers& n) -> uint64_t { return n.whole.sessions; }},
     {"budget.connections", "migrx_serve_connections", kOne, kGauge,
      "Connections promised to the migrations that were let in.",
-     [](const DaemonNumbers& n) { return n.connections; }},
+     [](const DaemonNumbers& n) { return n.promised.places; }},
     {"budget.connections-max", "migrx_serve_connections_max", kOne, kGauge,
      "Connections that can be promised, packet buffers and all.",
-     [](const DaemonNumbers& n) { return n.connections_max; }},
+     [](const DaemonNumbers& n) { return n.whole.places; }},
     {"budget.private-ram", "migrx_serve_private_ram_bytes", kBytes, kGauge,
      "Memory for blocks without a file, promised to the migrations that were let in.",
-     [](const DaemonNumbers& n) { return n.private_ram_bytes; }},
+     [](const DaemonNumbers& n) { return n.promised.private_ram_bytes; }},
     {"budget.private-ram-total", "migrx_serve_private_ram_max_bytes", kBytes, kGauge,
      "Memory for blocks without a file that can be promised.",
-     [](const DaemonNumbers& n) { return n.private_ram_max_bytes; }},
+     [](const DaemonNumbers& n) { return n.whole.private_ram_bytes; }},
     {"migrations.completed", "migrx_serve_completed_total", kOne, kCounter, "Migrations whose guest is here.",
      [](const DaemonNumbers& n) { return n.completed; }},
     {"migrations.unsure", "migrx_serve_unsure_total", kOne, kCounter,
@@ -348,16 +348,16 @@ CounterList read_all(const Row<Source> (&rows)[kCount], const Source& source) {
 }
 
 // The rows of one table stand together in metric_table().
-template <class Source, class Value, std::size_t kCount>
-std::vector<SessionValue> read_values(MetricScope scope, const Row<Source, Value> (&rows)[kCount],
+template <class Source, std::size_t kCount>
+std::vector<SessionValue> read_values(MetricScope scope, const Row<Source, double> (&rows)[kCount],
                                       const Source& source) {
   const auto& table = metric_table();
   auto info = std::find_if(table.begin(), table.end(), [&](const MetricInfo& candidate) {
     return candidate.scope == scope && candidate.metric == rows[0].metric;
   });
   std::vector<SessionValue> out;
-  for (const Row<Source, Value>& row : rows) {
-    const auto value = static_cast<double>(row.read(source));
+  for (const Row<Source, double>& row : rows) {
+    const double value = row.read(source);
     if (row.unit != kSeconds || value >= 0) out.push_back({&*info, value});
     ++info;
   }
@@ -477,6 +477,9 @@ CounterList counters_of(const AgentThreadCounters& counters) {
 CounterList counters_of(const ColoSecondary& colo) {
   return read_all(kColoRows, colo);
 }
+CounterList counters_of(const DaemonNumbers& numbers) {
+  return read_all(kDaemonRows, numbers);
+}
 CounterList counters_of(const BufferTotals& buffers) {
   return read_all(kMemoryRows, buffers);
 }
@@ -500,9 +503,6 @@ std::vector<SessionValue> values_of(const SessionNumbers& numbers) {
 }
 std::vector<SessionValue> values_of(const Report& report) {
   return read_values(MetricScope::process, kProcessRows, report);
-}
-std::vector<SessionValue> values_of(const DaemonNumbers& numbers) {
-  return read_values(MetricScope::daemon, kDaemonRows, numbers);
 }
 std::vector<SessionValue> values_of(const CoreReport& core) {
   return read_values(MetricScope::core, kCoreTimeRows, core);

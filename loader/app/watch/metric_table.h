@@ -15,6 +15,7 @@
 #include "dataplane/poll_core.h"
 #include "loader/app/progress.h"
 #include "loader/app/report.h"
+#include "loader/app/serve/budget.h"
 #include "loader/colo/secondary.h"
 #include "loader/main/main_channel.h"
 #include "loader/multifd/multifd_channel.h"
@@ -81,6 +82,20 @@ struct BufferTotals {
 [[nodiscard]] CounterList counters_of(const std::vector<const PollCore*>& cores, const PortTotals& ports);
 [[nodiscard]] CounterList counters_of(const BufferTotals& buffers);
 
+// What `migrx serve` has promised, and what became of those that asked.
+struct DaemonNumbers {
+  Budget promised;
+  Budget whole;
+  uint32_t waiting = 0;  // for room or a port
+  uint64_t completed = 0;
+  uint64_t unsure = 0;
+  uint64_t failed = 0;  // cancelled ones among them
+  uint64_t refused = 0;
+  uint64_t peers_to_be_told = 0;
+  bool draining = false;
+};
+[[nodiscard]] CounterList counters_of(const DaemonNumbers& numbers);
+
 // What the head of a report and the progress line tell of a session, in the base unit of its row.
 struct SessionNumbers {
   const Report& report;
@@ -94,23 +109,6 @@ struct SessionValue {
 [[nodiscard]] std::vector<SessionValue> values_of(const SessionNumbers& numbers);
 // Of the process that the report is of.
 [[nodiscard]] std::vector<SessionValue> values_of(const Report& report);
-// What `migrx serve` has promised, and what became of those that asked.
-struct DaemonNumbers {
-  uint32_t sessions = 0;  // let in and not over
-  uint32_t waiting = 0;   // for room
-  uint32_t sessions_max = 0;
-  uint64_t connections = 0;  // promised to them, as the two below
-  uint64_t connections_max = 0;
-  uint64_t private_ram_bytes = 0;
-  uint64_t private_ram_max_bytes = 0;
-  uint64_t completed = 0;
-  uint64_t unsure = 0;
-  uint64_t failed = 0;  // cancelled ones among them
-  uint64_t refused = 0;
-  uint64_t peers_to_be_told = 0;
-  bool draining = false;
-};
-[[nodiscard]] std::vector<SessionValue> values_of(const DaemonNumbers& numbers);
 // Of one core, in the same way.
 [[nodiscard]] std::vector<SessionValue> values_of(const CoreReport& core);
 

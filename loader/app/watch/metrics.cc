@@ -135,7 +135,7 @@ Report condensed(const Report& report) {
 Metrics metrics_of(const DaemonLook& look, CoreTimes& last) {
   Collector out;
   add_process(out, look.host);
-  for (const SessionValue& value : values_of(look.numbers)) out.add(*value.info, {}, value.value);
+  out.add({MetricScope::daemon}, counters_of(look.numbers), {});
   for (const SessionLook& session : look.sessions) {
     const Labels labels{{"session", session.id}};
     for (const char* const before : {"queued", "preparing"}) add_state(out, before, session.state, labels);

@@ -14,10 +14,10 @@
 #include <cstring>
 #include <future>
 #include <mutex>
-#include <stdexcept>
 #include <system_error>
 #include <thread>
 
+#include "loader/app/setup_error.h"
 #include "numa/descriptor.h"
 
 namespace migrx {
@@ -179,7 +179,7 @@ MetricsServer::MetricsServer(const std::string& address, const std::vector<CpuId
     }
   });
   maker.join();
-  if (exposition_ == nullptr) throw std::runtime_error(cannot_listen(address, EADDRINUSE));
+  if (exposition_ == nullptr) throw SetupError(cannot_listen(address, EADDRINUSE));
 }
 
 // The library joins its threads, and one that has a slow client may take seconds. No caller waits for it: the
@@ -209,7 +209,7 @@ std::unique_ptr<MetricsServer> serve_metrics(const std::string& text, const std:
   std::string listening;
   bool loopback = false;
   if (const std::string problem = parse_metrics_address(text, listening, loopback); !problem.empty())
-    throw std::runtime_error(problem);
+    throw SetupError(problem);
   if (!loopback)
     warning =
         "--metrics " + text + " answers everybody who reaches it, without encryption: 127.0.0.1 is safer";

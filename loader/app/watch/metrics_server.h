@@ -24,7 +24,7 @@ namespace migrx {
 class MetricsServer {
  public:
   // `taken`: CPUs that none of its threads may run on, unless this process may use no other. Throws
-  // std::runtime_error with what to do when it cannot listen.
+  // SetupError when it cannot listen.
   MetricsServer(const std::string& address, const std::vector<CpuId>& taken);
   ~MetricsServer();
   MetricsServer(const MetricsServer&) = delete;
@@ -41,7 +41,7 @@ class MetricsServer {
 };
 
 // The server for the address of --metrics, and a warning when others than this host reach it. Throws
-// std::runtime_error with what to do.
+// SetupError.
 [[nodiscard]] std::unique_ptr<MetricsServer> serve_metrics(const std::string& text,
                                                            const std::vector<CpuId>& taken,
                                                            std::string& warning);

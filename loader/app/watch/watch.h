@@ -1,4 +1,4 @@
-// Once a second, publishes the state of a receiver to its watchers: metrics and the service manager.
+// Once a second, publishes the state of a receiver, or of a daemon, to its watchers.
 #pragma once
 
 #include <functional>
@@ -23,12 +23,19 @@ class Watch {
   [[nodiscard]] const std::string& warning() const noexcept { return warning_; }
   // Somebody else who is shown each look.
   void also(std::function<void(const Report&, const ProgressSample&)> tell) { also_ = std::move(tell); }
+  // That the process is there, until the first look.
+  void announce() { publish(head_, {}); }
   // Takes a look when one is due: `sample` fills a report and a progress sample as they stand now. Not while
   // the guest stands still and this thread has something to do (`work`): the look would be downtime.
   void look(double now_s, SessionState state, uint32_t work,
             const std::function<ProgressSample(Report&)>& sample);
+  // The same of a daemon, whose `sample` gets a report of the host to begin with. With many migrations some
+  // guest often stands still, so a look waits for that, but not for ever.
+  void look(double now_s, bool guest_stands_still, uint32_t work,
+            const std::function<DaemonLook(Report)>& sample);
 
  private:
+  [[nodiscard]] bool due(double now_s, bool guest_stands_still, uint32_t work, double patience_s) noexcept;
   void publish(const Report& report, const ProgressSample& progress);
 
   std::unique_ptr<MetricsServer> server_;

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import pwd
+import re
 import select
 import signal
 import struct
@@ -491,6 +492,14 @@ def metrics(folder, stack):
 
     daemon.control.call("session-cancel", id=guests[2].session)
     _told(daemon, lambda told: state(told, guests[2], "failed") and told["migrx_serve_failed_total", ""] == 1)
+    for _ in range(17):  # the last sixteen that are over have metrics
+        other = daemon.control.call("session-add", ram=["mem=%s/other,size=2M" % folder], no_handoff=True)["id"]
+        daemon.control.call("session-cancel", id=other)
+        daemon.control.wait_session(other)
+    text, _samples = _told(daemon, lambda told: told.get(
+        ("migrx_session_state", 'session="%s",state="failed"' % other)) == 1)
+    named = set(re.findall(r'session="(s\d+)"', text))
+    expect(len(named) == 17 and guests[0].session in named and guests[1].session not in named, "sessions: %s", named)
     taken = subprocess.run(in_namespace(daemon.network.receiver, [word.replace("daemon.control", "other.control")
                                                                   for word in daemon.command]),
                            capture_output=True, text=True, check=False, timeout=20)

@@ -271,6 +271,31 @@ TEST(Watch, looks_once_a_second_and_not_into_the_downtime) {
   EXPECT_EQ(looks, 1);
   watch.look(2.2, SessionState::device_state, 0, sample);
   EXPECT_EQ(looks, 2);
+  for (double now_s = 2.2; now_s < 60; now_s += 0.01)
+    watch.look(now_s, SessionState::device_state, 1, sample);
+  EXPECT_EQ(looks, 2);
+}
+
+// Of many migrations one may always be standing still.
+TEST(Watch, looks_at_a_daemon_after_three_seconds_all_the_same) {
+  Report head;
+  head.version = "1.2.3";
+  Watch watch(free_address(), {}, head);
+  std::vector<double> looks;
+  double now_s = 1;
+  const auto sample = [&](const Report& host) {
+    looks.push_back(now_s);
+    EXPECT_EQ(host.version, "1.2.3");
+    return DaemonLook{host, {}, {}};
+  };
+  for (; now_s < 12; now_s += 0.01) watch.look(now_s, /*guest_stands_still=*/true, 1, sample);
+  ASSERT_EQ(looks.size(), 3U);
+  EXPECT_NEAR(looks[0], 3, 0.05);  // the first was due at the start
+  EXPECT_NEAR(looks[1] - looks[0], 4, 0.05);
+  watch.look(now_s += 1, /*guest_stands_still=*/true, 0, sample);
+  EXPECT_EQ(looks.size(), 4U);
+  watch.look(now_s += 1.1, /*guest_stands_still=*/false, 1, sample);
+  EXPECT_EQ(looks.size(), 5U);
 }
 
 }  // namespace

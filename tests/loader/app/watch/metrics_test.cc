@@ -223,7 +223,7 @@ double value_of(const Metrics& metrics, const std::string& name, const std::stri
 TEST(MetricsOfDaemon, each_session_has_its_own_and_the_host_is_told_once) {
   DaemonLook look;
   look.host = sample_report();
-  look.numbers.sessions = 1;
+  look.numbers.promised.sessions = 1;
   look.numbers.refused = 3;
   look.numbers.draining = true;
   for (const char* const id : {"s1", "s2"}) look.sessions.push_back({id, "precopy", sample_report(), {}});
