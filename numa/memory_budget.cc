@@ -178,6 +178,22 @@ MemoryFacts memory_facts(const HostFiles& files, const std::string& process) {
   return out;
 }
 
+uint64_t free_hugepage_bytes(const MemoryFacts& facts, uint64_t page_bytes) {
+  const HugepagePool* const pool = facts.pool(kAnyNode, page_bytes);
+  if (pool == nullptr) return 0;
+  uint64_t bytes = (pool->free - std::min(pool->free, pool->reserved)) * page_bytes;
+  if (const auto limits = facts.groups.hugepages.find(page_bytes); limits != facts.groups.hugepages.end())
+    for (const CgroupLimit& limit : limits->second) bytes = std::min(bytes, limit.left());
+  return bytes;
+}
+
+uint64_t free_hugepage_bytes(const MemoryFacts& facts) {
+  uint64_t bytes = 0;
+  for (const HugepagePool& pool : facts.pools)
+    if (pool.node == kAnyNode) bytes += free_hugepage_bytes(facts, pool.page_bytes);
+  return bytes;
+}
+
 PromisedMemory promise_of(const std::vector<MemoryNeed>& needs, const std::string& group) {
   PromisedMemory memory;
   memory.group = group;

@@ -48,6 +48,10 @@ struct MemoryFacts {
 // process: "self", or the PID of the process in whose control group the memory is taken.
 [[nodiscard]] MemoryFacts memory_facts(const HostFiles& files, const std::string& process);
 
+// Bytes of free hugepages of one size, or of all, that no mapping has reserved and the control groups allow.
+[[nodiscard]] uint64_t free_hugepage_bytes(const MemoryFacts& facts, uint64_t page_bytes);
+[[nodiscard]] uint64_t free_hugepage_bytes(const MemoryFacts& facts);
+
 // private_bytes: memory of this process beside the files. Empty: there is enough; otherwise what is short,
 // with the figures, and what to do.
 [[nodiscard]] std::string memory_problem(const std::vector<MemoryNeed>& needs, uint64_t private_bytes,

@@ -14,11 +14,12 @@
 #include <cstdio>
 #include <deque>
 #include <filesystem>
-#include <fstream>
 #include <mutex>
 #include <sstream>
 
 #include "dataplane/dpdk/tap.h"
+#include "numa/host_files.h"
+#include "numa/memory_budget.h"
 
 namespace migrx {
 namespace {
@@ -88,24 +89,6 @@ std::string cpus_of_process() {
   return list.empty() ? "0" : list;
 }
 
-uint64_t free_hugepage_bytes() {
-  uint64_t bytes = 0;
-  std::error_code error;
-  for (const fs::directory_entry& size : fs::directory_iterator("/sys/kernel/mm/hugepages", error)) {
-    // "hugepages-2048kB"
-    const std::string name = size.path().filename();
-    const std::size_t dash = name.find('-');
-    if (dash == std::string::npos) continue;
-    uint64_t pages = 0;
-    uint64_t reserved = 0;
-    std::ifstream(size.path() / "free_hugepages") >> pages;
-    std::ifstream(size.path() / "resv_hugepages") >> reserved;
-    pages -= std::min(pages, reserved);
-    bytes += pages * std::strtoull(name.c_str() + dash + 1, nullptr, 10) * 1024;
-  }
-  return bytes;
-}
-
 // A receiver that was killed leaves its folder; with us they hold nothing. Removes those that are empty and
 // whose process is gone.
 void remove_orphans(const fs::path& runtime_dirs) {
@@ -119,9 +102,6 @@ void remove_orphans(const fs::path& runtime_dirs) {
   }
 }
 
-// What EAL itself and the drivers take beside the pools, seen to be about 30 MB.
-constexpr uint64_t kEalBytes = 48U << 20;
-
 bool wants_hugepages(const EalOptions& options) {
   switch (options.memory) {
     case EalMemory::hugepages:
@@ -130,7 +110,8 @@ bool wants_hugepages(const EalOptions& options) {
       return false;
     case EalMemory::automatic: {
       const uint64_t wanted = options.memory_bytes + kEalBytes;
-      const uint64_t free = options.hugepage_bytes ? *options.hugepage_bytes : free_hugepage_bytes();
+      const uint64_t free = options.hugepage_bytes ? *options.hugepage_bytes
+                                                   : free_hugepage_bytes(memory_facts(HostFiles(), "self"));
       const bool pci =
           std::any_of(options.port_devargs.begin(), options.port_devargs.end(), is_pci_devargs) &&
           options.extra_args.find("--no-huge") == std::string::npos;

@@ -21,6 +21,9 @@ enum class EalMemory : uint8_t {
   ordinary,  // --no-huge: no NUMA placement, more TLB misses; for tests and laptops
 };
 
+// What EAL itself and the drivers take beside the pools, seen to be about 30 MB.
+inline constexpr uint64_t kEalBytes = 48U << 20;
+
 struct EalOptions {
   // Names the runtime folder; unique among the DPDK processes of the host. Empty: "migrx-<pid>".
   std::string file_prefix;

@@ -163,7 +163,7 @@ Network::Network(const HostOptions& options, const Placement& placement, uint32_
       BufferPool::memory_bytes(std::max(options.pool_mbufs, sizing.rx_buffers), buffer_bytes);
   const uint64_t tx_bytes = BufferPool::memory_bytes(sizing.tx_buffers, kTxBufferBytes);
   eal.memory_bytes = cores * (rx_bytes + tx_bytes) + (32U << 20);
-  std::map<NodeId, uint64_t> wanted;
+  std::map<NodeId, uint64_t> wanted{{kAnyNode, kEalBytes}};
   for (uint32_t i = 0; i < cores; ++i) wanted[node_of(placement, AgentRole::poll, i)] += rx_bytes + tx_bytes;
   const HostFiles files;
   PacketMemory memory(runtime_folder, wanted, memory_facts(files, "self"), memory_group_of(files, "self"));
@@ -173,6 +173,7 @@ Network::Network(const HostOptions& options, const Placement& placement, uint32_
   eal.telemetry = options.telemetry;
   eal_ = std::make_unique<Eal>(eal);
   if (!eal_->uses_hugepages()) memory.give_up();
+  memory.taken(kAnyNode, kEalBytes);
   for (std::size_t p = 0; p < ports.size(); ++p) {
     ports_.push_back(std::make_unique<DpdkPort>(std::move(ports[p])));
     needs.ports[p] = ports_[p]->descriptors();

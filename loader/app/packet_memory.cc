@@ -6,14 +6,10 @@
 namespace migrx {
 
 PacketMemory::PacketMemory(const std::string& folder, const std::map<NodeId, uint64_t>& wanted,
-                           const MemoryFacts& facts, std::string group) {
+                           const MemoryFacts& facts, std::string group)
+    : free_bytes_(free_hugepage_bytes(facts)) {
   for (const HugepagePool& pool : facts.pools) {
-    if (pool.node != kAnyNode || pool.free <= pool.reserved) continue;
-    uint64_t bytes = (pool.free - pool.reserved) * pool.page_bytes;
-    if (const auto limits = facts.groups.hugepages.find(pool.page_bytes);
-        limits != facts.groups.hugepages.end())
-      for (const CgroupLimit& limit : limits->second) bytes = std::min(bytes, limit.left());
-    free_bytes_ += bytes;
+    if (pool.node != kAnyNode || free_hugepage_bytes(facts, pool.page_bytes) == 0) continue;
     // DPDK begins with the smallest pages.
     if (page_bytes_ == 0 || pool.page_bytes < page_bytes_) page_bytes_ = pool.page_bytes;
   }
