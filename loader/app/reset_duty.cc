@@ -20,16 +20,12 @@ constexpr uint64_t kCloseNs = 1'000'000'000;
 // kernel would go on trying for two minutes.
 constexpr uint64_t kRefuseNs = 250'000'000;
 
-std::string folder_of(const std::string& runtime_dir) {
-  return runtime_dir.empty() ? default_runtime_folder() : runtime_dir;
-}
-
 }  // namespace
 
 void inherit_from_predecessors(const HostOptions& options, const std::string& runtime_dir,
                                LiveConnections& live, Terminal& terminal) {
   std::string problem;
-  const std::optional<RuntimeFolder> folder = RuntimeFolder::open(folder_of(runtime_dir), problem);
+  const std::optional<RuntimeFolder> folder = RuntimeFolder::open(runtime_folder_of(runtime_dir), problem);
   if (!folder) {
     terminal.warn("warning: " + problem);
     return;
@@ -51,7 +47,7 @@ std::string leave_behind(const HostOptions& options, const std::string& runtime_
         lost.size());
   LostRecord record = record_of(options, std::move(lost));
   record.killed = killed;
-  return start_lingering(record, folder_of(runtime_dir));
+  return start_lingering(record, runtime_folder_of(runtime_dir));
 }
 
 std::string leave_behind(const HostOptions& options, const std::string& runtime_dir,

@@ -111,8 +111,12 @@ std::string default_runtime_folder() {
   return own == nullptr || *own == '\0' ? "" : std::string(own) + "/migrx";
 }
 
+std::string runtime_folder_of(const std::string& option) {
+  return option.empty() ? default_runtime_folder() : option;
+}
+
 std::string usable_runtime_folder(const std::string& option) {
-  std::string folder = option.empty() ? default_runtime_folder() : option;
+  std::string folder = runtime_folder_of(option);
   std::string problem;
   return !folder.empty() && RuntimeFolder::open(folder, problem) ? folder : std::string();
 }
