@@ -54,16 +54,12 @@ void StandardTerminal::progress(const std::string& line) {
 }
 
 void StandardTerminal::describe(const std::string& name, std::string value) {
-  for (auto& [known, old] : fields_)
-    if (known == name) {
-      old = std::move(value);
-      return;
-    }
   fields_.emplace_back(name, std::move(value));
 }
 
-bool StandardTerminal::to_journal(int level, const std::string& text, const JournalFields& fields) const {
-  if (!journal_) return false;
+bool StandardTerminal::to_journal(const std::string& prefix, int level, const std::string& text,
+                                  const JournalFields& fields) const {
+  if (prefix.empty()) return false;
   JournalFields all = fields_;
   all.insert(all.end(), fields.begin(), fields.end());
   return journal_->send(journal_entry(level, text, all));
@@ -73,7 +69,7 @@ void StandardTerminal::say(const std::string& text, const JournalFields& fields)
   if (quiet_) return;
   clear_line();
   const std::string shown = printable(text, /*lines=*/true);
-  if (!info_.empty() && to_journal(kInfo, shown, fields)) return;
+  if (to_journal(info_, kInfo, shown, fields)) return;
   std::printf("%s\n", with_prefix(info_, shown).c_str());
   std::fflush(stdout);
 }
@@ -83,7 +79,7 @@ void StandardTerminal::warn(const std::string& text, const JournalFields& fields
   const bool warning = text.starts_with("warning:");
   const std::string& prefix = warning ? warning_ : error_;
   const std::string shown = printable(text, /*lines=*/true);
-  if (!prefix.empty() && to_journal(warning ? kWarning : kError, shown, fields)) return;
+  if (to_journal(prefix, warning ? kWarning : kError, shown, fields)) return;
   std::fprintf(stderr, "%s\n", with_prefix(prefix, "migrx: " + shown).c_str());
 }
 

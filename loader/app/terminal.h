@@ -45,12 +45,14 @@ class StandardTerminal final : public Terminal {
   // With fields of its own, for the journal.
   void say(const std::string& text, const JournalFields& fields);
   void warn(const std::string& text, const JournalFields& fields);
-  // A field of all entries from now on, in the place of an earlier one of that name.
+  // A field of all entries from now on.
   void describe(const std::string& name, std::string value);
 
  private:
   void clear_line();
-  [[nodiscard]] bool to_journal(int level, const std::string& text, const JournalFields& fields) const;
+  // prefix: of the stream that the text would go to; empty: nobody reads that one for the journal.
+  [[nodiscard]] bool to_journal(const std::string& prefix, int level, const std::string& text,
+                                const JournalFields& fields) const;
   const bool quiet_;
   const std::string info_;  // before each line on stdout
   const std::string warning_;

@@ -515,8 +515,8 @@ while process.poll() is None or select.select([journal], [], [], 0)[0]:
     data, entry = journal.recv(1 << 20), {}
     while data:
         line, data = data.split(b"\\n", 1)
-        name, _, value = line.partition(b"=")
-        if not _:
+        name, assigned, value = line.partition(b"=")
+        if not assigned:
             size = struct.unpack("<Q", data[:8])[0]
             value, data = data[8:8 + size], data[8 + size + 1:]
         entry[name.decode()] = value.decode()
