@@ -12,11 +12,13 @@ namespace migrx {
 
 // A turn that took long.
 struct Stall {
-  uint64_t ended_ns = 0;     // monotonic clock
-  uint64_t ns = 0;           // how long it took
-  uint32_t work = 0;         // what its agents found to do; 0: nothing, so the kernel had the CPU
-  uint32_t agent = 0;        // who found most of it, by place in the thread
-  uint32_t preemptions = 0;  // times the kernel gave the CPU to somebody else since the stall before
+  uint64_t ended_ns = 0;  // monotonic clock
+  uint64_t ns = 0;        // how long it took
+  uint32_t work = 0;      // what its agents found to do; 0: nothing, so the kernel had the CPU
+  uint32_t agent = 0;     // who found most of it, by place in the thread
+  // Times the kernel gave the CPU to somebody else since the stall before; with IdleStrategy::yield those
+  // that the thread offered it count as well.
+  uint32_t preemptions = 0;
 };
 
 // One thread writes, any thread reads, nobody waits. Stalls are rare, so everything here is in one order

@@ -119,6 +119,19 @@ TEST(AgentThread, turns_that_take_long_are_kept_with_what_was_in_them) {
   EXPECT_GE(thread.stalls().count(), stalls.size());
 }
 
+// One that spins and finds nothing is late for what comes meanwhile, too.
+TEST(AgentThread, a_spinning_threads_long_turn_is_a_stall_without_work) {
+  SlowAgent slow({2000us}, 0);
+  AgentThread thread({&slow}, {.idle = IdleStrategy::spin});
+  thread.start();
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  while (!slow.through() && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(100us);
+  thread.stop();
+  const std::vector<Stall> stalls = thread.stalls().last();
+  EXPECT_TRUE(std::any_of(stalls.begin(), stalls.end(),
+                          [](const Stall& stall) { return stall.work == 0 && stall.ns >= 2'000'000; }));
+}
+
 // A turn of these holds a sleep: that is no stall.
 TEST(AgentThread, its_pauses_are_no_stalls) {
   std::vector<std::string> events;
