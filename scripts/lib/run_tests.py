@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import functools
 import os
 import re
 import signal
@@ -126,29 +127,25 @@ def built_and_tested(folder, options, environment=None, wrapper=None, tests=()):
     return counts
 
 
-def sanitizer_build(sanitizers, file_by_file):
+# Folder, and what b_sanitize is there.
+ASAN, TSAN = ("build-asan", "address,undefined"), ("build-tsan", "thread")
+
+
+def sanitized(build_of, file_by_file):
     """Folder and options of a sanitizers' build."""
-    folder = {"address,undefined": "build-asan", "thread": "build-tsan"}[sanitizers]
+    folder, sanitizers = build_of
     return folder, ("-Db_sanitize=" + sanitizers, *SANITIZED, *(UNGROUPED if file_by_file else GROUPED))
-
-
-def asan_build(file_by_file):
-    return sanitizer_build("address,undefined", file_by_file)
-
-
-def tsan_build(file_by_file):
-    return sanitizer_build("thread", file_by_file)
 
 
 def address_sanitizer(file_by_file):
     return built_and_tested(
-        *asan_build(file_by_file), {"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
-                                    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}, tests=HOSTILE)
+        *sanitized(ASAN, file_by_file), {"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+                                         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}, tests=HOSTILE)
 
 
 def thread_sanitizer(file_by_file):
     # Address randomisation of recent kernels is wider than this compiler's TSan can take.
-    return built_and_tested(*tsan_build(file_by_file), {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"},
+    return built_and_tested(*sanitized(TSAN, file_by_file), {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"},
                             "setarch -R", THREADED)
 
 
@@ -221,24 +218,25 @@ def main():
     parser.add_argument("--sanitizer-builds", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.sanitizer_builds:
-        sys.exit(0 if build(*asan_build(options.all), HOSTILE) and build(*tsan_build(options.all), THREADED) else 1)
+        sys.exit(0 if build(*sanitized(ASAN, options.all), HOSTILE) and build(*sanitized(TSAN, options.all), THREADED) else 1)
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     # clang-tidy wants the command of each file.
     release = ("--buildtype=debugoptimized", "-Dbench_burst_64=%s" % ("true" if options.all else "false"), *STRICT,
                *(UNGROUPED if options.all else GROUPED))
+    asan = functools.partial(address_sanitizer, options.all)
     matrix = list(QUICK_CASES) if options.quick else ["--all"] if options.all else []
     stages = [("unit tests", lambda: built_and_tested("build", release)),
               ("tidy", lambda: tidy(["--clang-tidy", "build"] if options.all else [])),
               ("migrations from real QEMUs", lambda: qemu_matrix(matrix))]
     if not options.quick:
         stages += [("streams captured from real QEMUs", lambda: captured_streams(() if options.all else QUICK_CAPTURES)),
-                   ("unit tests under ASan and UBSan", lambda: address_sanitizer(options.all)),
+                   ("unit tests under ASan and UBSan", asan),
                    ("unit tests under TSan", lambda: thread_sanitizer(options.all))]
     total, idle, times = Counts(), None, []
     try:
         for name, stage in stages:
             print("== %s" % name, flush=True)
-            if idle and name.endswith("ASan and UBSan"):
+            if stage is asan:
                 idle.end()
             begun = time.monotonic()
             counts = stage()
