@@ -329,12 +329,14 @@ class OneHugepage {
  public:
   OneHugepage() {
     if (read("free_hugepages") > read("resv_hugepages")) return;
-    before_ = read("nr_hugepages");
-    std::ofstream(kPages + "nr_hugepages") << before_ + 1;
-    made_ = read("nr_hugepages") > before_;
+    const uint64_t before = read("nr_hugepages");
+    std::ofstream(kPages + "nr_hugepages") << before + 1;
+    made_ = read("nr_hugepages") > before;
   }
   ~OneHugepage() {
-    if (made_) std::ofstream(kPages + "nr_hugepages") << before_;
+    // Others may have made some meanwhile.
+    if (const uint64_t now = read("nr_hugepages"); made_ && now > 0)
+      std::ofstream(kPages + "nr_hugepages") << now - 1;
   }
   OneHugepage(const OneHugepage&) = delete;
   OneHugepage& operator=(const OneHugepage&) = delete;
@@ -346,7 +348,6 @@ class OneHugepage {
     return value;
   }
   inline static const std::string kPages = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
-  uint64_t before_ = 0;
   bool made_ = false;
 };
 

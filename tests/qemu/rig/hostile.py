@@ -6,7 +6,8 @@ usage: hostile.py INTERFACE TARGET PORT SOURCE [--seed N] [--only ATTACK...] [--
 In the network namespace that holds INTERFACE. TARGET is migrx's address, of either family, SOURCE that of the
 migration's source, whose live connections it watches to know their numbers: it is as bad as a neighbour can be that
 does not use what would end any TCP connection, an RST or data with exactly the next number and a valid timestamp.
-With --flood N it prints "flooded" when more SYNs than that have been sent. SIGTERM ends it; then it prints one line per attack with the number of frames sent.
+With --flood N it prints "flooded" when more SYNs than that have been sent. SIGTERM ends it; then it prints one line per
+attack with the number of frames sent.
 """
 
 import argparse

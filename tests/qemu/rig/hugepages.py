@@ -35,7 +35,7 @@ def reserve(size):
     """Makes sure that `size` bytes of 2 MiB pages are free, raising the machine's number if it must."""
     if not os.path.isdir(_TREE):
         raise Skip("needs 2 MiB hugepages")
-    wanted = (size - free_bytes()) // _PAGE
+    wanted = -(-(size - free_bytes()) // _PAGE)
     if wanted > 0:
         before = _read("nr_hugepages")
         _write("nr_hugepages", before + wanted)
@@ -66,13 +66,15 @@ def _unmount(folder):
 
 
 def _remove_stale_mounts():
-    """Of rigs that were killed."""
-    for name in os.listdir(_MOUNTS):
-        match = re.fullmatch(r"migrx-huge-(\d+)", name)
-        if match and not os.path.exists("/proc/" + match.group(1)):
-            _unmount(os.path.join(_MOUNTS, name))
+    """Of rigs that were killed. Only what is mounted: anybody may make a folder, or a link, of such a name."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        mounts = [line.split()[1] for line in file if line.split()[2] == "hugetlbfs"]
+    for folder in mounts:
+        match = re.fullmatch(_MOUNTS + r"/migrx-huge-(\d+)", folder)
+        if match and (int(match.group(1)) == os.getpid() or not os.path.exists("/proc/" + match.group(1))):
+            _unmount(folder)
             with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(_MOUNTS, name))
+                os.rmdir(folder)
 
 
 def _lower():

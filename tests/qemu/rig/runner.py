@@ -119,9 +119,11 @@ class _Child:
             try:
                 os.close(self.result)
                 self._run(folder, kept, write)
-            finally:
                 leftovers.take_down()
-                os._exit(0)  # Never back into the parent's code.
+                os._exit(0)
+            except BaseException:  # Never back into the parent's code.
+                traceback.print_exc()
+                os._exit(1)
         os.close(write)
 
     def _run(self, folder, kept, write):
