@@ -65,6 +65,7 @@ class MultifdChannel final : public ChannelParser {
 
   ParseResult parse(Bytes piece) noexcept override;
   std::size_t take_page_data(std::span<const Slice> slices) noexcept override;
+  [[nodiscard]] bool may_be_multifd() const noexcept override { return true; }
   [[nodiscard]] bool ready() noexcept override;
   // Between packets this returns no error: without return path a source closes its channels as soon as the
   // last byte is on its way, before main is through. Whether the end came too early shows at the barrier: a

@@ -6,8 +6,10 @@ namespace migrx {
 
 uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   if (state_ == State::over) return 0;
-  if (directory_.over() && state_ != State::draining) [[unlikely]]
-    state_ = State::draining;
+  if (directory_.over() && state_ < State::dismissed) [[unlikely]]
+    dismiss();
+  if (state_ == State::dismissed) [[unlikely]]
+    return drop(slices_max);
   if (state_ == State::draining) [[unlikely]]
     return drain();
   const auto expanded_max = [slices_max](uint32_t taken) {
@@ -111,19 +113,32 @@ void Channel::introduce(const Introduction& introduction) noexcept {
     case Introduction::Kind::more:
       break;
     case Introduction::Kind::waits:
+      may_be_multifd_.store(false, std::memory_order_relaxed);
       state_ = State::waiting;
       break;
     case Introduction::Kind::stranger:
-      refused_.store(true, std::memory_order_release);
-      state_ = State::draining;
+      may_be_multifd_.store(introduction.multifd_greeting > 0, std::memory_order_relaxed);
+      refuse(introduction.multifd_greeting);
       break;
     case Introduction::Kind::admitted:
       parser_ = introduction.parser;
+      may_be_multifd_.store(parser_->may_be_multifd(), std::memory_order_relaxed);
       (parser_->identified() ? identified_ : secured_).store(true, std::memory_order_release);
       state_ = State::streaming;
       replay();
       break;
   }
+}
+
+void Channel::dismiss() noexcept {
+  const bool held = may_be_multifd() && end() == StreamEnd::none && directory_.holds_dismissed();
+  state_ = held ? State::dismissed : State::draining;
+}
+
+void Channel::refuse(uint64_t said) noexcept {
+  said_unasked_.store(said, std::memory_order_relaxed);
+  refused_.store(true, std::memory_order_release);
+  dismiss();
 }
 
 void Channel::replay() noexcept {
@@ -148,6 +163,8 @@ std::size_t Channel::feed(Bytes piece) noexcept {
   const ParseResult result = parser_->parse(piece);
   owed_bytes_ += parser_->expanded_bytes() - expanded_seen_;
   expanded_seen_ = parser_->expanded_bytes();
+  if (secured_.load(std::memory_order_relaxed)) [[unlikely]]
+    may_be_multifd_.store(parser_->may_be_multifd(), std::memory_order_relaxed);
   if (secured_.load(std::memory_order_relaxed) && parser_->identified()) [[unlikely]] {
     identified_.store(true, std::memory_order_release);
     secured_.store(false, std::memory_order_release);
@@ -160,12 +177,11 @@ std::size_t Channel::feed(Bytes piece) noexcept {
       state_ = State::parked;
       break;
     case ParseStatus::refused:
-      refused_.store(true, std::memory_order_release);
-      state_ = State::draining;
+      refuse(connection_.bytes_received.read());
       break;
     case ParseStatus::failed:
       directory_.channel_failed(parser_->error());
-      state_ = State::draining;
+      dismiss();
       break;
   }
   return result.status == ParseStatus::complete ? piece.size() : result.consumed;
@@ -209,6 +225,24 @@ void Channel::release_unneeded() noexcept {
     ++free;
   }
   if (free > 0) connection_.release(free);
+}
+
+uint32_t Channel::drop(uint32_t slices_max) noexcept {
+  uint32_t dropped = 0;
+  const std::span<const Slice> all = connection_.readable();
+  for (const Slice& slice : all.first(std::min<std::size_t>(all.size(), slices_max))) {
+    ++dropped;
+    advanced_bytes_ += slice.length;
+    if (slice.end != StreamEnd::none) end_.store(slice.end, std::memory_order_release);
+  }
+  connection_.advance(dropped);
+  slice_used_ = 0;
+  if (end() != StreamEnd::none || !directory_.holds_dismissed()) {
+    state_ = State::draining;
+    return drain();
+  }
+  release_unneeded();
+  return dropped;
 }
 
 uint32_t Channel::drain() noexcept {

@@ -4,6 +4,7 @@
 //
 //   identifying ──greeting──▶ streaming ◀──▶ parked         any ──error, or session over──▶ draining ──▶ over
 //        └──▶ waiting ──admitted──┘ └──end of stream──▶ draining
+//   any, of what may be a multifd channel ──refused, or session failed──▶ dismissed ──reset──▶ draining
 //
 // The greeting is the bytes that tell whose connection this is: four bytes of most strangers, a multifd
 // channel's init packet, the main channel's header and configuration. The greeting is kept, and the parser
@@ -14,6 +15,11 @@
 // the flush barrier. Its slices stay in the ring, the ring fills, and TCP's window closes. Draining: the
 // stream is over, but page data of this channel may still be on its way to another node's worker. With one
 // node draining ends at once.
+// Dismissed: the stream is of no use, and what comes is dropped, until the control thread has the connection
+// reset. It takes its time for that with a multifd channel: in QEMU (migration/multifd.c) a sender thread
+// that fails makes the others leave, and one that leaves with a SYNC still to send does not wake the
+// migration thread that waits for it in multifd_send_sync_main(). Such a source keeps its guest, and can
+// never migrate again. So a source's channels are not reset before they have sent what they were asked for.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +41,12 @@ struct Introduction {
   Kind kind = Kind::stranger;
   std::size_t wanted = 0;
   ChannelParser* parser = nullptr;  // owned by the directory
+  // Of a stranger that began as a multifd channel does: the bytes that such a one says unasked. 0: another.
+  std::size_t multifd_greeting = 0;
 
+  [[nodiscard]] static Introduction refused_multifd(std::size_t greeting) noexcept {
+    return {Kind::stranger, 0, nullptr, greeting};
+  }
   [[nodiscard]] static Introduction needs(std::size_t bytes) noexcept { return {Kind::more, bytes, nullptr}; }
   [[nodiscard]] static Introduction as(ChannelParser& parser) noexcept {
     return {Kind::admitted, 0, &parser};
@@ -58,6 +69,8 @@ class ChannelDirectory {
   virtual void channel_failed(const StreamError& error) noexcept = 0;
   // The session has ended (well or not): channels let go of their connections.
   [[nodiscard]] virtual bool over() const noexcept = 0;
+  // Multifd channels that are dismissed are to be read until they are reset.
+  [[nodiscard]] virtual bool holds_dismissed() const noexcept { return false; }
 };
 
 // Owned by the session; used by one worker thread, apart from what is marked otherwise.
@@ -98,6 +111,14 @@ class Channel {
   [[nodiscard]] bool secured() const noexcept { return secured_.load(std::memory_order_acquire); }
   // A stranger's connection, or one that ended before it said what it is: the control thread resets it.
   [[nodiscard]] bool refused() const noexcept { return refused_.load(std::memory_order_acquire); }
+  // It is one, or has not said what it is. Final when the channel is refused.
+  [[nodiscard]] bool may_be_multifd() const noexcept {
+    return may_be_multifd_.load(std::memory_order_relaxed);
+  }
+  // When it is refused: a sender that has said more than so many bytes was asked for more, and has sent it.
+  [[nodiscard]] uint64_t said_unasked() const noexcept {
+    return said_unasked_.load(std::memory_order_relaxed);
+  }
   // The worker will not touch this object again. Pairs with set_let_go().
   [[nodiscard]] bool let_go() const noexcept { return let_go_.load(std::memory_order_acquire); }
   [[nodiscard]] StreamEnd end() const noexcept { return end_.load(std::memory_order_acquire); }
@@ -109,12 +130,16 @@ class Channel {
   Counter ring_depth_max;  // most slices seen waiting: how far the worker fell behind
 
  private:
-  enum class State : uint8_t { identifying, waiting, streaming, parked, draining, over };
+  enum class State : uint8_t { identifying, waiting, streaming, parked, dismissed, draining, over };
 
   // Each returns the bytes used; fewer than given means the parser parked or failed.
   std::size_t identify(Bytes piece) noexcept;
   std::size_t feed(Bytes piece) noexcept;
   void introduce(const Introduction& introduction) noexcept;
+  // What comes from here on is of no use.
+  void dismiss() noexcept;
+  // said: bytes of the stream that a sender says unasked.
+  void refuse(uint64_t said) noexcept;
   // What the parser has not taken of the greeting.
   void replay() noexcept;
   void wait_on() noexcept;
@@ -122,6 +147,7 @@ class Channel {
   uint32_t take_page_data(std::span<const Slice> run) noexcept;
   void stream_ended(StreamEnd end) noexcept;
   void release_unneeded() noexcept;
+  uint32_t drop(uint32_t slices_max) noexcept;
   uint32_t drain() noexcept;
 
   Handoff& connection_;
@@ -142,6 +168,8 @@ class Channel {
   std::atomic<bool> identified_{false};
   std::atomic<bool> secured_{false};
   std::atomic<bool> refused_{false};
+  std::atomic<bool> may_be_multifd_{true};
+  std::atomic<uint64_t> said_unasked_{0};
   std::atomic<bool> let_go_{false};
   std::atomic<bool> ends_parked_{false};
   std::atomic<StreamEnd> end_{StreamEnd::none};

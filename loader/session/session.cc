@@ -105,27 +105,35 @@ void Session::fail(const StreamError& error) noexcept {
   error_.set(told);
 }
 
+namespace {
+
+Introduction refused(uint32_t magic) noexcept {
+  return magic == kMultifdMagic ? Introduction::refused_multifd(kMultifdInitBytes) : Introduction{};
+}
+
+}  // namespace
+
 Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept {
   constexpr uint32_t kTlsPrefix = 0x1603;  // a ClientHello: handshake record, version 3.x
   if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
-  // After RAM END the source has nothing more to connect for, and a stranger must not spoil what is done.
-  if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return {};
   const uint32_t found = load_be32(greeting.data());
   const bool tls = found >> 16 == kTlsPrefix;
   if (settings_.security == nullptr && !tls) return identify_stream(greeting, connection, worker);
   if (settings_.security != nullptr && tls) {
+    if (ram_is_here()) return {};
     ChannelParser* const parser = settings_.security->accept(connection, worker, inside_);
     return parser != nullptr ? Introduction::as(*parser) : Introduction{};
   }
   // A scanner does the same, so it ends nothing: the source, if it is the source, hears a reset.
   if (tls || found == kMainMagic || found == kMultifdMagic) misled_peer_.set(connection.peer_address);
-  return {};
+  return refused(found);
 }
 
 Introduction Session::identify_stream(Bytes greeting, Handoff& connection, uint32_t worker) noexcept {
   if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
-  if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return {};
   const uint32_t found = load_be32(greeting.data());
+  // After RAM END the source has nothing more to connect for, and a stranger must not spoil what is done.
+  if (ram_is_here()) return refused(found);
   if (found == kMainMagic) return identify_main(greeting, connection, worker);
   if (found == kMultifdMagic) return identify_multifd(greeting, connection, worker);
   return {};
@@ -192,12 +200,12 @@ Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint
   MultifdInit init;
   if (const StreamError error = parse_multifd_init(greeting.data(), 0, init)) {
     if (!admission_.complete() && !is_stranger(connection)) fail(error);
-    return {};
+    return refused(kMultifdMagic);
   }
   const AdmissionAnswer answer = admission_.channel(applicant(connection), init, settings_.now_ns());
   if (answer.verdict == AdmissionVerdict::conflict) fail(answer.error);
   if (answer.verdict == AdmissionVerdict::stranger) note_elsewhere(connection);
-  if (answer.verdict != AdmissionVerdict::admitted) return {};
+  if (answer.verdict != AdmissionVerdict::admitted) return refused(kMultifdMagic);
   stamp(moments_.first_channel);
   MultifdSession shared;
   shared.rounds = &rounds_;

@@ -125,6 +125,8 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   void finish() noexcept { done_.store(true, std::memory_order_release); }
   // Failover: channels let go of their connections, although the session is not over.
   void leave_source() noexcept { left_source_.store(true, std::memory_order_release); }
+  // No channel is read any more, reset or not.
+  void release_dismissed() noexcept { dismissed_released_.store(true, std::memory_order_release); }
   // Null without the capability x-colo.
   [[nodiscard]] ColoSecondary* colo() const noexcept { return settings_.colo; }
   [[nodiscard]] bool next_event(SessionEvent& event) noexcept { return events_.pop(event); }
@@ -175,6 +177,10 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
     return error_.is_coming() || done_.load(std::memory_order_acquire) ||
            left_source_.load(std::memory_order_acquire);
   }
+  [[nodiscard]] bool holds_dismissed() const noexcept override {
+    return !done_.load(std::memory_order_acquire) && !left_source_.load(std::memory_order_acquire) &&
+           !dismissed_released_.load(std::memory_order_acquire);
+  }
 
  private:
   // ---- MainEvents: main's worker ----
@@ -207,6 +213,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
     }
     void channel_failed(const StreamError& error) noexcept override { session_.channel_failed(error); }
     [[nodiscard]] bool over() const noexcept override { return session_.over(); }
+    [[nodiscard]] bool holds_dismissed() const noexcept override { return session_.holds_dismissed(); }
 
    private:
     Session& session_;
@@ -220,6 +227,9 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
 
   [[nodiscard]] Applicant applicant(const Handoff& connection) const noexcept;
   void note_elsewhere(const Handoff& connection) noexcept;
+  [[nodiscard]] bool ram_is_here() const noexcept {
+    return moments_.ram_complete.load(std::memory_order_acquire) != 0;
+  }
 
   const SessionSettings settings_;
   BlockTable& blocks_;
@@ -246,6 +256,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   FirstError late_error_;
   std::atomic<bool> done_{false};
   std::atomic<bool> left_source_{false};
+  std::atomic<bool> dismissed_released_{false};
 };
 
 }  // namespace migrx

@@ -53,8 +53,8 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
         // It ended before SHUT 0 reached its TCP: it was cancelled, or it is dead.
         session_.overturn(session_.main_channel().closed_unread());
         destination_.abandon();
-        deadline_ns_ = now_ns + limits_.abort_ns;
-        phase_ = Phase::resetting;
+        begin_resetting(now_ns);
+        multifd_reset_ns_ = now_ns;  // whether it is dead or has closed them
         break;
       }
       told_ = told_ || told;
@@ -79,7 +79,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
     }
     case Phase::closing:
       // Orderly: FIN after everything sent. The poll cores finish the handshake while the report is written.
-      if (close_all() || now_ns >= deadline_ns_) phase_ = Phase::over;
+      if (close_all() || now_ns >= deadline_ns_) end();
       break;
     case Phase::failing_over:
       go_on_with_failover(now_ns);
@@ -88,18 +88,21 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       Handoff* const main = session_.main_connection();
       const bool told =
           main == nullptr || (to_source_.flush(main, session_.security()) && main->all_acknowledged());
-      if (told || now_ns >= deadline_ns_) {
-        reset_all();
-        phase_ = Phase::resetting;
-        deadline_ns_ = now_ns + limits_.abort_ns;
-      }
+      if (told || now_ns >= deadline_ns_) begin_resetting(now_ns);
       break;
     }
     case Phase::resetting: {
-      reset_all();  // also those whose command ring was full, and late ones
+      // Also those whose command ring was full, and late ones.
+      if (now_ns >= multifd_reset_ns_)
+        reset_all();
+      else
+        reset_main();
       const bool all_let_go = std::all_of(served_.begin(), served_.end(),
                                           [](const Served& served) { return served.channel->let_go(); });
-      if (all_let_go || now_ns >= deadline_ns_) phase_ = Phase::over;
+      if (all_let_go || now_ns >= deadline_ns_) {
+        reset_all();
+        end();
+      }
       break;
     }
     case Phase::over:
@@ -144,6 +147,8 @@ int SessionControl::worker_of(const Handoff* connection) const noexcept {
 }
 
 void SessionControl::take_connections(uint64_t now_ns) {
+  // A source's multifd channel among them would be reset before its time.
+  if (phase_ == Phase::aborting || (phase_ == Phase::resetting && now_ns < multifd_reset_ns_)) return;
   while (phase_ != Phase::running || has_room()) {
     Handoff* const connection = take_accepted_();
     if (connection == nullptr) return;
@@ -210,9 +215,13 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
     const bool silent = now_ns - served.since_ns > silence_ns_max(served.channel->connection()) &&
                         (served.channel->secured() || served.channel->connection().bytes_received.read() <
                                                           served.channel->greeting_wanted());
-    if (!served.aborted && (silent || served.channel->refused())) {
+    if (served.channel->refused() && served.refused_ns == 0) {
+      served.refused_ns = now_ns;
+      ++refused_;
+    }
+    if (!served.aborted && (silent || may_reset_refused(served, now_ns))) {
       served.aborted = served.channel->connection().abort();
-      refused_ += served.aborted ? 1 : 0;
+      refused_ += served.aborted && served.refused_ns == 0 ? 1 : 0;
     }
     if (!served.aborted || !served.channel->let_go()) {
       ++i;
@@ -223,6 +232,14 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
     session_.remove_connection(*served.channel);
     served_.erase(served_.begin() + static_cast<std::ptrdiff_t>(i));
   }
+}
+
+bool SessionControl::may_reset_refused(const Served& served, uint64_t now_ns) const noexcept {
+  const Channel& channel = *served.channel;
+  if (!channel.refused()) return false;
+  return !channel.may_be_multifd() || channel.end() != StreamEnd::none || !session_.holds_dismissed() ||
+         channel.connection().bytes_received.read() > channel.said_unasked() ||
+         now_ns - served.refused_ns >= limits_.refused_ns;
 }
 
 void SessionControl::look_for_silent_peers(uint64_t now_ns) {
@@ -540,7 +557,7 @@ void SessionControl::go_on_with_failover(uint64_t now_ns) {
       break;
     case Verdict::accepted:
       session_.finish();
-      phase_ = Phase::over;
+      end();
       break;
     case Verdict::refused:
       session_.fail(destination_.error());
@@ -597,9 +614,27 @@ void SessionControl::begin_abort(uint64_t now_ns) {
   deadline_ns_ = now_ns + (return_path_open_ ? limits_.abort_ns : 0);
 }
 
+void SessionControl::begin_resetting(uint64_t now_ns) {
+  reset_main();
+  phase_ = Phase::resetting;
+  multifd_reset_ns_ = now_ns + limits_.multifd_reset_ns;
+  deadline_ns_ = multifd_reset_ns_ + limits_.abort_ns;
+}
+
 void SessionControl::reset_all() {
   for (Served& served : served_)
     if (!served.aborted) served.aborted = served.channel->connection().abort();
+}
+
+void SessionControl::reset_main() {
+  for (Served& served : served_)
+    if (!served.aborted && (!served.channel->may_be_multifd() || served.channel->end() != StreamEnd::none))
+      served.aborted = served.channel->connection().abort();
+}
+
+void SessionControl::end() {
+  session_.release_dismissed();
+  phase_ = Phase::over;
 }
 
 }  // namespace migrx

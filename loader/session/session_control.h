@@ -3,7 +3,8 @@
 //
 //   running ──accepted──▶ telling (SHUT 0) ──acked, source gone──▶ closing (FIN on all) ──▶ over
 //      ├──COLO, failover──▶ failing_over (reset, the destination gets the last checkpoint) ──accepted──▶ over
-//      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting ──▶ over
+//      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting (main first) ──▶
+//      over
 //
 // SHUT is the last message to the source on the return path. With 0 the source reports a completed migration
 // and its guest stays stopped; with any other value the migration has failed and the source's guest runs on.
@@ -81,8 +82,9 @@ class SessionControl {
     uint64_t since_ns;
     bool aborted;
     bool closed = false;
-    uint64_t looks = 0;      // of its worker, a call ago
-    uint64_t looked_ns = 0;  // when those changed, or nothing was unread
+    uint64_t refused_ns = 0;  // when that was seen; 0: it was not
+    uint64_t looks = 0;       // of its worker, a call ago
+    uint64_t looked_ns = 0;   // when those changed, or nothing was unread
   };
 
   // Those for whom there is no room wait where they are: their first bytes have been acknowledged.
@@ -108,7 +110,12 @@ class SessionControl {
   void begin_failover();
   void go_on_with_failover(uint64_t now_ns);
   void begin_abort(uint64_t now_ns);
+  void begin_resetting(uint64_t now_ns);
   void reset_all();
+  // All but those that may be multifd channels, and are open.
+  void reset_main();
+  [[nodiscard]] bool may_reset_refused(const Served& served, uint64_t now_ns) const noexcept;
+  void end();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
   // When any of the source's connections was heard last; 0: not known.
   [[nodiscard]] uint64_t heard_ns() const noexcept;
@@ -154,9 +161,10 @@ class SessionControl {
   bool failover_replayed_ = false;
   ReturnPathQueue to_source_;
   uint64_t refused_ = 0;
-  uint64_t deadline_ns_ = 0;     // of the present phase; 0 in telling: SHUT 0 is not acknowledged yet
-  uint64_t setup_since_ns_ = 0;  // first channel
-  StallClock stall_clock_;       // since bytes_received() changed, or the destination took any
+  uint64_t multifd_reset_ns_ = 0;  // in resetting: when multifd channels may be reset
+  uint64_t deadline_ns_ = 0;       // of the present phase; 0 in telling: SHUT 0 is not acknowledged yet
+  uint64_t setup_since_ns_ = 0;    // first channel
+  StallClock stall_clock_;         // since bytes_received() changed, or the destination took any
   uint64_t progress_bytes_ = 0;
   uint64_t parked_turns_ = 0;  // of main, a call ago
   uint64_t waited_ns_ = 0;     // when the source may have waited for us or for its own TCP, a call ago

@@ -27,6 +27,11 @@ struct SessionLimits {
   // For the source to acknowledge SHUT 1 before everything is reset. It answers within a round trip
   // when it lives.
   uint64_t abort_ns = 200'000'000;
+  // A source whose main channel has been reset closes its multifd channels itself; those that are open after
+  // this time are reset (channel.h says why not at once).
+  uint64_t multifd_reset_ns = 100'000'000;
+  // A multifd channel that was refused, and sends nothing but its greeting, is reset after this time.
+  uint64_t refused_ns = 30'000'000'000;
   // For the source to close when its TCP has acknowledged SHUT 0. It closes as soon as it has read it. How
   // long an acknowledgment is waited for is TCP's (TcpConfig::give_up_ns).
   uint64_t farewell_ns = 10'000'000'000;

@@ -33,6 +33,8 @@ class ChannelParser {
   virtual std::size_t take_page_data(std::span<const Slice> /*slices*/) noexcept { return 0; }
   // The stream has said which channel of which session it is; during a TLS handshake it has not.
   [[nodiscard]] virtual bool identified() const noexcept { return true; }
+  // The stream is a multifd channel's, as far as it has told.
+  [[nodiscard]] virtual bool may_be_multifd() const noexcept { return false; }
   // A parked parser may go on.
   [[nodiscard]] virtual bool ready() noexcept = 0;
   // The connection ended here. Returns an error unless the stream may end at this point.

@@ -241,13 +241,16 @@ TlsChannel::Step TlsChannel::introduce(const Introduction& introduction) noexcep
       return greeting_wanted_ > greeting_.size() ? Step::again
                                                  : fail("TLS plaintext", "a greeting without end");
     case Introduction::Kind::waits:
+      may_be_multifd_ = false;
       state_ = State::waiting;
       return Step::parked;
     case Introduction::Kind::stranger:
+      may_be_multifd_ = introduction.multifd_greeting > 0;
       state_ = State::failed;
       return Step::refused;
     case Introduction::Kind::admitted:
       inner_ = introduction.parser;
+      may_be_multifd_ = inner_->may_be_multifd();
       state_ = State::replay;
       return Step::again;
   }

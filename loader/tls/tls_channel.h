@@ -53,6 +53,7 @@ class TlsChannel final : public ChannelParser {
   ParseResult parse(Bytes piece) noexcept override;
   [[nodiscard]] bool ready() noexcept override;
   [[nodiscard]] bool identified() const noexcept override { return inner_ != nullptr; }
+  [[nodiscard]] bool may_be_multifd() const noexcept override { return may_be_multifd_; }
   StreamError end_of_stream() noexcept override;
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
   // Of the plaintext.
@@ -121,6 +122,7 @@ class TlsChannel final : public ChannelParser {
   const uint32_t worker_;
   RecordCipher cipher_;
   ChannelParser* inner_ = nullptr;  // owned by the session
+  bool may_be_multifd_ = true;
 
   State state_ = State::handshaking;
   bool keys_taken_ = true;

@@ -248,5 +248,11 @@ MUTANTS = (
            "(served.channel->secured() || served.channel->connection().bytes_received.read() <",
            "(true || served.channel->connection().bytes_received.read() <", STREAM_TESTS),
     Mutant("a refused connection is not reset", CONTROL,
-           "(silent || served.channel->refused())", "silent", STREAM_TESTS),
+           "(silent || may_reset_refused(served, now_ns))", "silent", STREAM_TESTS),
+    Mutant("a refused channel is reset before its SYNC", CONTROL,
+           "channel.connection().bytes_received.read() > channel.said_unasked() ||", "true ||", STREAM_TESTS),
+    Mutant("a failed session's channels are reset with main", CONTROL,
+           "multifd_reset_ns_ = now_ns + limits_.multifd_reset_ns;", "multifd_reset_ns_ = now_ns;", STREAM_TESTS),
+    Mutant("a failed session's channels are not read until they are reset", "loader/session/channel.cc",
+           "state_ = held ? State::dismissed : State::draining;", "state_ = State::draining;", STREAM_TESTS),
 )

@@ -9,6 +9,7 @@ namespace migrx {
 namespace {
 
 using test::bytes_of;
+using test::kPong1;
 using test::MainStreamBuilder;
 using test::make_page;
 using test::MultifdStreamBuilder;
@@ -30,6 +31,7 @@ class SecondVm : public test::SessionFixture {
     run();
     MultifdStreamBuilder another;
     another.init(1);
+    another.sync(0);
     Wire& surplus = connect();
     surplus.give(another.bytes, 64);
     run();
@@ -37,8 +39,6 @@ class SecondVm : public test::SessionFixture {
     return {&main, &channel};
   }
 };
-
-const std::vector<std::byte> kPong1 = bytes_of({0, 2, 0, 4, 0, 0, 0, 1});
 
 // Nothing of a stream is read before all channels are here: neither memory nor the destination can be another
 // guest's.
@@ -138,6 +138,7 @@ TEST_F(SecondVm, another_vm_of_the_same_host_does_not_end_a_migration_that_is_un
   for (uint8_t id = 0; id < 3; ++id) {
     MultifdStreamBuilder d;
     d.init(id);
+    d.sync(0);
     Wire& stray = connect();
     stray.handoff.opened_ns = 40;
     stray.give(d.bytes, 64);
@@ -263,6 +264,7 @@ TEST_F(SecondVm, a_source_that_waits_for_us_is_not_taken_for_one_whose_channel_w
   run();
   MultifdStreamBuilder another;
   another.init(1);
+  another.sync(0);
   Wire& refused = connect();
   refused.give(another.bytes, 64);
   run();

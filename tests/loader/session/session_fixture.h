@@ -134,4 +134,7 @@ inline std::vector<std::byte> bytes_of(std::initializer_list<int> values) {
   return out;
 }
 
+// The answer to PING 1.
+inline const std::vector<std::byte> kPong1 = bytes_of({0, 2, 0, 4, 0, 0, 0, 1});
+
 }  // namespace migrx::test

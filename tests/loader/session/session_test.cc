@@ -17,6 +17,7 @@ namespace {
 
 using test::bytes_of;
 using test::kMs;
+using test::kPong1;
 using test::MainStreamBuilder;
 using test::make_page;
 using test::MultifdStreamBuilder;
@@ -24,7 +25,6 @@ using test::Wire;
 
 using SessionTest = test::SessionFixture;
 
-const std::vector<std::byte> kPong1 = bytes_of({0, 2, 0, 4, 0, 0, 0, 1});
 const std::vector<std::byte> kShut0 = bytes_of({0, 1, 0, 4, 0, 0, 0, 0});
 const std::vector<std::byte> kShut1 = bytes_of({0, 1, 0, 4, 0, 0, 0, 1});
 
@@ -380,6 +380,7 @@ TEST_F(SessionTest, another_hosts_channel_is_refused_and_disturbs_nobody) {
   run();
   MultifdStreamBuilder c;
   c.init(0);
+  c.sync(0);
   Wire& stranger = connect();
   stranger.handoff.peer_address = Ipv4Address{0x0a4d0009};
   stranger.give(c.bytes, 64);
@@ -427,6 +428,7 @@ TEST_F(SessionTest, a_source_that_gives_up_because_of_its_other_address_hears_of
   run();
   MultifdStreamBuilder c;
   c.init(0);
+  c.sync(0);
   Wire& channel = connect();
   channel.handoff.peer_address = Ipv4Address{0x0a4d0009};
   channel.give(c.bytes, 64);

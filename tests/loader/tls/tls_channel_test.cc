@@ -57,6 +57,7 @@ class OneParser final : public ChannelDirectory {
  public:
   Introduction identify(Bytes greeting, Handoff&, uint32_t) noexcept override {
     if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
+    if (greeting[0] == std::byte{'c'}) return Introduction::refused_multifd(kMagicBytes);
     if (greeting[0] != std::byte{'m'}) return {};
     if (greeting.size() < wanted) return Introduction::needs(wanted);
     return let_in ? Introduction::as(parser) : Introduction{Introduction::Kind::waits, 0, nullptr};
@@ -350,8 +351,27 @@ TEST_F(TlsChannelTest, an_end_inside_a_record_is_an_error_and_between_records_no
 TEST_F(TlsChannelTest, plaintext_that_is_no_channel_is_refused_alone) {
   start();
   ASSERT_TRUE(shake_hands());
+  EXPECT_TRUE(channel_->may_be_multifd());
   client_->write(bytes_of("GET / HTTP/1.1"));
   EXPECT_EQ(pump(), ParseStatus::refused);
+  EXPECT_FALSE(channel_->may_be_multifd());
+}
+
+TEST_F(TlsChannelTest, a_refused_multifd_channel_is_known_as_one) {
+  start();
+  ASSERT_TRUE(shake_hands());
+  client_->write(bytes_of("channel of another guest"));
+  EXPECT_EQ(pump(), ParseStatus::refused);
+  EXPECT_TRUE(channel_->may_be_multifd());
+}
+
+TEST_F(TlsChannelTest, main_is_none_once_it_has_said_so) {
+  start();
+  ASSERT_TRUE(shake_hands());
+  directory_.let_in = false;
+  client_->write(bytes_of("main"));
+  EXPECT_EQ(pump(), ParseStatus::parked);
+  EXPECT_FALSE(channel_->may_be_multifd());
 }
 
 // ---- Who is let in ----

@@ -14,7 +14,7 @@ from rig.receiver import Receiver
 from rig.runner import Case, expect
 from rig.transfer import FAST, SLOW, Transfer, need
 
-ROUNDS = 1  # a source that failed while it connected may take minutes until it can begin again
+ROUNDS = 3
 
 
 def _two_sources(transfer, other_channels, folder, stack):
@@ -41,6 +41,7 @@ def under_way(version, channels, other_channels):
             time.sleep(0.05)
         other.migrate(receiver.uri)
         other.wait_migration(("failed",), timeout=30)
+        other.wait_cleaned_up()
         expect(other.running(), "the second VM's guest does not run on")
         expect(source.migration()["status"] == "active", "the first migration ended: %s", source.migration())
         source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
@@ -82,6 +83,7 @@ def at_once(version, channels, other_channels):
                         for backend in machine.backends:
                             expect_same_files(backend.id, files[backend.id], backend.path)
                         machine.qmp.command("cont")
+                    machine.wait_cleaned_up()
                     expect(machine.running(), "round %d: a guest does not run on", number)
                 for path in files.values():
                     if os.path.exists(path):
@@ -125,6 +127,7 @@ def _pair(folder, number, network):
             if machine in completed:
                 expect_same_files("mem", path, machine.backends[0].path)
             else:
+                machine.wait_cleaned_up()
                 expect(machine.running(), "the guest of %s does not run on", machine.name)
         return begun[1] - begun[0], completed[0].name if completed else None
 

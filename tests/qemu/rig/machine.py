@@ -205,16 +205,24 @@ class Machine:
         self.qmp.command("migrate-set-parameters", **parameters)
 
     def migrate(self, uri):
-        """Begins a migration. QEMU says "failed" a moment before it has cleaned up, and refuses the next one until then."""
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                self._migrate_mark = len(self.qmp.events)
-                return self.qmp.command("migrate", uri=uri)
-            except QmpError as error:
-                if "duplicate yank instance" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        """Begins a migration, after QEMU has cleaned up after the one before."""
+        self.wait_cleaned_up()
+        self._migrate_mark = len(self.qmp.events)
+        return self.qmp.command("migrate", uri=uri)
+
+    def wait_cleaned_up(self, timeout=10.0):
+        """Waits until QEMU could begin another migration.
+
+        QEMU says "failed" a moment before that. A `migrate` in this moment is refused with "duplicate yank instance",
+        and leaves the state "setup" behind, so that QEMU refuses every later one (migrate_prepare comes before
+        yank_register_instance in qmp_migrate). And where a multifd thread left with a SYNC still to send, the moment
+        never comes (loader/session/channel.h).
+        """
+        deadline = time.monotonic() + timeout
+        while any(instance["type"] == "migration" for instance in self.qmp.command("query-yank")):
+            if time.monotonic() > deadline:
+                raise RuntimeError("%s can never migrate again: %s" % (self.name, self.migration()))
+            time.sleep(0.02)
 
     def migration(self):
         return self.qmp.command("query-migrate")
