@@ -13,16 +13,22 @@
 namespace migrx {
 namespace {
 
-std::unique_ptr<QmpClient> connect_qmp(const std::string& address, Terminal& terminal,
+UnixSocket qmp_socket(const JobOptions& options) {
+  UnixSocket socket;
+  (void)parse_unix_address(*options.qmp, socket.path);
+  socket.access = options.qmp_access;
+  socket.user = options.client_user;
+  return socket;
+}
+
+std::unique_ptr<QmpClient> connect_qmp(const JobOptions& options, Terminal& terminal,
                                        const Interruption& interruption) {
-  std::string path;
-  (void)parse_unix_address(address, path);
   std::string problem;
-  std::unique_ptr<QmpClient> client =
-      QmpClient::connect(path, problem, interruption.fd(), [&terminal, address](double seconds) {
+  std::unique_ptr<QmpClient> client = QmpClient::connect(
+      qmp_socket(options), problem, interruption.fd(), [&terminal, &options](double seconds) {
         if (terminal.due())
           terminal.progress(
-              fmt::format("the destination QEMU has not answered at {} for {:.1f} s", address, seconds));
+              fmt::format("the destination QEMU has not answered at {} for {:.1f} s", *options.qmp, seconds));
       });
   if (client == nullptr) throw SetupError(problem);
   return client;
@@ -44,7 +50,7 @@ uint64_t block_bytes(const RamSpec& spec) {
 
 HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels) {
   return {options.handoff_form == "plain" ? HandoffForm::plain : HandoffForm::x_ignore_shared,
-          options.destination_pid, source_channels};
+          options.destination_pid, source_channels, options.handoff_access, options.client_user};
 }
 
 std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
@@ -65,6 +71,8 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
   settings.files = guest.shared_files();
   settings.process = choice.process;
   settings.source_channels = choice.source_channels;
+  settings.access = choice.access;
+  settings.user = choice.user;
   return std::make_unique<DestinationQemu>(std::move(settings), guest.table().list());
 }
 
@@ -80,7 +88,7 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
   std::vector<SetupBlock> wanted;
   for (const RamSpec& spec : ram)
     wanted.push_back({spec.id, spec.access_path(), block_bytes(spec), spec.node.value(), spec.addr});
-  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, terminal, interruption);
+  const std::unique_ptr<QmpClient> client = connect_qmp(options, terminal, interruption);
   DestinationSetup setup = inspect_destination(*client, wanted, handoff_choice(options, 0).form);
   take(setup, report);
   report.destination_version = setup.version;
@@ -90,7 +98,7 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
 void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlocks& guest, Report& report,
                 Terminal& terminal, const Interruption& interruption) {
   if (!options.qmp) return;
-  const std::unique_ptr<QmpClient> client = connect_qmp(*options.qmp, terminal, interruption);
+  const std::unique_ptr<QmpClient> client = connect_qmp(options, terminal, interruption);
   take(arm_destination(*client, *options.handoff, switchover_ack, handoff_choice(options, 0).form,
                        guest.shared_files()),
        report);
@@ -100,9 +108,7 @@ void disarm_by_qmp(const JobOptions& options, Report& report) {
   if (!options.handoff || handoff_choice(options, 0).form != HandoffForm::x_ignore_shared) return;
   std::string problem = "migrx was not asked to (--qmp)";
   if (options.qmp) {
-    std::string path;
-    (void)parse_unix_address(*options.qmp, path);
-    const std::unique_ptr<QmpClient> client = QmpClient::connect(path, problem);
+    const std::unique_ptr<QmpClient> client = QmpClient::connect(qmp_socket(options), problem);
     if (client != nullptr) problem = disarm_destination(*client);
   }
   if (!problem.empty())

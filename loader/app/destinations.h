@@ -24,6 +24,8 @@ struct HandoffChoice {
   HandoffForm form = HandoffForm::plain;
   std::optional<pid_t> process;  // the destination QEMU; nullopt: the process that listens
   uint32_t source_channels = 0;  // multifd channels of the source
+  std::string access;            // see DestinationSettings
+  std::optional<uid_t> user;
 };
 [[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels);
 

@@ -34,6 +34,11 @@ struct JobOptions {
   std::string handoff_form = "plain";      // or "x-ignore-shared"
   std::optional<int32_t> destination_pid;  // the QEMU that listens at `handoff`
   std::optional<std::string> qmp;          // "unix:/run/vm0.qmp"
+  // Not options: of a client of `migrx serve` that is not root, its user, and how its sockets are reached
+  // (serve/client_sockets.h).
+  std::optional<uint32_t> client_user;
+  std::string handoff_access;
+  std::string qmp_access;
   std::optional<std::string> dump_blocks;
 
   // Reporting.

@@ -80,6 +80,21 @@ std::string open_there(const std::string& folder_path, const std::string& rest, 
   return out.file ? std::string{} : sentence(errno);
 }
 
+// With the client's rights, too. Connecting takes the right to write.
+std::string find_socket(const std::string& folder_path, const std::string& rest, uint64_t resolve,
+                        Descriptor& out) {
+  const Descriptor folder(::open(folder_path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) return folder_path + ": " + sentence(errno);
+  out.reset(open_in(folder.get(), rest, O_PATH, 0, resolve));
+  if (!out) return sentence(errno);
+  struct stat status {};
+  if (::fstat(out.get(), &status) != 0) return sentence(errno);
+  if (!S_ISSOCK(status.st_mode)) return "this is no UNIX socket";
+  // The system call: glibc's own AT_EACCESS looks at other users than this thread's.
+  if (::syscall(SYS_faccessat2, out.get(), "", W_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return sentence(errno);
+  return {};
+}
+
 }  // namespace
 
 std::string ClientFiles::find(const ControlPeer& peer, const std::string& path, Place& out) const {
@@ -103,8 +118,8 @@ std::string ClientFiles::find(const ControlPeer& peer, const std::string& path, 
   std::string allowed;
   for (const std::string& folder : folders_)
     allowed += (allowed.empty() ? "name one below " : " or ") + folder;
-  return path + ": this client may not name a file there: " + allowed + (allowed.empty() ? "" : ", or ") +
-         "send its descriptor (fd:N)";
+  return path + ": this client may not name anything there: " + allowed + (allowed.empty() ? "" : ", or ") +
+         "send the descriptor of guest RAM (fd:N)";
 }
 
 std::string ClientFiles::open(const ControlPeer& peer, const std::string& path, uint32_t mode,
@@ -120,6 +135,19 @@ std::string ClientFiles::open(const ControlPeer& peer, const std::string& path, 
   opened.path = path;
   out = std::move(opened);
   return {};
+}
+
+std::string ClientFiles::open_socket(const ControlPeer& peer, const std::string& path,
+                                     Descriptor& out) const {
+  Place place;
+  if (std::string problem = find(peer, path, place); !problem.empty()) return problem;
+  std::string problem;
+  std::string rights =
+      run_as(peer, [&] { problem = find_socket(place.folder, place.rest, place.resolve, out); });
+  if (!rights.empty()) problem = std::move(rights);
+  if (problem.empty()) return {};
+  out.reset();
+  return path + ": " + problem;
 }
 
 void ClientFiles::remove(const ControlPeer& peer, const ClientFile& file) const {

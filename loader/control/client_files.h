@@ -1,4 +1,4 @@
-// Files that a client names by their path, opened with the client's rights.
+// Files and UNIX sockets that a client names by their path, opened with the client's rights.
 //
 // Root may name any path. Whoever else is in the socket's group could be led, or lead us, astray by a path:
 // so it must lie below a configured folder, no link on the way may lead out of that, no other file system may
@@ -37,6 +37,10 @@ class ClientFiles {
   // option's name, that says what to do. May be called by any thread; blocks while the path is walked.
   [[nodiscard]] std::string open(const ControlPeer& peer, const std::string& path, uint32_t mode,
                                  ClientFile& out) const;
+  // Finds the UNIX socket. Empty: `out` holds it (O_PATH), and the client may connect to it; whoever connects
+  // by /proc/self/fd/N reaches that very socket, and walks no path of the client's. Otherwise as open().
+  [[nodiscard]] std::string open_socket(const ControlPeer& peer, const std::string& path,
+                                        Descriptor& out) const;
   // Removes what open() made, with the same rights, while the path still leads to it.
   void remove(const ControlPeer& peer, const ClientFile& file) const;
 

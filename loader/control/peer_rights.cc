@@ -3,9 +3,7 @@
 #include <linux/capability.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,8 +13,6 @@
 #include <system_error>
 #include <thread>
 #include <vector>
-
-#include "numa/process_user.h"
 
 namespace migrx {
 namespace {
@@ -76,36 +72,6 @@ std::string run_as(const ControlPeer& peer, const std::function<void()>& action)
     problem = std::string("no thread for the client's rights: ") + error.what();
   }
   return problem;
-}
-
-Descriptor connect_as(const ControlPeer& peer, const std::string& path, std::string& problem) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path[0] != '/' || path.find('\0') != std::string::npos ||
-      path.size() >= sizeof address.sun_path) {
-    problem = path + ": a UNIX socket's path begins with / and is shorter than 108 bytes";
-    return Descriptor{};
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  int error = socket ? 0 : errno;
-  if (socket)
-    problem = run_as(peer, [&] {
-      if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-        error = errno;
-    });
-  if (problem.empty() && error != 0) problem = std::strerror(error);
-  if (problem.empty() && !peer.root()) {
-    const std::optional<ControlPeer> listener = peer_of(socket.get());
-    if (!listener || listener->uid != peer.uid) problem = "another user listens there: only root may name it";
-  }
-  if (problem.empty()) return socket;
-  problem = path + ": " + problem;
-  return Descriptor{};
-}
-
-bool owned_by(const ControlPeer& peer, pid_t process) {
-  return peer.root() ? users_of(process).has_value() : only_user_of(process) == peer.uid;
 }
 
 }  // namespace migrx

@@ -9,13 +9,10 @@
 // peer, and the process with it.
 #pragma once
 
-#include <sys/types.h>
-
 #include <functional>
 #include <string>
 
 #include "loader/control/control_peer.h"
-#include "numa/descriptor.h"
 
 namespace migrx {
 
@@ -24,16 +21,5 @@ namespace migrx {
 // another user), and `action` did not run. `action` must not throw. May be called by any thread; blocks for
 // as long as `action` does.
 [[nodiscard]] std::string run_as(const ControlPeer& peer, const std::function<void()>& action);
-
-// Connects to the UNIX socket `path` as the peer could. Unless the peer is root, the socket must also be one
-// of the peer's own: who listens there sees this process, and could take its word for root's. Empty
-// descriptor: `problem` has a sentence. The socket does not block, and is not waited for where its queue is
-// full.
-[[nodiscard]] Descriptor connect_as(const ControlPeer& peer, const std::string& path, std::string& problem);
-
-// The process runs as the peer's user in every way (real, effective, saved, for files), or the peer is root.
-// False also when there is no such process. Its number may be another's a moment later: where that matters
-// hold a descriptor of the process (pidfd_open(2)) first, and look whether it still runs afterwards.
-[[nodiscard]] bool owned_by(const ControlPeer& peer, pid_t process);
 
 }  // namespace migrx

@@ -12,6 +12,7 @@
 
 #include "loader/destination/network_namespace.h"
 #include "numa/file_claim.h"
+#include "numa/process_user.h"
 
 namespace migrx {
 namespace {
@@ -76,6 +77,7 @@ uint32_t DestinationQemu::do_work(uint64_t now_ns) {
 }
 
 std::string DestinationQemu::visible_path() const {
+  if (!settings_.access.empty()) return settings_.access;
   if (!settings_.process) return settings_.address.path;
   const std::string proc = "/proc/" + std::to_string(*settings_.process);
   struct stat theirs {};
@@ -135,7 +137,7 @@ bool DestinationQemu::connect(uint64_t now_ns) {
   if (!fd_) fd_ = socket_in(namespace_.get(), address.family(), SOCK_STREAM, 0);
   if (fd_ && (::connect(fd_.get(), address.get(), address.length) == 0 || errno == EISCONN)) {
     connected_ns_ = now_ns;
-    connected_ = prove_memory();
+    connected_ = prove_user() && prove_memory();
     return connected_;
   }
   const int error = errno;
@@ -149,6 +151,20 @@ bool DestinationQemu::connect(uint64_t now_ns) {
     refuse("cannot be reached: start it with -incoming defer, then migrate-incoming with this address",
            error);
   return false;
+}
+
+// Before a byte is said. Who listened first may have left the socket to another process.
+bool DestinationQemu::prove_user() {
+  if (!settings_.user) return true;
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  (void)::getsockopt(fd_.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length);
+  const bool own = is_listener(fd_.get(), *settings_.user) &&
+                   only_user_of(settings_.process.value_or(peer.pid)) == settings_.user && !process_.ended();
+  if (!own)
+    refuse_because(ErrorClass::mismatch,
+                   settings_.address.text + ": another user's process listens there: only root may name it");
+  return own;
 }
 
 bool DestinationQemu::prove_memory() {

@@ -30,6 +30,10 @@ namespace migrx {
 
 struct DestinationSettings {
   SocketAddress address;  // of its incoming socket
+  // Of a UNIX socket, where a user other than root has named it: by which it is connected (UnixSocket), and
+  // who that user is. The QEMU must run as that user.
+  std::string access;
+  std::optional<uid_t> user;
   HandoffForm form = HandoffForm::plain;
   // x-ignore-shared only: see StreamRewriter.
   std::map<std::string, uint64_t> addresses;
@@ -81,6 +85,7 @@ class DestinationQemu final : public Destination {
 
   bool look_around();
   bool connect(uint64_t now_ns);
+  [[nodiscard]] bool prove_user();
   [[nodiscard]] bool prove_memory();
   [[nodiscard]] bool prove_alone();
   void decide_multifd(uint64_t now_ns);

@@ -26,15 +26,17 @@ int64_t now_ms() {
 
 }  // namespace
 
-std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::string& problem, int wake_fd,
+std::unique_ptr<QmpClient> QmpClient::connect(const UnixSocket& socket, std::string& problem, int wake_fd,
                                               Waits waits) {
+  const std::string& path = socket.path;
+  const std::string& reach = socket.reach();
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
+  if (reach.size() >= sizeof address.sun_path) {
     problem = "--qmp: " + path + ": longer than a UNIX socket's name may be";
     return nullptr;
   }
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  std::memcpy(address.sun_path, reach.c_str(), reach.size() + 1);
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0 || ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     problem = "--qmp: " + path + ": " + std::strerror(errno) +
@@ -45,6 +47,10 @@ std::unique_ptr<QmpClient> QmpClient::connect(const std::string& path, std::stri
     return nullptr;
   }
   std::unique_ptr<QmpClient> client(new QmpClient(fd, wake_fd, std::move(waits)));
+  if (socket.user && !is_listener(fd, *socket.user)) {
+    problem = "--qmp: " + path + ": another user listens there: only root may name it";
+    return nullptr;
+  }
   QmpMessage greeting;
   std::string error = client->read_message(now_ms() + kTimeoutMs, greeting);
   if (error.empty() && greeting.kind != QmpKind::greeting) error = "does not greet as a QMP server does";

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "loader/destination/qmp_message.h"
+#include "loader/destination/socket_address.h"
 
 namespace migrx {
 
@@ -41,7 +42,7 @@ class QmpClient final : public QmpCommands {
   using Waits = std::function<void(double)>;
   // Connects to the UNIX socket and negotiates. nullptr: `problem` says what to do. wake_fd outlives the
   // client and is not read from; -1: nobody wakes it.
-  [[nodiscard]] static std::unique_ptr<QmpClient> connect(const std::string& path, std::string& problem,
+  [[nodiscard]] static std::unique_ptr<QmpClient> connect(const UnixSocket& socket, std::string& problem,
                                                           int wake_fd = -1, Waits waits = {});
   ~QmpClient() override;
   QmpClient(const QmpClient&) = delete;

@@ -86,4 +86,10 @@ std::string parse_socket_address(const std::string& text, SocketAddress& out) {
   return text + ": expected unix:PATH or tcp:ADDRESS:PORT";
 }
 
+bool is_listener(int socket, uid_t user) noexcept {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == user;
+}
+
 }  // namespace migrx

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace migrx {
@@ -19,6 +20,17 @@ struct SocketAddress {
   [[nodiscard]] int family() const noexcept { return storage.ss_family; }
   [[nodiscard]] const sockaddr* get() const noexcept { return reinterpret_cast<const sockaddr*>(&storage); }
 };
+
+// A UNIX socket as an option names it, and as it is reached where somebody else than root has named it.
+struct UnixSocket {
+  std::string path;
+  std::string access{};         // by which it is connected, /proc/self/fd/N; empty: `path`
+  std::optional<uid_t> user{};  // who must have made it listen; nullopt: anybody
+
+  [[nodiscard]] const std::string& reach() const noexcept { return access.empty() ? path : access; }
+};
+// Whether that user began to listen there. socket: connected.
+[[nodiscard]] bool is_listener(int socket, uid_t user) noexcept;
 
 // Numeric addresses only (192.0.2.7, [2001:db8::7]): a name could mean another host tomorrow. Empty: `out` is
 // filled. Otherwise what is wrong, without the option's name. Pure.

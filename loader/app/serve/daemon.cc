@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "dataplane/tenants.h"
+#include "loader/app/serve/client_sockets.h"
 #include "loader/control/control_message.h"
 
 namespace migrx {
@@ -80,10 +81,9 @@ ControlAnswer Daemon::admit(const ControlPeer& peer, SessionArguments arguments,
                    "has been started anew");
   ReceiveOptions& options = arguments.options;
   const bool root = peer.root();
-  if (!root && (options.handoff || options.qmp))
-    return refused(control_class::kNotPermitted,
-                   "handoff and qmp are sockets of the host's, and only root may name them: ask as root, or "
-                   "take the RAM without a destination (no-handoff)");
+  if (!root)
+    if (std::string problem = not_for_clients(options); !problem.empty())
+      return refused(control_class::kNotPermitted, std::move(problem));
   if (!root && !options.allow.empty())
     return refused(control_class::kNotPermitted,
                    "allow: who may connect is the host's to say, by --allow of the daemon");

@@ -79,7 +79,8 @@ void Job::prepare() {
     if (const std::optional<ControlError> error =
             open_session_files(std::move(came_), peer_, at_.client_files, arguments_))
       throw SetupError(error->sentence);
-    const SessionOptions& options = arguments_.options;
+    SessionOptions& options = arguments_.options;
+    sockets_.find_qmp(options);
     settings_ = session_settings(options, at_.host.placement().poll_agents);
     if (options.tls_creds)
       tls_ = std::make_unique<TlsSetup>(*options.tls_creds, options.tls_authz, settings_.connections_max,
@@ -93,6 +94,7 @@ void Job::prepare() {
     if (report_.timeline.prefault_s > 0)
       report_.prefault_bytes_per_s = static_cast<double>(guest_->bytes()) / report_.timeline.prefault_s;
     arm_by_qmp(options, settings_.main.switchover_ack, *guest_, report_, terminal_, *cancellation_);
+    sockets_.find_handoff(options);
   } catch (const std::exception& problem) {
     problem_ = problem.what();
   }
@@ -117,6 +119,7 @@ void Job::report_and_release() {
   summary_ = summary(report_);
   guest_.reset();
   came_.clear();
+  sockets_.close();
   if (exit_status_ != 0 && exit_status_ != 3)
     for (const ClientFile& file : arguments_.files) at_.client_files.remove(peer_, file);
   arguments_.files.clear();

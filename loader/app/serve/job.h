@@ -29,6 +29,7 @@
 #include "loader/app/reset_duty.h"
 #include "loader/app/serve/budget.h"
 #include "loader/app/serve/cancellation.h"
+#include "loader/app/serve/client_sockets.h"
 #include "loader/app/serve/job_terminal.h"
 #include "loader/app/session_arguments.h"
 #include "loader/app/signal_policy.h"
@@ -132,6 +133,7 @@ class Job {
   uint64_t start_ns_;  // of its preparing
   SessionArguments arguments_;
   std::vector<Descriptor> came_;
+  ClientSockets sockets_{peer_, at_.client_files};
   State state_ = State::queued;
   int exit_status_ = 2;  // where the guest is, once over
   JobTerminal terminal_;

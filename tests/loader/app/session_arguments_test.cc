@@ -194,7 +194,7 @@ TEST_F(SessionArgumentsTest, descriptors_and_paths_become_files_that_are_held) {
   const auto error = open_session_files({}, user(65534), files, out_);
   ASSERT_TRUE(error);
   EXPECT_EQ(error->error_class, control_class::kNotPermitted);
-  EXPECT_NE(error->sentence.find("may not name a file there"), std::string::npos);
+  EXPECT_NE(error->sentence.find("may not name anything there"), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(folder + "/new"));
   // Root's paths are opened by GuestMemory.
   ASSERT_EQ(parse(R"({"no-handoff": true, "ram": ["x=/dev/shm/elsewhere"]})"), "");

@@ -13,13 +13,14 @@
 #include <thread>
 
 #include "loader/control/peer_rights.h"
+#include "tests/loader/control/other_user.h"
 
 namespace migrx {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uid_t kNobody = 65534;
+using test::kNobody;
 
 class ClientFilesTest : public ::testing::Test {
  protected:
@@ -80,9 +81,9 @@ TEST_F(ClientFilesTest, a_place_that_is_not_configured_is_refused) {
        {base_ + "/roots", base_ + "/allowed", base_ + "/allowed/", base_ + "/allowedly/x",
         std::string("relative"), std::string(), allowed_ + std::string("/x\0y", 4)})
     EXPECT_NE(open(path), "") << path;
-  EXPECT_NE(open(base_ + "/roots").find("may not name a file there"), std::string::npos);
+  EXPECT_NE(open(base_ + "/roots").find("may not name anything there"), std::string::npos);
   const ClientFiles none{{}};
-  EXPECT_NE(none.open(nobody_, allowed_ + "/x", 0600, out_).find("there: send its descriptor"),
+  EXPECT_NE(none.open(nobody_, allowed_ + "/x", 0600, out_).find("there: send the descriptor of guest RAM"),
             std::string::npos);
   EXPECT_NE(open(base_ + "/roots").find("name one below " + allowed_ + "/ or "), std::string::npos);
   EXPECT_FALSE(fs::exists(allowed_ + "/x"));
@@ -139,6 +140,45 @@ TEST_F(ClientFilesTest, what_is_no_regular_file_is_refused_and_nothing_happens_t
     const std::string problem = open(allowed_ + name);
     EXPECT_NE(problem.find("regular file"), std::string::npos) << problem;
     EXPECT_FALSE(out_.file);
+  }
+}
+
+TEST_F(ClientFilesTest, a_socket_is_found_with_the_clients_rights_and_held) {
+  const std::string path = allowed_ + "/vm0.sock";
+  const test::OtherUser theirs(kNobody, [&] { test::listen_at(path); });
+  Descriptor found;
+  ASSERT_EQ(files_.open_socket(nobody_, path, found), "");
+  // Whatever its path leads to by now.
+  fs::rename(path, allowed_ + "/away");
+  const test::OtherUser roots(0, [&] {
+    test::listen_at(path);
+    (void)::chmod(path.c_str(), 0600);
+  });
+  const Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const sockaddr_un address = test::unix_address("/proc/self/fd/" + std::to_string(found.get()));
+  ASSERT_EQ(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  ASSERT_EQ(::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length), 0);
+  EXPECT_EQ(peer.uid, kNobody);
+  EXPECT_EQ(peer.pid, theirs.pid());
+  std::string problem = files_.open_socket(nobody_, path, found);
+  EXPECT_NE(problem.find("Permission denied for this client's user"), std::string::npos) << problem;
+  EXPECT_FALSE(found);
+}
+
+TEST_F(ClientFilesTest, what_is_no_socket_or_lies_elsewhere_is_refused) {
+  put(allowed_ + "/file", 0600, kNobody);
+  const test::OtherUser elsewhere(0, [&] {
+    test::listen_at(base_ + "/sock");
+    (void)::chmod((base_ + "/sock").c_str(), 0666);
+  });
+  fs::create_symlink(base_ + "/sock", allowed_ + "/link");
+  Descriptor found;
+  for (const std::string& path :
+       {allowed_ + "/file", allowed_ + "/none", allowed_ + "/link", allowed_ + "/../sock", base_ + "/sock"}) {
+    EXPECT_NE(files_.open_socket(nobody_, path, found), "") << path;
+    EXPECT_FALSE(found);
   }
 }
 

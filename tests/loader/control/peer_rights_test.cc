@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -11,59 +10,19 @@
 
 #include <cerrno>
 #include <fstream>
-#include <functional>
 
-#include "tests/loader/control/socket_folder.h"
+#include "tests/loader/control/other_user.h"
 
 namespace migrx {
 namespace {
 
-constexpr uid_t kNobody = 65534;
+using test::kNobody;
 
 ControlPeer nobody() {
   ControlPeer peer;
   peer.uid = kNobody;
   peer.gid = kNobody;
   return peer;
-}
-
-// A child as another user, that has done `what` and waits.
-class OtherUser {
- public:
-  OtherUser(uid_t user, const std::function<void()>& what) {
-    std::array<int, 2> ready{};
-    EXPECT_EQ(::pipe(ready.data()), 0);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      if (user != 0 && (::setgid(user) != 0 || ::setuid(user) != 0)) std::_Exit(1);
-      what();
-      (void)!::write(ready[1], "x", 1);
-      for (;;) ::pause();
-    }
-    char byte = 0;
-    EXPECT_EQ(::read(ready[0], &byte, 1), 1);
-    ::close(ready[0]);
-    ::close(ready[1]);
-  }
-  ~OtherUser() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  OtherUser(const OtherUser&) = delete;
-  OtherUser& operator=(const OtherUser&) = delete;
-  [[nodiscard]] pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_;
-};
-
-// Leaks it into the child.
-void listen_at(const std::string& path) {
-  const int socket = ::socket(AF_UNIX, SOCK_STREAM, 0);
-  const sockaddr_un address = test::unix_address(path);
-  if (::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::listen(socket, 4) != 0)
-    std::_Exit(1);
 }
 
 class PeerRightsTest : public ::testing::Test {
@@ -139,40 +98,6 @@ TEST_F(PeerRightsTest, a_process_that_is_not_root_says_that_it_cannot) {
   EXPECT_EQ(status, 0);
   ControlPeer unknown;
   EXPECT_NE(run_as(unknown, [] {}), "");
-}
-
-TEST_F(PeerRightsTest, a_socket_is_reached_that_the_peer_could_reach_and_that_is_its_own) {
-  std::string problem;
-  const OtherUser theirs(kNobody, [&] { listen_at(folder_ / "theirs"); });
-  EXPECT_TRUE(connect_as(nobody(), folder_ / "theirs", problem)) << problem;
-  EXPECT_TRUE(connect_as(this_process(), folder_ / "theirs", problem)) << problem;
-  // Root's, open to everybody: whoever listens there would see root.
-  const OtherUser roots(0, [&] {
-    listen_at(folder_ / "roots");
-    (void)::chmod((folder_ / "roots").c_str(), 0666);
-  });
-  EXPECT_FALSE(connect_as(nobody(), folder_ / "roots", problem));
-  EXPECT_NE(problem.find("another user listens there"), std::string::npos) << problem;
-  ASSERT_EQ(::chmod((folder_ / "roots").c_str(), 0600), 0);
-  EXPECT_FALSE(connect_as(nobody(), folder_ / "roots", problem));
-  EXPECT_NE(problem.find("Permission denied"), std::string::npos) << problem;
-  EXPECT_FALSE(connect_as(nobody(), folder_ / "none", problem));
-  EXPECT_FALSE(connect_as(nobody(), "relative", problem));
-  EXPECT_FALSE(connect_as(nobody(), "/" + std::string(200, 'x'), problem));
-  EXPECT_FALSE(connect_as(nobody(), folder_ / "secret", problem));
-}
-
-TEST_F(PeerRightsTest, a_process_is_the_peers_when_it_is_in_every_way) {
-  const OtherUser theirs(kNobody, [] {});
-  EXPECT_TRUE(owned_by(nobody(), theirs.pid()));
-  EXPECT_TRUE(owned_by(this_process(), theirs.pid()));
-  EXPECT_FALSE(owned_by(nobody(), ::getpid()));
-  // As a set-user-ID program that this user started.
-  const OtherUser mixed(0, [] { (void)::setresuid(kNobody, 0, 0); });
-  EXPECT_FALSE(owned_by(nobody(), mixed.pid()));
-  EXPECT_FALSE(owned_by(nobody(), 0));
-  EXPECT_FALSE(owned_by(nobody(), -1));
-  EXPECT_FALSE(owned_by(this_process(), 1 << 30));
 }
 
 }  // namespace

@@ -40,14 +40,17 @@ class DestinationQemuTest : public ::testing::Test {
     blocks_.add(std::make_unique<RamBlock>("vga", aligned(vga_), kVga, false, true, kAnyNode));
     std::string problem;
     kernels_ = select_page_kernels(problem);
-    make_destination({});
     compress_ = std::make_unique<CompressJobs>(0, 1, *kernels_);
-    channel_ = std::make_unique<MainChannel>(settings_, destination_->events(), blocks_, barrier_, *compress_,
-                                             *kernels_);
+    start_anew({});
   }
   void make_destination(DestinationSettings settings) {
     ASSERT_EQ(parse_socket_address("unix:" + path_, settings.address), "");
     destination_ = std::make_unique<DestinationQemu>(std::move(settings), blocks_);
+  }
+  void start_anew(DestinationSettings settings) {
+    make_destination(std::move(settings));
+    channel_ = std::make_unique<MainChannel>(settings_, destination_->events(), blocks_, barrier_, *compress_,
+                                             *kernels_);
   }
   void TearDown() override {
     for (const int fd : {listener_, peer_})
@@ -169,6 +172,35 @@ std::vector<std::byte> expected_stream() {
   MainStreamBuilder end;
   end.ram_part().page("vga", 2 * kPageBytes, make_page(4)).ram_close().ram_end().ram_close().device_tail();
   return b.raw(end.bytes()).take();
+}
+
+// A client of `migrx serve` that is not root: nothing is said before it is known whose process listens.
+TEST_F(DestinationQemuTest, another_users_destination_is_refused_before_a_byte_is_said) {
+  DestinationSettings settings;
+  settings.user = ::geteuid() + 1;
+  start_anew(std::move(settings));
+  listen();
+  MainStreamBuilder b;
+  feed_some(b.header().configuration().bytes());
+  EXPECT_EQ(destination_->verdict(), Verdict::refused);
+  EXPECT_NE(destination_->error().message().find("only root may name it"), std::string::npos)
+      << destination_->error().message();
+  EXPECT_TRUE(got_.empty());
+}
+
+TEST_F(DestinationQemuTest, a_socket_that_is_held_is_connected_whatever_took_its_place) {
+  listen();
+  const Descriptor held(::open(path_.c_str(), O_PATH | O_CLOEXEC));
+  ASSERT_TRUE(held);
+  std::filesystem::remove(path_);
+  DestinationSettings settings;
+  settings.access = "/proc/self/fd/" + std::to_string(held.get());
+  settings.user = ::geteuid();
+  start_anew(std::move(settings));
+  MainStreamBuilder b;
+  feed_some(b.header().configuration().bytes());
+  EXPECT_EQ(destination_->verdict(), Verdict::pending) << destination_->error().message();
+  EXPECT_FALSE(got_.empty());
 }
 
 TEST_F(DestinationQemuTest, gets_device_state_and_private_blocks_only) {

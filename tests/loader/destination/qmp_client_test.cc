@@ -52,7 +52,7 @@ class QmpClientTest : public ::testing::Test {
     if (qemu_.joinable()) qemu_.join();
     ::unlink(path_.c_str());
   }
-  std::unique_ptr<QmpClient> connect() { return QmpClient::connect(path_, problem_); }
+  std::unique_ptr<QmpClient> connect() { return QmpClient::connect({path_}, problem_); }
 
   const std::string path_ = "/tmp/migrx-qmp-client-test-" + std::to_string(::getpid());
   std::thread qemu_;
@@ -145,7 +145,7 @@ TEST_F(QmpClientTest, a_signal_is_heard_while_qemu_says_nothing) {
   std::vector<double> told;
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(
-      QmpClient::connect(path_, problem_, wake[0], [&told](double seconds) { told.push_back(seconds); }),
+      QmpClient::connect({path_}, problem_, wake[0], [&told](double seconds) { told.push_back(seconds); }),
       nullptr);
   ASSERT_GE(told.size(), 1U) << "nothing was said of the wait";
   EXPECT_GT(told.front(), 0.3);
@@ -173,13 +173,23 @@ TEST_F(QmpClientTest, an_answer_without_end_ends_the_talk) {
 }
 
 TEST_F(QmpClientTest, a_name_longer_than_a_sockets_is_refused) {
-  EXPECT_EQ(QmpClient::connect("/tmp/" + std::string(200, 'a'), problem_), nullptr);
+  EXPECT_EQ(QmpClient::connect({"/tmp/" + std::string(200, 'a')}, problem_), nullptr);
   EXPECT_NE(problem_.find("longer than a UNIX socket"), std::string::npos) << problem_;
 }
 
 TEST_F(QmpClientTest, nobody_there_says_how_to_start_it) {
   EXPECT_EQ(connect(), nullptr);
   EXPECT_NE(problem_.find("-qmp unix:"), std::string::npos) << problem_;
+}
+
+TEST_F(QmpClientTest, another_users_socket_is_refused_before_a_byte_is_said) {
+  play(kGreeting, {"{\"return\": {}}\r\n"});
+  UnixSocket socket{path_};
+  socket.user = ::geteuid() + 1;
+  EXPECT_EQ(QmpClient::connect(socket, problem_), nullptr);
+  EXPECT_NE(problem_.find("only root may name it"), std::string::npos) << problem_;
+  qemu_.join();
+  EXPECT_TRUE(lines_.empty());
 }
 
 }  // namespace

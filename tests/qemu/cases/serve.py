@@ -538,7 +538,7 @@ out = {"own": add(sys.argv[3] + "/mine"), "roots": add(sys.argv[4] + "/roots"),
        "link": add(sys.argv[3] + "/../roots"), "port": add(sys.argv[3] + "/other", listen=22),
        "allow": add(sys.argv[3] + "/other", allow="0.0.0.0/0"),
        "quit": call("quit", {}),
-       "handoff": call("session-add", {"ram": ["mem=" + sys.argv[3] + "/x,size=2M"], "handoff": "unix:/run/vm0.sock"})}
+       "handoff": call("session-add", {"ram": ["mem=" + sys.argv[3] + "/x,size=2M"], "handoff": "tcp:127.0.0.1:4444"})}
 print(json.dumps(out))
 """.replace("%%", "%")
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -561,6 +561,60 @@ print(json.dumps(out))
             expect(end["exit-status"] == 2, "%s: %s", name, end)
         expect(not os.path.exists(os.path.join(folder, "roots")), "a file was made as root")
     return "; ".join(answers[name]["error"]["desc"] for name in ("port", "quit"))
+
+
+def unprivileged_destination(folder, stack):
+    """A member of the group that is not root hands a guest to a QEMU of its own; nobody else's can be named."""
+    need("10")
+    nobody = pwd.getpwnam("nobody")
+    as_nobody = ["setpriv", "--reuid=%d" % nobody.pw_uid, "--regid=%d" % nobody.pw_gid, "--clear-groups"]
+    own = os.path.join(folder, "own")
+    os.makedirs(own)
+    os.chown(own, nobody.pw_uid, nobody.pw_gid)
+    os.chmod(folder, 0o755)
+    network = stack.enter_context(Network(9000))
+    daemon = stack.enter_context(Daemon(folder, network, ("--group", grp.getgrgid(nobody.pw_gid).gr_name,
+                                                          "--client-folder", own))).wait_ready()
+    transfer = Transfer("10", dirty_s=1.0)
+    source = transfer.start_source(folder, stack, network)
+
+    def destination(name, **settings):
+        backends = [Backend(backend.id, backend.size, path=os.path.join(own, "%s.%s" % (name, backend.id)))
+                    for backend in source.backends]
+        qmp = os.path.join(own, name + ".second")
+        machine = stack.enter_context(Machine(own, "10", backends=backends, incoming="defer", name=name,
+                                              extra=("-qmp", "unix:%s,server=on,wait=off" % qmp), **settings))
+        return machine, qmp, ["--ram=%s=%s,size=%d" % (backend.id, backend.path, backend.size) for backend in backends]
+
+    # Anybody may talk to root's, and write its memory: whose it is forbids it.
+    roots, roots_qmp, roots_ram = destination("roots")
+    for path in (roots_qmp, *(backend.path for backend in roots.backends)):
+        os.chmod(path, 0o666)
+    theirs, qmp, ram = destination("theirs", prefix=as_nobody)
+    receive = [*as_nobody, migrx_program(), "receive", "--via", daemon.socket, "--listen", "49160"]
+    incoming = "unix:" + os.path.join(own, "incoming")
+    for words, options in ((("another user listens there",), ["--qmp", "unix:" + roots_qmp, "--handoff", incoming, *roots_ram]),
+                           (("may not name anything there",), ["--qmp", "unix:" + daemon.socket, "--handoff", incoming, *ram]),
+                           (("No such file",), ["--handoff", incoming, *ram]),
+                           (("only root may name an address of TCP",), ["--handoff", "tcp:127.0.0.1:4446", *ram]),
+                           (("only root may name a process",),
+                            ["--handoff", incoming, "--destination-pid", str(theirs.process.pid), *ram])):
+        refused = subprocess.run([*receive, *options], capture_output=True, text=True, check=False, timeout=30)
+        expect(refused.returncode == 2, "%s: it ended with %d: %s", options, refused.returncode, refused.stderr)
+        for word in words:
+            expect(word in refused.stdout + refused.stderr, "%r is not said: %s", word, refused.stdout + refused.stderr)
+    expect(roots.qmp.command("query-status")["status"] == "inmigrate", "root's QEMU was armed")
+    with _client_that_says([*receive, "--qmp", "unix:" + qmp, "--handoff", incoming, *ram], "ready") as client:
+        source.migrate(daemon.uri(49160))
+        source.set_parameters(max_bandwidth=FAST, downtime_limit=2000)
+        source.wait_migration(timeout=60)
+        expect(client.wait(30) == 0, "the client ended with %d", client.returncode)
+    deadline = time.monotonic() + 30
+    while len(console_lines(theirs.console())) < 10 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    expect_unbroken([source.console(), theirs.console()])
+    expect(theirs.running() and not source.running(), "not exactly one guest runs")
+    return "%d lines without a gap" % len(console_lines(theirs.console()))
 
 
 def _case(name, body, quick=True):
@@ -588,5 +642,6 @@ def cases():
     yield _case("serve-tls", tls)
     yield _case("serve-via", via)
     yield _case("serve-unprivileged", unprivileged)
+    yield _case("serve-unprivileged-destination", unprivileged_destination)
     yield _case("serve-top", top)
     yield _case("serve-metrics", metrics)
