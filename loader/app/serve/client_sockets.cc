@@ -36,8 +36,7 @@ std::string not_for_clients(const JobOptions& options) {
            "destination a UNIX socket below a folder for clients (unix:PATH)";
   if (options.destination_pid)
     return "destination-pid: only root may name a process: leave it out, and the QEMU that listens at "
-           "handoff "
-           "is found";
+           "handoff is found";
   return {};
 }
 

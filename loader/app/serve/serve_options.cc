@@ -122,8 +122,7 @@ void add_serve_options(CLI::App& command, ServeOptions& o) {
   command
       .add_option("--client-folder", o.client_folders,
                   "folder below which other clients than root may name files of guest RAM and sockets of "
-                  "destinations; may "
-                  "repeat")
+                  "destinations; may repeat")
       ->group(control);
 
   const char* const limits = "Limits";
