@@ -14,6 +14,7 @@ inline constexpr uint16_t ipv4 = 0x0800;
 inline constexpr uint16_t arp = 0x0806;
 inline constexpr uint16_t vlan = 0x8100;
 inline constexpr uint16_t ipv6 = 0x86dd;
+inline constexpr uint16_t service_vlan = 0x88a8;  // IEEE 802.1ad
 }  // namespace ether_type
 
 struct EthernetView {
@@ -22,7 +23,7 @@ struct EthernetView {
   uint16_t payload_offset = 0;
 };
 
-// False: too short. A second tag is not looked into: its ether type is none that migrx speaks.
+// False: too short. A second tag, or a provider's, is not looked into: `type` says that it is one.
 [[nodiscard]] inline bool parse_ethernet(Bytes frame, EthernetView& out) noexcept {
   if (frame.size() < 14) return false;
   std::memcpy(out.link.local_mac.bytes.data(), frame.data(), 6);

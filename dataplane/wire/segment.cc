@@ -161,7 +161,9 @@ WireCounter parse_segment(Bytes head, uint32_t frame_length, TcpSegment& out) no
     out.tuple.remote_ip = ip.source;
     out.tuple.local_ip = ip.destination;
   } else {
-    return ethernet.type == ether_type::arp ? WireCounter::arp : WireCounter::other_ethertype;
+    if (ethernet.type == ether_type::arp) return WireCounter::arp;
+    const bool stacked = ethernet.type == ether_type::vlan || ethernet.type == ether_type::service_vlan;
+    return stacked ? WireCounter::stacked_vlan : WireCounter::other_ethertype;
   }
   if (tcp_length < kTcpHeaderBytes) return WireCounter::tcp_header_bad;
   if (head.size() < tcp_offset + kTcpHeaderBytes) return WireCounter::frame_headers_split;

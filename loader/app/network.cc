@@ -303,6 +303,7 @@ std::string Network::look_at_traffic(double now_s) {
     facts.segments += core->wire_counters().read(WireCounter::segment_ok);
     facts.wrong_checksums += core->wire_counters().read(WireCounter::ip_checksum_bad) +
                              core->wire_counters().read(WireCounter::tcp_checksum_bad);
+    facts.stacked_vlans += core->wire_counters().read(WireCounter::stacked_vlan);
     facts.in_order += core->tcp_counters().read(TcpCounter::in_order);
     facts.acks_from_behind_hole += core->tcp_counters().read(TcpCounter::ack_behind_hole);
     facts.connections += core->connections();

@@ -24,6 +24,14 @@ std::string TrafficWatch::look(const TrafficFacts& facts) {
         "(ethtool -K INTERFACE tx off)",
         facts.wrong_checksums - sound_.wrong_checksums);
   }
+  if (!stacked_told_ && facts.stacked_vlans >= sound_.stacked_vlans + kStackedVlans) {
+    stacked_told_ = true;
+    return fmt::format(
+        "{} frames in a row came with two VLAN tags, or with a provider's (QinQ, 802.1ad), and were dropped: "
+        "if the source's are among them, have the switch take the outer tag off at this port; one 802.1Q tag "
+        "may stay (--vlan)",
+        facts.stacked_vlans - sound_.stacked_vlans);
+  }
   if (facts.in_order != progress_.in_order || facts.connections == 0) progress_ = facts;
   if (!hole_told_ && facts.now_s - std::max(progress_.now_s, back_s_ + outage_s_) >= kHole_s &&
       facts.acks_from_behind_hole >= progress_.acks_from_behind_hole + kAnswers) {

@@ -13,6 +13,7 @@ struct TrafficFacts {
   double now_s = 0;
   uint64_t segments = 0;               // TCP segments with sound checksums
   uint64_t wrong_checksums = 0;        // IPv4 and TCP, dropped
+  uint64_t stacked_vlans = 0;          // frames with two VLAN tags, dropped
   uint64_t in_order = 0;               // segments that brought the stream on
   uint64_t acks_from_behind_hole = 0;  // the peer has sent bytes that have not come
   uint32_t connections = 0;
@@ -23,6 +24,8 @@ class TrafficWatch {
  public:
   // Wrong checksums in a row without a sound segment, before anything is said: a cable damages some.
   static constexpr uint64_t kWrongChecksums = 5;
+  // The same of frames with two VLAN tags: a trunk brings those of others.
+  static constexpr uint64_t kStackedVlans = 5;
   // The path is at fault when for so long nothing brought the stream on, while the peer, asked every four
   // seconds (StallClock), answered so often with a sequence number beyond the hole. After an outage nothing
   // is said for the outage's own length: a sender's next retransmission may take that long (RFC 6298 section
@@ -45,6 +48,7 @@ class TrafficWatch {
   double back_s_ = 0;      // when the last outage ended
   double outage_s_ = 0;    // how long it was
   bool checksums_told_ = false;
+  bool stacked_told_ = false;
   bool hole_told_ = false;
 };
 

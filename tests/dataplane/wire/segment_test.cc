@@ -176,6 +176,27 @@ TEST(Segment, each_wrong_field_has_its_fate) {
   }
 }
 
+// A tag of a provider's, with and without the customer's behind it, and two of the customer's kind.
+TEST(Segment, more_than_one_802_1q_tag_is_told_apart_from_other_protocols) {
+  const Frame plain = build(sample());
+  const auto with = [&](std::initializer_list<uint16_t> tags) {
+    Frame frame(plain.begin(), plain.begin() + 12);
+    for (const uint16_t tag : tags) {
+      std::array<std::byte, 4> bytes{};
+      store_be16(bytes.data(), tag);
+      store_be16(bytes.data() + 2, 7);
+      frame.insert(frame.end(), bytes.begin(), bytes.end());
+    }
+    frame.insert(frame.end(), plain.begin() + 12, plain.end());
+    return frame;
+  };
+  TcpSegment in;
+  EXPECT_EQ(parse(with({0x8100}), in), WireCounter::segment_ok);
+  for (const Frame& frame :
+       {with({0x88a8}), with({0x88a8, 0x8100}), with({0x8100, 0x8100}), with({0x8100, 0x88a8})})
+    EXPECT_EQ(parse(frame, in), WireCounter::stacked_vlan);
+}
+
 TEST(Segment, headers_must_lie_in_the_first_buffer) {
   OutSegment out = sample();
   out.payload = bytes_of("hello");

@@ -26,6 +26,24 @@ TEST(TrafficWatch, damaged_packets_among_sound_ones_are_a_counter_only) {
   }
 }
 
+TEST(TrafficWatch, frames_with_two_vlan_tags_are_named_once_unless_sound_ones_come_too) {
+  TrafficWatch trunk(1500, "10.0.0.2");
+  TrafficFacts facts;
+  for (int i = 0; i < 100; ++i) {
+    ++facts.segments;
+    facts.stacked_vlans += 4;
+    EXPECT_EQ(trunk.look(facts), "");
+  }
+  TrafficWatch watch(1500, "10.0.0.2");
+  facts = {};
+  facts.stacked_vlans = 4;
+  EXPECT_EQ(watch.look(facts), "");
+  facts.stacked_vlans = 5;
+  EXPECT_NE(watch.look(facts).find("take the outer tag off"), std::string::npos);
+  facts.stacked_vlans = 50;
+  EXPECT_EQ(watch.look(facts), "");
+}
+
 TrafficFacts standing(double now_s, uint64_t answers) {
   TrafficFacts facts;
   facts.now_s = now_s;

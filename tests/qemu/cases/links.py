@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 
 from rig.compare import expect_same_files
@@ -159,6 +160,29 @@ def _expect_warned(receiver, word, within=40):
     expect(any(word in warning for warning in receiver.report()["warnings"]), "not in the report")
 
 
+_STACKED = """
+import socket, sys
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+link.bind((sys.argv[1], 0))
+tags = bytes.fromhex("88a80007" + "8100000c")
+for _ in range(8):  # ARP questions, as a source behind such a port would send them
+    link.send(bytes.fromhex("ffffffffffff" + "020000000001") + tags + bytes.fromhex("0806") + bytes(46))
+"""
+
+
+def stacked_vlans(folder, stack):
+    """A port whose frames have two VLAN tags: migrx says so and what to do at the switch."""
+    need()
+    network = stack.enter_context(Network(1500))
+    receiver = small_receiver(folder, stack, network)
+    expect(receiver.wait_ready(), "not ready: %s", receiver.log()[-1000:])
+    subprocess.run(["nsenter", "--net=/run/netns/" + network.receiver, sys.executable, "-c", _STACKED, INTERFACE],
+                   check=True, timeout=20)
+    _expect_warned(receiver, "take the outer tag off", within=15)
+    expect(receiver.report()["dataplane"]["wire.stacked_vlan"] == 8, "counted: %s", receiver.report()["dataplane"])
+    return ""
+
+
 def _migrate_in_vain(version, folder, stack, network, word):
     """A path that will never do: migrx says what it is, and the source keeps its guest."""
     transfer = Transfer(version, channels=2, dirty_s=1.0, mtu=1500)
@@ -280,6 +304,7 @@ def cases():
     for version in ("7.2", "10", "newest"):
         yield _case("link-mtu-black-hole-%s" % version, mtu_black_hole(version), version == "10")
         yield _case("link-checksums-left-out-%s" % version, checksums_left_out(version), version == "7.2")
+    yield _case("link-stacked-vlans", stacked_vlans, True)
     yield _case("nat-pool-10", nat_pool("10"), True)
     yield _case("af-xdp-10", af_xdp("10"), False)
     yield _case("link-flap-10", flap("10"), True)
