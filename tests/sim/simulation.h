@@ -123,6 +123,7 @@ class Simulation {
   void cause_fault();
   void change_path();
   void watch_outage();
+  void came_back();
   void note_repetition(const Packet& packet);
   [[nodiscard]] bool outage_due() const;
   void take_buffers();
@@ -184,11 +185,12 @@ class Simulation {
   uint64_t away_from_ns_ = UINT64_MAX;
   uint64_t away_until_ns_ = UINT64_MAX;
   uint64_t back_ns_ = UINT64_MAX;
-  uint64_t completed_ns_ = 0;      // when the source read SHUT 0
-  std::vector<bool> awaited_;      // connections of the source that have something to send again
-  std::set<uint16_t> greeted_;     // ports whose first bytes were sent
-  bool disturbed_ = false;         // a frame was lost, damaged, late or sent twice
-  uint64_t left_ns_ = UINT64_MAX;  // when the source cancelled
+  uint64_t damaged_until_back_ = 0;  // frames
+  uint64_t completed_ns_ = 0;        // when the source read SHUT 0
+  std::vector<bool> awaited_;        // connections of the source that have something to send again
+  std::set<uint16_t> greeted_;       // ports whose first bytes were sent
+  bool disturbed_ = false;           // a frame was lost, damaged, late or sent twice
+  uint64_t left_ns_ = UINT64_MAX;    // when the source cancelled
   uint64_t digest_ = 0xcbf29ce484222325ULL;
   std::string problem_;
   std::vector<Packet> outgoing_;
