@@ -328,8 +328,9 @@ def uuid_differs(version, uuid):
     def body(folder, stack):
         faulty = Faulty(_uuid_at_source(version, uuid), folder, stack)
         faulty.source.migrate(faulty.receiver.uri)
-        # A stranger: refused, and the receiver waits for the right guest.
-        remark = faulty.expect_source_free(within=30)
+        # A stranger: refused, and the receiver waits for the right guest. Its main is not reset, since nobody knows
+        # whose that is: docs/limits.md says what becomes of some QEMUs then.
+        remark = faulty.expect_source_free(within=30, again=False)
         expect(faulty.receiver.alive(), "migrx ended: %s", faulty.receiver.log()[-1500:])
         faulty.receiver.signal(signal.SIGTERM)
         report = faulty.expect_failed("cancelled")
