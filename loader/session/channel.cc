@@ -6,12 +6,10 @@ namespace migrx {
 
 uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   if (state_ == State::over) return 0;
-  if (directory_.over() && state_ < State::dismissed) [[unlikely]]
+  if (state_ < State::dismissed && directory_.over()) [[unlikely]]
     dismiss();
-  if (state_ == State::dismissed) [[unlikely]]
-    return drop(slices_max);
-  if (state_ == State::draining) [[unlikely]]
-    return drain();
+  if (state_ >= State::dismissed) [[unlikely]]
+    return state_ == State::dismissed ? drop(slices_max) : drain();
   const auto expanded_max = [slices_max](uint32_t taken) {
     return uint64_t{slices_max - taken} * kExpandedBytesPerSlice;
   };
@@ -163,11 +161,12 @@ std::size_t Channel::feed(Bytes piece) noexcept {
   const ParseResult result = parser_->parse(piece);
   owed_bytes_ += parser_->expanded_bytes() - expanded_seen_;
   expanded_seen_ = parser_->expanded_bytes();
-  if (secured_.load(std::memory_order_relaxed)) [[unlikely]]
+  if (secured_.load(std::memory_order_relaxed)) [[unlikely]] {
     may_be_multifd_.store(parser_->may_be_multifd(), std::memory_order_relaxed);
-  if (secured_.load(std::memory_order_relaxed) && parser_->identified()) [[unlikely]] {
-    identified_.store(true, std::memory_order_release);
-    secured_.store(false, std::memory_order_release);
+    if (parser_->identified()) {
+      identified_.store(true, std::memory_order_release);
+      secured_.store(false, std::memory_order_release);
+    }
   }
   switch (result.status) {
     case ParseStatus::need_more:
@@ -177,7 +176,7 @@ std::size_t Channel::feed(Bytes piece) noexcept {
       state_ = State::parked;
       break;
     case ParseStatus::refused:
-      refuse(connection_.bytes_received.read());
+      refuse(connection_.bytes_received.read());  // ciphertext: its greeting may be in more than one record
       break;
     case ParseStatus::failed:
       directory_.channel_failed(parser_->error());

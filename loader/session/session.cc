@@ -18,6 +18,10 @@ constexpr std::size_t kPreambleStep = 64;
 
 constexpr uint32_t kMainMagic = 0x5145564d;  // QEMU_VM_FILE_MAGIC, migration/savevm.h
 
+Introduction refused(uint32_t magic) noexcept {
+  return magic == kMultifdMagic ? Introduction::refused_multifd(kMultifdInitBytes) : Introduction{};
+}
+
 }  // namespace
 
 const char* to_string(SessionState state) noexcept {
@@ -105,22 +109,14 @@ void Session::fail(const StreamError& error) noexcept {
   error_.set(told);
 }
 
-namespace {
-
-Introduction refused(uint32_t magic) noexcept {
-  return magic == kMultifdMagic ? Introduction::refused_multifd(kMultifdInitBytes) : Introduction{};
-}
-
-}  // namespace
-
 Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t worker) noexcept {
   constexpr uint32_t kTlsPrefix = 0x1603;  // a ClientHello: handshake record, version 3.x
   if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
   const uint32_t found = load_be32(greeting.data());
+  if (ram_is_here()) return refused(found);
   const bool tls = found >> 16 == kTlsPrefix;
   if (settings_.security == nullptr && !tls) return identify_stream(greeting, connection, worker);
   if (settings_.security != nullptr && tls) {
-    if (ram_is_here()) return {};
     ChannelParser* const parser = settings_.security->accept(connection, worker, inside_);
     return parser != nullptr ? Introduction::as(*parser) : Introduction{};
   }
@@ -132,7 +128,6 @@ Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t wor
 Introduction Session::identify_stream(Bytes greeting, Handoff& connection, uint32_t worker) noexcept {
   if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
   const uint32_t found = load_be32(greeting.data());
-  // After RAM END the source has nothing more to connect for, and a stranger must not spoil what is done.
   if (ram_is_here()) return refused(found);
   if (found == kMainMagic) return identify_main(greeting, connection, worker);
   if (found == kMultifdMagic) return identify_multifd(greeting, connection, worker);

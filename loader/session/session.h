@@ -227,6 +227,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
 
   [[nodiscard]] Applicant applicant(const Handoff& connection) const noexcept;
   void note_elsewhere(const Handoff& connection) noexcept;
+  // After RAM END the source has nothing more to connect for, and a stranger must not spoil what is done.
   [[nodiscard]] bool ram_is_here() const noexcept {
     return moments_.ram_complete.load(std::memory_order_acquire) != 0;
   }

@@ -53,8 +53,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
         // It ended before SHUT 0 reached its TCP: it was cancelled, or it is dead.
         session_.overturn(session_.main_channel().closed_unread());
         destination_.abandon();
-        begin_resetting(now_ns);
-        multifd_reset_ns_ = now_ns;  // whether it is dead or has closed them
+        begin_resetting(now_ns, now_ns);  // it is dead, or has closed its channels
         break;
       }
       told_ = told_ || told;
@@ -88,15 +87,12 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       Handoff* const main = session_.main_connection();
       const bool told =
           main == nullptr || (to_source_.flush(main, session_.security()) && main->all_acknowledged());
-      if (told || now_ns >= deadline_ns_) begin_resetting(now_ns);
+      if (told || now_ns >= deadline_ns_) begin_resetting(now_ns, now_ns + limits_.multifd_reset_ns);
       break;
     }
     case Phase::resetting: {
       // Also those whose command ring was full, and late ones.
-      if (now_ns >= multifd_reset_ns_)
-        reset_all();
-      else
-        reset_main();
+      reset_due(now_ns);
       const bool all_let_go = std::all_of(served_.begin(), served_.end(),
                                           [](const Served& served) { return served.channel->let_go(); });
       if (all_let_go || now_ns >= deadline_ns_) {
@@ -614,11 +610,11 @@ void SessionControl::begin_abort(uint64_t now_ns) {
   deadline_ns_ = now_ns + (return_path_open_ ? limits_.abort_ns : 0);
 }
 
-void SessionControl::begin_resetting(uint64_t now_ns) {
-  reset_main();
+void SessionControl::begin_resetting(uint64_t now_ns, uint64_t multifd_reset_ns) {
   phase_ = Phase::resetting;
-  multifd_reset_ns_ = now_ns + limits_.multifd_reset_ns;
-  deadline_ns_ = multifd_reset_ns_ + limits_.abort_ns;
+  multifd_reset_ns_ = multifd_reset_ns;
+  deadline_ns_ = multifd_reset_ns + limits_.abort_ns;
+  reset_due(now_ns);
 }
 
 void SessionControl::reset_all() {
@@ -626,10 +622,12 @@ void SessionControl::reset_all() {
     if (!served.aborted) served.aborted = served.channel->connection().abort();
 }
 
-void SessionControl::reset_main() {
-  for (Served& served : served_)
-    if (!served.aborted && (!served.channel->may_be_multifd() || served.channel->end() != StreamEnd::none))
-      served.aborted = served.channel->connection().abort();
+void SessionControl::reset_due(uint64_t now_ns) {
+  for (Served& served : served_) {
+    const bool wait = now_ns < multifd_reset_ns_ && served.channel->may_be_multifd() &&
+                      served.channel->end() == StreamEnd::none;
+    if (!served.aborted && !wait) served.aborted = served.channel->connection().abort();
+  }
 }
 
 void SessionControl::end() {

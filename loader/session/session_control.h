@@ -3,8 +3,9 @@
 //
 //   running ──accepted──▶ telling (SHUT 0) ──acked, source gone──▶ closing (FIN on all) ──▶ over
 //      ├──COLO, failover──▶ failing_over (reset, the destination gets the last checkpoint) ──accepted──▶ over
-//      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting (main first) ──▶
-//      over
+//      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting ──▶ over
+//
+// In resetting main goes first: channel.h says why multifd channels wait.
 //
 // SHUT is the last message to the source on the return path. With 0 the source reports a completed migration
 // and its guest stays stopped; with any other value the migration has failed and the source's guest runs on.
@@ -110,10 +111,10 @@ class SessionControl {
   void begin_failover();
   void go_on_with_failover(uint64_t now_ns);
   void begin_abort(uint64_t now_ns);
-  void begin_resetting(uint64_t now_ns);
+  // multifd_reset_ns: when open multifd channels may be reset; all else is at once.
+  void begin_resetting(uint64_t now_ns, uint64_t multifd_reset_ns);
+  void reset_due(uint64_t now_ns);
   void reset_all();
-  // All but those that may be multifd channels, and are open.
-  void reset_main();
   [[nodiscard]] bool may_reset_refused(const Served& served, uint64_t now_ns) const noexcept;
   void end();
   [[nodiscard]] uint64_t bytes_received() const noexcept;

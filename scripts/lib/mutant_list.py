@@ -252,7 +252,7 @@ MUTANTS = (
     Mutant("a refused channel is reset before its SYNC", CONTROL,
            "channel.connection().bytes_received.read() > channel.said_unasked() ||", "true ||", STREAM_TESTS),
     Mutant("a failed session's channels are reset with main", CONTROL,
-           "multifd_reset_ns_ = now_ns + limits_.multifd_reset_ns;", "multifd_reset_ns_ = now_ns;", STREAM_TESTS),
+           "begin_resetting(now_ns, now_ns + limits_.multifd_reset_ns)", "begin_resetting(now_ns, now_ns)", STREAM_TESTS),
     Mutant("a failed session's channels are not read until they are reset", "loader/session/channel.cc",
            "state_ = held ? State::dismissed : State::draining;", "state_ = State::draining;", STREAM_TESTS),
 )
