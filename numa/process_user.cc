@@ -27,4 +27,12 @@ std::optional<uid_t> only_user_of(pid_t process) {
   return users->front();
 }
 
+std::optional<ucred> peer_credentials(int socket) noexcept {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return std::nullopt;
+  if (peer.uid == static_cast<uid_t>(-1)) return std::nullopt;
+  return peer;
+}
+
 }  // namespace migrx

@@ -17,7 +17,6 @@ UnixSocket qmp_socket(const JobOptions& options) {
   UnixSocket socket;
   (void)parse_unix_address(*options.qmp, socket.path);
   socket.access = options.qmp_access;
-  socket.user = options.client_user;
   return socket;
 }
 
@@ -50,7 +49,7 @@ uint64_t block_bytes(const RamSpec& spec) {
 
 HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels) {
   return {options.handoff_form == "plain" ? HandoffForm::plain : HandoffForm::x_ignore_shared,
-          options.destination_pid, source_channels, options.handoff_access, options.client_user};
+          options.destination_pid, source_channels, options.handoff_access};
 }
 
 std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
@@ -72,7 +71,6 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
   settings.process = choice.process;
   settings.source_channels = choice.source_channels;
   settings.access = choice.access;
-  settings.user = choice.user;
   return std::make_unique<DestinationQemu>(std::move(settings), guest.table().list());
 }
 

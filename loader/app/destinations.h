@@ -13,6 +13,7 @@
 #include "loader/app/report.h"
 #include "loader/app/terminal.h"
 #include "loader/destination/handoff_form.h"
+#include "loader/destination/socket_address.h"
 #include "loader/ram/ram_block.h"
 #include "loader/session/destination.h"
 #include "numa/guest_memory.h"
@@ -24,8 +25,7 @@ struct HandoffChoice {
   HandoffForm form = HandoffForm::plain;
   std::optional<pid_t> process;  // the destination QEMU; nullopt: the process that listens
   uint32_t source_channels = 0;  // multifd channels of the source
-  std::string access;            // see DestinationSettings
-  std::optional<uid_t> user;
+  std::optional<SocketAccess> access;
 };
 [[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels);
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "loader/destination/socket_address.h"
 #include "numa/guest_memory.h"
 
 namespace CLI {
@@ -34,11 +35,10 @@ struct JobOptions {
   std::string handoff_form = "plain";      // or "x-ignore-shared"
   std::optional<int32_t> destination_pid;  // the QEMU that listens at `handoff`
   std::optional<std::string> qmp;          // "unix:/run/vm0.qmp"
-  // Not options: of a client of `migrx serve` that is not root, its user, and how its sockets are reached
+  // Not options: how those sockets of a client of `migrx serve` are reached that is not root
   // (serve/client_sockets.h).
-  std::optional<uint32_t> client_user;
-  std::string handoff_access;
-  std::string qmp_access;
+  std::optional<SocketAccess> handoff_access;
+  std::optional<SocketAccess> qmp_access;
   std::optional<std::string> dump_blocks;
 
   // Reporting.

@@ -20,6 +20,7 @@
 
 #include "loader/app/setup_error.h"
 #include "numa/process_descriptor.h"
+#include "numa/process_user.h"
 
 namespace migrx {
 namespace {
@@ -257,11 +258,8 @@ void RuntimeFolder::take_over(const LostRecord& ours,
 }
 
 bool serve_takeover(const Descriptor& client, const std::function<LostRecord()>& now) {
-  ucred peer{};
-  socklen_t length = sizeof peer;
-  if (::getsockopt(client.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 ||
-      (peer.uid != 0 && peer.uid != ::geteuid()))
-    return false;
+  const std::optional<ucred> peer = peer_credentials(client.get());
+  if (!peer || (peer->uid != 0 && peer->uid != ::geteuid())) return false;
   bound_waits(client.get());
   std::string said;
   const auto hear = [&](std::string_view what) {

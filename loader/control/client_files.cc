@@ -90,8 +90,7 @@ std::string find_socket(const std::string& folder_path, const std::string& rest,
   struct stat status {};
   if (::fstat(out.get(), &status) != 0) return sentence(errno);
   if (!S_ISSOCK(status.st_mode)) return "this is no UNIX socket";
-  // The system call: glibc's own AT_EACCESS looks at other users than this thread's.
-  if (::syscall(SYS_faccessat2, out.get(), "", W_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return sentence(errno);
+  if (::faccessat(out.get(), "", W_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return sentence(errno);
   return {};
 }
 
@@ -122,16 +121,23 @@ std::string ClientFiles::find(const ControlPeer& peer, const std::string& path, 
          "send the descriptor of guest RAM (fd:N)";
 }
 
-std::string ClientFiles::open(const ControlPeer& peer, const std::string& path, uint32_t mode,
-                              ClientFile& out) const {
+std::string ClientFiles::at(const ControlPeer& peer, const std::string& path,
+                            const std::function<std::string(const Place&)>& action) const {
   Place place;
   if (std::string problem = find(peer, path, place); !problem.empty()) return problem;
-  ClientFile opened;
   std::string problem;
-  std::string rights =
-      run_as(peer, [&] { problem = open_there(place.folder, place.rest, place.resolve, mode, opened); });
+  std::string rights = run_as(peer, [&] { problem = action(place); });
   if (!rights.empty()) problem = std::move(rights);
-  if (!problem.empty()) return path + ": " + problem;
+  return problem.empty() ? problem : path + ": " + problem;
+}
+
+std::string ClientFiles::open(const ControlPeer& peer, const std::string& path, uint32_t mode,
+                              ClientFile& out) const {
+  ClientFile opened;
+  std::string problem = at(peer, path, [&](const Place& place) {
+    return open_there(place.folder, place.rest, place.resolve, mode, opened);
+  });
+  if (!problem.empty()) return problem;
   opened.path = path;
   out = std::move(opened);
   return {};
@@ -139,15 +145,12 @@ std::string ClientFiles::open(const ControlPeer& peer, const std::string& path, 
 
 std::string ClientFiles::open_socket(const ControlPeer& peer, const std::string& path,
                                      Descriptor& out) const {
-  Place place;
-  if (std::string problem = find(peer, path, place); !problem.empty()) return problem;
-  std::string problem;
-  std::string rights =
-      run_as(peer, [&] { problem = find_socket(place.folder, place.rest, place.resolve, out); });
-  if (!rights.empty()) problem = std::move(rights);
-  if (problem.empty()) return {};
-  out.reset();
-  return path + ": " + problem;
+  Descriptor found;
+  std::string problem = at(peer, path, [&](const Place& place) {
+    return find_socket(place.folder, place.rest, place.resolve, found);
+  });
+  if (problem.empty()) out = std::move(found);
+  return problem;
 }
 
 void ClientFiles::remove(const ControlPeer& peer, const ClientFile& file) const {

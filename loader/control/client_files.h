@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,9 @@ class ClientFiles {
  private:
   struct Place;
   [[nodiscard]] std::string find(const ControlPeer& peer, const std::string& path, Place& out) const;
+  // What `action` says is wrong, with the path before it; it runs with the peer's rights.
+  [[nodiscard]] std::string at(const ControlPeer& peer, const std::string& path,
+                               const std::function<std::string(const Place&)>& action) const;
 
   const std::vector<std::string> folders_;
 };

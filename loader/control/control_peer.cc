@@ -5,17 +5,18 @@
 
 #include <cerrno>
 
+#include "numa/process_user.h"
+
 namespace migrx {
 
 std::optional<ControlPeer> peer_of(int socket) {
-  ucred credentials{};
-  socklen_t length = sizeof credentials;
-  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return std::nullopt;
-  if (credentials.uid == static_cast<uid_t>(-1)) return std::nullopt;  // nobody is there
+  const std::optional<ucred> credentials = peer_credentials(socket);
+  if (!credentials) return std::nullopt;
   ControlPeer peer;
-  peer.pid = credentials.pid;
-  peer.uid = credentials.uid;
-  peer.gid = credentials.gid;
+  peer.pid = credentials->pid;
+  peer.uid = credentials->uid;
+  peer.gid = credentials->gid;
+  socklen_t length = 0;
   // The kernel says how much room it wants; NGROUPS_MAX is 65536.
   for (socklen_t room = 16 * sizeof(gid_t);; room = length) {
     peer.groups.resize(room / sizeof(gid_t));

@@ -77,7 +77,7 @@ uint32_t DestinationQemu::do_work(uint64_t now_ns) {
 }
 
 std::string DestinationQemu::visible_path() const {
-  if (!settings_.access.empty()) return settings_.access;
+  if (settings_.access) return settings_.access->path;
   if (!settings_.process) return settings_.address.path;
   const std::string proc = "/proc/" + std::to_string(*settings_.process);
   struct stat theirs {};
@@ -155,12 +155,11 @@ bool DestinationQemu::connect(uint64_t now_ns) {
 
 // Before a byte is said. Who listened first may have left the socket to another process.
 bool DestinationQemu::prove_user() {
-  if (!settings_.user) return true;
-  ucred peer{};
-  socklen_t length = sizeof peer;
-  (void)::getsockopt(fd_.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length);
-  const bool own = is_listener(fd_.get(), *settings_.user) &&
-                   only_user_of(settings_.process.value_or(peer.pid)) == settings_.user && !process_.ended();
+  if (!settings_.access) return true;
+  const std::optional<ucred> peer = peer_credentials(fd_.get());
+  const uid_t user = settings_.access->user;
+  const bool own = peer && peer->uid == user && only_user_of(settings_.process.value_or(peer->pid)) == user &&
+                   !process_.ended();
   if (!own)
     refuse_because(ErrorClass::mismatch,
                    settings_.address.text + ": another user's process listens there: only root may name it");

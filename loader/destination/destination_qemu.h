@@ -30,10 +30,8 @@ namespace migrx {
 
 struct DestinationSettings {
   SocketAddress address;  // of its incoming socket
-  // Of a UNIX socket, where a user other than root has named it: by which it is connected (UnixSocket), and
-  // who that user is. The QEMU must run as that user.
-  std::string access;
-  std::optional<uid_t> user;
+  // Of a UNIX socket that a user other than root has named: the QEMU must run as that user.
+  std::optional<SocketAccess> access;
   HandoffForm form = HandoffForm::plain;
   // x-ignore-shared only: see StreamRewriter.
   std::map<std::string, uint64_t> addresses;

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "loader/stream/printable.h"
+#include "numa/process_user.h"
 
 namespace migrx {
 namespace {
@@ -103,15 +104,14 @@ std::string file_replaced(const std::vector<SharedFile>& files) {
 PeerMemory check_peer_memory(int socket, const std::vector<SharedFile>& files) {
   PeerMemory result;
   if (files.empty()) return result;
-  ucred peer{};
-  socklen_t length = sizeof peer;
-  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.pid <= 0) {
+  const std::optional<ucred> peer = peer_credentials(socket);
+  if (!peer || peer->pid <= 0) {
     result.warning =
         "the destination's process cannot be seen from here (another PID namespace): make sure "
         "that its memory backends have share=on and the files of --ram";
     return result;
   }
-  return check_process_memory(peer.pid, files);
+  return check_process_memory(peer->pid, files);
 }
 
 PeerMemory check_process_memory(pid_t process, const std::vector<SharedFile>& files) {

@@ -13,6 +13,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "numa/process_user.h"
+
 namespace migrx {
 namespace {
 
@@ -47,7 +49,7 @@ std::unique_ptr<QmpClient> QmpClient::connect(const UnixSocket& socket, std::str
     return nullptr;
   }
   std::unique_ptr<QmpClient> client(new QmpClient(fd, wake_fd, std::move(waits)));
-  if (socket.user && !is_listener(fd, *socket.user)) {
+  if (socket.access && !socket.access->is_of_user(fd)) {
     problem = "--qmp: " + path + ": another user listens there: only root may name it";
     return nullptr;
   }
@@ -81,10 +83,9 @@ std::optional<bool> qemu_starts_stopped(std::string_view command_line) {
 }
 
 std::optional<pid_t> QmpClient::process() const {
-  ucred peer{};
-  socklen_t length = sizeof peer;
-  if (::getsockopt(fd_, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.pid <= 0) return std::nullopt;
-  return peer.pid;
+  const std::optional<ucred> peer = peer_credentials(fd_);
+  if (!peer || peer->pid <= 0) return std::nullopt;
+  return peer->pid;
 }
 
 std::optional<bool> QmpClient::started_stopped() const {

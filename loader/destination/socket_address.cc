@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "numa/descriptor.h"
+#include "numa/process_user.h"
 
 namespace migrx {
 namespace {
@@ -86,10 +87,9 @@ std::string parse_socket_address(const std::string& text, SocketAddress& out) {
   return text + ": expected unix:PATH or tcp:ADDRESS:PORT";
 }
 
-bool is_listener(int socket, uid_t user) noexcept {
-  ucred peer{};
-  socklen_t length = sizeof peer;
-  return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == user;
+bool SocketAccess::is_of_user(int socket) const noexcept {
+  const std::optional<ucred> peer = peer_credentials(socket);
+  return peer && peer->uid == user;
 }
 
 }  // namespace migrx

@@ -21,16 +21,21 @@ struct SocketAddress {
   [[nodiscard]] const sockaddr* get() const noexcept { return reinterpret_cast<const sockaddr*>(&storage); }
 };
 
-// A UNIX socket as an option names it, and as it is reached where somebody else than root has named it.
+// How a UNIX socket is reached that somebody else than root has named.
+struct SocketAccess {
+  std::string path;  // "/proc/self/fd/N", of a descriptor that is held
+  uid_t user = 0;    // who must have begun to listen there
+
+  // socket: connected.
+  [[nodiscard]] bool is_of_user(int socket) const noexcept;
+};
+// A UNIX socket as an option names it.
 struct UnixSocket {
   std::string path;
-  std::string access{};         // by which it is connected, /proc/self/fd/N; empty: `path`
-  std::optional<uid_t> user{};  // who must have made it listen; nullopt: anybody
+  std::optional<SocketAccess> access{};  // nullopt: by its path, whoever listens there
 
-  [[nodiscard]] const std::string& reach() const noexcept { return access.empty() ? path : access; }
+  [[nodiscard]] const std::string& reach() const noexcept { return access ? access->path : path; }
 };
-// Whether that user began to listen there. socket: connected.
-[[nodiscard]] bool is_listener(int socket, uid_t user) noexcept;
 
 // Numeric addresses only (192.0.2.7, [2001:db8::7]): a name could mean another host tomorrow. Empty: `out` is
 // filled. Otherwise what is wrong, without the option's name. Pure.

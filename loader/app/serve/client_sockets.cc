@@ -3,30 +3,25 @@
 #include <utility>
 
 #include "loader/app/setup_error.h"
-#include "loader/destination/socket_address.h"
 
 namespace migrx {
 
-std::string ClientSockets::find(const char* option, const std::string& address) {
+SocketAccess ClientSockets::find(const char* option, const std::string& address) {
   std::string path;
   (void)parse_unix_address(address, path);
   Descriptor socket;
   if (const std::string problem = files_.open_socket(peer_, path, socket); !problem.empty())
     throw SetupError(std::string(option) + " " + problem);
   held_.push_back(std::move(socket));
-  return "/proc/self/fd/" + std::to_string(held_.back().get());
+  return {"/proc/self/fd/" + std::to_string(held_.back().get()), peer_.uid};
 }
 
 void ClientSockets::find_qmp(JobOptions& options) {
-  if (peer_.root() || !options.qmp) return;
-  options.client_user = peer_.uid;
-  options.qmp_access = find("--qmp", *options.qmp);
+  if (!peer_.root() && options.qmp) options.qmp_access = find("--qmp", *options.qmp);
 }
 
 void ClientSockets::find_handoff(JobOptions& options) {
-  if (peer_.root() || !options.handoff) return;
-  options.client_user = peer_.uid;
-  options.handoff_access = find("--handoff", *options.handoff);
+  if (!peer_.root() && options.handoff) options.handoff_access = find("--handoff", *options.handoff);
 }
 
 std::string not_for_clients(const JobOptions& options) {

@@ -2,7 +2,7 @@
 //
 // They are found with the client's rights below the folders that are meant for clients' files, and held: what
 // is connected later, by the control thread too, is that very socket, and no path of the client's is walked
-// for it. Who listens there must be that user (DestinationSettings, UnixSocket).
+// for it. Who listens there must be that user (SocketAccess).
 #pragma once
 
 #include <string>
@@ -28,7 +28,7 @@ class ClientSockets {
   void close() noexcept { held_.clear(); }
 
  private:
-  [[nodiscard]] std::string find(const char* option, const std::string& address);
+  [[nodiscard]] SocketAccess find(const char* option, const std::string& address);
 
   const ControlPeer& peer_;
   const ClientFiles& files_;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "loader/control/peer_rights.h"
+#include "numa/process_user.h"
 #include "tests/loader/control/other_user.h"
 
 namespace migrx {
@@ -157,14 +158,14 @@ TEST_F(ClientFilesTest, a_socket_is_found_with_the_clients_rights_and_held) {
   const Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const sockaddr_un address = test::unix_address("/proc/self/fd/" + std::to_string(found.get()));
   ASSERT_EQ(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
-  ucred peer{};
-  socklen_t length = sizeof peer;
-  ASSERT_EQ(::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length), 0);
-  EXPECT_EQ(peer.uid, kNobody);
-  EXPECT_EQ(peer.pid, theirs.pid());
-  std::string problem = files_.open_socket(nobody_, path, found);
+  const std::optional<ucred> peer = peer_credentials(socket.get());
+  ASSERT_TRUE(peer);
+  EXPECT_EQ(peer->uid, kNobody);
+  EXPECT_EQ(peer->pid, theirs.pid());
+  Descriptor none;
+  const std::string problem = files_.open_socket(nobody_, path, none);
   EXPECT_NE(problem.find("Permission denied for this client's user"), std::string::npos) << problem;
-  EXPECT_FALSE(found);
+  EXPECT_FALSE(none);
 }
 
 TEST_F(ClientFilesTest, what_is_no_socket_or_lies_elsewhere_is_refused) {

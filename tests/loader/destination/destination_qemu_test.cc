@@ -177,7 +177,7 @@ std::vector<std::byte> expected_stream() {
 // A client of `migrx serve` that is not root: nothing is said before it is known whose process listens.
 TEST_F(DestinationQemuTest, another_users_destination_is_refused_before_a_byte_is_said) {
   DestinationSettings settings;
-  settings.user = ::geteuid() + 1;
+  settings.access = SocketAccess{path_, ::geteuid() + 1};
   start_anew(std::move(settings));
   listen();
   MainStreamBuilder b;
@@ -194,8 +194,7 @@ TEST_F(DestinationQemuTest, a_socket_that_is_held_is_connected_whatever_took_its
   ASSERT_TRUE(held);
   std::filesystem::remove(path_);
   DestinationSettings settings;
-  settings.access = "/proc/self/fd/" + std::to_string(held.get());
-  settings.user = ::geteuid();
+  settings.access = SocketAccess{"/proc/self/fd/" + std::to_string(held.get()), ::geteuid()};
   start_anew(std::move(settings));
   MainStreamBuilder b;
   feed_some(b.header().configuration().bytes());

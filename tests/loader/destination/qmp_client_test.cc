@@ -184,9 +184,7 @@ TEST_F(QmpClientTest, nobody_there_says_how_to_start_it) {
 
 TEST_F(QmpClientTest, another_users_socket_is_refused_before_a_byte_is_said) {
   play(kGreeting, {"{\"return\": {}}\r\n"});
-  UnixSocket socket{path_};
-  socket.user = ::geteuid() + 1;
-  EXPECT_EQ(QmpClient::connect(socket, problem_), nullptr);
+  EXPECT_EQ(QmpClient::connect({path_, SocketAccess{path_, ::geteuid() + 1}}, problem_), nullptr);
   EXPECT_NE(problem_.find("only root may name it"), std::string::npos) << problem_;
   qemu_.join();
   EXPECT_TRUE(lines_.empty());
