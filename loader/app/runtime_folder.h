@@ -24,9 +24,8 @@ namespace migrx {
 [[nodiscard]] std::string default_runtime_folder();
 // The folder of --runtime-dir; empty: the default one.
 [[nodiscard]] std::string runtime_folder_of(const std::string& option);
-// The same, made when it is missing; empty when there is none or
-// it cannot be used: then receivers cannot tell each other what memory they take, and each sees what is free
-// now.
+// The same, made when it is missing; empty when there is none or it cannot be used: then receivers cannot
+// tell each other what memory they take, and each sees what is free now.
 [[nodiscard]] std::string usable_runtime_folder(const std::string& option);
 
 class RuntimeFolder {

@@ -5,6 +5,16 @@
 #include <algorithm>
 
 namespace migrx {
+namespace {
+
+// How many were dropped since the last sound segment, where that is to be told; 0: not yet, or told before.
+uint64_t in_a_row(uint64_t now, uint64_t then, bool& told) {
+  if (told || now < then + TrafficWatch::kDropped) return 0;
+  told = true;
+  return now - then;
+}
+
+}  // namespace
 
 std::string TrafficWatch::look(const TrafficFacts& facts) {
   if (facts.segments != sound_.segments) {
@@ -16,22 +26,18 @@ std::string TrafficWatch::look(const TrafficFacts& facts) {
     }
     sound_ = facts;
   }
-  if (!checksums_told_ && facts.wrong_checksums >= sound_.wrong_checksums + kWrongChecksums) {
-    checksums_told_ = true;
+  if (const uint64_t dropped = in_a_row(facts.wrong_checksums, sound_.wrong_checksums, checksums_told_))
     return fmt::format(
         "{} packets in a row came with a wrong checksum and were dropped: on a virtual port the sender "
         "leaves checksums to a NIC that is not there; switch checksum offload off at the source's end "
         "(ethtool -K INTERFACE tx off)",
-        facts.wrong_checksums - sound_.wrong_checksums);
-  }
-  if (!stacked_told_ && facts.stacked_vlans >= sound_.stacked_vlans + kStackedVlans) {
-    stacked_told_ = true;
+        dropped);
+  if (const uint64_t dropped = in_a_row(facts.stacked_vlans, sound_.stacked_vlans, stacked_told_))
     return fmt::format(
         "{} frames in a row came with two VLAN tags, or with a provider's (QinQ, 802.1ad), and were dropped: "
         "if the source's are among them, have the switch take the outer tag off at this port; one 802.1Q tag "
         "may stay (--vlan)",
-        facts.stacked_vlans - sound_.stacked_vlans);
-  }
+        dropped);
   if (facts.in_order != progress_.in_order || facts.connections == 0) progress_ = facts;
   if (!hole_told_ && facts.now_s - std::max(progress_.now_s, back_s_ + outage_s_) >= kHole_s &&
       facts.acks_from_behind_hole >= progress_.acks_from_behind_hole + kAnswers) {

@@ -22,10 +22,9 @@ struct TrafficFacts {
 // Control thread.
 class TrafficWatch {
  public:
-  // Wrong checksums in a row without a sound segment, before anything is said: a cable damages some.
-  static constexpr uint64_t kWrongChecksums = 5;
-  // The same of frames with two VLAN tags: a trunk brings those of others.
-  static constexpr uint64_t kStackedVlans = 5;
+  // Packets of one kind that were dropped in a row, without a sound segment, before anything is said: a cable
+  // damages some, and a trunk brings frames of others.
+  static constexpr uint64_t kDropped = 5;
   // The path is at fault when for so long nothing brought the stream on, while the peer, asked every four
   // seconds (StallClock), answered so often with a sequence number beyond the hole. After an outage nothing
   // is said for the outage's own length: a sender's next retransmission may take that long (RFC 6298 section
