@@ -116,7 +116,7 @@ def under_attack(version, channels, ipv6=False):
     """Every attack there is, from before the first round to behind the last."""
     def body(folder):
         with contextlib.ExitStack() as stack:
-            transfer = Transfer(version, channels=channels, dirty_s=1.0, parameters={"max_bandwidth": SLOW},
+            transfer = Transfer(version, channels=channels, dirty_s=1.0, parameters={"max_bandwidth": SLOW // 4},
                                 ipv6=ipv6)
             network, source, receiver, files = _set_up(transfer, folder, stack)
             source.migrate(receiver.uri)

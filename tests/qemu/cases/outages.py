@@ -12,7 +12,7 @@ from rig.machine import Backend, Machine
 from rig.network import Network
 from rig.receiver import Receiver
 from rig.runner import MACHINE, Case, expect
-from rig.transfer import FAST, Transfer, need
+from rig.transfer import FAST, SLOW, Transfer, need
 
 SOON_S = 5.0  # after the source's own retransmission has got through, or after the link is back for a reset
 TAKEOVER_S = 1.0  # more than a receiver takes that has no predecessor
@@ -25,7 +25,8 @@ class _Outage:
     def __init__(self, folder, version, stack, destination=False):
         need(version)
         self.folder, self.stack = folder, stack
-        self.transfer = Transfer(version, channels=2, dirty_s=1.0, mtu=1500)
+        # The guest may be too slow to dirty enough: its first pass alone lasts longer than all that precedes an outage.
+        self.transfer = Transfer(version, channels=2, dirty_s=1.0, mtu=1500, parameters={"max_bandwidth": SLOW // 4})
         self.network = stack.enter_context(Network(self.transfer.mtu, impair={}))
         self.source = self.start_source(folder)
         self.destination = None
