@@ -29,6 +29,11 @@ bool Admission::suspicious(const Main& main, uint64_t now_ns) const {
   return may_be_refused(main) && now_ns - refused_at_ns_ <= kSuspicionNs;
 }
 
+bool Admission::is_anothers(const Main& main, uint64_t now_ns) const {
+  return expected_ && here_.load(std::memory_order_relaxed) == 0 && may_be_refused(main) &&
+         !suspicious(main, now_ns) && refused_address_ == main.who.address;
+}
+
 void Admission::forget_main() {
   main_.reset();
   gathered_at_ns_ = 0;
@@ -64,6 +69,14 @@ AdmissionAnswer Admission::take_main(const Main& main, uint64_t now_ns) {
 AdmissionAnswer Admission::main(const Applicant& who, const std::optional<MultifdUuid>& uuid,
                                 uint64_t now_ns) {
   const std::lock_guard lock(mutex_);
+  const AdmissionAnswer result = judge_main(who, uuid, now_ns);
+  if (result.verdict == AdmissionVerdict::stranger && !is_stranger(who.address))
+    rivals_.fetch_add(1, std::memory_order_relaxed);
+  return result;
+}
+
+AdmissionAnswer Admission::judge_main(const Applicant& who, const std::optional<MultifdUuid>& uuid,
+                                      uint64_t now_ns) {
   if (ended_) return answer(AdmissionVerdict::stranger);
   if (expected_ && uuid && uuid != expected_) return answer(AdmissionVerdict::stranger);
   if (complete()) return late_main(who, uuid);
@@ -111,6 +124,10 @@ AdmissionAnswer Admission::again(const Applicant& who, uint64_t now_ns) {
     const std::lock_guard lock(mutex_);
     if (!complete()) settle(now_ns);
     if (!main_ || main_->who.connection != who.connection) return answer(AdmissionVerdict::stranger);
+    if (!complete() && is_anothers(*main_, now_ns)) {
+      forget_main();
+      return answer(AdmissionVerdict::stranger);
+    }
     return answer(complete() ? AdmissionVerdict::admitted : AdmissionVerdict::waits);
   }
   const std::lock_guard lock(mutex_);
@@ -135,19 +152,21 @@ AdmissionAnswer Admission::left(const Applicant& who, bool orderly) {
 AdmissionAnswer Admission::late_channel(const Applicant& who, const MultifdInit& init) {
   if (address_.get() != who.address || (uuid_ && *uuid_ != init.uuid))
     return answer(AdmissionVerdict::stranger);
-  if (came_before(who)) return init.id.number() >= channels_ ? too_many(init) : twice(init);
+  if (came_before(who)) return init.id.number() >= channels_ ? conflict(too_many(init.id)) : twice(init);
   surplus_.fetch_add(1, std::memory_order_relaxed);
   surplus_id_.store(init.id.number(), std::memory_order_relaxed);
-  return answer(AdmissionVerdict::stranger);
+  const uint64_t last_ns = std::max(last_opened_ns_, main_->who.opened_ns);
+  const bool close = who.opened_ns == 0 || who.opened_ns <= last_ns + kConnectingNs;
+  return answer(close ? AdmissionVerdict::surplus : AdmissionVerdict::stranger);
 }
 
-AdmissionAnswer Admission::too_many(const MultifdInit& init) {
-  return conflict(make_error_values(
-      ErrorClass::mismatch, 0, "multifd channel: count", uint64_t{init.id.number()} + 1, channels_,
+StreamError Admission::too_many(MultifdId id) const noexcept {
+  return make_error_values(
+      ErrorClass::mismatch, 0, "multifd channel: count", uint64_t{id.number()} + 1, channels_,
       channels_ == 0 ? "the source uses multifd: give --multifd-channels its number, or turn "
                        "the capability multifd off there"
                      : "the source opens more channels than --multifd-channels says: make "
-                       "both equal (parameter multifd-channels at the source)"));
+                       "both equal (parameter multifd-channels at the source)");
 }
 
 AdmissionAnswer Admission::twice(const MultifdInit& init) {
@@ -163,6 +182,7 @@ AdmissionAnswer Admission::channel(const Applicant& who, const MultifdInit& init
   if (expected_ && init.uuid != *expected_) {
     refused_at_ns_ = now_ns;
     refused_opened_ns_ = who.opened_ns;
+    refused_address_ = who.address;
     return answer(AdmissionVerdict::stranger);
   }
   if (is_stranger(who.address)) {
@@ -177,7 +197,7 @@ AdmissionAnswer Admission::channel(const Applicant& who, const MultifdInit& init
                                "channels of two guests came before either was complete; %s", kBoth));
   // QEMU (migration/multifd.c, multifd_recv_initial_packet) lets id == channels pass; it cannot come from a
   // source that is configured alike.
-  if (init.id.number() >= channels_) return too_many(init);
+  if (init.id.number() >= channels_) return conflict(too_many(init.id));
   if (present_[init.id.number()]) return twice(init);
   uuid_ = init.uuid;
   present_[init.id.number()] = true;

@@ -48,6 +48,7 @@ enum class AdmissionVerdict : uint8_t {
   admitted,
   waits,     // a main channel whose multifd channels are not all here: ask again()
   stranger,  // refuse it; nobody else is concerned
+  surplus,   // refuse it; all are here, and yet it may be the source's own, which connected at the same time
   conflict,  // the session must end: see error
 };
 struct AdmissionAnswer {
@@ -61,6 +62,12 @@ class Admission {
   // A main channel is not believed for so long after a multifd channel that may be its own was refused. Its
   // source notices the reset within a round trip and closes.
   static constexpr uint64_t kSuspicionNs = 2'000'000'000;
+
+  // And where the guest's uuid is known, such a main waits in vain: when none of the right uuid has come for
+  // so long, it is refused before its channels are reset (channel.h says why).
+
+  // A source connects its channels at once; a SYN of them that is lost comes again after 1, 3 and 7 s.
+  static constexpr uint64_t kConnectingNs = 10'000'000'000;
 
   // Main waits so long for peers that are silent: an outstanding first segment comes again after 0.2, 0.6 and
   // 1.4 s (RFC 6298 with Linux's bound), while a peer that never speaks must not hold a migration up.
@@ -104,23 +111,28 @@ class Admission {
     const std::optional<IpAddress> bound = address_.get();
     return bound && *bound != address;
   }
+  // Main channels from the source's address that were refused: what else comes from there may be theirs.
+  [[nodiscard]] uint32_t rivals() const noexcept { return rivals_.load(std::memory_order_relaxed); }
   // Multifd channels that were refused because all were here, from the source's address and with its uuid, so
   // that they may be the source's own; and the id of the last of them.
   [[nodiscard]] uint32_t surplus() const noexcept { return surplus_.load(std::memory_order_relaxed); }
   [[nodiscard]] MultifdId surplus_id() const noexcept {
     return MultifdId{surplus_id_.load(std::memory_order_relaxed)};
   }
+  // What is wrong when this id's channel is the source's.
+  [[nodiscard]] StreamError too_many(MultifdId id) const noexcept;
 
  private:
   struct Main {
     Applicant who;
     std::optional<MultifdUuid> uuid;
   };
+  [[nodiscard]] AdmissionAnswer judge_main(const Applicant& who, const std::optional<MultifdUuid>& uuid,
+                                           uint64_t now_ns);
   [[nodiscard]] AdmissionAnswer late_main(const Applicant& who, const std::optional<MultifdUuid>& uuid);
   [[nodiscard]] AdmissionAnswer second_main(const Main& second, uint64_t now_ns);
   [[nodiscard]] AdmissionAnswer take_main(const Main& main, uint64_t now_ns);
   [[nodiscard]] AdmissionAnswer late_channel(const Applicant& who, const MultifdInit& init);
-  [[nodiscard]] AdmissionAnswer too_many(const MultifdInit& init);
   [[nodiscard]] AdmissionAnswer twice(const MultifdInit& init);
   [[nodiscard]] bool came_before(const Applicant& who) const;
   [[nodiscard]] AdmissionAnswer conflict(const StreamError& error);
@@ -130,6 +142,8 @@ class Admission {
   [[nodiscard]] bool may_be_refused(const Main& main) const;
   // Such a channel was refused, and its source may not have noticed yet.
   [[nodiscard]] bool suspicious(const Main& main, uint64_t now_ns) const;
+  // Its channels were refused, and none of the right guest has come.
+  [[nodiscard]] bool is_anothers(const Main& main, uint64_t now_ns) const;
   void forget_main();
   void settle(uint64_t now_ns);
 
@@ -143,12 +157,14 @@ class Admission {
   uint64_t last_opened_ns_ = 0;     // of the channels admitted
   uint64_t refused_opened_ns_ = 0;  // of the channel of another guest that was refused last; 0: none
   uint64_t refused_at_ns_ = 0;
+  IpAddress refused_address_;
   uint64_t gathered_at_ns_ = 0;  // 0: somebody is missing
   bool heard_all_ = false;
   bool ended_ = false;  // by a conflict
 
   SharedAddress address_;  // nothing: nobody has come
   std::atomic<uint32_t> here_{0};
+  std::atomic<uint32_t> rivals_{0};
   std::atomic<uint32_t> surplus_{0};
   std::atomic<uint32_t> surplus_id_{0};
   std::atomic<const Handoff*> main_connection_{nullptr};

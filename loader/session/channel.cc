@@ -2,12 +2,14 @@
 
 #include <algorithm>
 
+#include "loader/multifd/multifd_packet.h"
+
 namespace migrx {
 
 uint32_t Channel::do_work(uint32_t slices_max) noexcept {
   if (state_ == State::over) return 0;
   if (state_ < State::dismissed && directory_.over()) [[unlikely]]
-    dismiss();
+    give_up();
   if (state_ >= State::dismissed) [[unlikely]]
     return state_ == State::dismissed ? drop(slices_max) : drain();
   const auto expanded_max = [slices_max](uint32_t taken) {
@@ -116,7 +118,7 @@ void Channel::introduce(const Introduction& introduction) noexcept {
       break;
     case Introduction::Kind::stranger:
       may_be_multifd_.store(introduction.multifd_greeting > 0, std::memory_order_relaxed);
-      refuse(introduction.multifd_greeting);
+      refuse(introduction.multifd_greeting, introduction.claim);
       break;
     case Introduction::Kind::admitted:
       parser_ = introduction.parser;
@@ -128,12 +130,21 @@ void Channel::introduce(const Introduction& introduction) noexcept {
   }
 }
 
+// Who has not said what it is may be main, which is reset before the others.
+void Channel::give_up() noexcept {
+  if (state_ != State::identifying || !directory_.holds_dismissed())
+    dismiss();
+  else if (greeting_bytes_ >= ChannelDirectory::kMagicBytes)
+    introduce(directory_.identify({greeting_.get(), greeting_bytes_}, connection_, worker_));
+}
+
 void Channel::dismiss() noexcept {
   const bool held = may_be_multifd() && end() == StreamEnd::none && directory_.holds_dismissed();
   state_ = held ? State::dismissed : State::draining;
 }
 
-void Channel::refuse(uint64_t said) noexcept {
+void Channel::refuse(uint64_t said, Claim claim) noexcept {
+  claim_.store(claim, std::memory_order_relaxed);
   said_unasked_.store(said, std::memory_order_relaxed);
   refused_.store(true, std::memory_order_release);
   dismiss();
@@ -176,7 +187,8 @@ std::size_t Channel::feed(Bytes piece) noexcept {
       state_ = State::parked;
       break;
     case ParseStatus::refused:
-      refuse(connection_.bytes_received.read());  // ciphertext: its greeting may be in more than one record
+      // Ciphertext: its greeting may be in more than one record.
+      refuse(connection_.bytes_received.read(), parser_->claim());
       break;
     case ParseStatus::failed:
       directory_.channel_failed(parser_->error());
@@ -236,6 +248,8 @@ uint32_t Channel::drop(uint32_t slices_max) noexcept {
   }
   connection_.advance(dropped);
   slice_used_ = 0;
+  if (claim() == Claim::surplus && advanced_bytes_ > said_unasked() + kMultifdHeaderBytes)
+    directory_.pages_dropped();
   if (end() != StreamEnd::none || !directory_.holds_dismissed()) {
     state_ = State::draining;
     return drain();

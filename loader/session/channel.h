@@ -19,7 +19,8 @@
 // reset. It takes its time for that with a multifd channel: in QEMU (migration/multifd.c) a sender thread
 // that fails makes the others leave, and one that leaves with a SYNC still to send does not wake the
 // migration thread that waits for it in multifd_send_sync_main(). Such a source keeps its guest, and can
-// never migrate again. So a source's channels are not reset before they have sent what they were asked for.
+// never migrate again. A channel that is reset while main is not fails with the next pages, and a SYNC
+// follows pages at once. So main is reset first, and the source has time to close its channels itself.
 #pragma once
 
 #include <cstdint>
@@ -43,9 +44,11 @@ struct Introduction {
   ChannelParser* parser = nullptr;  // owned by the directory
   // Of a stranger that began as a multifd channel does: the bytes that such a one says unasked. 0: another.
   std::size_t multifd_greeting = 0;
+  Claim claim = Claim::none;
 
-  [[nodiscard]] static Introduction refused_multifd(std::size_t greeting) noexcept {
-    return {Kind::stranger, 0, nullptr, greeting};
+  [[nodiscard]] static Introduction refused_multifd(std::size_t greeting,
+                                                    Claim claim = Claim::none) noexcept {
+    return {Kind::stranger, 0, nullptr, greeting, claim};
   }
   [[nodiscard]] static Introduction needs(std::size_t bytes) noexcept { return {Kind::more, bytes, nullptr}; }
   [[nodiscard]] static Introduction as(ChannelParser& parser) noexcept {
@@ -69,6 +72,8 @@ class ChannelDirectory {
   virtual void channel_failed(const StreamError& error) noexcept = 0;
   // The session has ended (well or not): channels let go of their connections.
   [[nodiscard]] virtual bool over() const noexcept = 0;
+  // A channel with Claim::surplus brought more than a greeting and a SYNC.
+  virtual void pages_dropped() noexcept {}
   // Multifd channels that are dismissed are to be read until they are reset.
   [[nodiscard]] virtual bool holds_dismissed() const noexcept { return false; }
 };
@@ -119,6 +124,8 @@ class Channel {
   [[nodiscard]] uint64_t said_unasked() const noexcept {
     return said_unasked_.load(std::memory_order_relaxed);
   }
+  // Final when the channel is refused.
+  [[nodiscard]] Claim claim() const noexcept { return claim_.load(std::memory_order_relaxed); }
   // The worker will not touch this object again. Pairs with set_let_go().
   [[nodiscard]] bool let_go() const noexcept { return let_go_.load(std::memory_order_acquire); }
   [[nodiscard]] StreamEnd end() const noexcept { return end_.load(std::memory_order_acquire); }
@@ -136,10 +143,12 @@ class Channel {
   std::size_t identify(Bytes piece) noexcept;
   std::size_t feed(Bytes piece) noexcept;
   void introduce(const Introduction& introduction) noexcept;
+  // The session is over.
+  void give_up() noexcept;
   // What comes from here on is of no use.
   void dismiss() noexcept;
   // said: bytes of the stream that a sender says unasked.
-  void refuse(uint64_t said) noexcept;
+  void refuse(uint64_t said, Claim claim) noexcept;
   // What the parser has not taken of the greeting.
   void replay() noexcept;
   void wait_on() noexcept;
@@ -168,6 +177,7 @@ class Channel {
   std::atomic<bool> identified_{false};
   std::atomic<bool> secured_{false};
   std::atomic<bool> refused_{false};
+  std::atomic<Claim> claim_{Claim::none};
   std::atomic<bool> may_be_multifd_{true};
   std::atomic<uint64_t> said_unasked_{0};
   std::atomic<bool> let_go_{false};

@@ -113,8 +113,10 @@ Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t wor
   constexpr uint32_t kTlsPrefix = 0x1603;  // a ClientHello: handshake record, version 3.x
   if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
   const uint32_t found = load_be32(greeting.data());
-  if (ram_is_here()) return refused(found);
   const bool tls = found >> 16 == kTlsPrefix;
+  // A failed one asks who it is that it may reset last.
+  if (over() && tls) return Introduction::refused_multifd(kMultifdInitBytes);
+  if (over() || ram_is_here()) return refused(found);
   if (settings_.security == nullptr && !tls) return identify_stream(greeting, connection, worker);
   if (settings_.security != nullptr && tls) {
     ChannelParser* const parser = settings_.security->accept(connection, worker, inside_);
@@ -128,7 +130,7 @@ Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t wor
 Introduction Session::identify_stream(Bytes greeting, Handoff& connection, uint32_t worker) noexcept {
   if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
   const uint32_t found = load_be32(greeting.data());
-  if (ram_is_here()) return refused(found);
+  if (over() || ram_is_here()) return refused(found);
   if (found == kMainMagic) return identify_main(greeting, connection, worker);
   if (found == kMultifdMagic) return identify_multifd(greeting, connection, worker);
   return {};
@@ -143,7 +145,10 @@ Introduction Session::identify_main(Bytes greeting, Handoff& connection, uint32_
       greeting.size() < kGreetingMax)
     return Introduction::needs(std::min(greeting.size() + kPreambleStep, kGreetingMax));
   const AdmissionAnswer answer = admission_.main(applicant(connection), uuid, settings_.now_ns());
-  if (answer.verdict == AdmissionVerdict::stranger) note_elsewhere(connection);
+  if (answer.verdict == AdmissionVerdict::stranger) {
+    rival_.set(connection.peer_address);
+    note_elsewhere(connection);
+  }
   return introduce_main(answer, connection, worker);
 }
 
@@ -173,6 +178,7 @@ Introduction Session::left(const Handoff& connection, StreamEnd end) noexcept {
 Introduction Session::introduce_main(const AdmissionAnswer& answer, Handoff& connection, uint32_t worker) {
   switch (answer.verdict) {
     case AdmissionVerdict::stranger:
+    case AdmissionVerdict::surplus:
       break;
     case AdmissionVerdict::conflict:
       fail(answer.error);
@@ -200,7 +206,13 @@ Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint
   const AdmissionAnswer answer = admission_.channel(applicant(connection), init, settings_.now_ns());
   if (answer.verdict == AdmissionVerdict::conflict) fail(answer.error);
   if (answer.verdict == AdmissionVerdict::stranger) note_elsewhere(connection);
-  if (answer.verdict != AdmissionVerdict::admitted) return refused(kMultifdMagic);
+  if (answer.verdict == AdmissionVerdict::surplus)
+    return Introduction::refused_multifd(kMultifdInitBytes, Claim::surplus);
+  if (answer.verdict != AdmissionVerdict::admitted) {
+    const bool right_guest = !settings_.main.uuid || init.uuid == *settings_.main.uuid;
+    const bool elsewhere = right_guest && !admission_.complete() && is_stranger(connection);
+    return Introduction::refused_multifd(kMultifdInitBytes, elsewhere ? Claim::elsewhere : Claim::none);
+  }
   stamp(moments_.first_channel);
   MultifdSession shared;
   shared.rounds = &rounds_;
@@ -216,6 +228,22 @@ Introduction Session::identify_multifd(Bytes greeting, Handoff& connection, uint
 
 std::optional<IpAddress> Session::take_misled_peer() noexcept {
   return misled_peer_.take();
+}
+
+bool Session::elsewhere_is_own(const Handoff& connection) const noexcept {
+  return !admission_.complete() && admission_.main_here() && rival_.get() != connection.peer_address;
+}
+
+bool Session::surplus_is_own() const noexcept {
+  if (main_connection() == nullptr || admission_.rivals() > 0 || unheard()) return false;
+  return settings_.main.multifd_channels > 0 || main_->pages_with_content() == 0;
+}
+
+void Session::fail_for_refused(Claim claim) noexcept {
+  if (claim == Claim::surplus)
+    fail(admission_.too_many(admission_.surplus_id()));
+  else  // fail() adds which address, and what to do
+    fail(make_error(ErrorClass::mismatch, 0, "session: multifd channels", "not all came from one address"));
 }
 
 std::string Session::standing() const {
@@ -294,11 +322,10 @@ void Session::on_ram_section_begin(SectionType type, uint32_t section_id) noexce
 void Session::on_ram_complete() noexcept {
   // Pages of a source with multifd come over its channels, and those were refused here: RAM has nothing of
   // them. (Main's own counters lag by one piece of stream.)
-  if (settings_.main.multifd_channels == 0 && admission_.surplus() > 0 && main_->pages_with_content() == 0)
-    return fail(make_error_values(ErrorClass::mismatch, 0, "multifd channel: count",
-                                  uint64_t{admission_.surplus_id().number()} + 1, 0,
-                                  "the source uses multifd, and its channels were refused: give "
-                                  "--multifd-channels its number, or turn the capability multifd off there"));
+  const bool nothing_came =
+      settings_.main.multifd_channels == 0 && admission_.surplus() > 0 && main_->pages_with_content() == 0;
+  const bool some_dropped = surplus_used_.load(std::memory_order_acquire);
+  if (nothing_came || (some_dropped && surplus_is_own())) return fail_for_refused(Claim::surplus);
   next().on_ram_complete();
   tell({SessionEvent::Kind::ram_complete, 0});
   stamp(moments_.ram_complete);

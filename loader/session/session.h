@@ -159,6 +159,16 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
     return admission_.is_stranger(settings_.source_nat.source_of(connection.peer_address));
   }
   [[nodiscard]] const Admission& admission() const noexcept { return admission_; }
+  // Nothing but the source is known that channels could belong to that were refused although they come from
+  // the source's address (Claim::surplus). Any thread.
+  [[nodiscard]] bool surplus_is_own() const noexcept;
+  // Control thread: somebody has connected who may be another source's main, and was not heard yet.
+  void set_unheard(bool unheard) noexcept { unheard_.store(unheard, std::memory_order_release); }
+  [[nodiscard]] bool unheard() const noexcept { return unheard_.load(std::memory_order_acquire); }
+  // Likewise of a channel from another address: main still waits, and no other came from there.
+  [[nodiscard]] bool elsewhere_is_own(const Handoff& connection) const noexcept;
+  // A channel of the source's own was refused. Any thread.
+  void fail_for_refused(Claim claim) noexcept;
   // Set with the first configuration section; constant when blocks_known is set.
   [[nodiscard]] const std::string& source_machine() const noexcept { return source_machine_; }
   // Where each channel stands, for a time-out's message: "main at epoch 3, multifd 0 at 4, …".
@@ -177,6 +187,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
     return error_.is_coming() || done_.load(std::memory_order_acquire) ||
            left_source_.load(std::memory_order_acquire);
   }
+  void pages_dropped() noexcept override { surplus_used_.store(true, std::memory_order_release); }
   [[nodiscard]] bool holds_dismissed() const noexcept override {
     return !done_.load(std::memory_order_acquire) && !left_source_.load(std::memory_order_acquire) &&
            !dismissed_released_.load(std::memory_order_acquire);
@@ -213,6 +224,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
     }
     void channel_failed(const StreamError& error) noexcept override { session_.channel_failed(error); }
     [[nodiscard]] bool over() const noexcept override { return session_.over(); }
+    void pages_dropped() noexcept override { session_.pages_dropped(); }
     [[nodiscard]] bool holds_dismissed() const noexcept override { return session_.holds_dismissed(); }
 
    private:
@@ -253,8 +265,11 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   Inside inside_{*this};
   SharedAddress misled_peer_;  // nothing: none
   SharedAddress elsewhere_;    // likewise, of a channel that was refused only for its address
+  SharedAddress rival_;        // likewise, of a main channel that was refused
   FirstError error_;
   FirstError late_error_;
+  std::atomic<bool> unheard_{false};
+  std::atomic<bool> surplus_used_{false};  // one of them brought pages, and they were dropped
   std::atomic<bool> done_{false};
   std::atomic<bool> left_source_{false};
   std::atomic<bool> dismissed_released_{false};

@@ -13,6 +13,11 @@ namespace {
 // A worker that lives looks at each of its channels some thousand times in this time.
 constexpr uint64_t kLookNs = 1'000'000'000;
 
+// Of a refused one: it was asked for more, and has sent it.
+bool has_said_more(const Channel& channel) noexcept {
+  return channel.connection().bytes_received.read() > channel.said_unasked();
+}
+
 }  // namespace
 
 SessionControl::SessionControl(Session& session, Destination& destination,
@@ -193,6 +198,12 @@ void SessionControl::tell_destination_of_channels() {
 }
 
 void SessionControl::refuse_strangers(uint64_t now_ns) {
+  session_.set_unheard(!has_room() ||
+                       std::any_of(served_.begin(), served_.end(), [this](const Served& served) {
+                         const Channel& channel = *served.channel;
+                         return !channel.identified() && !channel.refused() && !served.aborted &&
+                                &channel.connection() != session_.admission().main_connection();
+                       }));
   for (std::size_t i = 0; i < served_.size();) {
     Served& served = served_[i];
     if (served.channel->identified()) {
@@ -215,6 +226,7 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
       served.refused_ns = now_ns;
       ++refused_;
     }
+    if (was_own(served, now_ns)) session_.fail_for_refused(served.channel->claim());
     if (!served.aborted && (silent || may_reset_refused(served, now_ns))) {
       served.aborted = served.channel->connection().abort();
       refused_ += served.aborted && served.refused_ns == 0 ? 1 : 0;
@@ -232,10 +244,27 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
 
 bool SessionControl::may_reset_refused(const Served& served, uint64_t now_ns) const noexcept {
   const Channel& channel = *served.channel;
-  if (!channel.refused()) return false;
+  // Of a failed session the order is reset_due()'s.
+  if (!channel.refused() || session_.state() == SessionState::failed) return false;
+  const bool undecided = channel.claim() == Claim::surplus && session_.unheard();
+  uint64_t held_ns = limits_.refused_silent_ns;
+  // A source connects main first, so main was the first whose TLS was refused.
+  if (has_said_more(channel) && !undecided)
+    held_ns = channel.claim() == Claim::unknown ? 0 : limits_.refused_ns;
   return !channel.may_be_multifd() || channel.end() != StreamEnd::none || !session_.holds_dismissed() ||
-         channel.connection().bytes_received.read() > channel.said_unasked() ||
-         now_ns - served.refused_ns >= limits_.refused_ns;
+         now_ns - served.refused_ns >= held_ns;
+}
+
+// It is open and in use after a time in which any other source would have closed it: it is the session's own.
+// To reset it alone would do that source harm.
+bool SessionControl::was_own(const Served& served, uint64_t now_ns) const noexcept {
+  const Channel& channel = *served.channel;
+  if (phase_ != Phase::running || session_.state() >= SessionState::device_state) return false;
+  if (!channel.refused() || channel.end() != StreamEnd::none || !has_said_more(channel) ||
+      now_ns - served.refused_ns < limits_.refused_ns)
+    return false;
+  return (channel.claim() == Claim::surplus && session_.surplus_is_own()) ||
+         (channel.claim() == Claim::elsewhere && session_.elsewhere_is_own(channel.connection()));
 }
 
 void SessionControl::look_for_silent_peers(uint64_t now_ns) {
@@ -446,7 +475,8 @@ bool SessionControl::watch_ends() {
     facts.let_go = channel->let_go();
     facts.end = channel->end();
     facts.awaited = barrier.main_waits_for(MultifdId{i});
-    facts.device_state = session_.state() == SessionState::device_state;
+    facts.ram_complete = session_.moments().ram_complete.load(std::memory_order_acquire) != 0;
+    facts.return_path = return_path_open_;
     switch (judge_end(facts)) {
       case EndVerdict::fine:
         break;

@@ -116,6 +116,7 @@ class SessionControl {
   void reset_due(uint64_t now_ns);
   void reset_all();
   [[nodiscard]] bool may_reset_refused(const Served& served, uint64_t now_ns) const noexcept;
+  [[nodiscard]] bool was_own(const Served& served, uint64_t now_ns) const noexcept;
   void end();
   [[nodiscard]] uint64_t bytes_received() const noexcept;
   // When any of the source's connections was heard last; 0: not known.

@@ -29,9 +29,12 @@ struct SessionLimits {
   uint64_t abort_ns = 200'000'000;
   // A source whose main channel has been reset closes its multifd channels itself; those that are open after
   // this time are reset (channel.h says why not at once).
-  uint64_t multifd_reset_ns = 100'000'000;
-  // A multifd channel that was refused, and sends nothing but its greeting, is reset after this time.
-  uint64_t refused_ns = 30'000'000'000;
+  uint64_t multifd_reset_ns = 1'000'000'000;
+  // A multifd channel that was refused is reset after the first of these times when it has sent more than its
+  // greeting, and after the second when it has not. Most sources close it before: their main was refused
+  // too, some of them after Admission::kSuspicionNs.
+  uint64_t refused_ns = 4'000'000'000;
+  uint64_t refused_silent_ns = 30'000'000'000;
   // For the source to close when its TCP has acknowledged SHUT 0. It closes as soon as it has read it. How
   // long an acknowledgment is waited for is TCP's (TcpConfig::give_up_ns).
   uint64_t farewell_ns = 10'000'000'000;

@@ -47,8 +47,8 @@ EndVerdict judge_end(const EndFacts& facts) noexcept {
   if (!facts.let_go) return EndVerdict::fine;
   // A source that is through closes its channels in good order (FIN), perhaps before main is through: that
   // shows at the barrier. A reset, or a peer that no longer answers, is never good.
-  const bool broken = facts.end == StreamEnd::reset || facts.end == StreamEnd::timed_out;
-  return !facts.begun || facts.awaited || (broken && !facts.device_state) ? EndVerdict::too_early
+  const bool broken = facts.end == StreamEnd::reset || facts.end == StreamEnd::timed_out || facts.return_path;
+  return !facts.begun || facts.awaited || (broken && !facts.ram_complete) ? EndVerdict::too_early
                                                                           : EndVerdict::fine;
 }
 

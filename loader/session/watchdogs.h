@@ -32,8 +32,9 @@ struct EndFacts {
   bool ends_parked = false;  // the channel waits at a barrier, and the end of its stream is all that is left
   bool let_go = false;       // its worker is through with it
   StreamEnd end = StreamEnd::none;
-  bool awaited = false;       // main stands at a barrier and waits for this channel
-  bool device_state = false;  // RAM is complete
+  bool awaited = false;  // main stands at a barrier and waits for this channel
+  bool ram_complete = false;
+  bool return_path = false;  // it is open: the source closes nothing before it has our verdict
 };
 enum class EndVerdict : uint8_t {
   fine,         // it may be open, or a source that is through has closed it in good order

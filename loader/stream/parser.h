@@ -21,6 +21,14 @@ struct ParseResult {
   ParseStatus status = ParseStatus::need_more;
 };
 
+// Why a multifd channel that is refused may be the session's own source's all the same.
+enum class Claim : uint8_t {
+  none,
+  unknown,    // its TLS was refused, so it has not told whether it is one
+  surplus,    // all are here, and it comes from the source's address with the source's uuid
+  elsewhere,  // some are missing, and only its address speaks against it: a NAT may have several
+};
+
 // One channel's state machine. Sans-IO: bytes in, page writes and events out. One worker thread at a time.
 class ChannelParser {
  public:
@@ -35,6 +43,8 @@ class ChannelParser {
   [[nodiscard]] virtual bool identified() const noexcept { return true; }
   // The stream is a multifd channel's, as far as it has told.
   [[nodiscard]] virtual bool may_be_multifd() const noexcept { return false; }
+  // Of a stream that was refused.
+  [[nodiscard]] virtual Claim claim() const noexcept { return Claim::none; }
   // A parked parser may go on.
   [[nodiscard]] virtual bool ready() noexcept = 0;
   // The connection ended here. Returns an error unless the stream may end at this point.

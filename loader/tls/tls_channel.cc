@@ -246,6 +246,7 @@ TlsChannel::Step TlsChannel::introduce(const Introduction& introduction) noexcep
       return Step::parked;
     case Introduction::Kind::stranger:
       may_be_multifd_ = introduction.multifd_greeting > 0;
+      claim_ = introduction.claim;
       state_ = State::failed;
       return Step::refused;
     case Introduction::Kind::admitted:

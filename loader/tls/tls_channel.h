@@ -54,6 +54,7 @@ class TlsChannel final : public ChannelParser {
   [[nodiscard]] bool ready() noexcept override;
   [[nodiscard]] bool identified() const noexcept override { return inner_ != nullptr; }
   [[nodiscard]] bool may_be_multifd() const noexcept override { return may_be_multifd_; }
+  [[nodiscard]] Claim claim() const noexcept override { return claim_; }
   StreamError end_of_stream() noexcept override;
   [[nodiscard]] const StreamError& error() const noexcept override { return error_; }
   // Of the plaintext.
@@ -123,6 +124,7 @@ class TlsChannel final : public ChannelParser {
   RecordCipher cipher_;
   ChannelParser* inner_ = nullptr;  // owned by the session
   bool may_be_multifd_ = true;
+  Claim claim_ = Claim::unknown;
 
   State state_ = State::handshaking;
   bool keys_taken_ = true;

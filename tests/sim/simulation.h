@@ -136,6 +136,7 @@ class Simulation {
   void check_promise();
   void check_departure();
   [[nodiscard]] bool lost_at_first(const Packet& packet);
+  [[nodiscard]] bool taken_for_own() const;
   [[nodiscard]] bool must_be_done() const;
   [[nodiscard]] bool intruded() const;
   void begin_second(uint64_t at_ns);

@@ -136,7 +136,7 @@ TEST_F(SessionRoom, but_not_when_the_session_ends) {
   run();
   ASSERT_EQ(accepted_.size(), 1U);
   control_->cancel();
-  run(400);
+  run(1'400);
   EXPECT_TRUE(late.reset);
   EXPECT_TRUE(control_->over());
 }

@@ -19,7 +19,9 @@ class SecondVm : public test::SessionFixture {
  protected:
   // Main and its one channel, at their first barrier; a channel of the second VM has been refused.
   std::pair<Wire*, Wire*> under_way_beside_a_refused_channel() {
-    start(1);
+    SessionLimits limits;
+    limits.refused_ns = 10 * test::kMs;
+    start(1, limits);
     MainStreamBuilder b;
     b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush();
     Wire& main = connect();
@@ -32,6 +34,7 @@ class SecondVm : public test::SessionFixture {
     MultifdStreamBuilder another;
     another.init(1);
     another.sync(0);
+    connect().give(b.bytes(), 1448);
     Wire& surplus = connect();
     surplus.give(another.bytes, 64);
     run();
@@ -118,7 +121,9 @@ TEST_F(SecondVm, a_second_main_before_all_channels_are_here_ends_both) {
 
 // Found by playing operators: VM B is sent to the port of VM A by mistake.
 TEST_F(SecondVm, another_vm_of_the_same_host_does_not_end_a_migration_that_is_under_way) {
-  start(1);
+  SessionLimits limits;
+  limits.refused_ns = 10 * test::kMs;
+  start(1, limits);
   MainStreamBuilder b;
   b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
   Wire& main = connect();
@@ -253,7 +258,9 @@ TEST_F(SecondVm, one_that_brings_its_pages_itself_completes_beside_a_stray_chann
 // A channel of the other VM is refused, and one of the source's own is held up while main waits for it with
 // bytes unread: the source is silent because it may send no more. When all is read it has its time.
 TEST_F(SecondVm, a_source_that_waits_for_us_is_not_taken_for_one_whose_channel_was_refused) {
-  start(1);
+  SessionLimits limits;
+  limits.refused_ns = 10 * test::kMs;
+  start(1, limits);
   MainStreamBuilder b;
   b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
   connect().give(b.bytes(), 1448);
@@ -265,6 +272,7 @@ TEST_F(SecondVm, a_source_that_waits_for_us_is_not_taken_for_one_whose_channel_w
   MultifdStreamBuilder another;
   another.init(1);
   another.sync(0);
+  connect().give(b.bytes(), 1448);
   Wire& refused = connect();
   refused.give(another.bytes, 64);
   run();

@@ -318,7 +318,7 @@ TEST_F(SessionTest, a_bad_stream_ends_in_shut_1_then_reset_of_all) {
   channel.give(Bytes{c.bytes}.first(64), 64);
   run();
   channel.give(Bytes{c.bytes}.subspan(64), 64);
-  run(400);
+  run(1'400);
   EXPECT_EQ(session_->state(), SessionState::failed);
   EXPECT_EQ(session_->error().error_class, ErrorClass::unsupported);
   EXPECT_EQ(main.sent, kShut1);
@@ -384,12 +384,12 @@ TEST_F(SessionTest, another_hosts_channel_is_refused_and_disturbs_nobody) {
   Wire& stranger = connect();
   stranger.handoff.peer_address = Ipv4Address{0x0a4d0009};
   stranger.give(c.bytes, 64);
-  run();
-  EXPECT_TRUE(stranger.reset);
+  run(3'900);
   Wire& channel = connect();
   channel.handoff.peer_address = Ipv4Address{0x0a4d0001};
   channel.give(c.bytes, 64);
-  run();
+  run(200);
+  EXPECT_TRUE(stranger.reset);
   EXPECT_FALSE(channel.reset);
   EXPECT_EQ(session_->multifd_identified(), 1U);
   EXPECT_NE(session_->state(), SessionState::failed) << session_->error().message();
@@ -416,29 +416,6 @@ TEST_F(SessionTest, channels_from_the_addresses_of_a_nat_are_one_sources_when_it
   }
   EXPECT_EQ(session_->multifd_identified(), 2U);
   EXPECT_TRUE(session_->admission().complete());
-}
-
-TEST_F(SessionTest, a_source_that_gives_up_because_of_its_other_address_hears_of_source_nat) {
-  start(1);
-  MainStreamBuilder b;
-  b.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
-  Wire& main = connect();
-  main.handoff.peer_address = Ipv4Address{0x0a4d0001};
-  main.give(b.bytes(), 1448);
-  run();
-  MultifdStreamBuilder c;
-  c.init(0);
-  c.sync(0);
-  Wire& channel = connect();
-  channel.handoff.peer_address = Ipv4Address{0x0a4d0009};
-  channel.give(c.bytes, 64);
-  run();
-  EXPECT_TRUE(channel.reset);
-  main.end(StreamEnd::reset);
-  run();
-  ASSERT_EQ(session_->state(), SessionState::failed);
-  EXPECT_NE(session_->error().message().find("10.77.0.9"), std::string::npos) << session_->error().message();
-  EXPECT_NE(session_->error().message().find("--source-nat"), std::string::npos);
 }
 
 TEST_F(SessionTest, a_silent_connection_is_given_up_in_time) {

@@ -75,8 +75,19 @@ TEST(JudgeEnd, nor_one_that_main_waits_for) {
 TEST(JudgeEnd, a_broken_one_only_after_ram_is_complete) {
   for (const StreamEnd end : {StreamEnd::reset, StreamEnd::timed_out}) {
     EXPECT_EQ(judge_end({.begun = true, .let_go = true, .end = end}), EndVerdict::too_early);
-    EXPECT_EQ(judge_end({.begun = true, .let_go = true, .end = end, .device_state = true}), EndVerdict::fine);
+    EXPECT_EQ(judge_end({.begun = true, .let_go = true, .end = end, .ram_complete = true}), EndVerdict::fine);
   }
+}
+
+// Found with QEMU 7.2, which gave up and kept its main connection open: migrx waited for 20 s more.
+TEST(JudgeEnd, with_a_return_path_a_source_closes_nothing_before_our_verdict) {
+  const EndFacts closed{.begun = true, .let_go = true, .end = StreamEnd::fin};
+  EXPECT_EQ(judge_end(closed), EndVerdict::fine);
+  EndFacts facts = closed;
+  facts.return_path = true;
+  EXPECT_EQ(judge_end(facts), EndVerdict::too_early);
+  facts.ram_complete = true;
+  EXPECT_EQ(judge_end(facts), EndVerdict::fine);
 }
 
 TEST(JudgeSilence, a_quiet_source_is_no_fault) {
