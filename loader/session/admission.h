@@ -59,12 +59,10 @@ struct AdmissionAnswer {
 // Called on any worker, seldom: once or twice per connection, and in each turn of a main channel that waits.
 class Admission {
  public:
-  // A main channel is not believed for so long after a multifd channel that may be its own was refused. Its
-  // source notices the reset within a round trip and closes.
+  // A main channel is not believed for so long after a multifd channel that may be its own was refused. Where
+  // the guest's uuid is known and no channel of the right guest has come by then, main is refused as well,
+  // before its channels are reset (channel.h says why).
   static constexpr uint64_t kSuspicionNs = 2'000'000'000;
-
-  // And where the guest's uuid is known, such a main waits in vain: when none of the right uuid has come for
-  // so long, it is refused before its channels are reset (channel.h says why).
 
   // A source connects its channels at once; a SYN of them that is lost comes again after 1, 3 and 7 s.
   static constexpr uint64_t kConnectingNs = 10'000'000'000;
