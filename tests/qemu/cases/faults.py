@@ -132,7 +132,7 @@ _STRANGER = """
 import socket, sys, time
 for hello in sys.argv[2:]:
     s = socket.socket()
-    s.settimeout(3)
+    s.settimeout(10)  # a multifd channel has 4 s to be closed by its source
     s.bind((sys.argv[1], 0))
     try:
         s.connect(("%s", %d))
