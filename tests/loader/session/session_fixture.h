@@ -71,7 +71,12 @@ class SessionFixture : public ::testing::Test {
  protected:
   static constexpr uint64_t kRam = 64 * kPageBytes;
 
+  // One that is there already ends first: the worker must let go of its channels.
   void start(uint32_t channels, SessionLimits limits = {}) {
+    if (control_ != nullptr) {
+      control_->cancel();
+      run(1'600);
+    }
     SessionSettings settings;
     settings.main = settings_;
     settings.main.multifd_channels = channels;
