@@ -1,6 +1,7 @@
 #include "loader/session/channel.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "loader/multifd/multifd_packet.h"
 
@@ -244,12 +245,11 @@ uint32_t Channel::drop(uint32_t slices_max) noexcept {
   for (const Slice& slice : all.first(std::min<std::size_t>(all.size(), slices_max))) {
     ++dropped;
     advanced_bytes_ += slice.length;
+    dropped_bytes_ += slice.length - std::exchange(slice_used_, 0);
     if (slice.end != StreamEnd::none) end_.store(slice.end, std::memory_order_release);
   }
   connection_.advance(dropped);
-  slice_used_ = 0;
-  if (claim() == Claim::surplus && advanced_bytes_ > said_unasked() + kMultifdHeaderBytes)
-    directory_.pages_dropped();
+  if (claim() == Claim::surplus && dropped_bytes_ > kMultifdHeaderBytes) directory_.pages_dropped();
   if (end() != StreamEnd::none || !directory_.holds_dismissed()) {
     state_ = State::draining;
     return drain();

@@ -72,7 +72,8 @@ class ChannelDirectory {
   virtual void channel_failed(const StreamError& error) noexcept = 0;
   // The session has ended (well or not): channels let go of their connections.
   [[nodiscard]] virtual bool over() const noexcept = 0;
-  // A channel with Claim::surplus brought more than a greeting and a SYNC.
+  // A channel with Claim::surplus brought more than a greeting and one SYNC. That may be no page (another
+  // SYNC, or the overhead of TLS): where it matters, a migration is refused rather than taken without pages.
   virtual void pages_dropped() noexcept {}
   // Multifd channels that are dismissed are to be read until they are reset.
   [[nodiscard]] virtual bool holds_dismissed() const noexcept { return false; }
@@ -169,6 +170,7 @@ class Channel {
   uint64_t released_bytes_ = 0;  // stream offset after the last slice released
   uint64_t expanded_seen_ = 0;   // of the parser's expanded_bytes()
   uint64_t owed_bytes_ = 0;      // expanded, and not yet taken from a turn
+  uint64_t dropped_bytes_ = 0;   // since it was dismissed
   const std::unique_ptr<std::byte[]> greeting_;
   std::size_t greeting_bytes_ = 0;
   std::size_t replayed_ = 0;  // of them, to the parser

@@ -114,10 +114,10 @@ Introduction Session::identify(Bytes greeting, Handoff& connection, uint32_t wor
   if (greeting.size() < kMagicBytes) return Introduction::needs(kMagicBytes);
   const uint32_t found = load_be32(greeting.data());
   const bool tls = found >> 16 == kTlsPrefix;
-  // A failed one asks who it is that it may reset last.
+  if (settings_.security == nullptr && !tls) return identify_stream(greeting, connection, worker);
+  // A session that is over asks only what it has to reset last: what TLS hides may be a multifd channel.
   if (over() && tls) return Introduction::refused_multifd(kMultifdInitBytes);
   if (over() || ram_is_here()) return refused(found);
-  if (settings_.security == nullptr && !tls) return identify_stream(greeting, connection, worker);
   if (settings_.security != nullptr && tls) {
     ChannelParser* const parser = settings_.security->accept(connection, worker, inside_);
     return parser != nullptr ? Introduction::as(*parser) : Introduction{};

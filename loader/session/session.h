@@ -159,15 +159,15 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
     return admission_.is_stranger(settings_.source_nat.source_of(connection.peer_address));
   }
   [[nodiscard]] const Admission& admission() const noexcept { return admission_; }
-  // Nothing but the source is known that channels could belong to that were refused although they come from
-  // the source's address (Claim::surplus). Any thread.
-  [[nodiscard]] bool surplus_is_own() const noexcept;
   // Control thread: somebody has connected who may be another source's main, and was not heard yet.
   void set_unheard(bool unheard) noexcept { unheard_.store(unheard, std::memory_order_release); }
   [[nodiscard]] bool unheard() const noexcept { return unheard_.load(std::memory_order_acquire); }
-  // Likewise of a channel from another address: main still waits, and no other came from there.
+  // Refused channels with Claim::surplus can only be the source's: no other main came from its address. Any
+  // thread.
+  [[nodiscard]] bool surplus_is_own() const noexcept;
+  // Likewise of one with Claim::elsewhere: main still waits, and no other came from that address.
   [[nodiscard]] bool elsewhere_is_own(const Handoff& connection) const noexcept;
-  // A channel of the source's own was refused. Any thread.
+  // A channel with this claim was refused, and was the source's own. Any thread.
   void fail_for_refused(Claim claim) noexcept;
   // Set with the first configuration section; constant when blocks_known is set.
   [[nodiscard]] const std::string& source_machine() const noexcept { return source_machine_; }
@@ -269,7 +269,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   FirstError error_;
   FirstError late_error_;
   std::atomic<bool> unheard_{false};
-  std::atomic<bool> surplus_used_{false};  // one of them brought pages, and they were dropped
+  std::atomic<bool> surplus_used_{false};  // pages_dropped()
   std::atomic<bool> done_{false};
   std::atomic<bool> left_source_{false};
   std::atomic<bool> dismissed_released_{false};

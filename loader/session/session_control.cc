@@ -198,12 +198,7 @@ void SessionControl::tell_destination_of_channels() {
 }
 
 void SessionControl::refuse_strangers(uint64_t now_ns) {
-  session_.set_unheard(!has_room() ||
-                       std::any_of(served_.begin(), served_.end(), [this](const Served& served) {
-                         const Channel& channel = *served.channel;
-                         return !channel.identified() && !channel.refused() && !served.aborted &&
-                                &channel.connection() != session_.admission().main_connection();
-                       }));
+  session_.set_unheard(somebody_is_unheard());
   for (std::size_t i = 0; i < served_.size();) {
     Served& served = served_[i];
     if (served.channel->identified()) {
@@ -267,6 +262,19 @@ bool SessionControl::was_own(const Served& served, uint64_t now_ns) const noexce
          (channel.claim() == Claim::elsewhere && session_.elsewhere_is_own(channel.connection()));
 }
 
+bool SessionControl::is_unidentified(const Served& served) noexcept {
+  return !served.channel->identified() && !served.channel->refused() && !served.aborted;
+}
+
+// Who finds no room waits in a poll core.
+bool SessionControl::somebody_is_unheard() const noexcept {
+  return !has_room() || std::any_of(served_.begin(), served_.end(), [this](const Served& served) {
+    const Handoff& connection = served.channel->connection();
+    return is_unidentified(served) && &connection != session_.admission().main_connection() &&
+           !session_.is_stranger(connection);
+  });
+}
+
 void SessionControl::look_for_silent_peers(uint64_t now_ns) {
   SilentPeers* const peers = session_.silent_peers();
   if (peers == nullptr || !session_.admission().gathered()) {
@@ -285,8 +293,8 @@ void SessionControl::look_for_silent_peers(uint64_t now_ns) {
   uint64_t since_ns = *answer;
   for (const Served& served : served_) {
     const Handoff& connection = served.channel->connection();
-    if (served.channel->identified() || served.channel->refused() || served.aborted) continue;
-    if (&connection == session_.admission().main_connection() || connection.opened_ns == 0) continue;
+    if (!is_unidentified(served) || connection.opened_ns == 0) continue;
+    if (&connection == session_.admission().main_connection()) continue;
     since_ns = std::min(since_ns, connection.opened_ns);
   }
   session_.heard_all(since_ns);
@@ -456,7 +464,7 @@ bool SessionControl::watch_arrival(uint64_t now_ns) {
     facts.main_alone_bytes = main->bytes_received.read();
   facts.unheard = !has_room() || std::any_of(served_.begin(), served_.end(), [](const Served& served) {
     const Channel& channel = *served.channel;
-    return !channel.identified() && !channel.refused() && !served.aborted && channel.greeting_wanted() > 0 &&
+    return is_unidentified(served) && channel.greeting_wanted() > 0 &&
            channel.connection().bytes_received.read() >= channel.greeting_wanted();
   });
   const StreamError error = judge_arrival(facts, limits_);

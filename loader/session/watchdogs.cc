@@ -46,10 +46,11 @@ EndVerdict judge_end(const EndFacts& facts) noexcept {
   if (!facts.begun && facts.ends_parked) return EndVerdict::before_main;
   if (!facts.let_go) return EndVerdict::fine;
   // A source that is through closes its channels in good order (FIN), perhaps before main is through: that
-  // shows at the barrier. A reset, or a peer that no longer answers, is never good.
-  const bool broken = facts.end == StreamEnd::reset || facts.end == StreamEnd::timed_out || facts.return_path;
-  return !facts.begun || facts.awaited || (broken && !facts.ram_complete) ? EndVerdict::too_early
-                                                                          : EndVerdict::fine;
+  // shows at the barrier; with a return path it closes nothing before it has our verdict. A reset, or a peer
+  // that no longer answers, is never good.
+  const bool broken = facts.end == StreamEnd::reset || facts.end == StreamEnd::timed_out;
+  const bool too_early = (broken || facts.return_path) && !facts.ram_complete;
+  return !facts.begun || facts.awaited || too_early ? EndVerdict::too_early : EndVerdict::fine;
 }
 
 SilenceVerdict judge_silence(const SilenceFacts& facts, const SessionLimits& limits) noexcept {

@@ -34,7 +34,7 @@ struct EndFacts {
   StreamEnd end = StreamEnd::none;
   bool awaited = false;  // main stands at a barrier and waits for this channel
   bool ram_complete = false;
-  bool return_path = false;  // it is open: the source closes nothing before it has our verdict
+  bool return_path = false;  // it is open
 };
 enum class EndVerdict : uint8_t {
   fine,         // it may be open, or a source that is through has closed it in good order

@@ -31,7 +31,7 @@ FOUND = (
            "if (!return_path_open_ && !colo_enabled)\n      destination_.source_ended();\n    else if (!colo_enabled &&",
            "if (!colo_enabled) destination_.source_ended();\n    if (!colo_enabled && !return_path_open_ &&", STREAM_TESTS),
     Mutant("2026-11-23: a channel that was reset is noticed at the barrier only", WATCHDOGS,
-           "facts.awaited || (broken && !facts.ram_complete)", "facts.awaited || (broken && false)", STREAM_TESTS,
+           "const bool too_early = (broken || facts.return_path) && !facts.ram_complete;", "const bool too_early = facts.return_path && !facts.ram_complete;", STREAM_TESTS,
            "channel ends"),
     Mutant("2026-11-23: another main channel ends the migration under way", ADMISSION,
            "if (told_apart || !came_before(who)) return answer(AdmissionVerdict::stranger);",

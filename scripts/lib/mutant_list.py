@@ -241,7 +241,7 @@ MUTANTS = (
     Mutant("what comes after SHUT 0 changes the outcome", CONTROL,
            "if (!session_.settle()) break;", "if (session_.state() == SessionState::failed) break;", STREAM_TESTS),
     Mutant("a broken channel is not noticed", "loader/session/watchdogs.cc",
-           "(broken && !facts.ram_complete)", "(broken && facts.ram_complete)", STREAM_TESTS),
+           "(broken || facts.return_path) && !facts.ram_complete", "(broken || facts.return_path) && facts.ram_complete", STREAM_TESTS),
     Mutant("main is given up although channels are missing", CONTROL,
            "if (!may_wait) return limits_.identify_ns;", "if (may_wait || !may_wait) return limits_.identify_ns;", STREAM_TESTS),
     Mutant("a connection whose worker is late counts as silent", CONTROL,

@@ -629,7 +629,7 @@ void Simulation::check_always() {
 bool Simulation::taken_for_own() const {
   const Session& session = receiver_.session();
   return session.admission().surplus() > 0 && session.admission().rivals() == 0 &&
-         session.error().error_class == ErrorClass::mismatch;
+         std::string_view(session.error().field) == "multifd channel: count";
 }
 
 bool Simulation::must_be_done() const {

@@ -17,11 +17,15 @@ using test::Wire;
 
 class SecondVm : public test::SessionFixture {
  protected:
-  // Main and its one channel, at their first barrier; a channel of the second VM has been refused.
-  std::pair<Wire*, Wire*> under_way_beside_a_refused_channel() {
+  // With one channel.
+  void start_and_soon_reset_who_is_refused() {
     SessionLimits limits;
     limits.refused_ns = 10 * test::kMs;
     start(1, limits);
+  }
+  // Main and its one channel, at their first barrier; a channel of the second VM has been refused.
+  std::pair<Wire*, Wire*> under_way_beside_a_refused_channel() {
+    start_and_soon_reset_who_is_refused();
     MainStreamBuilder b;
     b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush();
     Wire& main = connect();
@@ -121,9 +125,7 @@ TEST_F(SecondVm, a_second_main_before_all_channels_are_here_ends_both) {
 
 // Found by playing operators: VM B is sent to the port of VM A by mistake.
 TEST_F(SecondVm, another_vm_of_the_same_host_does_not_end_a_migration_that_is_under_way) {
-  SessionLimits limits;
-  limits.refused_ns = 10 * test::kMs;
-  start(1, limits);
+  start_and_soon_reset_who_is_refused();
   MainStreamBuilder b;
   b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
   Wire& main = connect();
@@ -258,9 +260,7 @@ TEST_F(SecondVm, one_that_brings_its_pages_itself_completes_beside_a_stray_chann
 // A channel of the other VM is refused, and one of the source's own is held up while main waits for it with
 // bytes unread: the source is silent because it may send no more. When all is read it has its time.
 TEST_F(SecondVm, a_source_that_waits_for_us_is_not_taken_for_one_whose_channel_was_refused) {
-  SessionLimits limits;
-  limits.refused_ns = 10 * test::kMs;
-  start(1, limits);
+  start_and_soon_reset_who_is_refused();
   MainStreamBuilder b;
   b.header().configuration().ram_start({{"ram", kRam, {}}}).multifd_flush().ram_close();
   connect().give(b.bytes(), 1448);
