@@ -98,9 +98,7 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
     case Phase::resetting: {
       // Also those whose command ring was full, and late ones.
       reset_due(now_ns);
-      const bool all_let_go = std::all_of(served_.begin(), served_.end(),
-                                          [](const Served& served) { return served.channel->let_go(); });
-      if (all_let_go || now_ns >= deadline_ns_) {
+      if (all_are_gone(now_ns) || now_ns >= deadline_ns_) {
         reset_all();
         end();
       }
@@ -148,15 +146,16 @@ int SessionControl::worker_of(const Handoff* connection) const noexcept {
 }
 
 void SessionControl::take_connections(uint64_t now_ns) {
-  // A source's multifd channel among them would be reset before its time.
-  if (phase_ == Phase::aborting || (phase_ == Phase::resetting && now_ns < multifd_reset_ns_)) return;
-  while (phase_ != Phase::running || has_room()) {
+  // Of those that come to a session which has failed, main is reset at once and a multifd channel in its
+  // time.
+  const bool takes_in = phase_ == Phase::running || phase_ == Phase::aborting ||
+                        (phase_ == Phase::resetting && now_ns < multifd_reset_ns_);
+  while (!takes_in || has_room()) {
     Handoff* const connection = take_accepted_();
     if (connection == nullptr) return;
     const std::size_t worker = least_loaded_worker();
-    Channel* const channel = phase_ == Phase::running
-                                 ? session_.add_connection(*connection, static_cast<uint32_t>(worker))
-                                 : nullptr;
+    Channel* const channel =
+        takes_in ? session_.add_connection(*connection, static_cast<uint32_t>(worker)) : nullptr;
     if (channel == nullptr || !workers_[worker]->attach(*channel)) {
       if (channel != nullptr) session_.remove_connection(*channel);
       ++refused_;
@@ -275,19 +274,39 @@ bool SessionControl::somebody_is_unheard() const noexcept {
   });
 }
 
+std::optional<uint64_t> SessionControl::silent_since_ns() {
+  SilentPeers* const peers = session_.silent_peers();
+  if (peers == nullptr) return UINT64_MAX;
+  if (!std::exchange(silence_asked_, true)) {
+    peers->ask();
+    return std::nullopt;
+  }
+  const std::optional<uint64_t> answer = peers->oldest_ns();
+  if (answer) silence_asked_ = false;
+  return answer;
+}
+
+// Nobody is served any more; and until multifd channels may be reset, nobody is silent who may be one.
+bool SessionControl::all_are_gone(uint64_t now_ns) {
+  const auto all_let_go = [this] {
+    return std::all_of(served_.begin(), served_.end(),
+                       [](const Served& served) { return served.channel->let_go(); });
+  };
+  if (!all_let_go()) return false;
+  if (now_ns >= multifd_reset_ns_) return true;
+  if (silent_since_ns() != UINT64_MAX) return false;
+  take_connections(now_ns);  // who spoke before the answer
+  return all_let_go();
+}
+
 void SessionControl::look_for_silent_peers(uint64_t now_ns) {
   SilentPeers* const peers = session_.silent_peers();
   if (peers == nullptr || !session_.admission().gathered()) {
     silence_asked_ = false;
     return;
   }
-  if (!std::exchange(silence_asked_, true)) {
-    peers->ask();
-    return;
-  }
-  const std::optional<uint64_t> answer = peers->oldest_ns();
+  const std::optional<uint64_t> answer = silent_since_ns();
   if (!answer) return;
-  silence_asked_ = false;
   take_connections(now_ns);  // who spoke before the answer
   if (!has_room()) return;   // somebody may be left there
   uint64_t since_ns = *answer;
@@ -650,6 +669,7 @@ void SessionControl::begin_abort(uint64_t now_ns) {
 
 void SessionControl::begin_resetting(uint64_t now_ns, uint64_t multifd_reset_ns) {
   phase_ = Phase::resetting;
+  silence_asked_ = false;
   multifd_reset_ns_ = multifd_reset_ns;
   deadline_ns_ = multifd_reset_ns + limits_.abort_ns;
   reset_due(now_ns);

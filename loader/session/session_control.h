@@ -95,6 +95,10 @@ class SessionControl {
   [[nodiscard]] std::size_t least_loaded_worker();
   void tell_destination_of_channels();
   void refuse_strangers(uint64_t now_ns);
+  // When the SYN came of the peer that has been silent longest, UINT64_MAX: there is none. Nothing: the poll
+  // cores have been asked, and have not answered yet. Whoever spoke before the answer is to be taken in.
+  [[nodiscard]] std::optional<uint64_t> silent_since_ns();
+  [[nodiscard]] bool all_are_gone(uint64_t now_ns);
   // Tells the session when nobody who connected before the last of the channels is silent any more.
   void look_for_silent_peers(uint64_t now_ns);
   // True: no message for the source is left here.

@@ -82,7 +82,7 @@ FOUND = (
            "facts.quiet_ns >= kRefusedNs &&\n      facts.idle_ns >= kRefusedNs)", "facts.quiet_ns >= kRefusedNs / 2)",
            STREAM_TESTS, "second VM"),
     Mutant("seed 820102504: who finds no room beside strangers is reset", CONTROL,
-           "while (phase_ != Phase::running || has_room()) {", "while (true) {", STREAM_TESTS, "strangers"),
+           "while (!takes_in || has_room()) {", "while (true) {", STREAM_TESTS, "strangers"),
     Mutant("workers standing still: a source that is held up is taken for one that hangs", CONTROL,
            "stall_clock_.held(holds_source_up(now_ns), now_ns);", "", STREAM_TESTS, "stuck window"),
     Mutant("workers standing still: channels that are not heard are missing", WATCHDOGS,
