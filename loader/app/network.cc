@@ -228,6 +228,8 @@ Network::Network(const HostOptions& options, const Placement& placement, uint32_
 Network::~Network() {
   poll_cores_.clear();
   ports_.clear();
+  for (const auto* const pools : {&rx_pools_, &tx_pools_})
+    for (const auto& pool : *pools) pool->leave_to_eal();
 }
 
 void Network::start() {

@@ -271,6 +271,14 @@ TEST(DpdkPort, after_its_stop_a_port_tells_what_was_so_before) {
   EXPECT_TRUE(port.link_up());
 }
 
+TEST(BufferPool, that_is_left_to_eal_is_not_given_back_to_it) {
+  // One that is given back leaves its name to the next; nobody asks for this one again.
+  { BufferPool("returned", 255, 2048, kAnyNode); }
+  { const BufferPool again("returned", 255, 2048, kAnyNode); }
+  { BufferPool("left", 255, 2048, kAnyNode).leave_to_eal(); }
+  EXPECT_THROW(BufferPool("left", 255, 2048, kAnyNode), DpdkError);
+}
+
 TEST(BufferPool, one_that_does_not_fit_says_how_much_it_wanted) {
   try {
     BufferPool pool("huge", 4'000'000, 16384, kAnyNode);
