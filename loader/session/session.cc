@@ -230,8 +230,8 @@ std::optional<IpAddress> Session::take_misled_peer() noexcept {
   return misled_peer_.take();
 }
 
-bool Session::elsewhere_is_own(const Handoff& connection) const noexcept {
-  return !admission_.complete() && admission_.main_here() && rival_.get() != connection.peer_address;
+bool Session::is_rival(const Handoff& connection) const noexcept {
+  return rival_.get() == connection.peer_address;
 }
 
 bool Session::surplus_is_own() const noexcept {
@@ -239,11 +239,8 @@ bool Session::surplus_is_own() const noexcept {
   return settings_.main.multifd_channels > 0 || main_->pages_with_content() == 0;
 }
 
-void Session::fail_for_refused(Claim claim) noexcept {
-  if (claim == Claim::surplus)
-    fail(admission_.too_many(admission_.surplus_id()));
-  else  // fail() adds which address, and what to do
-    fail(make_error(ErrorClass::mismatch, 0, "session: multifd channels", "not all came from one address"));
+void Session::fail_for_surplus() noexcept {
+  fail(admission_.too_many(admission_.surplus_id()));
 }
 
 std::string Session::standing() const {
@@ -325,7 +322,7 @@ void Session::on_ram_complete() noexcept {
   const bool nothing_came =
       settings_.main.multifd_channels == 0 && admission_.surplus() > 0 && main_->pages_with_content() == 0;
   const bool some_dropped = surplus_used_.load(std::memory_order_acquire);
-  if (nothing_came || (some_dropped && surplus_is_own())) return fail_for_refused(Claim::surplus);
+  if (nothing_came || (some_dropped && surplus_is_own())) return fail_for_surplus();
   next().on_ram_complete();
   tell({SessionEvent::Kind::ram_complete, 0});
   stamp(moments_.ram_complete);

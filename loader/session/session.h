@@ -165,10 +165,12 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   // Refused channels with Claim::surplus can only be the source's: no other main came from its address. Any
   // thread.
   [[nodiscard]] bool surplus_is_own() const noexcept;
-  // Likewise of one with Claim::elsewhere: main still waits, and no other came from that address.
-  [[nodiscard]] bool elsewhere_is_own(const Handoff& connection) const noexcept;
-  // A channel with this claim was refused, and was the source's own. Any thread.
-  void fail_for_refused(Claim claim) noexcept;
+  // A channel with that claim was refused, and was the source's own. Any thread.
+  void fail_for_surplus() noexcept;
+  // Main is here, and others are missing. Any thread.
+  [[nodiscard]] bool main_waits() const noexcept { return admission_.main_here() && !admission_.complete(); }
+  // The last main channel that was refused came from its address. Any thread.
+  [[nodiscard]] bool is_rival(const Handoff& connection) const noexcept;
   // Set with the first configuration section; constant when blocks_known is set.
   [[nodiscard]] const std::string& source_machine() const noexcept { return source_machine_; }
   // Where each channel stands, for a time-out's message: "main at epoch 3, multifd 0 at 4, …".

@@ -198,6 +198,7 @@ void SessionControl::tell_destination_of_channels() {
 
 void SessionControl::refuse_strangers(uint64_t now_ns) {
   session_.set_unheard(somebody_is_unheard());
+  const bool holds_elsewhere = holds_channels_from_elsewhere();
   for (std::size_t i = 0; i < served_.size();) {
     Served& served = served_[i];
     if (served.channel->identified()) {
@@ -220,8 +221,9 @@ void SessionControl::refuse_strangers(uint64_t now_ns) {
       served.refused_ns = now_ns;
       ++refused_;
     }
-    if (was_own(served, now_ns)) session_.fail_for_refused(served.channel->claim());
-    if (!served.aborted && (silent || may_reset_refused(served, now_ns))) {
+    const bool held = holds_elsewhere && served.channel->claim() == Claim::elsewhere;
+    if (was_own(served, now_ns)) session_.fail_for_surplus();
+    if (!served.aborted && (silent || (!held && may_reset_refused(served, now_ns)))) {
       served.aborted = served.channel->connection().abort();
       refused_ += served.aborted && served.refused_ns == 0 ? 1 : 0;
     }
@@ -249,16 +251,28 @@ bool SessionControl::may_reset_refused(const Served& served, uint64_t now_ns) co
          now_ns - served.refused_ns >= held_ns;
 }
 
+// Main waits for those that are missing, and they may be these, sent through a NAT. To reset them alone would
+// do that source harm; to end the session for them before its time, another source, whose SYN or first bytes
+// were lost. watch_arrival() has that time. They cannot be its own when there are more than are missing.
+bool SessionControl::holds_channels_from_elsewhere() const noexcept {
+  if (!session_.main_waits() || session_.state() == SessionState::failed) return false;
+  const auto open = std::count_if(served_.begin(), served_.end(), [this](const Served& served) {
+    const Channel& channel = *served.channel;
+    return channel.refused() && channel.claim() == Claim::elsewhere && channel.end() == StreamEnd::none &&
+           !session_.is_rival(channel.connection());
+  });
+  return open > 0 &&
+         open <= static_cast<std::ptrdiff_t>(session_.channels_expected() - session_.identified());
+}
+
 // It is open and in use after a time in which any other source would have closed it: it is the session's own.
 // To reset it alone would do that source harm.
 bool SessionControl::was_own(const Served& served, uint64_t now_ns) const noexcept {
   const Channel& channel = *served.channel;
   if (phase_ != Phase::running || session_.state() >= SessionState::device_state) return false;
-  if (!channel.refused() || channel.end() != StreamEnd::none || !has_said_more(channel) ||
-      now_ns - served.refused_ns < limits_.refused_ns)
-    return false;
-  return (channel.claim() == Claim::surplus && session_.surplus_is_own()) ||
-         (channel.claim() == Claim::elsewhere && session_.elsewhere_is_own(channel.connection()));
+  return channel.refused() && channel.claim() == Claim::surplus && channel.end() == StreamEnd::none &&
+         has_said_more(channel) && now_ns - served.refused_ns >= limits_.refused_ns &&
+         session_.surplus_is_own();
 }
 
 bool SessionControl::is_unidentified(const Served& served) noexcept {

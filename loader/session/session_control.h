@@ -121,6 +121,7 @@ class SessionControl {
   void reset_all();
   [[nodiscard]] bool may_reset_refused(const Served& served, uint64_t now_ns) const noexcept;
   [[nodiscard]] bool was_own(const Served& served, uint64_t now_ns) const noexcept;
+  [[nodiscard]] bool holds_channels_from_elsewhere() const noexcept;
   // It has not said whose it is, and nobody has refused it or given it up.
   [[nodiscard]] static bool is_unidentified(const Served& served) noexcept;
   // Somebody has connected who may be the main channel of another source on the source's host.

@@ -98,6 +98,11 @@ FOUND = (
     Mutant("soak 1066: half-open peers are not told when listening ends", POLL,
            "if (tenant_on(tenant.config().port) == nullptr && listener_.reset_one(tenant.config().port, out_)) {", "if (false) {",
            TCP_TESTS),
+    Mutant("seed 1011001761: a channel of another address ends a source whose own comes late", CONTROL,
+           "if (was_own(served, now_ns)) session_.fail_for_surplus();",
+           "if (was_own(served, now_ns) || (held && has_said_more(*served.channel) &&\n"
+           "                                    now_ns - served.refused_ns >= limits_.refused_ns))\n"
+           "      session_.fail_for_surplus();", STREAM_TESTS, "hostile channel"),
     Mutant("seed 950494900: a source that closes a channel at a barrier and says nothing more is waited for", WATCHDOGS,
            "if (facts.channel_closed && !facts.device_state", "if (false && !facts.device_state", STREAM_TESTS,
            "channel ends"),

@@ -69,6 +69,13 @@ void make_frequent(Scenario& s, Random& random) {
       clear_links(s, random);
       s.syn_lost_ns = random.between(1, 60) * 1'000'000'000;
       break;
+    case Fault::hostile_channel:
+      // The same beside somebody who has taken none of its places: whose channel it is, is not known until
+      // then.
+      if (s.source.channels == 0 || !random.chance(0.2)) break;
+      clear_links(s, random);
+      s.syn_lost_ns = random.between(1, 60) * 1'000'000'000;
+      break;
     case Fault::second_vm:
       // One that comes late: after its first channel was refused everything stands still, or the other VM's
       // TCP has to send again what was lost.
