@@ -27,10 +27,20 @@ def set_up(path, source, options, compiler=("gcc", "g++")):
         json.dump(list(options), file)
 
 
+def _introspect(path, what):
+    return json.loads(subprocess.run(["meson", "introspect", path, what], capture_output=True, check=True,
+                                     text=True).stdout)
+
+
 def tests(path):
     """{name: program} of the folder's tests."""
-    told = subprocess.run(["meson", "introspect", path, "--tests"], capture_output=True, check=True, text=True).stdout
-    return {test["name"]: test["cmd"][0] for test in json.loads(told)}
+    return {test["name"]: test["cmd"][0] for test in _introspect(path, "--tests")}
+
+
+def executables(path):
+    """Paths of all that can be built and run in the folder."""
+    return [name for target in _introspect(path, "--targets") if target["type"] == "executable"
+            for name in target["filename"]]
 
 
 def make(path, programs=(), **keywords):

@@ -2,6 +2,7 @@
 """Runs the stages of scripts/test and adds up their counts."""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import os
@@ -21,9 +22,9 @@ QUICK_CASES = ("precopy-10", "multifd-4-dirty-7.2", "multifd-zlib-dirty-10", "xb
 QUICK_CAPTURES = ("xbzrle-7.2", "compress-7.2", "multifd-zlib-dirty-10", "precopy-rp-dirty-newest", "multifd-none-dirty-newest")
 # The tests that run threads of their own (tests/meson.build).
 THREADED = ("threads",)
-# What runs under ASan and UBSan: everything that reads bytes from strangers, their fuzz targets' seeds, corpora and
-# mutations of both among them, and the simulation with fewer seeds; but for what links DPDK, which manages its memory
-# itself.
+# What runs under ASan and UBSan, and by default there alone: everything that reads bytes from strangers, their fuzz
+# targets' seeds, corpora and mutations of both among them, and the simulation with fewer seeds; but for what links DPDK,
+# which manages its memory itself.
 FUZZ_TARGETS = tuple(sorted(name[:-len("_fuzz.cc")] for name in os.listdir(os.path.join(ROOT, "tests", "fuzz"))
                             if name.endswith("_fuzz.cc")))
 HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-session", "loader-destination",
@@ -66,15 +67,35 @@ def tidy(arguments):
     return Counts(passed=int(status == 0), failed=int(status != 0))
 
 
-def build(folder, options, tests=()):
-    """Configures `folder` when new and builds it, or only these tests of it; False when that fails."""
+def set_up(folder, options):
+    """Configures `folder` when new; its path, None when that fails."""
     path = os.path.join(ROOT, folder)
     try:
         build_folder.set_up(path, ROOT, options)
     except subprocess.CalledProcessError:
+        return None
+    return path
+
+
+def build_tests(folder, options, tests):
+    """Builds these tests; False when that fails."""
+    path = set_up(folder, options)
+    if path is None:
         return False
-    programs = [program for name, program in build_folder.tests(path).items() if name in tests] if tests else ()
+    programs = [program for name, program in build_folder.tests(path).items() if name in tests]
     return build_folder.make(path, programs).returncode == 0
+
+
+def build_but_for(folder, options, left_out):
+    """Builds all but these tests; the names of the tests that there are then, None when that fails."""
+    path = set_up(folder, options)
+    if path is None:
+        return None
+    tests = {name: program for name, program in build_folder.tests(path).items() if name not in left_out}
+    beside_tests = os.path.join(path, "tests", "")
+    programs = [program for program in build_folder.executables(path)
+                if program in tests.values() or not program.startswith(beside_tests)] if left_out else ()
+    return tuple(tests) if build_folder.make(path, programs).returncode == 0 else None
 
 
 def read_junit(path):
@@ -96,8 +117,8 @@ def read_junit(path):
     return counts
 
 
-def unit_tests(folder, environment=None, wrapper=None, tests=()):
-    """Runs meson's tests of a built folder, or those named."""
+def unit_tests(folder, tests, environment=None, wrapper=None):
+    """Runs these tests of a built folder."""
     path = os.path.join(ROOT, folder)
     # meson adds the wrapper's name to that of the log.
     logs = "testlog-%s" % wrapper.split()[0] if wrapper else "testlog"
@@ -117,12 +138,25 @@ def unit_tests(folder, environment=None, wrapper=None, tests=()):
     return counts
 
 
-def built_and_tested(folder, options, environment=None, wrapper=None, tests=()):
+def tested_as_released(options, left_out, when_built):
+    """The unit tests of a build that is optimised as the program is, but for those that are left to another one."""
     begun = time.monotonic()
-    whole = build(folder, options, tests)
+    tests = build_but_for("build", options, left_out)
     built_s = time.monotonic() - begun
-    counts = unit_tests(folder, environment, wrapper, tests) if whole else Counts(
-        failed=1, remarks=["FAILED  building " + folder])
+    if tests is None:
+        return Counts(failed=1, remarks=["FAILED  building build"], built_s=built_s)
+    when_built()
+    counts = unit_tests("build", tests)
+    counts.built_s = built_s
+    return counts
+
+
+def tested_sanitized(build_of, file_by_file, tests, environment, wrapper=None):
+    begun = time.monotonic()
+    whole = build_tests(*sanitized(build_of, file_by_file), tests)
+    built_s = time.monotonic() - begun
+    counts = unit_tests(build_of[0], tests, environment, wrapper) if whole else Counts(
+        failed=1, remarks=["FAILED  building " + build_of[0]])
     counts.built_s = built_s
     return counts
 
@@ -137,20 +171,24 @@ def sanitized(build_of, file_by_file):
     return folder, ("-Db_sanitize=" + sanitizers, *SANITIZED, *(UNGROUPED if file_by_file else GROUPED))
 
 
+# Memory that was given back is watched until 32 MiB more of it came; 256 cost a fifth more time, in page faults.
+ASAN_ENVIRONMENT = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1:quarantine_size_mb=32",
+                    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+
+
 def address_sanitizer(file_by_file):
-    return built_and_tested(
-        *sanitized(ASAN, file_by_file), {"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
-                                         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}, tests=HOSTILE)
+    return tested_sanitized(ASAN, file_by_file, HOSTILE, ASAN_ENVIRONMENT)
 
 
 def thread_sanitizer(file_by_file):
     # Address randomisation of recent kernels is wider than this compiler's TSan can take.
-    return built_and_tested(*sanitized(TSAN, file_by_file), {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"},
-                            "setarch -R", THREADED)
+    return tested_sanitized(TSAN, file_by_file, THREADED, {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"},
+                            "setarch -R")
 
 
 class IdleBuilds:
-    """Builds for the sanitizers in the time that migrations of the QEMU matrix leave: their cases wait a good deal.
+    """Builds for the sanitizers in the time that the stages between the first build and theirs leave: migrations of the
+    QEMU matrix wait a good deal.
 
     Only builds: a test that watches a clock would not get the time it needs. What was not built at the end, or did not
     compile, is built and told by the stage that wants it.
@@ -199,14 +237,15 @@ def qemu_matrix(arguments):
 
 
 def captured_streams(names):
-    """Records streams of real QEMUs and decodes them with the project's parsers, torn at random places."""
+    """Records streams of real QEMUs and decodes them with the project's parsers, under ASan, torn at random places."""
     with tempfile.TemporaryDirectory(prefix="migrx-captures-", dir="/var/tmp") as folder:
         if run(["/usr/bin/python3", os.path.join(ROOT, "tests", "qemu", "capture.py"), folder, *names]):
             return Counts(failed=1, remarks=["FAILED  a captured stream is not what the source's RAM says"])
         if not os.listdir(folder):
             return Counts(skipped=1, remarks=["skipped captured streams: no QEMU here"])
-        status = run([os.path.join(ROOT, "build", "tests", "loader", "main", "test_loader_main"),
-                      "--gtest_brief=1", "--gtest_filter=Capture.*"], env=dict(os.environ, MIGRX_CAPTURES=folder))
+        status = run([os.path.join(ROOT, ASAN[0], "tests", "loader", "main", "test_loader_main"),
+                      "--gtest_brief=1", "--gtest_filter=Capture.*"],
+                     env=dict(os.environ, **ASAN_ENVIRONMENT, MIGRX_CAPTURES=folder))
     return Counts(passed=int(status == 0), failed=int(status != 0))
 
 
@@ -218,26 +257,35 @@ def main():
     parser.add_argument("--sanitizer-builds", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.sanitizer_builds:
-        sys.exit(0 if build(*sanitized(ASAN, options.all), HOSTILE) and build(*sanitized(TSAN, options.all), THREADED) else 1)
+        sys.exit(0 if build_tests(*sanitized(ASAN, options.all), HOSTILE) and
+                 build_tests(*sanitized(TSAN, options.all), THREADED) else 1)
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     # clang-tidy wants the command of each file.
     release = ("--buildtype=debugoptimized", "-Dbench_burst_64=%s" % ("true" if options.all else "false"), *STRICT,
                *(UNGROUPED if options.all else GROUPED))
-    asan = functools.partial(address_sanitizer, options.all)
+    idle = contextlib.ExitStack()
+
+    def build_when_idle():
+        if not options.quick:
+            idle.callback(IdleBuilds(options.all).end)
+
+    # Each unit test runs once, unless there is no sanitizer's run, or time for all.
+    left_out = () if options.quick or options.all else HOSTILE
     matrix = list(QUICK_CASES) if options.quick else ["--all"] if options.all else []
-    stages = [("unit tests", lambda: built_and_tested("build", release)),
+    stages = [("unit tests", lambda: tested_as_released(release, left_out, build_when_idle)),
               ("tidy", lambda: tidy(["--clang-tidy", "build"] if options.all else [])),
               ("migrations from real QEMUs", lambda: qemu_matrix(matrix))]
+    asan = functools.partial(address_sanitizer, options.all)
     if not options.quick:
-        stages += [("streams captured from real QEMUs", lambda: captured_streams(() if options.all else QUICK_CAPTURES)),
-                   ("unit tests under ASan and UBSan", asan),
+        stages += [("unit tests under ASan and UBSan", asan),
+                   ("streams captured from real QEMUs", lambda: captured_streams(() if options.all else QUICK_CAPTURES)),
                    ("unit tests under TSan", lambda: thread_sanitizer(options.all))]
-    total, idle, times = Counts(), None, []
-    try:
+    total, times = Counts(), []
+    with idle:
         for name, stage in stages:
             print("== %s" % name, flush=True)
             if stage is asan:
-                idle.end()
+                idle.close()
             begun = time.monotonic()
             counts = stage()
             for remark in counts.remarks:
@@ -249,11 +297,6 @@ def main():
                 name, counts.passed, counts.failed, counts.skipped, took), flush=True)
             times.append("%s %s" % (name, took))
             total.add(counts)
-            if idle is None and not options.quick:
-                idle = IdleBuilds(options.all)
-    finally:
-        if idle:
-            idle.end()
     print("== time: %s" % ", ".join(times))
     print("%d passed, %d failed, %d skipped" % (total.passed, total.failed, total.skipped))
     sys.exit(1 if total.failed else 0)

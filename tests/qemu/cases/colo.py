@@ -28,7 +28,7 @@ class Pair:
         self.network = stack.enter_context(Network())
         self.backends = [Backend("mem", SIZE)]
         self.source = stack.enter_context(Machine(folder, "7.2", "pc", self.backends, ColoGuest(dirty_end=dirty_end),
-                                                  accel="kvm", vga=False))
+                                                  accel="kvm", vga=0))
         self.file = os.path.join(folder, "received.mem")
         self.destination = None
         if handoff:
@@ -167,7 +167,7 @@ def newer_source(folder):
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(Network())
         backend = Backend("mem", SIZE)
-        source = stack.enter_context(Machine(folder, "10", "pc", [backend], ColoGuest(), network.source, vga=False))
+        source = stack.enter_context(Machine(folder, "10", "pc", [backend], ColoGuest(), network.source, vga=0))
         path = os.path.join(folder, "received.mem")
         receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, SIZE)},
                                                 capabilities=("x-colo",)))
@@ -191,7 +191,7 @@ def refused(folder):
         network = stack.enter_context(Network())
         backend = Backend("mem", SIZE)
         source = stack.enter_context(Machine(folder, "newest", "pc", [backend], BusyGuest(fill_end=SIZE - 2 * MIB),
-                                             network.source, vga=False))
+                                             network.source, vga=0))
         receiver = stack.enter_context(Receiver(
             folder, network, {"mem": "%s,size=%d" % (os.path.join(folder, "received.mem"), SIZE)},
             capabilities=("x-colo",)))
@@ -215,7 +215,7 @@ def untold(folder):
         network = stack.enter_context(Network())
         backend = Backend("mem", SIZE)
         source = stack.enter_context(Machine(folder, "newest", "pc", [backend], BusyGuest(fill_end=SIZE - 2 * MIB),
-                                             network.source, vga=False))
+                                             network.source, vga=0))
         path = os.path.join(folder, "received.mem")
         receiver = stack.enter_context(Receiver(folder, network, {"mem": "%s,size=%d" % (path, SIZE)}))
         expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])

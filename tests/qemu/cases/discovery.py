@@ -34,7 +34,7 @@ class _Pair:
                     for backend in self.source.backends]
         self.destination = self._stack.enter_context(Machine(
             self.folder, self._version, self._transfer.machine, backends, namespace=self._network.receiver,
-            incoming="defer", name="destination", vga=True))
+            incoming="defer", name="destination"))
         self.destination.set_capabilities(return_path=True, multifd=self._transfer.channels > 0)
         if self._transfer.channels:
             self.destination.set_parameters(multifd_channels=self._transfer.channels)

@@ -252,7 +252,7 @@ def small_pages(channels):
             network = stack.enter_context(Network())
             source = stack.enter_context(Machine(
                 folder, "newest", "vexpress-a9,audiodev=none", [Backend("mem", 32 * MIB)], None, network.source,
-                vga=False, target="aarch64", extra=("-audiodev", "none,id=none")))
+                vga=0, target="aarch64", extra=("-audiodev", "none,id=none")))
             receiver = stack.enter_context(Receiver(
                 folder, network, {"mem": "%s,size=%d" % (os.path.join(folder, "received"), 32 * MIB)}, channels))
             expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
@@ -372,10 +372,10 @@ def cases():
                     misconfigured(version, {"channels": 0}, {"channels": 2}, ["does not use multifd"]), newest)
         yield _case("block-not-at-source-%s" % version,
                     misconfigured(version, {}, {}, ["nosuch"],
-                                  ram=lambda folder: {"nosuch": os.path.join(folder, "received.mem,size=64M")}))
+                                  ram=lambda folder: {"nosuch": os.path.join(folder, "received.mem,size=32M")}))
         yield _case("wrong-size-%s" % version,
                     misconfigured(version, {}, {}, ["mem"],
-                                  ram=lambda folder: {"mem": os.path.join(folder, "received.mem,size=32M")}))
+                                  ram=lambda folder: {"mem": os.path.join(folder, "received.mem,size=24M")}))
         yield _case("stranger-%s" % version, stranger(version, False), newest)
         yield _case("stranger-not-allowed-%s" % version, stranger(version, True), newest)
         yield _case("postcopy-refused-%s" % version, postcopy(version))

@@ -74,7 +74,7 @@ def _into_qemu(mtu, link, compression, tls=None, ipv6=False):
             if link == "veth":
                 generator.make_veth(namespace, mtu, kernel_peer=True)
             destination = stack.enter_context(Machine(folder, "10", "pc", [Backend("mem", _SIZE)], None, namespace,
-                                                      incoming="defer", vga=False, extra=["-S", *objects], name="destination"))
+                                                      incoming="defer", vga=0, extra=["-S", *objects], name="destination"))
             destination.set_capabilities(multifd=True)
             destination.set_parameters(multifd_channels=2, multifd_compression=compression)
             if tls is not None:

@@ -147,7 +147,7 @@ def _two_destinations(folder):
 def _old_bytes(folder):
     path = os.path.join(folder, "old")
     with open(path, "wb") as file:
-        for _ in range(64):
+        for _ in range(Transfer.size // MIB):
             file.write(b"\xa5" * MIB)
     return {"mem": path}
 

@@ -29,7 +29,7 @@ class _Chain:
         self._stacks = [contextlib.ExitStack()]
         self.network = self._stacks[0].enter_context(Network())
         self.host = self._enter(Machine(folder, _VERSION, "q35", backends, LinuxGuest(rewritten=32),
-                                        self.network.source, vga=False, extra=virtio_devices(folder), name="host0"))
+                                        self.network.source, vga=0, extra=virtio_devices(folder), name="host0"))
         self.host.wait_console(b"count 00000002", timeout=90)
 
     def _enter(self, machine):

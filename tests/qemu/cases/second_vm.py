@@ -99,7 +99,7 @@ def _bare_source(folder, stack, network, name, channels, seed):
         file.write(random.Random(seed).randbytes(8 * MIB))
         file.truncate(32 * MIB)
     machine = stack.enter_context(Machine(folder, "10", "pc", [Backend("mem", 32 * MIB, path=path)], None,
-                                          network.source, name=name, vga=False))
+                                          network.source, name=name, vga=0))
     machine.set_capabilities(return_path=True, multifd=bool(channels))
     machine.set_parameters(max_bandwidth=FAST, downtime_limit=2000, **({"multifd_channels": channels} if channels else {}))
     return machine

@@ -51,7 +51,7 @@ class _Guest:
                     for backend in self.source.backends]
         self.destination = stack.enter_context(Machine(self.folder, self.transfer.version, self.transfer.machine, backends,
                                                        namespace=self.source.namespace, incoming="defer",
-                                                       name="destination", vga=True))
+                                                       name="destination"))
         self.destination.qmp.command("migrate-incoming", uri="unix:" + os.path.join(self.folder, "handoff.sock"))
 
     def add(self, daemon, until="ready", **arguments):

@@ -18,6 +18,7 @@ _FOLDERS = ("/usr/bin", *(os.path.join(_CACHE, name) for name in ("qemu7", "qemu
 # Which numbers a name stands for: from the first on, below the second.
 _RANGES = {"7.2": ((7, 2), (7, 3)), "10": ((10,), (11,)), "newest": ((11,), (10 ** 6,))}
 _libc = ctypes.CDLL(None, use_errno=True)
+GUEST_BYTES = 32 * MIB  # of RAM, where a case does not say
 # Nested hosts announce MSR 0x10a (IA32_ARCH_CAPABILITIES) and may refuse to set it, at which QEMU aborts.
 KVM_CPU = "host,arch-capabilities=off"
 
@@ -104,17 +105,20 @@ class Backend:
 
 
 class Machine:
-    """One QEMU process with its QMP connection, console file and memory files, all inside `folder`."""
+    """One QEMU process with its QMP connection, console file and memory files, all inside `folder`.
+
+    `vga`: MiB of video memory, which has no file; 0: no video device.
+    """
 
     def __init__(self, folder, version="10", machine="pc", backends=None, guest=None, namespace=None,
-                 accel=None, incoming=None, vga=True, extra=(), name="source", cpus=1, prefix=(),
+                 accel=None, incoming=None, vga=1, extra=(), name="source", cpus=1, prefix=(),
                  target="x86_64"):
         self.folder, self.version, self.name, self.namespace = folder, version, name, namespace
         self._migrate_mark = 0  # of the events, those before the migration begun last
         self._twin = {"machine": machine, "accel": accel, "vga": vga, "extra": extra, "cpus": cpus,
                       "target": target}
-        self.target = target
-        self.backends = backends or [Backend("mem", 64 * MIB)]
+        self.target, self.vga = target, vga
+        self.backends = backends or [Backend("mem", GUEST_BYTES)]
         for backend in self.backends:
             if backend.kind == "file" and not backend.path:
                 backend.path = os.path.join(folder, name + "." + backend.id)
@@ -140,7 +144,7 @@ class Machine:
                 command += ["-numa", "node,nodeid=%d,memdev=%s" % (node, backend.id)]
         command += ["-machine", machine]
         if vga:
-            command += ["-vga", "std"]
+            command += ["-vga", "std", "-global", "VGA.vgamem_mb=%d" % vga]
         if guest is not None:
             command += guest.arguments(folder)
         if incoming:

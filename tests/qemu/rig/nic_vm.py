@@ -215,7 +215,7 @@ class NicVm(Receiver):
             device = device.replace(",mq=on", "")
         self.machine = Machine(
             folder, model.version, "q35", [Backend("node%d" % node, NODE_BYTES, "ram") for node in range(NODES)],
-            None, network.receiver, vga=False, name=name, cpus="%d,sockets=%d,cores=%d" % (CPUS, NODES, CPUS // NODES),
+            None, network.receiver, vga=0, name=name, cpus="%d,sockets=%d,cores=%d" % (CPUS, NODES, CPUS // NODES),
             extra=["-cpu", "max", "-device", "intel-iommu,intremap=on",
                    "-kernel", kernel, "-initrd", initramfs, "-append",
                    "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=pt",

@@ -59,7 +59,7 @@ class Migration:
         plan = self.plan
         mine = [Backend(backend.id, backend.size, path=self.files[backend.id]) for backend in backends]
         destination = stack.enter_context(Machine(self.folder, plan.destination, plan.machine, mine,
-                                                  namespace=self.network.source, incoming="defer", vga=False,
+                                                  namespace=self.network.source, incoming="defer", vga=0,
                                                   name="destination"))
         destination.qmp.command("migrate-incoming", uri=address)
         return destination
@@ -77,7 +77,7 @@ class Migration:
         guest = BusyGuest(plan.fill, fill_end=sum(plan.sizes) - 2 * MIB, dirty_start=8 * MIB, dirty_end=plan.dirty_end,
                           pages_per_tick=plan.pages_per_tick, ticks_per_line=20)
         source = stack.enter_context(Machine(folder, plan.version, plan.machine, backends, guest,
-                                             self.network.source, vga=plan.small_blocks))
+                                             self.network.source, vga=int(plan.small_blocks)))
         source.set_capabilities(return_path=plan.return_path, multifd=plan.channels > 0, **plan.capabilities)
         parameters = dict(plan.parameters, max_bandwidth=SLOW if plan.dirty_s else FAST,
                           downtime_limit=1 if plan.dirty_s else 2000)

@@ -7,7 +7,7 @@ import time
 
 from .compare import expect_same_files, expect_same_small_blocks
 from .guest import MIB, BusyGuest
-from .machine import Backend, Machine, qemu_program
+from .machine import GUEST_BYTES, Backend, Machine, qemu_program
 from .network import Network
 from .receiver import Receiver, migrx_program
 from .runner import Skip, expect
@@ -44,7 +44,7 @@ class Transfer:
     version: str = "10"
     machine: str = "pc"
     target: str = "x86_64"
-    size: int = 64 * MIB
+    size: int = GUEST_BYTES
     fill: str = "mixed"
     dirty_s: float = 0.0
     channels: int = 0
@@ -65,6 +65,7 @@ class Transfer:
     impair: object = None
     ipv6: bool = False
     small_blocks: bool = True
+    vga: int = 1  # as Machine has it, unless `guest` is another one
     ready: object = None  # (files by block), when migrx has said that it is ready
     check: object = None  # (report, transfer) -> remark, after everything else
     timeout: int = 90
@@ -84,7 +85,7 @@ class Transfer:
         guest = BusyGuest(self.fill, fill_end=size - 2 * MIB, dirty_start=8 * MIB,
                           dirty_end=24 * MIB if self.dirty_s else 0, pages_per_tick=16 if self.dirty_s else 0)
         source = stack.enter_context(Machine(folder, self.version, self.machine, backends, self.guest or guest,
-                                             network.source, vga=self.guest is None,
+                                             network.source, vga=0 if self.guest else self.vga,
                                              extra=self.extra(folder) if self.extra else (), target=self.target))
         source.wait_console(b"count 00000002" if self.guest else b"filled")
         capabilities = dict(self.capabilities, return_path=self.return_path)
