@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "loader/destination/destination_link.h"
 #include "loader/destination/socket_address.h"
 #include "loader/multifd/multifd_packet.h"
 
@@ -34,15 +35,16 @@ class DestinationMultifd {
   DestinationMultifd(const DestinationMultifd&) = delete;
   DestinationMultifd& operator=(const DestinationMultifd&) = delete;
 
-  // One connection for each init packet of the source, sent on as it came.
-  void begin(const SocketAddress& address, std::span<const MultifdInitPacket> inits);
+  // One connection for each init packet of the source, sent on as it came. security: nullptr for plain ones;
+  // outlives them.
+  void begin(const SocketAddress& address, std::span<const MultifdInitPacket> inits, LinkSecurity* security);
   // In the network namespace of that descriptor (/proc/PID/ns/net); -1: ours.
   void set_namespace(int fd) noexcept { namespace_fd_ = fd; }
   [[nodiscard]] bool begun() const noexcept { return !channels_.empty(); }
 
   // Connects and sends what is due: init packets, and `syncs` SYNCs altogether on each. Returns work done.
   // problem() is set when a connection failed or ended.
-  uint32_t do_work(uint64_t syncs);
+  uint32_t do_work(uint64_t syncs, uint64_t now_ns);
   [[nodiscard]] const std::string& problem() const noexcept { return problem_; }
   // All are connected and have their init packets.
   [[nodiscard]] bool ready() const noexcept;
@@ -51,16 +53,19 @@ class DestinationMultifd {
  private:
   struct Channel {
     MultifdInitPacket init{};
-    int fd = -1;
+    Descriptor socket{};  // until it is connected
+    DestinationLink link{};
     bool connected = false;
     uint64_t sent = 0;  // bytes of: init, SYNC, SYNC, …
   };
-  bool connect(Channel& channel);
+  bool connect(Channel& channel, uint64_t now_ns);
   uint32_t send_some(Channel& channel, uint64_t syncs);
+  void look_at_end(const Channel& channel);
   void fail(const char* what, int error);
 
   SocketAddress address_;
   int namespace_fd_ = -1;
+  LinkSecurity* security_ = nullptr;
   std::vector<std::byte> sync_ = make_multifd_sync();
   std::vector<Channel> channels_;
   std::string problem_;

@@ -17,10 +17,17 @@
 namespace migrx {
 namespace {
 
-// For one that hangs up on the first bytes.
+// For one that hangs up on the first bytes: of a plain hand-off, within a handshake, and behind one.
 constexpr const char* kTlsHint =
-    " (with tls-creds set it expects TLS, which migrx speaks with the source only: migrate_set_parameter "
-    "tls-creds \"\" there)";
+    " (with tls-creds set it expects TLS: give --handoff-tls-creds, and --handoff-tls on where the source "
+    "has none; or migrate_set_parameter tls-creds \"\" there)";
+constexpr const char* kNoTlsHint =
+    " (without tls-creds it expects no TLS: migrate_set_parameter tls-creds ID there, or --handoff-tls off "
+    "here; with them both ends need keys and priority= that fit each other)";
+constexpr const char* kCertificateHint =
+    " (the TLS handshake was finished here: it may have refused what it was shown. client-cert.pem in dir= "
+    "of --handoff-tls-creds must be of an authority in its ca-cert.pem, and of a name that its tls-authz "
+    "allows; with psk both need the same keys.psk)";
 
 }  // namespace
 
@@ -37,7 +44,8 @@ void DestinationQemu::abandon() {
 }
 
 void DestinationQemu::disconnect() {
-  fd_.reset();
+  socket_.reset();
+  link_.close();
   multifd_.close();
   connected_ = false;
 }
@@ -70,8 +78,16 @@ uint32_t DestinationQemu::do_work(uint64_t now_ns) {
     return 0;
   }
   if (!connected_ && (fifo_.empty() || !connect(now_ns))) return 0;
+  uint32_t work = link_.do_work(now_ns);
+  if (!link_.open()) {
+    if (link_.end() != DestinationLink::End::none)
+      refuse_end("closed the connection within the TLS handshake");
+    connected_ns_ = now_ns;  // what it does with the connection begins behind the handshake
+    return work;
+  }
+  if (work > 0) last_sent_ns_ = now_ns;
   if (!proved_ && due) decide_multifd(now_ns);
-  uint32_t work = serve_multifd();
+  work += serve_multifd(now_ns);
   if (verdict_ == Verdict::pending) work += send_some(now_ns);
   return verdict_ == Verdict::pending ? work + receive_some() : work;
 }
@@ -134,17 +150,20 @@ bool DestinationQemu::connect(uint64_t now_ns) {
     std::memset(name->sun_path, 0, sizeof name->sun_path);
     std::memcpy(name->sun_path, path.data(), path.size());
   }
-  if (!fd_) fd_ = socket_in(namespace_.get(), address.family(), SOCK_STREAM, 0);
-  if (fd_ && (::connect(fd_.get(), address.get(), address.length) == 0 || errno == EISCONN)) {
+  if (!socket_) socket_ = socket_in(namespace_.get(), address.family(), SOCK_STREAM, 0);
+  if (socket_ && (::connect(socket_.get(), address.get(), address.length) == 0 || errno == EISCONN)) {
     connected_ns_ = now_ns;
     connected_ = prove_user() && prove_memory();
+    if (connected_)
+      link_.begin(std::move(socket_), settings_.security != nullptr ? settings_.security->connect() : nullptr,
+                  now_ns);
     return connected_;
   }
   const int error = errno;
   if ((error == EINPROGRESS || error == EALREADY || error == EINTR) && !late) return false;
   const bool may_come = error == ENOENT || error == ECONNREFUSED || error == EAGAIN;
   if (error == ECONNREFUSED) {  // of TCP: this socket has had its answer
-    fd_.reset();
+    socket_.reset();
     looked_ = false;
   }
   if (!may_come || late)
@@ -156,7 +175,7 @@ bool DestinationQemu::connect(uint64_t now_ns) {
 // Before a byte is said. Who listened first may have left the socket to another process.
 bool DestinationQemu::prove_user() {
   if (!settings_.access) return true;
-  const std::optional<ucred> peer = peer_credentials(fd_.get());
+  const std::optional<ucred> peer = peer_credentials(fd());
   const uid_t user = settings_.access->user;
   const bool own = peer && peer->uid == user && only_user_of(settings_.process.value_or(peer->pid)) == user &&
                    !process_.ended();
@@ -169,7 +188,7 @@ bool DestinationQemu::prove_user() {
 bool DestinationQemu::prove_memory() {
   if (settings_.files.empty()) return true;
   const PeerMemory memory = settings_.process ? check_process_memory(*settings_.process, settings_.files)
-                                              : check_peer_memory(fd_.get(), settings_.files);
+                                              : check_peer_memory(fd(), settings_.files);
   if (memory.problem.empty() && memory.warning.empty() && !process_.ended()) return true;
   if (!memory.problem.empty())
     refuse_because(ErrorClass::mismatch, memory.problem);
@@ -239,12 +258,12 @@ void DestinationQemu::decide_multifd(uint64_t now_ns) {
     std::memcpy(name->sun_path, path.data(), path.size());
   }
   multifd_.set_namespace(namespace_.get());
-  multifd_.begin(address, inits_);
+  multifd_.begin(address, inits_, settings_.security);
 }
 
-uint32_t DestinationQemu::serve_multifd() {
+uint32_t DestinationQemu::serve_multifd(uint64_t now_ns) {
   if (!multifd_.begun()) return 0;
-  const uint32_t work = multifd_.do_work(rewriter_.sections_written());
+  const uint32_t work = multifd_.do_work(rewriter_.sections_written(), now_ns);
   if (!multifd_.problem().empty() && !proved_) {
     // It may have said why before it went, or have wanted no further connection at all.
     (void)receive_some();
@@ -261,20 +280,19 @@ uint32_t DestinationQemu::send_some(uint64_t now_ns) {
   }
   uint32_t work = 0;
   std::size_t sent = 0;
-  for (Bytes bytes = fifo_.readable(); !bytes.empty() && sent < kSendBytesMax; bytes = fifo_.readable()) {
-    const ssize_t n = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
-    if (n < 0) {
+  const std::size_t most = link_.secured() ? kSealBytesMax : kSendBytesMax;
+  for (Bytes bytes = fifo_.readable(); !bytes.empty() && sent < most; bytes = fifo_.readable()) {
+    const std::size_t n = link_.send(bytes);
+    if (n == 0) {
+      if (link_.end() == DestinationLink::End::none) break;
       // It may have said why before it went.
-      const int error = errno;
       (void)receive_some();
-      if (verdict_ == Verdict::pending) refuse("closed the connection", error);
+      if (verdict_ == Verdict::pending) refuse_end("closed the connection");
       break;
     }
-    fifo_.consume(static_cast<std::size_t>(n));
-    sent += static_cast<std::size_t>(n);
-    sent_ += static_cast<uint64_t>(n);
+    fifo_.consume(n);
+    sent += n;
+    sent_ += n;
     last_sent_ns_ = now_ns;
     ++work;
     if (rewriter_.device_state_begun() && !memory_proved_again_) break;
@@ -283,17 +301,13 @@ uint32_t DestinationQemu::send_some(uint64_t now_ns) {
 }
 
 uint32_t DestinationQemu::receive_some() {
-  const ssize_t n = ::recv(fd_.get(), inbox_.data(), inbox_.size(), 0);
-  if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return 0;
-  if (n < 0) {
-    refuse("closed the connection", errno);
-    return 0;
-  }
+  const std::size_t n = link_.receive(inbox_);
   if (n == 0) {
-    refuse("closed the connection before it had loaded the device state", 0);
+    if (link_.end() != DestinationLink::End::none)
+      refuse_end("closed the connection before it had loaded the device state");
     return 0;
   }
-  reader_.feed({inbox_.data(), static_cast<std::size_t>(n)});
+  reader_.feed({inbox_.data(), n});
   ReturnPathMessage message;
   while (verdict_ == Verdict::pending && reader_.next(message)) take(message);
   if (verdict_ == Verdict::pending && reader_.error()) {
@@ -335,10 +349,29 @@ void DestinationQemu::take(const ReturnPathMessage& message) {
   }
 }
 
+void DestinationQemu::refuse_end(const char* eof) {
+  switch (link_.end()) {
+    case DestinationLink::End::none:
+      break;
+    case DestinationLink::End::closed:
+      refuse(link_.error() == 0 || !link_.open() ? eof : "closed the connection", link_.error());
+      break;
+    case DestinationLink::End::tls_failed:
+      refuse_because(ErrorClass::io, "TLS with " + settings_.address.text + ": " + link_.tls_problem());
+      break;
+    case DestinationLink::End::tls_late:
+      refuse("does not finish the TLS handshake", ETIMEDOUT);
+      break;
+  }
+}
+
 void DestinationQemu::refuse(const char* what, int error) {
+  const char* hint = "";
+  if (connected_ && !proved_)
+    hint = !link_.secured() ? kTlsHint : link_.open() ? kCertificateHint : kNoTlsHint;
   refuse_because(ErrorClass::io, settings_.address.text + " " + what + (error != 0 ? ": " : "") +
                                      (error != 0 ? std::strerror(error) : "") + "; its own log says why" +
-                                     (connected_ && !proved_ ? kTlsHint : ""));
+                                     hint);
 }
 
 void DestinationQemu::refuse_because(ErrorClass error_class, const std::string& why) {

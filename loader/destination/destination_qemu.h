@@ -2,7 +2,7 @@
 // migrx loads. It gets device state and small blocks.
 //
 //   looking ─listener found─▶ connecting ─its memory is ours─▶ asking ─PONG─▶ passing on ─SHUT 0─▶ accepted
-//                                                               └─ with multifd on there: its channels first
+//                                            └─ TLS: handshake ─┘└─ with multifd on there: its channels first
 //
 // The destination's memory is checked (peer_memory.h) before the first byte, once more before the first byte
 // of device state, after which it could run the guest, and when it says that it has the guest: a block that
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "loader/destination/byte_fifo.h"
+#include "loader/destination/destination_link.h"
 #include "loader/destination/destination_multifd.h"
 #include "loader/destination/handoff_form.h"
 #include "loader/destination/peer_memory.h"
@@ -40,6 +41,8 @@ struct DestinationSettings {
   // The QEMU that listens at the address; nullopt: whichever process listens there.
   std::optional<pid_t> process;
   uint32_t source_channels = 0;  // multifd channels of the source
+  // All connections to it are encrypted; nullptr: none. Outlives the destination.
+  LinkSecurity* security = nullptr;
 };
 
 class DestinationQemu final : public Destination {
@@ -65,7 +68,7 @@ class DestinationQemu final : public Destination {
   // Only while do_work() would read from it: otherwise the thread that polls it would be woken
   // again and again.
   [[nodiscard]] int wake_fd() const noexcept override {
-    return connected_ && verdict_ == Verdict::pending && !abandoned_ ? fd_.get() : -1;
+    return connected_ && link_.reads() && verdict_ == Verdict::pending && !abandoned_ ? link_.fd() : -1;
   }
   [[nodiscard]] uint64_t last_sent_ns() const noexcept override { return last_sent_ns_; }
   [[nodiscard]] const std::string& warning() const noexcept override { return warning_; }
@@ -73,25 +76,27 @@ class DestinationQemu final : public Destination {
  private:
   // For a destination that is started at the same time.
   static constexpr uint64_t kConnectNs = 10'000'000'000;
-  // Bound for its answer to our PING, when it seems to wait for connections that will never be made.
-  static constexpr uint64_t kAnswerNs = 10'000'000'000;
   // With one channel, or a relay in between, multifd shows in this: no answer comes and the listener stays.
   static constexpr uint64_t kMultifdPatienceNs = 300'000'000;
   static constexpr uint64_t kLookNs = 1'000'000;
   // Sent per turn at most, so that the control thread comes round even while the source never stops.
   static constexpr std::size_t kSendBytesMax = 4 << 20;
+  static constexpr std::size_t kSealBytesMax = 256 << 10;  // the same where each byte is encrypted first
 
   bool look_around();
   bool connect(uint64_t now_ns);
+  [[nodiscard]] int fd() const noexcept { return socket_ ? socket_.get() : link_.fd(); }
   [[nodiscard]] bool prove_user();
   [[nodiscard]] bool prove_memory();
   [[nodiscard]] bool prove_alone();
   void decide_multifd(uint64_t now_ns);
-  uint32_t serve_multifd();
+  uint32_t serve_multifd(uint64_t now_ns);
   uint32_t send_some(uint64_t now_ns);
   uint32_t receive_some();
   void take(const ReturnPathMessage& message);
   void disconnect();
+  // Its connection has ended; eof: what it is called when the destination closed it in an orderly way.
+  void refuse_end(const char* eof);
   void refuse(const char* what, int error);
   void refuse_because(ErrorClass error_class, const std::string& why);
   // The UNIX socket as seen from here, when its process has other mounts.
@@ -103,7 +108,8 @@ class DestinationQemu final : public Destination {
   std::array<std::byte, 512> inbox_{};  // what reader_ was fed last
   ReturnPathReader reader_;
   Descriptor namespace_;  // of the destination's network, where it is another one than ours
-  Descriptor fd_;
+  Descriptor socket_;     // until it is connected
+  DestinationLink link_;
   ProcessWatch process_;
   bool looked_ = false;
   std::optional<ListenSocket> listener_;

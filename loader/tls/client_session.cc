@@ -10,8 +10,12 @@
 
 namespace migrx {
 
-TlsClientSession::TlsClientSession(std::shared_ptr<const TlsCredentials> credentials, std::string host)
-    : credentials_(std::move(credentials)), host_(std::move(host)), pipe_(GNUTLS_CLIENT | GNUTLS_NO_TICKETS) {
+TlsClientSession::TlsClientSession(std::shared_ptr<const TlsCredentials> credentials, std::string host,
+                                   std::string host_option)
+    : credentials_(std::move(credentials)),
+      host_(std::move(host)),
+      host_option_(std::move(host_option)),
+      pipe_(GNUTLS_CLIENT | GNUTLS_NO_TICKETS) {
   gnutls_session_t const session = pipe_.session();
   if (session == nullptr) return;
   const TlsCredentials::Handles& handles = *credentials_->handles_;
@@ -63,7 +67,7 @@ bool TlsClientSession::verify_server() {
   if (status == 0) return true;
   std::string why = verification_text(status);
   if ((status & GNUTLS_CERT_UNEXPECTED_OWNER) != 0)
-    why += " Name one that it has with --tls-hostname, or make a certificate for " + host_ + ".";
+    why += " Name one that it has with " + host_option_ + ", or make a certificate for " + host_ + ".";
   return fail("the server's certificate: " + why);
 }
 
@@ -72,16 +76,29 @@ bool TlsClientSession::update_keys(uint64_t sequence, TlsKeys& keys) {
          gnutls_session_key_update(pipe_.session(), 0) == 0 && write_keys(keys);
 }
 
+bool TlsClientSession::write(Bytes text) {
+  while (!text.empty()) {
+    const ssize_t n = gnutls_record_send(pipe_.session(), text.data(), text.size());
+    if (n < 0) return fail(gnutls_strerror(static_cast<int>(n)));  // memory is never full for a moment
+    text = text.subspan(static_cast<std::size_t>(n));
+  }
+  return true;
+}
+
 bool TlsClientSession::read(Bytes bytes, std::vector<std::byte>& text) {
   if (!pipe_.give(bytes)) return fail("the server sends a record without end");
   std::array<std::byte, 4096> some;
   for (;;) {
+    const std::size_t before = pipe_.rest().size();
     const ssize_t n = gnutls_record_recv(pipe_.session(), some.data(), some.size());
     if (n > 0) {
       text.insert(text.end(), some.begin(), some.begin() + n);
       continue;
     }
-    if (n == GNUTLS_E_AGAIN) return true;
+    if (n == GNUTLS_E_AGAIN) {  // also after a record without data, such as a KeyUpdate
+      if (pipe_.rest().size() == before) return true;
+      continue;
+    }
     if (n == GNUTLS_E_INTERRUPTED) continue;
     if (n == 0) return false;
     if (n == GNUTLS_E_FATAL_ALERT_RECEIVED || n == GNUTLS_E_WARNING_ALERT_RECEIVED)

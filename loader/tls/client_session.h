@@ -1,5 +1,6 @@
-// The source's side of one connection's TLS: the handshake as client, the key updates of the direction that
-// sends, and what comes back. Records are sealed elsewhere (loader/generate/sealed_stream.h).
+// The client's side of one connection's TLS: the handshake, and what comes back. A source for measurements
+// seals its records elsewhere (loader/generate/sealed_stream.h) and asks for its keys, and for new ones; the
+// hand-off has its few records sealed by GnuTLS.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +18,10 @@ class TlsClientSession {
  public:
   enum class Progress : uint8_t { need_more, done, failed };
 
-  // credentials: of a client. host: the name or address that the server's certificate must have.
-  TlsClientSession(std::shared_ptr<const TlsCredentials> credentials, std::string host);
+  // credentials: of a client. host: the name or address that the server's certificate must have; host_option:
+  // the option that names another one.
+  TlsClientSession(std::shared_ptr<const TlsCredentials> credentials, std::string host,
+                   std::string host_option = "--tls-hostname");
 
   // The handshake goes on with these bytes; the first time with none. Takes milliseconds when it signs.
   [[nodiscard]] Progress handshake(Bytes bytes);
@@ -29,6 +32,8 @@ class TlsClientSession {
   // After done: the record that announces new keys (RFC 8446, section 4.6.3) is in take_output(), and `keys`
   // are those of the record after it. sequence: the next record's number under the old ones.
   [[nodiscard]] bool update_keys(uint64_t sequence, TlsKeys& keys);
+  // After done, and by callers that do not use keys: the text as records in take_output(). False: problem().
+  [[nodiscard]] bool write(Bytes text);
   // After done: more bytes from the server; plaintext is appended to `text`. False: problem(), or the server
   // said close_notify.
   [[nodiscard]] bool read(Bytes bytes, std::vector<std::byte>& text);
@@ -44,6 +49,7 @@ class TlsClientSession {
 
   const std::shared_ptr<const TlsCredentials> credentials_;
   const std::string host_;
+  const std::string host_option_;
   TlsPipe pipe_;
   std::string problem_;
 };

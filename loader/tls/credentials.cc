@@ -165,12 +165,13 @@ int find_psk(gnutls_session_t session, const gnutls_datum_t* user, gnutls_datum_
 
 }  // namespace
 
-std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out,
-                            TlsCredsOptions::Endpoint endpoint) {
+std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out, TlsCredsOptions::Endpoint endpoint,
+                            const std::string& option) {
   const std::string form =
-      "--tls-creds " + text + ": expected x509:dir=DIR or psk:dir=DIR with options after commas";
+      option + " " + text + ": expected x509:dir=DIR or psk:dir=DIR with options after commas";
   out = {};
   out.endpoint = endpoint;
+  out.option = option;
   if (text.starts_with("x509:"))
     out.kind = TlsCredsOptions::Kind::x509;
   else if (text.starts_with("psk:"))
@@ -188,7 +189,7 @@ std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out,
     const std::string value = word.substr(equals + 1);
     const bool is_x509 = out.kind == TlsCredsOptions::Kind::x509;
     const auto flag = [&](bool& target) {
-      if (value != "on" && value != "off") return "--tls-creds: " + name + " must be on or off";
+      if (value != "on" && value != "off") return option + ": " + name + " must be on or off";
       target = value == "on";
       return std::string();
     };
@@ -206,10 +207,10 @@ std::string parse_tls_creds(const std::string& text, TlsCredsOptions& out,
     else if (name == "username" && !is_x509 && endpoint == TlsCredsOptions::Endpoint::client)
       out.username = value;
     else
-      problem = "--tls-creds: unknown option '" + name + "'";
+      problem = option + ": unknown option '" + name + "'";
     if (!problem.empty()) return problem;
   }
-  if (out.dir.empty() || out.dir[0] != '/') return "--tls-creds: dir= needs an absolute path";
+  if (out.dir.empty() || out.dir[0] != '/') return option + ": dir= needs an absolute path";
   return {};
 }
 
@@ -294,7 +295,8 @@ std::string TlsCredentials::load_psk() {
     return path + ": " + problem;
   if (options_.endpoint == TlsCredsOptions::Endpoint::client) {
     const std::vector<uint8_t>* const key = handles_->psk_keys.find(options_.username);
-    if (key == nullptr) return path + ": no key of user " + options_.username + " (username= in --tls-creds)";
+    if (key == nullptr)
+      return path + ": no key of user " + options_.username + " (username= in " + options_.option + ")";
     const gnutls_datum_t data{const_cast<unsigned char*>(key->data()), static_cast<unsigned>(key->size())};
     int result = gnutls_psk_allocate_client_credentials(&handles_->psk_client);
     if (result >= 0)
@@ -303,7 +305,7 @@ std::string TlsCredentials::load_psk() {
     return result < 0 ? path + ": " + gnutls_strerror(result) : "";
   }
   if (const int result = gnutls_psk_allocate_server_credentials(&handles_->psk); result < 0)
-    return std::string("--tls-creds: ") + gnutls_strerror(result);
+    return options_.option + ": " + gnutls_strerror(result);
   gnutls_psk_set_server_credentials_function2(handles_->psk, find_psk);
   return {};
 }
@@ -311,7 +313,7 @@ std::string TlsCredentials::load_psk() {
 std::string TlsCredentials::load_x509() {
   const auto path = [this](const std::string& name) { return options_.dir + "/" + name; };
   if (const int result = gnutls_certificate_allocate_credentials(&handles_->x509); result < 0)
-    return std::string("--tls-creds: ") + gnutls_strerror(result);
+    return options_.option + ": " + gnutls_strerror(result);
   const std::string ca = path("ca-cert.pem");
   std::string authorities;
   if (std::string problem = read_file(ca, authorities); !problem.empty()) return problem;

@@ -1,4 +1,4 @@
-// TLS credentials of a server, and of a client for `migrx generate`, as QEMU's tls-creds-x509 and
+// TLS credentials of a server, and of a client (`migrx generate`, the hand-off), as QEMU's tls-creds-x509 and
 // tls-creds-psk take them: the same folder, the same file names, the same checks (QEMU crypto/tlscredsx509.c,
 // crypto/tlscredspsk.c). A peer that these credentials accept is one that a QEMU destination with the same
 // files accepts, and the reverse.
@@ -23,13 +23,15 @@ struct TlsCredsOptions {
   std::string priority;
   std::string password_file;
   std::string username = "qemu";
+  std::string option = "--tls-creds";  // that messages name
   bool verify_peer = true;
   bool sanity_check = true;
 };
 // Empty: `out` is filled. Otherwise what is wrong with the text.
 [[nodiscard]] std::string parse_tls_creds(
     const std::string& text, TlsCredsOptions& out,
-    TlsCredsOptions::Endpoint endpoint = TlsCredsOptions::Endpoint::server);
+    TlsCredsOptions::Endpoint endpoint = TlsCredsOptions::Endpoint::server,
+    const std::string& option = "--tls-creds");
 
 // Who may connect, by the subject of the client's certificate as GnuTLS writes it, such as
 // "C=GB,O=Example,CN=source.example". Exact names or shell patterns; without any rule every client with a

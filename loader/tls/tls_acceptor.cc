@@ -33,17 +33,9 @@ TlsAcceptor::TlsAcceptor(std::unique_ptr<TlsCredentialStore> store, const TlsAut
       authz_(authz),
       kernels_(select_gcm_kernels()),
       connections_max_(connections_max),
-      handshake_ns_(handshake_ns),
-      helper_([this] { help(); }) {}
+      handshake_ns_(handshake_ns) {}
 
-TlsAcceptor::~TlsAcceptor() {
-  {
-    const std::lock_guard lock(mutex_);
-    ending_ = true;
-  }
-  wake_.notify_one();
-  helper_.join();
-}
+TlsAcceptor::~TlsAcceptor() = default;
 
 ChannelParser* TlsAcceptor::accept(Handoff& connection, uint32_t worker,
                                    ChannelDirectory& directory) noexcept {
@@ -53,21 +45,11 @@ ChannelParser* TlsAcceptor::accept(Handoff& connection, uint32_t worker,
   return &connections_.back()->channel;
 }
 
-void TlsAcceptor::help() {
-  for (;;) {
-    std::shared_ptr<Connection> job;
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return ending_ || !queue_.empty(); });
-      if (ending_) return;
-      job = std::move(queue_.front());
-      queue_.pop_front();
-    }
-    if (!job->session) job->session.emplace(credentials_now(), authz_);
-    job->progress = job->session->handshake(job->input);
-    job->input.clear();
-    job->busy.store(false, std::memory_order_release);  // pairs with serve()
-  }
+void TlsAcceptor::help(Connection& connection) {
+  if (!connection.session) connection.session.emplace(credentials_now(), authz_);
+  connection.progress = connection.session->handshake(connection.input);
+  connection.input.clear();
+  connection.busy.store(false, std::memory_order_release);  // pairs with serve()
 }
 
 std::shared_ptr<const TlsCredentials> TlsAcceptor::credentials_now() {
@@ -104,11 +86,7 @@ uint32_t TlsAcceptor::do_work(uint64_t now_ns) {
     }
     connection->answered = false;
     connection->busy.store(true, std::memory_order_relaxed);
-    {
-      const std::lock_guard lock(mutex_);
-      queue_.push_back(connection);
-    }
-    wake_.notify_one();
+    helper_.post([this, connection] { help(*connection); });
     ++work;
   }
   return work;

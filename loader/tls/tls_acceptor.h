@@ -1,24 +1,22 @@
 // TLS for the connections of one session: handshakes, and what GnuTLS says of the few records that are not
-// application data. Handshakes run on a helper thread, since a signature takes milliseconds: neither a poll
-// core, nor a worker, nor the control thread waits for one.
+// application data. Handshakes run on a helper thread (handshake_helper.h).
 //
 //   worker: accept() ─▶ TlsChannel ─bytes─▶ control: do_work() ─▶ helper: handshake() ─▶ control ─keys─▶
 //   TlsChannel
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "loader/session/channel_security.h"
 #include "loader/tls/credential_store.h"
+#include "loader/tls/handshake_helper.h"
 #include "loader/tls/server_session.h"
 #include "loader/tls/tls_channel.h"
 
@@ -60,7 +58,7 @@ class TlsAcceptor final : public ChannelSecurity {
   uint32_t serve(Connection& connection, uint64_t now_ns);
   bool send_output(Connection& connection);
   void refuse(Connection& connection, const std::string& why);
-  void help();
+  void help(Connection& connection);
   [[nodiscard]] std::shared_ptr<const TlsCredentials> credentials_now();
 
   const std::unique_ptr<TlsCredentialStore> store_;  // the helper's
@@ -69,19 +67,15 @@ class TlsAcceptor final : public ChannelSecurity {
   const uint32_t connections_max_;
   const uint64_t handshake_ns_;
 
-  std::mutex
-      mutex_;  // connections_, queue_ and warnings_; held for moments, never by a worker that moves bytes
-  std::condition_variable wake_;
+  std::mutex mutex_;  // connections_ and warnings_; held for moments, never by a worker that moves bytes
   std::vector<std::shared_ptr<Connection>> connections_;
-  std::deque<std::shared_ptr<Connection>> queue_;  // for the helper
   std::deque<std::string> warnings_;
-  bool ending_ = false;
   std::atomic<uint32_t> reloads_{0};
 
   std::deque<std::string> refusals_;
   std::string description_;
   uint64_t handshakes_ = 0;
-  std::thread helper_;
+  HandshakeHelper helper_;  // last: its job uses the others
 };
 
 }  // namespace migrx

@@ -18,8 +18,11 @@
 #include <vector>
 
 #include "loader/main/main_channel.h"
+#include "loader/tls/tls_connector.h"
 #include "numa/guest_memory.h"
 #include "tests/loader/main_stream_builder.h"
+#include "tests/loader/tls/test_pki.h"
+#include "tests/loader/tls/tls_server.h"
 
 namespace migrx {
 namespace {
@@ -85,13 +88,17 @@ class DestinationQemuTest : public ::testing::Test {
       work();
       if (answers_ && peer_ >= 0 && !answered_ && !got_.empty()) {
         answered_ = true;
-        const auto pong = make_pong(StreamRewriter::kProofPing);
-        ASSERT_EQ(::send(peer_, pong.data(), pong.size(), MSG_NOSIGNAL), static_cast<ssize_t>(pong.size()));
+        say(make_pong(StreamRewriter::kProofPing));
       }
     }
     rest_.assign(rest.begin(), rest.end());
   }
-  void work() {
+  // What the destination sends, and what becomes of that which came.
+  virtual void say(Bytes bytes) {
+    ASSERT_EQ(::send(peer_, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+  }
+  virtual void take(Bytes bytes) { got_.insert(got_.end(), bytes.begin(), bytes.end()); }
+  virtual void work() {
     now_ns_ += 1'000'000;
     destination_->do_work(now_ns_);
     if (listener_ >= 0 && peer_ < 0) {
@@ -99,10 +106,10 @@ class DestinationQemuTest : public ::testing::Test {
     }
     std::byte buffer[4096];
     for (ssize_t n; peer_ >= 0 && (n = ::recv(peer_, buffer, sizeof buffer, MSG_DONTWAIT)) > 0;)
-      got_.insert(got_.end(), buffer, buffer + n);
+      take({buffer, static_cast<std::size_t>(n)});
   }
   void answer(const std::vector<std::byte>& bytes) {
-    ASSERT_EQ(::send(peer_, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+    say(bytes);
     for (int i = 0; i < 5; ++i) work();
   }
   static std::vector<std::byte> shut(uint32_t value) {
@@ -513,6 +520,194 @@ TEST_F(DestinationQemuTest, a_missing_socket_is_waited_for_and_then_refused_with
   for (int i = 0; i < 10'000; ++i) work();
   EXPECT_EQ(destination_->verdict(), Verdict::refused);
   EXPECT_NE(destination_->error().message().find("migrate-incoming"), std::string::npos);
+}
+
+// The same destination with tls-creds: all that goes over the socket is TLS.
+class DestinationTlsTest : public DestinationQemuTest {
+ protected:
+  void SetUp() override {
+    DestinationQemuTest::SetUp();
+    pki_.make({.common_name = "destination.example", .file = "server"});
+    pki_.make({.common_name = "migrx.example", .file = "client"});
+    server_ = std::make_unique<TlsServer>(pki_.dir());
+    start_tls("destination.example");
+  }
+  void TearDown() override {
+    destination_.reset();
+    DestinationQemuTest::TearDown();
+  }
+  void start_tls(const std::string& host, uint32_t channels = 0) {
+    destination_.reset();
+    TlsCredsOptions options;
+    ASSERT_EQ(parse_tls_creds("x509:dir=" + pki_.dir(), options, TlsCredsOptions::Endpoint::client), "");
+    std::string problem;
+    std::vector<std::string> warnings;
+    auto store = TlsCredentialStore::open(options, problem, warnings);
+    ASSERT_NE(store, nullptr) << problem;
+    connector_ = std::make_unique<TlsConnector>(std::move(store), host, "--handoff-tls-hostname");
+    DestinationSettings settings;
+    settings.security = connector_.get();
+    settings.source_channels = channels;
+    start_anew(std::move(settings));
+  }
+  void say(Bytes bytes) override {
+    server_->write(bytes);
+    flush(peer_, *server_);
+  }
+  void take(Bytes bytes) override {
+    if (deaf_) {
+      heard_.insert(heard_.end(), bytes.begin(), bytes.end());
+      return;
+    }
+    server_->take(bytes);
+    flush(peer_, *server_);
+    got_ = server_->text;
+    if (server_->failed) ::close(std::exchange(peer_, -1));
+  }
+  static void flush(int fd, TlsServer& server) {
+    const std::vector<std::byte> out = server.output();
+    ASSERT_EQ(::send(fd, out.data(), out.size(), MSG_NOSIGNAL), static_cast<ssize_t>(out.size()));
+  }
+  void work() override {
+    DestinationQemuTest::work();
+    if (!server_->open) ::usleep(200);  // its handshake is done by another thread
+  }
+  void expect_refused(const std::string& what) {
+    EXPECT_EQ(destination_->verdict(), Verdict::refused);
+    EXPECT_NE(destination_->error().message().find(what), std::string::npos)
+        << destination_->error().message();
+    EXPECT_FALSE(destination_->proved_waiting());
+    EXPECT_EQ(blocks_[0].pages_written(), 0U);
+    EXPECT_TRUE(got_.empty()) << "bytes of the guest went to it";
+  }
+
+  TestPki pki_;
+  std::unique_ptr<TlsServer> server_;
+  std::unique_ptr<TlsConnector> connector_;
+  bool deaf_ = false;
+  std::vector<std::byte> heard_;  // while it was deaf
+};
+
+TEST_F(DestinationTlsTest, gets_the_same_stream_and_its_verdict_counts) {
+  listen();
+  feed(source_stream());
+  EXPECT_EQ(got_, expected_stream());
+  EXPECT_TRUE(destination_->proved_waiting());
+  EXPECT_EQ(destination_->verdict(), Verdict::pending);
+  answer(shut(0));
+  EXPECT_EQ(destination_->verdict(), Verdict::accepted) << destination_->error().message();
+  EXPECT_EQ(connector_->handshakes(), 1U);
+}
+
+TEST_F(DestinationTlsTest, all_its_multifd_channels_are_encrypted_and_begin_behind_mains_handshake) {
+  start_tls("destination.example", 2);
+  answers_ = false;
+  listen();
+  std::array<MultifdInitPacket, 2> inits{};
+  for (uint8_t i = 0; i < 2; ++i) {
+    inits[i].fill(std::byte{static_cast<unsigned char>(0xa0 + i)});
+    destination_->on_multifd_init(inits[i]);
+  }
+  deaf_ = true;
+  feed_some(source_start());
+  ASSERT_LT(::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK), 0)
+      << "QEMU takes the first that has shaken hands for main";
+  deaf_ = false;
+  take(heard_);
+  feed_some(std::vector<std::byte>(rest_));
+  std::array<std::unique_ptr<TlsServer>, 2> servers;
+  std::array<int, 2> channels{};
+  for (std::size_t i = 0; i < 2; ++i) {
+    channels[i] = ::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK);
+    ASSERT_GE(channels[i], 0);
+    servers[i] = std::make_unique<TlsServer>(pki_.dir());
+  }
+  const auto turn = [&] {
+    work();
+    ::usleep(200);
+    for (std::size_t i = 0; i < 2; ++i) {
+      std::array<std::byte, 4096> some;
+      for (ssize_t n; (n = ::recv(channels[i], some.data(), some.size(), MSG_DONTWAIT)) > 0;)
+        servers[i]->take({some.data(), static_cast<std::size_t>(n)});
+      flush(channels[i], *servers[i]);
+    }
+  };
+  for (int i = 0; i < 1000; ++i) turn();
+  for (std::size_t i = 0; i < 2; ++i)
+    EXPECT_EQ(servers[i]->text, std::vector<std::byte>(inits[i].begin(), inits[i].end()));
+  answers_ = true;
+  feed(std::vector<std::byte>(rest_));
+  for (int i = 0; i < 10; ++i) turn();
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(servers[i]->text.size(), 64 + 2 * 1344U) << "a SYNC for each section";
+    ::close(channels[i]);
+  }
+  EXPECT_EQ(connector_->handshakes(), 3U);
+}
+
+TEST_F(DestinationTlsTest, another_name_is_refused_with_the_option_and_not_a_byte_of_the_guest_is_said) {
+  start_tls("other.example");
+  listen();
+  feed_some(source_stream());
+  expect_refused("--handoff-tls-hostname");
+}
+
+TEST_F(DestinationTlsTest, one_that_refuses_our_certificate_is_told_apart) {
+  pki_.make({.common_name = "migrx.example", .file = "strange", .foreign = true});
+  std::filesystem::copy_file(pki_.path("strange-cert.pem"), pki_.path("client-cert.pem"),
+                             std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy_file(pki_.path("strange-key.pem"), pki_.path("client-key.pem"),
+                             std::filesystem::copy_options::overwrite_existing);
+  TlsCredsOptions options;
+  ASSERT_EQ(
+      parse_tls_creds("x509:sanity-check=off,dir=" + pki_.dir(), options, TlsCredsOptions::Endpoint::client),
+      "");
+  std::string problem;
+  std::vector<std::string> warnings;
+  auto store = TlsCredentialStore::open(options, problem, warnings);
+  ASSERT_NE(store, nullptr) << problem;
+  destination_.reset();
+  connector_ =
+      std::make_unique<TlsConnector>(std::move(store), "destination.example", "--handoff-tls-hostname");
+  DestinationSettings settings;
+  settings.security = connector_.get();
+  start_anew(std::move(settings));
+  listen();
+  feed_some(source_stream());
+  expect_refused("client-cert.pem");
+}
+
+TEST_F(DestinationTlsTest, one_without_tls_creds_hangs_up_and_is_told_what_to_do) {
+  deaf_ = true;
+  listen();
+  feed_some(source_start());
+  ::close(std::exchange(peer_, -1));
+  ::close(std::exchange(listener_, -1));
+  for (int i = 0; i < 5; ++i) work();
+  expect_refused("--handoff-tls off");
+}
+
+TEST_F(DestinationTlsTest, one_that_never_answers_is_given_up_in_time) {
+  deaf_ = true;
+  listen();
+  feed_some(source_start());
+  EXPECT_EQ(destination_->verdict(), Verdict::pending);
+  EXPECT_GE(destination_->wake_fd(), 0);
+  now_ns_ += DestinationLink::kHandshakeNs;
+  work();
+  expect_refused("does not finish the TLS handshake");
+}
+
+TEST_F(DestinationTlsTest, abandoned_within_the_handshake_it_sees_the_end_and_nothing_of_the_guest) {
+  deaf_ = true;
+  listen();
+  feed_some(source_start());
+  ASSERT_GE(peer_, 0);
+  destination_->abandon();
+  EXPECT_EQ(destination_->wake_fd(), -1);
+  std::byte byte;
+  EXPECT_EQ(::recv(peer_, &byte, 1, MSG_DONTWAIT), 0);
+  EXPECT_EQ(destination_->do_work(now_ns_ += 1'000'000), 0U);
 }
 
 TEST(UnixAddress, form_and_length) {
