@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "loader/app/handoff_tls.h"
 #include "loader/app/setup_error.h"
 #include "loader/destination/destination_qemu.h"
 #include "loader/destination/destination_setup.h"
@@ -33,6 +34,10 @@ std::unique_ptr<QmpClient> connect_qmp(const JobOptions& options, Terminal& term
   return client;
 }
 
+HandoffForm form_of(const JobOptions& options) {
+  return options.handoff_form == "plain" ? HandoffForm::plain : HandoffForm::x_ignore_shared;
+}
+
 void take(const DestinationSetup& setup, Report& report) {
   if (!setup.problem.empty()) throw SetupError(setup.problem);
   report.warnings.insert(report.warnings.end(), setup.warnings.begin(), setup.warnings.end());
@@ -47,9 +52,8 @@ uint64_t block_bytes(const RamSpec& spec) {
 
 }  // namespace
 
-HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels) {
-  return {options.handoff_form == "plain" ? HandoffForm::plain : HandoffForm::x_ignore_shared,
-          options.destination_pid, source_channels, options.handoff_access};
+HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels, LinkSecurity* security) {
+  return {form_of(options), options.destination_pid, source_channels, options.handoff_access, security};
 }
 
 std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
@@ -71,11 +75,12 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
   settings.process = choice.process;
   settings.source_channels = choice.source_channels;
   settings.access = choice.access;
+  settings.security = choice.security;
   return std::make_unique<DestinationQemu>(std::move(settings), guest.table().list());
 }
 
 std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const std::vector<RamSpec>& ram,
-                                               Report& report, Terminal& terminal,
+                                               bool tls, Report& report, Terminal& terminal,
                                                const Interruption& interruption) {
   if (!options.qmp) {
     std::map<std::string, uint64_t> addresses;
@@ -87,7 +92,7 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
   for (const RamSpec& spec : ram)
     wanted.push_back({spec.id, spec.access_path(), block_bytes(spec), spec.node.value(), spec.addr});
   const std::unique_ptr<QmpClient> client = connect_qmp(options, terminal, interruption);
-  DestinationSetup setup = inspect_destination(*client, wanted, handoff_choice(options, 0).form);
+  DestinationSetup setup = inspect_destination(*client, wanted, form_of(options), tls);
   take(setup, report);
   report.destination_version = setup.version;
   return std::move(setup.addresses);
@@ -97,13 +102,12 @@ void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlock
                 Terminal& terminal, const Interruption& interruption) {
   if (!options.qmp) return;
   const std::unique_ptr<QmpClient> client = connect_qmp(options, terminal, interruption);
-  take(arm_destination(*client, *options.handoff, switchover_ack, handoff_choice(options, 0).form,
-                       guest.shared_files()),
+  take(arm_destination(*client, *options.handoff, switchover_ack, form_of(options), guest.shared_files()),
        report);
 }
 
 void disarm_by_qmp(const JobOptions& options, Report& report) {
-  if (!options.handoff || handoff_choice(options, 0).form != HandoffForm::x_ignore_shared) return;
+  if (!options.handoff || form_of(options) != HandoffForm::x_ignore_shared) return;
   std::string problem = "migrx was not asked to (--qmp)";
   if (options.qmp) {
     const std::unique_ptr<QmpClient> client = QmpClient::connect(qmp_socket(options), problem);
@@ -131,6 +135,7 @@ std::string check_destination_options(const JobOptions& options) {
   std::string path;
   if (qmp && !parse_unix_address(*qmp, path))
     return "--qmp " + *qmp + ": expected unix:PATH, with a path shorter than 108 bytes";
+  if (std::string problem = check_handoff_tls(options); !problem.empty()) return problem;
   // A source that has come would be lost to it. With --destination-pid the way starts in that process's
   // network namespace.
   if (handoff && !address.is_unix() && !options.destination_pid)

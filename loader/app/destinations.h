@@ -13,6 +13,7 @@
 #include "loader/app/report.h"
 #include "loader/app/terminal.h"
 #include "loader/destination/handoff_form.h"
+#include "loader/destination/link_security.h"
 #include "loader/destination/socket_address.h"
 #include "loader/ram/ram_block.h"
 #include "loader/session/destination.h"
@@ -26,8 +27,10 @@ struct HandoffChoice {
   std::optional<pid_t> process;  // the destination QEMU; nullopt: the process that listens
   uint32_t source_channels = 0;  // multifd channels of the source
   std::optional<SocketAccess> access;
+  LinkSecurity* security = nullptr;  // nullptr: it is not encrypted; outlives the destination
 };
-[[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels);
+[[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels,
+                                           LinkSecurity* security);
 
 // handoff: "unix:PATH" or "tcp:ADDRESS:PORT", checked; without it the device state goes into the directory
 // `dump_blocks`, or nowhere. guest: outlives it. addresses: mr->addr by block name; see inspect_by_qmp().
@@ -39,11 +42,11 @@ struct HandoffChoice {
                                                             uint64_t stall_ns, const HandoffChoice& choice);
 
 // --qmp: whether the destination can take the guest; asks only, and before a file of `ram` is opened for
-// writing. Without --qmp: what `ram` says. Returns the addresses for make_destination(); adds to the report.
-// Throws SetupError.
+// writing. Without --qmp: what `ram` says. tls: the hand-off is encrypted. Returns the addresses for
+// make_destination(); adds to the report. Throws SetupError.
 [[nodiscard]] std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options,
-                                                             const std::vector<RamSpec>& ram, Report& report,
-                                                             Terminal& terminal,
+                                                             const std::vector<RamSpec>& ram, bool tls,
+                                                             Report& report, Terminal& terminal,
                                                              const Interruption& interruption);
 
 // --qmp: from here on the destination waits for this migration and no other. switchover_ack: on at the
@@ -55,8 +58,8 @@ void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlock
 // Adds to the report's warnings; nothing that happens here changes where the guest is.
 void disarm_by_qmp(const JobOptions& options, Report& report);
 
-// What is wrong with --handoff, --no-handoff and --qmp together, or with the way to the address of --handoff.
-// Empty: nothing. Some system calls.
+// What is wrong with --handoff, --no-handoff, --qmp and those of handoff_tls.h together, or with the way to
+// the address of --handoff. Empty: nothing. Some system calls.
 [[nodiscard]] std::string check_destination_options(const JobOptions& options);
 
 }  // namespace migrx

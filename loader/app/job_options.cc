@@ -74,6 +74,29 @@ void add_job_options(CLI::App& command, JobOptions& o) {
           "and gives it migrate-incoming")
       ->group(destination);
   command
+      .add_option("--handoff-tls-creds", o.handoff_tls_creds,
+                  "x509:dir=DIR or psk:dir=DIR with which the hand-off is encrypted, for a destination with "
+                  "tls-creds; a client's files under QEMU's names (ca-cert.pem, client-cert.pem, "
+                  "client-key.pem; keys.psk). More options after commas: priority=, verify-peer=, "
+                  "sanity-check=, password-file= (x509), username= (psk)")
+      ->needs(handoff)
+      ->type_name("KIND:dir=DIR")
+      ->group(destination);
+  command
+      .add_option("--handoff-tls-hostname", o.handoff_tls_hostname,
+                  "name or address that the destination's certificate must have (default: the address in "
+                  "--handoff, unless that is a UNIX socket or loopback)")
+      ->type_name("NAME")
+      ->group(destination);
+  command
+      .add_option("--handoff-tls", o.handoff_tls,
+                  "whether the hand-off is encrypted: on, off, or auto, with --handoff-tls-creds when the "
+                  "source's stream is")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str()
+      ->needs(handoff)
+      ->group(destination);
+  command
       .add_option("--dump-blocks", o.dump_blocks,
                   "directory for the blocks without a file and the device state")
       ->group(destination);

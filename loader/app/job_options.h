@@ -35,6 +35,10 @@ struct JobOptions {
   std::string handoff_form = "plain";      // or "x-ignore-shared"
   std::optional<int32_t> destination_pid;  // the QEMU that listens at `handoff`
   std::optional<std::string> qmp;          // "unix:/run/vm0.qmp"
+  // Encryption towards it (handoff_tls.h).
+  std::string handoff_tls = "auto";  // or "on", "off"
+  std::optional<std::string> handoff_tls_creds;
+  std::optional<std::string> handoff_tls_hostname;
   // Not options: how those sockets of a client of `migrx serve` are reached that is not root
   // (serve/client_sockets.h).
   std::optional<SocketAccess> handoff_access;

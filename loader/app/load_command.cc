@@ -13,6 +13,7 @@
 #include "dataplane/agent_thread.h"
 #include "loader/app/destinations.h"
 #include "loader/app/guest_blocks.h"
+#include "loader/app/handoff_tls.h"
 #include "loader/app/receive_options.h"
 #include "loader/app/report.h"
 #include "loader/app/session_report.h"
@@ -189,7 +190,9 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     // Prefault needs to know on which CPUs; loading from a file needs no poll cores.
     Placement placement;
     for (const CpuId cpu : settings.cpus) placement.threads.push_back({cpu, kAnyNode, {}});
-    std::map<std::string, uint64_t> addresses = inspect_by_qmp(options, ram, report, terminal, signals);
+    HandoffTls handoff_tls(options, /*source_tls=*/false, report);
+    std::map<std::string, uint64_t> addresses =
+        inspect_by_qmp(options, ram, handoff_tls.security() != nullptr, report, terminal, signals);
     GuestBlocks guest(ram, options.private_ram_max, options.handoff.has_value(), lifeline, signals);
     const double prefault_started_s = now_s();
     manager.status("takes the guest's memory", now_s());
@@ -204,7 +207,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     const std::unique_ptr<Destination> destination =
         make_destination(options.handoff, options.dump_blocks, guest, std::move(addresses),
                          /*stall_ns=*/0,  // the end of the file ends it
-                         handoff_choice(options, 0));
+                         handoff_choice(options, 0, handoff_tls.security()));
     FileLoader loader(std::move(settings), input, guest.table(), *destination, *kernels, compress);
     exit_status = 1;
     manager.ready(now_s());
@@ -236,6 +239,8 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     if (destination->last_sent_ns() > 0)
       report.timeline.handed_on_s = static_cast<double>(destination->last_sent_ns() - start_ns) * 1e-9;
     fill_report(loader, guest.table(), start_ns, report);
+    handoff_tls.tell(terminal, report);
+    handoff_tls.report(report);
     guest.report(report);
     report.cpu_s = cpu_seconds();
     if (exit_status == 0) {

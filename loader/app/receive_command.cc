@@ -19,6 +19,7 @@
 #include "loader/app/core_options.h"
 #include "loader/app/destinations.h"
 #include "loader/app/guest_blocks.h"
+#include "loader/app/handoff_tls.h"
 #include "loader/app/host.h"
 #include "loader/app/inherited_descriptors.h"
 #include "loader/app/live_connections.h"
@@ -132,9 +133,11 @@ void ReceiveRun::receive() {
   if (options_.tls_creds)
     tls = std::make_unique<TlsSetup>(*options_.tls_creds, options_.tls_authz, settings.connections_max,
                                      options_.identify_timeout_s, report_);
+  HandoffTls handoff_tls(options_, options_.tls_creds.has_value(), report_);
 
   // ---- The destination is inspected, the guest's memory is claimed and taken
-  std::map<std::string, uint64_t> addresses = inspect_by_qmp(options_, ram, report_, terminal_, signals_);
+  std::map<std::string, uint64_t> addresses =
+      inspect_by_qmp(options_, ram, handoff_tls.security() != nullptr, report_, terminal_, signals_);
   GuestBlocks guest(ram, options_.private_ram_max, options_.handoff.has_value(), lifeline_, signals_);
   take_memory(guest, placement);
 
@@ -161,9 +164,9 @@ void ReceiveRun::receive() {
   arm_by_qmp(options_, settings.main.switchover_ack, guest, report_, terminal_, signals_);
   for (const std::string& warning : report_.warnings) terminal_.warn("warning: " + warning);
   Arrivals arrivals(host.network(), live_connections_);
-  Reception reception(
-      options_, settings, std::move(addresses),
-      {host, guest, tls.get(), live_connections_, arrivals, host.workers().compress(), start_ns_});
+  Reception reception(options_, settings, std::move(addresses),
+                      {host, guest, tls.get(), handoff_tls, live_connections_, arrivals,
+                       host.workers().compress(), start_ns_});
   ResetDuty reset_duty(host.network(), live_connections_, kNever);
   const Host::Running running = host.run(signals_, terminal_);
   lifeline_.listening();

@@ -51,8 +51,9 @@ Reception::Reception(const SessionOptions& options, SessionSettings settings,
   const SessionLimits limits = limits_of(options);
   BlockTable& blocks = at_.guest.table();
   Workers& workers = at_.host.workers();
-  destination_ = make_destination(options.handoff, options.dump_blocks, at_.guest, std::move(addresses),
-                                  limits.stall_ns, handoff_choice(options, options.multifd_channels));
+  destination_ =
+      make_destination(options.handoff, options.dump_blocks, at_.guest, std::move(addresses), limits.stall_ns,
+                       handoff_choice(options, options.multifd_channels, at_.handoff_tls.security()));
   MainEvents* events = &destination_->events();
   if (settings.main.x_colo) {
     colo_ = std::make_unique<ColoSecondary>(destination_->events(), blocks.list(), workers.kernels(),
@@ -79,6 +80,7 @@ void Reception::tell(Terminal& terminal, Report& report) {
   if (const std::optional<IpAddress> peer = session_->take_misled_peer())
     warn_of_misled_peer(*peer, at_.tls != nullptr, terminal, report);
   if (at_.tls != nullptr) at_.tls->tell(terminal, report);
+  at_.handoff_tls.tell(terminal, report);
   while (std::optional<std::string> warning = control_->take_warning()) {
     terminal.warn("warning: " + *warning);
     report.warnings.push_back(std::move(*warning));
@@ -96,6 +98,7 @@ void Reception::report_parts(Report& report) const {
   if (at_.alone) at_.host.report(report);
   if (colo_ != nullptr) report.colo = counters_of(*colo_);
   if (at_.tls != nullptr) at_.tls->report(report);
+  at_.handoff_tls.report(report);
   if (at_.alone) report.cpu_s = cpu_seconds();
 }
 

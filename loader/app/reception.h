@@ -10,6 +10,7 @@
 #include "loader/app/arrivals.h"
 #include "loader/app/colo_watch.h"
 #include "loader/app/guest_blocks.h"
+#include "loader/app/handoff_tls.h"
 #include "loader/app/host.h"
 #include "loader/app/live_connections.h"
 #include "loader/app/open_port.h"
@@ -33,6 +34,7 @@ class Reception {
     Host& host;
     GuestBlocks& guest;
     TlsSetup* tls;  // null: without TLS
+    HandoffTls& handoff_tls;
     LiveConnections& live_connections;
     Arrivals& arrivals;
     CompressJobs& compress;

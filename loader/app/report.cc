@@ -62,6 +62,10 @@ std::string to_json(const Report& r) {
   if (!r.destination_version.empty()) out["destination_version"] = r.destination_version;
   if (!r.tls.empty())
     out["tls"] = {{"session", r.tls}, {"handshakes", r.tls_handshakes}, {"reloads", r.tls_reloads}};
+  if (!r.handoff_tls.empty())
+    out["handoff_tls"] = {{"session", r.handoff_tls},
+                          {"handshakes", r.handoff_tls_handshakes},
+                          {"reloads", r.handoff_tls_reloads}};
   out["source_machine"] = r.source_machine;
   out["sync_mode"] = r.sync_mode;
   out["return_path"] = r.return_path;

@@ -100,7 +100,10 @@ struct Report {
   std::string destination_version;  // QEMU's, where --qmp asked
   std::string tls;                  // "TLS1.3 AES-256-GCM, CN=…" of the first connection; empty: no TLS
   uint64_t tls_handshakes = 0;
-  uint32_t tls_reloads = 0;    // of credentials that changed
+  uint32_t tls_reloads = 0;  // of credentials that changed
+  std::string handoff_tls;   // "TLS1.3 AES-256-GCM": of the hand-off; empty: no TLS, or no handshake yet
+  uint64_t handoff_tls_handshakes = 0;
+  uint32_t handoff_tls_reloads = 0;
   std::string source_machine;  // machine type as the stream says it
   std::string sync_mode;       // "per round", "per section", "" without multifd
   bool return_path = false;

@@ -32,6 +32,9 @@ constexpr std::array kOptions{
     OwnedOption{"handoff-form", OptionOwner::session},
     OwnedOption{"no-handoff", OptionOwner::session},
     OwnedOption{"qmp", OptionOwner::session},
+    OwnedOption{"handoff-tls-creds", OptionOwner::root},  // as tls-creds
+    OwnedOption{"handoff-tls-hostname", OptionOwner::session},
+    OwnedOption{"handoff-tls", OptionOwner::session},
     OwnedOption{"multifd-channels", OptionOwner::session},
     OwnedOption{"multifd-compression", OptionOwner::session},
     OwnedOption{"capability", OptionOwner::session},

@@ -91,25 +91,30 @@ class Conversation {
 
 class Inspection : public Conversation {
  public:
-  Inspection(QmpCommands& qmp, const std::vector<SetupBlock>& blocks, HandoffForm form)
-      : Conversation(qmp, form), blocks_(blocks) {}
+  Inspection(QmpCommands& qmp, const std::vector<SetupBlock>& blocks, HandoffForm form, bool tls)
+      : Conversation(qmp, form), blocks_(blocks), tls_(tls) {}
 
   DestinationSetup run() {
-    (void)(check_waiting() && check_plain() && check_memory() && ask_addresses());
+    (void)(check_waiting() && check_tls() && check_memory() && ask_addresses());
     return std::move(out_);
   }
 
  private:
-  // migrx speaks to it in plain, and QEMU would take its first bytes for a broken handshake.
-  bool check_plain() {
+  // Either would take the first bytes for something else.
+  bool check_tls() {
     if (!ask("query-migrate-parameters")) return false;
     if (!has_qmp_member(result_, "max-bandwidth")) return unexpected("query-migrate-parameters");
     const auto creds = parse_qmp_member(result_, "tls-creds");
-    if (creds && !creds->empty())
+    const bool expected = creds && !creds->empty();
+    if (expected && !tls_)
+      return refuse("its tls-creds is " + *creds +
+                    ", and the guest would be handed over without TLS: give --handoff-tls-creds (and "
+                    "--handoff-tls on, when the source has no tls-creds), or migrate_set_parameter tls-creds "
+                    "\"\" there");
+    if (!expected && tls_)
       return refuse(
-          "its tls-creds is " + *creds +
-          ", and migrx hands the guest over without TLS: migrate_set_parameter tls-creds \"\" there "
-          "(the source's own TLS is for --tls-creds of migrx)");
+          "it has no tls-creds, and the guest would be handed over with TLS: migrate_set_parameter tls-creds "
+          "ID there, or --handoff-tls off here");
     return true;
   }
 
@@ -240,6 +245,7 @@ class Inspection : public Conversation {
   }
 
   const std::vector<SetupBlock>& blocks_;
+  const bool tls_;
 };
 
 class Arming : public Conversation {
@@ -291,8 +297,8 @@ class Arming : public Conversation {
 }  // namespace
 
 DestinationSetup inspect_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
-                                     HandoffForm form) {
-  return Inspection(qmp, blocks, form).run();
+                                     HandoffForm form, bool tls) {
+  return Inspection(qmp, blocks, form, tls).run();
 }
 
 DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, bool switchover_ack,

@@ -31,7 +31,8 @@ struct DestinationSetup {
 };
 
 // Asks, and changes nothing:
-// 1. The destination must wait for a migration (-incoming defer), have none, and expect no TLS.
+// 1. The destination must wait for a migration (-incoming defer), have none, and have tls-creds exactly when
+//    the hand-off is encrypted (tls).
 // 2. Every block's backend must be memory-backend-file,share=on on the very file, as large as the block, and
 //    bound to the same host node. With x-ignore-shared no other shared file backend may be there, since QEMU
 //    would ignore it too.
@@ -39,7 +40,7 @@ struct DestinationSetup {
 //
 // Control thread; blocks for as long as QEMU takes to answer.
 [[nodiscard]] DestinationSetup inspect_destination(QmpCommands& qmp, const std::vector<SetupBlock>& blocks,
-                                                   HandoffForm form);
+                                                   HandoffForm form, bool tls);
 
 // When everything else is ready. Fills problem, warnings and version.
 // 1. The destination must still wait: time has passed since it was inspected. Where a path of `files` does

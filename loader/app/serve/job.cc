@@ -85,7 +85,9 @@ void Job::prepare() {
     if (options.tls_creds)
       tls_ = std::make_unique<TlsSetup>(*options.tls_creds, options.tls_authz, settings_.connections_max,
                                         options.identify_timeout_s, report_);
-    addresses_ = inspect_by_qmp(options, arguments_.ram, report_, terminal_, *cancellation_);
+    handoff_tls_ = std::make_unique<HandoffTls>(options, options.tls_creds.has_value(), report_);
+    addresses_ = inspect_by_qmp(options, arguments_.ram, handoff_tls_->security() != nullptr, report_,
+                                terminal_, *cancellation_);
     guest_ = std::make_unique<GuestBlocks>(arguments_.ram, options.private_ram_max,
                                            options.handoff.has_value(), at_.lifeline, *cancellation_);
     const double since_s = now_s();
@@ -169,8 +171,8 @@ void Job::begin() {
   try {
     reception_ = std::make_unique<Reception>(
         options, std::move(settings_), std::move(addresses_),
-        Reception::Surroundings{at_.host, *guest_, tls_.get(), at_.live_connections, at_.arrivals, *compress_,
-                                start_ns_, /*alone=*/false});
+        Reception::Surroundings{at_.host, *guest_, tls_.get(), *handoff_tls_, at_.live_connections,
+                                at_.arrivals, *compress_, start_ns_, /*alone=*/false});
   } catch (const std::exception& problem) {
     return fail(problem.what());
   }
@@ -267,6 +269,7 @@ void Job::end() {
     for (const auto& channel : reception_->session().channels()) channel->connection().retire();
   reception_.reset();
   tls_.reset();
+  handoff_tls_.reset();
   compress_.reset();
   cancellation_.reset();
   state_ = State::over;

@@ -154,6 +154,7 @@ class Job {
   SessionSettings settings_;
   std::map<std::string, uint64_t> addresses_;
   std::unique_ptr<TlsSetup> tls_;
+  std::unique_ptr<HandoffTls> handoff_tls_;
   std::unique_ptr<GuestBlocks> guest_;
   std::vector<MappingGuard::Place> watched_;  // of its mappings; control thread
   std::unique_ptr<CompressJobs> compress_;

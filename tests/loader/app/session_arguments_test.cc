@@ -160,6 +160,18 @@ TEST_F(SessionArgumentsTest, what_names_something_of_the_hosts_is_roots) {
   EXPECT_EQ(parse(R"({"no-handoff": true, "ram": ["mem=/dev/shm/a,mode=0660"]})", 0, 65534), "");
 }
 
+TEST_F(SessionArgumentsTest, the_hand_offs_credentials_are_roots_as_the_sources_are) {
+  const std::string json = R"({"handoff": "unix:/run/a.sock", "handoff-tls-creds": "x509:dir=/etc/pki", )"
+                           R"("handoff-tls-hostname": "vm.example", "handoff-tls": "on"})";
+  EXPECT_NE(parse(json, 0, 65534).find("only root may give \"handoff-tls-creds\""), std::string::npos);
+  EXPECT_EQ(parse(json), "");
+  EXPECT_EQ(out_.options.handoff_tls_creds, "x509:dir=/etc/pki");
+  EXPECT_NE(parse(R"({"handoff": "unix:/run/a.sock", "handoff-tls-creds": ["psk:dir=/a", "psk:dir=/b"]})")
+                .find("takes one value"),
+            std::string::npos);
+  EXPECT_NE(parse(R"({"no-handoff": true, "handoff-tls-creds": "psk:dir=/a"})"), "");
+}
+
 // ---- Files ----
 
 TEST_F(SessionArgumentsTest, descriptors_and_paths_become_files_that_are_held) {

@@ -62,9 +62,10 @@ class DestinationSetupTest : public ::testing::Test {
   }
   void TearDown() override { ::unlink(path_.c_str()); }
   // Both halves, as receive calls them.
-  DestinationSetup set_up(bool switchover_ack = false, HandoffForm form = HandoffForm::x_ignore_shared) {
+  DestinationSetup set_up(bool switchover_ack = false, HandoffForm form = HandoffForm::x_ignore_shared,
+                          bool tls = false) {
     const std::size_t before = qemu_.said.size();
-    DestinationSetup setup = inspect_destination(qemu_, blocks_, form);
+    DestinationSetup setup = inspect_destination(qemu_, blocks_, form, tls);
     for (std::size_t i = before; i < qemu_.said.size(); ++i)
       EXPECT_FALSE(qemu_.said[i].starts_with("migrate-")) << "inspection changes nothing";
     if (!setup.problem.empty()) return setup;
@@ -115,10 +116,19 @@ TEST_F(DestinationSetupTest,
 TEST_F(DestinationSetupTest, one_that_expects_tls_is_refused) {
   qemu_.answers["query-migrate-parameters"] = R"({"max-bandwidth": 134217728, "tls-creds": "tls0"})";
   expect_refused("tls-creds is tls0");
+  EXPECT_NE(set_up().problem.find("--handoff-tls-creds"), std::string::npos) << "what to do";
+}
+
+TEST_F(DestinationSetupTest, tls_is_for_one_that_has_tls_creds_and_for_no_other) {
+  const DestinationSetup refused = set_up(false, HandoffForm::plain, /*tls=*/true);
+  EXPECT_NE(refused.problem.find("--handoff-tls off"), std::string::npos) << refused.problem;
+  EXPECT_FALSE(qemu_.was_told("migrate-incoming"));
+  qemu_.answers["query-migrate-parameters"] = R"({"max-bandwidth": 134217728, "tls-creds": "tls0"})";
+  EXPECT_EQ(set_up(false, HandoffForm::plain, /*tls=*/true).problem, "");
 }
 
 TEST_F(DestinationSetupTest, one_that_was_given_a_guest_meanwhile_is_not_armed) {
-  EXPECT_EQ(inspect_destination(qemu_, blocks_, HandoffForm::plain).problem, "");
+  EXPECT_EQ(inspect_destination(qemu_, blocks_, HandoffForm::plain, false).problem, "");
   qemu_.answers["query-status"] = R"({"status": "running", "running": true})";
   EXPECT_NE(
       arm_destination(qemu_, "unix:/run/vm0.sock", false, HandoffForm::plain, {}).problem.find("inmigrate"),

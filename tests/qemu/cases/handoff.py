@@ -10,9 +10,10 @@ import subprocess
 import tempfile
 import time
 
+from rig import pki
 from rig.guest import MIB, BareGuest, console_lines, expect_unbroken
 from rig.machine import GUEST_BYTES, Backend, Machine
-from rig.network import Network
+from rig.network import RECEIVER, Network
 from rig.receiver import Receiver
 from rig.runner import Case, expect
 from rig.transfer import FAST, Transfer, need
@@ -25,12 +26,12 @@ MACHINE_OF_BOTH = {frozenset(("7.2", "10")): "pc-i440fx-7.2", frozenset(("7.2", 
                    frozenset(("10", "newest")): "pc-i440fx-10.0"}
 
 
-def _idle_destination(folder, stack, version, machine, backends, namespace=None, vga=1):
+def _idle_destination(folder, stack, version, machine, backends, namespace=None, vga=1, extra=()):
     """A QEMU that migrx is to prepare by QMP; returns it, the address for --handoff and that for --qmp."""
     qmp = os.path.join(folder, "prepare.qmp")
     destination = stack.enter_context(Machine(folder, version, machine, backends, namespace=namespace,
                                               incoming="defer", name="destination", vga=vga,
-                                              extra=("-qmp", "unix:%s,server=on,wait=off" % qmp)))
+                                              extra=("-qmp", "unix:%s,server=on,wait=off" % qmp, *extra)))
     return destination, "unix:" + os.path.join(folder, "handoff.sock"), "unix:" + qmp
 
 
@@ -151,24 +152,49 @@ def _lives_on(version, form):
     return run
 
 
+def _tls(kind, source=True, **settings):
+    """A transfer whose source has tls-creds of `kind`."""
+    if source:
+        settings.update(extra=lambda _folder: pki.source_arguments(kind), parameters={"tls_creds": "tls0"})
+    return Transfer(**settings)
+
+
+def _tls_options(kind, source=True, host=RECEIVER, path=None, creds_more=""):
+    """migrx's options when its destination has tls-creds, and its source when `source`."""
+    options = ("--tls-creds", "%s:dir=%s" % (kind, pki.folder())) if source else ("--handoff-tls", "on")
+    options += ("--handoff-tls-creds", "%s:dir=%s%s" % (kind, path or pki.folder(), creds_more))
+    return options + (("--handoff-tls-hostname", host) if kind == "x509" else ())
+
+
+def _expect_encrypted(report, creds, connections):
+    """What the report says of the hand-off's TLS."""
+    tls = report.get("handoff_tls")
+    expect(bool(tls) == bool(creds), "the report says of the hand-off's TLS: %s", tls)
+    expect(not creds or tls["handshakes"] == connections, "%s for %d connections", tls, connections)
+
+
 def _runs_on(version, destination_version, machine, transfer, by_qmp=False, tcp=False, multifd_there=False,
-             form="plain"):
+             form="plain", creds=None):
     """A live migration through migrx to a QEMU of another process. by_qmp: migrx prepares that QEMU, and the blocks
     are named in an order that does not tell their addresses. multifd_there: the destination waits for as many
-    channels as the source has, as orchestration that knows nothing of migrx sets it up."""
+    channels as the source has, as orchestration that knows nothing of migrx sets it up. creds: x509 or psk, the
+    destination's tls-creds; the source's when the transfer has them."""
     def run(folder):
         need(version, transfer.target)
         need(destination_version, transfer.target)
         with contextlib.ExitStack() as stack:
             network = stack.enter_context(Network(transfer.mtu))
             source = transfer.start_source(folder, stack, network)
-            extra = ()
+            extra = _tls_options(creds, "tls_creds" in transfer.parameters) if creds else ()
+            creds_there = pki.destination_arguments(creds) if creds else ()
             if by_qmp:
                 backends = [Backend(backend.id, backend.size, path=os.path.join(folder, "received." + backend.id))
                             for backend in source.backends]
                 destination, address, qmp = _idle_destination(folder, stack, destination_version, machine, backends,
-                                                              source.namespace)
-                extra = ("--qmp", qmp)
+                                                              source.namespace, extra=creds_there)
+                if creds:
+                    destination.set_parameters(tls_creds="tls0")
+                extra += ("--qmp", qmp)
             else:
                 capabilities, parameters = {}, {}
                 if multifd_there:
@@ -176,12 +202,14 @@ def _runs_on(version, destination_version, machine, transfer, by_qmp=False, tcp=
                     parameters["multifd_channels"] = transfer.channels
                 if form == "x-ignore-shared":
                     capabilities["x_ignore_shared"] = True
-                    extra = ("--handoff-form", form)
+                    extra += ("--handoff-form", form)
                 if transfer.capabilities.get("switchover_ack"):
                     capabilities.update(return_path=True, switchover_ack=True)
+                if creds:
+                    parameters["tls_creds"] = "tls0"
                 extra_there = transfer.guest.destination_arguments() if isinstance(transfer.guest, BareGuest) else ()
                 destination, address = _destination(folder, stack, destination_version, machine, source, folder,
-                                                    extra=extra_there, capabilities=capabilities,
+                                                    extra=(*extra_there, *creds_there), capabilities=capabilities,
                                                     parameters=parameters, tcp=tcp)
             options = {backend.id: "%s,size=%d" % (backend.path, backend.size)
                        for backend in reversed(destination.backends)} if by_qmp else {
@@ -198,6 +226,7 @@ def _runs_on(version, destination_version, machine, transfer, by_qmp=False, tcp=
             lines = _expect_goes_on(source, destination)
             if form == "plain":
                 _expect_nothing_left_on(destination)
+            _expect_encrypted(report, creds, 1 + (transfer.channels if multifd_there else 0))
             times = report["timeline"]
             return "device state %.1f ms behind the last page, handed on %.1f ms later; %d lines at the destination" % (
                 (times["device_state_s"] - times["ram_complete_s"]) * 1000,
@@ -284,15 +313,15 @@ def _is_gone_or_stopped(destination):
     _is_gone(destination)
 
 
-def _guest_stays(version, harm, says, start=_destination, status=1, extra=(), ends=_is_gone):
+def _guest_stays(version, harm, says, start=_destination, status=1, extra=(), ends=_is_gone, transfer=None):
     """A hand-off that fails: `harm(destination, receiver, source)` in its midst, or by the way the destination was started.
-    `extra`: more options of migrx. `ends(destination)` waits for what becomes of the destination.
+    `extra`: more options of migrx, or a function that makes them. `ends(destination)` waits for what becomes of the destination.
 
     The source's guest goes on, no other guest runs, and migrx says why in a message that holds `says`.
     """
     # The first pass takes longer than a second, the blocks that have no file come last in it, and they do not fit into a
     # socket: a destination that stands still from then on has not got all of its stream.
-    transfer = Transfer(version, "pc", channels=2, dirty_s=2.0, size=64 * MIB, vga=16)
+    transfer = transfer or Transfer(version, "pc", channels=2, dirty_s=2.0, size=64 * MIB, vga=16)
 
     def run(folder):
         need(version)
@@ -303,7 +332,7 @@ def _guest_stays(version, harm, says, start=_destination, status=1, extra=(), en
             options = {backend.id: "%s,size=%d" % (os.path.join(folder, "received." + backend.id), backend.size)
                        for backend in source.backends}
             receiver = stack.enter_context(Receiver(folder, network, options, transfer.channels, handoff=address,
-                                                    extra=extra))
+                                                    extra=extra() if callable(extra) else extra))
             expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
             source.migrate(receiver.uri)
             time.sleep(1.0)
@@ -425,8 +454,89 @@ def _hang(destination, _receiver, source):
         destination.process.send_signal(signal.SIGCONT)
 
 
+def _with_creds(kind, on=True, multifd=False, stopped=False):
+    """A destination that has tls-creds, and uses them when `on`. `stopped`: its process stands still."""
+    def start(folder, stack, version, machine, source, path):
+        parameters = {"tls_creds": "tls0"} if on else {}
+        if multifd:
+            parameters["multifd_channels"] = 2
+        found = _destination(folder, stack, version, machine, source, path, extra=tuple(pki.destination_arguments(kind)),
+                             capabilities={"multifd": True} if multifd else None, parameters=parameters)
+        if stopped:
+            found[0].process.send_signal(signal.SIGSTOP)
+        return found
+    return start
+
+
+def _waits_or_is_gone(destination):
+    """A QEMU whose handshake fails drops that connection, and waits for another one."""
+    destination.process.send_signal(signal.SIGCONT)  # It may have stood still.
+    with contextlib.suppress(OSError):
+        expect(destination.qmp.command("query-status")["status"] == "inmigrate", "the destination waits no more")
+        return
+    _is_gone(destination)
+
+
+def _tls_cases():
+    """Hand-offs to a destination with tls-creds, as libvirt's --tls sets them at both ends."""
+    for version in VERSIONS:
+        x509 = _tls("x509", version=version, machine="pc", channels=2, dirty_s=1.0)
+        psk = _tls("psk", version=version, machine="pc", channels=2, dirty_s=1.0)
+        yield Case("handoff-tls-x509-%s" % version, _runs_on(version, version, "pc", x509, creds="x509"),
+                   False, 120)
+        yield Case("handoff-tls-multifd-there-%s" % version,
+                   _runs_on(version, version, "pc", x509, tcp=True, multifd_there=True, creds="x509"), True, 120)
+        yield Case("handoff-tls-psk-%s" % version,
+                   _runs_on(version, version, "pc", psk, tcp=True, creds="psk"), version == "10", 120)
+        yield Case("handoff-tls-psk-multifd-there-%s" % version,
+                   _runs_on(version, version, "pc", psk, tcp=True, multifd_there=True, creds="psk"), False, 120)
+        yield Case("handoff-tls-precopy-%s" % version,
+                   _runs_on(version, version, "pc", _tls("x509", version=version, machine="pc", dirty_s=1.0),
+                            creds="x509"), False, 120)
+        yield Case("handoff-tls-qmp-%s" % version,
+                   _runs_on(version, version, "pc", x509, by_qmp=True, creds="x509"), False, 120)
+        # The source without, the destination with tls-creds: by option only.
+        yield Case("handoff-tls-destination-alone-%s" % version,
+                   _runs_on(version, version, "pc", Transfer(version, "pc", channels=2, dirty_s=1.0), creds="x509"),
+                   False, 120)
+        failing = _tls("x509", version=version, machine="pc", channels=2, dirty_s=2.0, size=64 * MIB, vga=16)
+        plain = ("--tls-creds", "x509:dir=%s")
+        yield Case("handoff-tls-other-name-%s" % version,
+                   _guest_stays(version, _untouched, "--handoff-tls-hostname", _with_creds("x509"),
+                                extra=lambda: _tls_options("x509", host="other.example"), transfer=failing, ends=_waits_or_is_gone),
+                   version == "10", 120)
+        yield Case("handoff-tls-stranger-%s" % version,
+                   _guest_stays(version, _untouched, "client-cert.pem", _with_creds("x509"),
+                                extra=lambda: _tls_options("x509", path=pki.folder(strange_client=True),
+                                                           creds_more=",sanity-check=off"), transfer=failing, ends=_waits_or_is_gone),
+                   version == "10", 120)
+        yield Case("handoff-tls-not-there-%s" % version,
+                   _guest_stays(version, _untouched, "--handoff-tls off", _with_creds("x509", on=False),
+                                extra=lambda: _tls_options("x509"), transfer=failing, ends=_waits_or_is_gone), version == "10", 120)
+        yield Case("handoff-tls-not-here-%s" % version,
+                   _guest_stays(version, _untouched, "--handoff-tls-creds", _with_creds("x509"),
+                                extra=lambda: (plain[0], plain[1] % pki.folder()), transfer=failing, ends=_waits_or_is_gone),
+                   version == "7.2", 120)
+        yield Case("handoff-tls-multifd-not-here-%s" % version,
+                   _guest_stays(version, _untouched, "--handoff-tls-creds", _with_creds("x509", multifd=True),
+                                extra=lambda: (plain[0], plain[1] % pki.folder()), transfer=failing, ends=_waits_or_is_gone), False, 120)
+        yield Case("handoff-tls-hangs-%s" % version,
+                   _guest_stays(version, _untouched, "does not finish the TLS handshake",
+                                _with_creds("x509", stopped=True), extra=lambda: _tls_options("x509"),
+                                transfer=failing, ends=_waits_or_is_gone), False, 120)
+        yield Case("handoff-tls-sigterm-%s" % version,
+                   _guest_stays(version, lambda _destination, receiver, _source: receiver.signal(), "signal",
+                                _with_creds("x509", stopped=True), extra=lambda: _tls_options("x509"),
+                                transfer=failing, ends=_waits_or_is_gone), False, 120)
+        yield Case("handoff-tls-destination-dies-%s" % version,
+                   _guest_stays(version, lambda destination, *_unused: destination.process.kill(),
+                                "closed the connection", _with_creds("x509"), extra=lambda: _tls_options("x509"),
+                                transfer=failing), False, 120)
+
+
 def cases():
     """All cases of handing a guest on."""
+    yield from _tls_cases()
     for version, destination in itertools.product(VERSIONS, VERSIONS):
         machine = "pc" if version == destination else MACHINE_OF_BOTH[frozenset((version, destination))]
         yield Case("handoff-%s-to-%s" % (version, destination),
