@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 
+from rig import pki
 from rig.daemon import Daemon as Serve
 from rig.guest import MIB, console_lines, expect_unbroken
 from rig.libvirt import GUEST, KERNEL, MEMFD, PRIVATE, Daemon, domain, join_kernels, need_libvirt
@@ -20,15 +21,19 @@ _URI = ("--migrateuri", "tcp://%s:49152" % RECEIVER, "--listen-address", "127.0.
 class _Hosts:
     """A source and a destination daemon; the guest runs at the source."""
 
-    def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True):
+    def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True, tls=False):
+        """`tls`: both can migrate with --tls, and the hook's migrx takes such migrations."""
         need("7.2")
         need_libvirt()
         self.network = network = stack.enter_context(Veth())
         join_kernels(network)
-        self.source = stack.enter_context(Daemon(folder, "source", network.source))
-        self.destination = stack.enter_context(Daemon(folder, "destination", network.receiver, lines))
+        creds = ('migrate_tls_x509_cert_dir = "%s"' % pki.folder(), "migrate_tls_x509_verify = 1") if tls else ()
+        self.source = stack.enter_context(Daemon(folder, "source", network.source, creds))
+        self.destination = stack.enter_context(Daemon(folder, "destination", network.receiver, (*lines, *creds)))
         if hook:
-            self.destination.install_hook(network)
+            self.destination.install_hook(
+                network, "--tls-creds x509:dir=%s --handoff-tls-creds x509:dir=%s --handoff-tls-hostname %s" % (
+                    pki.folder(), pki.folder(), RECEIVER) if tls else "")
         self.source.start()
         self.destination.start()
         xml, self.console_path = domain(folder, _SIZE, memory)
@@ -62,6 +67,7 @@ class _Hosts:
         expect(len(names) == channels + 1, "it came over %s", names)
         expect(report["guest_bytes_loaded"] >= _SIZE, "only %d bytes were loaded", report["guest_bytes_loaded"])
         expect(self.destination.state() == "running" and self.source.state() == "", "not exactly one guest runs")
+        return report
 
     def expect_stays(self):
         """The guest runs on at its source, without a gap, and nothing is left at the destination."""
@@ -76,11 +82,15 @@ class _Hosts:
 
 
 def _goes_through(*options, channels=0, lines=(), uri=_URI, afterwards=lambda hosts: None):
+    tls = "--tls" in options
+
     def run(folder):
         with contextlib.ExitStack() as stack:
-            hosts = _Hosts(folder, stack, lines=lines)
+            hosts = _Hosts(folder, stack, lines=lines, tls=tls)
             hosts.migrate(*options, *uri)
-            hosts.expect_came_through_migrx(channels)
+            report = hosts.expect_came_through_migrx(channels)
+            expect(("tls" in report, "handoff_tls" in report) == (tls, tls), "TLS: %s", report.get("handoff_tls"))
+            expect(not tls or report["handoff_tls"]["handshakes"] == channels + 1, "%s", report["handoff_tls"])
             hosts.wait_lines(20)
             afterwards(hosts)
             return "%d lines without a gap" % len(hosts.wait_lines(1))
@@ -195,6 +205,9 @@ def cases():
     """All cases with two daemons."""
     yield Case("libvirt-plain-and-back", _goes_through(afterwards=_saved_restored_and_back), True, 400)
     yield Case("libvirt-parallel-2", _goes_through("--parallel", "--parallel-connections", "2", channels=2), True, 300)
+    yield Case("libvirt-tls", _goes_through("--tls"), False, 300)
+    yield Case("libvirt-tls-parallel-2", _goes_through("--tls", "--parallel", "--parallel-connections", "2", channels=2),
+               True, 300)
     yield Case("libvirt-parallel-4", _goes_through("--parallel", "--parallel-connections", "4", channels=4), False, 300)
     yield Case("libvirt-migration-host",
                _goes_through(lines=('migration_host = "%s"' % RECEIVER,), uri=()), True, 300)
