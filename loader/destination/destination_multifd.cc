@@ -37,6 +37,11 @@ void DestinationMultifd::close() {
   }
 }
 
+void DestinationMultifd::forget() {
+  channels_.clear();
+  problem_.clear();
+}
+
 void DestinationMultifd::begin(const SocketAddress& address, std::span<const MultifdInitPacket> inits,
                                LinkSecurity* security) {
   address_ = address;

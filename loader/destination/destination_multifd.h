@@ -49,6 +49,8 @@ class DestinationMultifd {
   // All are connected and have their init packets.
   [[nodiscard]] bool ready() const noexcept;
   void close();
+  // It wanted none: begun() is false again.
+  void forget();
 
  private:
   struct Channel {

@@ -246,7 +246,7 @@ void DestinationQemu::decide_multifd(uint64_t now_ns) {
     if (waited_ns < kMultifdPatienceNs) return;
     std::string problem;
     const auto still = find_listener(settings_.address, visible_path(), namespace_.get(), problem);
-    multifd_decided_ = true;
+    multifd_decided_ = multifd_guessed_ = true;
     // Its listener goes when it has all that it waits for.
     if (problem.empty() && (!still || (listener_ && still->inode != listener_->inode))) return;
   }
@@ -267,7 +267,11 @@ uint32_t DestinationQemu::serve_multifd(uint64_t now_ns) {
   if (!multifd_.problem().empty() && !proved_) {
     // It may have said why before it went, or have wanted no further connection at all.
     (void)receive_some();
-    if (verdict_ == Verdict::pending && !proved_) refuse_because(ErrorClass::io, multifd_.problem());
+    if (verdict_ != Verdict::pending || proved_) return work;
+    if (multifd_guessed_)
+      multifd_.forget();  // a QEMU ignores connections that it does not want; its answer is late
+    else
+      refuse_because(ErrorClass::io, multifd_.problem());
   }
   return work;
 }

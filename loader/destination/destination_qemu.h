@@ -119,6 +119,7 @@ class DestinationQemu final : public Destination {
   bool proved_ = false;
   bool memory_proved_again_ = false;
   bool multifd_decided_ = false;
+  bool multifd_guessed_ = false;  // by its silence, which may only be slowness
   std::vector<MultifdInitPacket> inits_;
   DestinationMultifd multifd_;
   uint64_t connect_since_ns_ = 0;

@@ -645,6 +645,29 @@ TEST_F(DestinationTlsTest, all_its_multifd_channels_are_encrypted_and_begin_behi
   EXPECT_EQ(connector_->handshakes(), 3U);
 }
 
+// QEMU says "Extra incoming migration connection; ignoring" and closes it; its answer was only late.
+TEST_F(DestinationTlsTest, one_that_turns_out_to_want_no_multifd_channels_goes_on_without) {
+  start_tls("destination.example", 2);
+  answers_ = false;
+  listen();
+  const MultifdInitPacket init{};
+  for (int i = 0; i < 2; ++i) destination_->on_multifd_init(init);
+  feed_some(source_start());
+  for (int i = 0; i < 2; ++i) {
+    const int extra = ::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK);
+    ASSERT_GE(extra, 0);
+    ::close(extra);
+  }
+  for (int i = 0; i < 100; ++i) work();
+  ASSERT_EQ(destination_->verdict(), Verdict::pending) << destination_->error().message();
+  answers_ = true;
+  feed(std::vector<std::byte>(rest_));
+  feed(source_rest());
+  EXPECT_EQ(got_, expected_stream());
+  answer(shut(0));
+  EXPECT_EQ(destination_->verdict(), Verdict::accepted) << destination_->error().message();
+}
+
 TEST_F(DestinationTlsTest, another_name_is_refused_with_the_option_and_not_a_byte_of_the_guest_is_said) {
   start_tls("other.example");
   listen();
