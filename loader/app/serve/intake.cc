@@ -10,7 +10,8 @@
 
 namespace migrx {
 
-std::optional<ControlError> arguments_for(const WaitingQemu& qemu, SessionArguments& out) {
+std::optional<ControlError> arguments_for(const WaitingQemu& qemu, const FoundTlsOptions& tls,
+                                          SessionArguments& out) {
   nlohmann::json asked{{"ram", qemu.memory.ram},
                        {"handoff", qemu.listener.address},
                        {"destination-pid", qemu.process},
@@ -20,6 +21,10 @@ std::optional<ControlError> arguments_for(const WaitingQemu& qemu, SessionArgume
                        {"capability", nlohmann::json::array({"return-path"})}};
   // With multifd on a QEMU's listen(2) is for so many connections, otherwise for one (migration/socket.c).
   if (qemu.listener.backlog > 1) asked["multifd-channels"] = qemu.listener.backlog;
+  if (tls.creds) asked["tls-creds"] = *tls.creds;
+  if (!tls.authz.empty()) asked["tls-authz"] = tls.authz;
+  if (tls.handoff_creds) asked["handoff-tls-creds"] = *tls.handoff_creds;
+  if (tls.handoff_hostname) asked["handoff-tls-hostname"] = *tls.handoff_hostname;
   return parse_session_arguments(asked, qemu.memory.files.size(), this_process(), out);
 }
 
@@ -60,7 +65,7 @@ bool Intake::known(const WaitingQemu& qemu) const noexcept {
 void Intake::take_in(WaitingQemu& qemu, uint64_t now_ns) {
   if (!qemu.problem.empty()) return refuse(qemu, qemu.problem);
   SessionArguments arguments;
-  if (const std::optional<ControlError> error = arguments_for(qemu, arguments))
+  if (const std::optional<ControlError> error = arguments_for(qemu, tls_, arguments))
     return refuse(qemu, error->sentence);
   const ControlAnswer answer = daemon_.begin(this_process(), std::move(arguments), qemu.memory.files);
   if (const auto* const error = std::get_if<ControlError>(&answer)) return refuse(qemu, error->sentence);

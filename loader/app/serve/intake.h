@@ -11,10 +11,12 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "loader/app/serve/daemon.h"
 #include "loader/app/serve/discovery.h"
+#include "loader/app/serve/serve_options.h"
 #include "loader/app/terminal.h"
 
 namespace migrx {
@@ -26,8 +28,8 @@ class Intake {
   static constexpr uint64_t kLookEveryNs = 20'000'000;
 
   // All outlive it.
-  Intake(Discovery& discovery, Daemon& daemon, Terminal& terminal)
-      : discovery_(discovery), daemon_(daemon), terminal_(terminal) {}
+  Intake(Discovery& discovery, Daemon& daemon, Terminal& terminal, FoundTlsOptions tls)
+      : discovery_(discovery), daemon_(daemon), terminal_(terminal), tls_(std::move(tls)) {}
 
   // Call it as often as you like: it looks every 20 ms.
   void look(uint64_t now_ns);
@@ -42,6 +44,7 @@ class Intake {
   Discovery& discovery_;
   Daemon& daemon_;
   Terminal& terminal_;
+  const FoundTlsOptions tls_;
   uint64_t looked_ns_ = 0;
   struct Begun {
     std::string id;  // of the job
@@ -53,6 +56,7 @@ class Intake {
 };
 
 // What `migrx receive` would be told of such a QEMU. nullopt: `out` is filled.
-[[nodiscard]] std::optional<ControlError> arguments_for(const WaitingQemu& qemu, SessionArguments& out);
+[[nodiscard]] std::optional<ControlError> arguments_for(const WaitingQemu& qemu, const FoundTlsOptions& tls,
+                                                        SessionArguments& out);
 
 }  // namespace migrx

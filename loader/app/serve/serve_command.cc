@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "dataplane/agent_thread.h"
+#include "loader/app/handoff_tls.h"
 #include "loader/app/host.h"
 #include "loader/app/live_connections.h"
 #include "loader/app/reset_duty.h"
@@ -32,6 +33,7 @@
 #include "loader/app/signals.h"
 #include "loader/app/supervisor.h"
 #include "loader/app/terminal.h"
+#include "loader/app/tls_setup.h"
 #include "loader/app/watch/service_manager.h"
 #include "loader/app/watch/watch.h"
 #include "loader/control/control_socket.h"
@@ -66,6 +68,7 @@ class ServeRun {
 
  private:
   void serve();
+  void read_found_tls();
   void control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets,
                Watch& watch);
   void on_signal(int number, Daemon& daemon);
@@ -115,6 +118,7 @@ void ServeRun::serve() {
   for (const std::string& warning : placement.warnings) terminal_.warn("warning: " + warning);
 
   MappingGuard guard;  // before any thread
+  read_found_tls();
   Report head;
   head.version = MIGRX_VERSION;
   head.command = kCommand;
@@ -160,11 +164,20 @@ void ServeRun::serve() {
     std::vector<uid_t> users;
     (void)user_ids(options_.serve_users, users);
     discovery.emplace(range, std::move(users), host.network().awaited_ports());
-    intake.emplace(*discovery, daemon, terminal_);
+    intake.emplace(*discovery, daemon, terminal_, options_.found_tls);
   }
   control(daemon, intake ? &*intake : nullptr, socket, host, resets, watch);
   socket_of_events = nullptr;
   say_farewell(host, resets);
+}
+
+// Each migration reads its own; what cannot be used is told before the first one comes.
+void ServeRun::read_found_tls() {
+  const FoundTlsOptions& tls = options_.found_tls;
+  Report found;
+  if (tls.creds) (void)TlsSetup(*tls.creds, tls.authz, 1, 1.0, found);
+  (void)HandoffTls(tls.job_options(), tls.creds.has_value(), found);
+  for (const std::string& warning : found.warnings) terminal_.warn("warning: " + warning);
 }
 
 void ServeRun::control(Daemon& daemon, Intake* intake, ControlSocket& socket, Host& host, ResetDuty& resets,

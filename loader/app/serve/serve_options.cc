@@ -8,9 +8,10 @@
 #include <array>
 #include <charconv>
 
-#include "loader/app/job_options.h"
+#include "loader/app/handoff_tls.h"
 #include "loader/app/reception.h"
 #include "loader/app/tenant_options.h"
+#include "loader/app/tls_setup.h"
 #include "loader/app/watch/metrics_server.h"
 
 namespace migrx {
@@ -40,6 +41,43 @@ bool has_family(const std::vector<std::string>& addresses, bool ipv6) {
   });
 }
 
+void add_found_tls_options(CLI::App& command, FoundTlsOptions& o) {
+  const char* const encryption = "Encryption (of all migrations into the QEMUs of --serve-ports)";
+  command
+      .add_option(
+          "--tls-creds", o.creds,
+          "x509:dir=DIR or psk:dir=DIR, as of migrx receive: their sources' streams are encrypted, and "
+          "one without TLS is refused")
+      ->type_name("KIND:dir=DIR")
+      ->group(encryption);
+  command
+      .add_option("--tls-authz", o.authz,
+                  "subject of a source's certificate that may connect, as of migrx receive; may repeat")
+      ->type_name("SUBJECT")
+      ->group(encryption);
+  command
+      .add_option("--handoff-tls-creds", o.handoff_creds,
+                  "x509:dir=DIR or psk:dir=DIR, as of migrx receive: those QEMUs have tls-creds, too")
+      ->type_name("KIND:dir=DIR")
+      ->group(encryption);
+  command
+      .add_option("--handoff-tls-hostname", o.handoff_hostname,
+                  "name or address that their certificates must have: this host's")
+      ->type_name("NAME")
+      ->group(encryption);
+}
+
+std::string check_found_tls(const ServeOptions& o) {
+  const FoundTlsOptions& tls = o.found_tls;
+  if (o.serve_ports.empty() && (tls.creds || !tls.authz.empty() || tls.handoff_creds || tls.handoff_hostname))
+    return "--tls-creds and --handoff-tls-creds of serve are for the QEMUs of --serve-ports: give that, too; "
+           "a migration that is asked for brings its own";
+  if (std::string problem = check_tls_options(tls.creds, tls.authz); !problem.empty()) return problem;
+  if (tls.handoff_creds && !tls.creds)
+    return "--handoff-tls-creds: QEMUs have tls-creds when their sources have: give --tls-creds, too";
+  return check_handoff_tls(tls.job_options());
+}
+
 // CLI11 reads configuration files for the program's first words only, not for a subcommand's.
 void take_file(CLI::App& command, const std::string& path) {
   for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_file(path)) {
@@ -55,6 +93,14 @@ void take_file(CLI::App& command, const std::string& path) {
 }
 
 }  // namespace
+
+JobOptions FoundTlsOptions::job_options() const {
+  JobOptions options;
+  options.handoff = "tcp:127.0.0.1:49152";  // some port
+  options.handoff_tls_creds = handoff_creds;
+  options.handoff_tls_hostname = handoff_hostname;
+  return options;
+}
 
 std::string user_ids(const std::vector<std::string>& names, std::vector<uid_t>& out) {
   out.clear();
@@ -112,6 +158,7 @@ void add_serve_options(CLI::App& command, ServeOptions& o) {
       ->type_name("USER")
       ->group(network);
 
+  add_found_tls_options(command, o.found_tls);
   const char* const control = "Control";
   command.add_option("--control", o.control, "path of the control socket")
       ->capture_default_str()
@@ -213,6 +260,7 @@ std::string check_serve_options(const ServeOptions& o) {
   if (std::string problem = user_ids(o.serve_users, users); !problem.empty()) return problem;
   if (o.serve_ports.empty() && !o.serve_users.empty())
     return "--serve-users is about the QEMUs of --serve-ports: give that, too";
+  if (std::string problem = check_found_tls(o); !problem.empty()) return problem;
   TenantOptions tenant;
   tenant.listen = range.first;
   tenant.allow = allowed_networks(o);

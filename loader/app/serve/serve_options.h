@@ -10,6 +10,7 @@
 
 #include "loader/app/core_options.h"
 #include "loader/app/host_options.h"
+#include "loader/app/job_options.h"
 
 namespace CLI {
 class App;
@@ -24,12 +25,24 @@ struct PortRange {
 // "49152-49215", or one port. False: it is neither.
 [[nodiscard]] bool parse_port_range(const std::string& text, PortRange& out);
 
+// TLS of the QEMUs of --serve-ports and of their sources: libvirt sets it at both or at none.
+struct FoundTlsOptions {
+  std::optional<std::string> creds;
+  std::vector<std::string> authz;
+  std::optional<std::string> handoff_creds;
+  std::optional<std::string> handoff_hostname;
+
+  // The same as options of one migration into such a QEMU.
+  [[nodiscard]] JobOptions job_options() const;
+};
+
 struct ServeOptions : HostOptions, CoreOptions {
   std::string control = "/run/migrx/control";
   std::string group;               // that may use the control socket; empty: the process's own
   std::vector<std::string> allow;  // CIDR, or "any"
   std::string listen_range = "49152-49215";
   std::string serve_ports;  // on which destination QEMUs of this host wait; empty: none is looked for
+  FoundTlsOptions found_tls;
   std::vector<std::string> serve_users;  // whose QEMUs those may be; empty: kUsualUsers that this host has
   uint32_t sessions_max = 16;
   uint32_t connections_max = 0;    // of all sessions, on each poll core; 0: sessions_max with 8 channels each

@@ -486,6 +486,10 @@ def _tls_cases():
                    False, 120)
         yield Case("handoff-tls-multifd-there-%s" % version,
                    _runs_on(version, version, "pc", x509, tcp=True, multifd_there=True, creds="x509"), True, 120)
+        # Not told by the listener's queue.
+        yield Case("handoff-tls-multifd-there-1-%s" % version,
+                   _runs_on(version, version, "pc", _tls("x509", version=version, machine="pc", channels=1, dirty_s=1.0),
+                            tcp=True, multifd_there=True, creds="x509"), False, 120)
         yield Case("handoff-tls-psk-%s" % version,
                    _runs_on(version, version, "pc", psk, tcp=True, creds="psk"), version == "10", 120)
         yield Case("handoff-tls-psk-multifd-there-%s" % version,

@@ -18,6 +18,11 @@ _SIZE = 64 * MIB
 _URI = ("--migrateuri", "tcp://%s:49152" % RECEIVER, "--listen-address", "127.0.0.1")
 
 
+def _tls_options():
+    return ("--tls-creds", "x509:dir=" + pki.folder(), "--handoff-tls-creds", "x509:dir=" + pki.folder(),
+            "--handoff-tls-hostname", RECEIVER)
+
+
 class _Hosts:
     """A source and a destination daemon; the guest runs at the source."""
 
@@ -31,9 +36,7 @@ class _Hosts:
         self.source = stack.enter_context(Daemon(folder, "source", network.source, creds))
         self.destination = stack.enter_context(Daemon(folder, "destination", network.receiver, (*lines, *creds)))
         if hook:
-            self.destination.install_hook(
-                network, "--tls-creds x509:dir=%s --handoff-tls-creds x509:dir=%s --handoff-tls-hostname %s" % (
-                    pki.folder(), pki.folder(), RECEIVER) if tls else "")
+            self.destination.install_hook(network, " ".join(_tls_options()) if tls else "")
         self.source.start()
         self.destination.start()
         xml, self.console_path = domain(folder, _SIZE, memory)
@@ -138,11 +141,11 @@ def _aborted(folder):
         return "%d lines without a gap" % len(hosts.expect_stays())
 
 
-def _served(count):
+def _served(count, tls=False):
     """So many `virsh migrate` at a time through one `migrx serve`, with no hook: the destinations are found."""
     def run(folder):
         with contextlib.ExitStack() as stack:
-            hosts = _Hosts(folder, stack, hook=False, lines=('migration_host = "%s"' % RECEIVER,))
+            hosts = _Hosts(folder, stack, hook=False, lines=('migration_host = "%s"' % RECEIVER,), tls=tls)
             consoles = {GUEST: hosts.console_path}
             for number in range(1, count):
                 name = "busy%d" % number
@@ -150,10 +153,11 @@ def _served(count):
                 xml, consoles[name] = domain(os.path.join(folder, name), _SIZE, name=name, number=number)
                 hosts.source.virsh("create", xml)
             daemon = stack.enter_context(Serve(folder, hosts.network, (
-                "--serve-ports", "49152-49215", "--listen-range", "4444-4450"))).wait_ready()
+                "--serve-ports", "49152-49215", "--listen-range", "4444-4450", *(_tls_options() if tls else ())))).wait_ready()
             # Every second one with multifd.
             under_way = [stack.enter_context(contextlib.closing(_Background(
-                hosts, *(("--parallel", "--parallel-connections", "2") if number % 2 else ()), guest=name)))
+                hosts, *(("--tls",) if tls else ()), *(("--parallel", "--parallel-connections", "2") if number % 2 else ()),
+                guest=name)))
                          for number, name in enumerate(consoles)]
             statuses = [one.wait() for one in under_way]
             expect(not any(statuses), "virsh ended with %s: %s", statuses, daemon.log())
@@ -162,8 +166,9 @@ def _served(count):
                        "not exactly one %s runs", name)
             sessions = daemon.control.call("query-sessions")
             expect([session["outcome"] for session in sessions] == ["complete"] * count, "%s", sessions)
-            channels = sorted(len(daemon.control.call("query-session", id=session["id"])["report"]["channels"])
-                              for session in sessions)
+            reports = [daemon.control.call("query-session", id=session["id"])["report"] for session in sessions]
+            expect(all(("handoff_tls" in report) == tls for report in reports), "not all are encrypted, or some are")
+            channels = sorted(len(report["channels"]) for report in reports)
             expect(channels == sorted([1, 3] * count)[:count // 2] + [3] * (count // 2), "channels: %s", channels)
             lines = 0
             for path in consoles.values():
@@ -212,6 +217,7 @@ def cases():
     yield Case("libvirt-migration-host",
                _goes_through(lines=('migration_host = "%s"' % RECEIVER,), uri=()), True, 300)
     yield Case("libvirt-serve-2", _served(2), True, 300)
+    yield Case("libvirt-serve-tls", _served(2, tls=True), False, 300)
     yield Case("libvirt-serve-4", _served(4), False, 300)
     yield Case("libvirt-aborted", _aborted, True, 300)
     yield Case("libvirt-private-memory", _refused("access mode='shared'", PRIVATE), True, 300)

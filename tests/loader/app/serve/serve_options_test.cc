@@ -90,6 +90,27 @@ TEST(ServeOptions, ports_of_destinations_are_nobody_elses) {
       check_serve_options(parsed(with({"--serve-ports", "49152-49215", "--listen-range", "4444-4507"}))), "");
 }
 
+TEST(ServeOptions, tls_of_found_destinations_is_of_both_ends_and_of_no_others) {
+  const std::vector<std::string> ports{"--serve-ports", "49152-49215", "--listen-range", "4444-4450"};
+  const auto problem_of = [&](std::vector<std::string> more, bool found = true) {
+    if (found) more.insert(more.begin(), ports.begin(), ports.end());
+    return check_serve_options(parsed(with(more)));
+  };
+  const std::vector<std::string> both{"--tls-creds",
+                                      "x509:dir=/etc/pki/qemu",
+                                      "--handoff-tls-creds",
+                                      "x509:dir=/etc/pki/qemu",
+                                      "--handoff-tls-hostname",
+                                      "host2"};
+  EXPECT_EQ(problem_of(both), "");
+  EXPECT_NE(problem_of(both, false).find("--serve-ports"), std::string::npos);
+  EXPECT_NE(problem_of({both.begin() + 2, both.end()}).find("give --tls-creds, too"), std::string::npos);
+  EXPECT_NE(problem_of({both.begin(), both.begin() + 4}).find("give --handoff-tls-hostname"),
+            std::string::npos);
+  EXPECT_NE(problem_of({"--tls-authz", "CN=x"}).find("needs --tls-creds"), std::string::npos);
+  EXPECT_EQ(problem_of({both.begin(), both.begin() + 2}), "") << "a destination without tls-creds";
+}
+
 TEST(ServeOptions, whose_qemus_may_get_a_guest) {
   std::vector<uid_t> users;
   EXPECT_EQ(user_ids({}, users), "");
