@@ -147,7 +147,7 @@ std::size_t DestinationLink::receive(std::span<std::byte> to) {
     if (!tls_->open({inbox.data(), static_cast<std::size_t>(n)}, text_)) fail_tls(tls_->problem());
   }
   const std::size_t n = std::min(to.size(), text_.size() - text_read_);
-  std::memcpy(to.data(), text_.data() + text_read_, n);
+  if (n > 0) std::memcpy(to.data(), text_.data() + text_read_, n);
   text_read_ += n;
   return n;
 }

@@ -10,9 +10,10 @@ import signal
 import threading
 import time
 
+from rig import pki
 from rig.guest import console_lines, expect_unbroken
 from rig.machine import Backend, Machine, QmpError
-from rig.network import Network
+from rig.network import RECEIVER, Network
 from rig.receiver import Receiver
 from rig.runner import Case, expect
 from rig.transfer import FAST, Transfer, need
@@ -23,18 +24,26 @@ _SETTLED = ("completed", "failed", "cancelled")
 class _HandOver:
     """A source, migrx and a destination started with -S; the guest is busy and the migration is under way."""
 
-    def __init__(self, folder, version, stack):
-        self.transfer = Transfer(version, channels=2, dirty_s=1.0)
+    def __init__(self, folder, version, stack, tls=False):
+        """`tls`: both ends are encrypted, and the destination waits for multifd channels, too."""
+        self.transfer = Transfer(version, channels=2, dirty_s=1.0, **(dict(
+            extra=lambda _folder: pki.source_arguments("x509"), parameters={"tls_creds": "tls0"}) if tls else {}))
         self.network = stack.enter_context(Network(self.transfer.mtu))
         self.source = self.transfer.start_source(folder, stack, self.network)
         path = os.path.join(folder, "received.mem")
         self.destination = stack.enter_context(Machine(
             folder, version, "pc", [Backend("mem", self.transfer.size, path=path)], namespace=self.network.receiver,
-            incoming="defer", name="destination", extra=("-S",)))
+            incoming="defer", name="destination", extra=("-S", *(pki.destination_arguments("x509") if tls else ()))))
+        if tls:
+            self.destination.set_capabilities(multifd=True)
+            self.destination.set_parameters(tls_creds="tls0", multifd_channels=self.transfer.channels)
+            creds = "x509:dir=" + pki.folder()
         address = "unix:" + os.path.join(folder, "handoff.sock")
         self.destination.qmp.command("migrate-incoming", uri=address)
         self.receiver = stack.enter_context(Receiver(folder, self.network, {"mem": path}, self.transfer.channels,
-                                                     handoff=address))
+                                                     handoff=address, extra=(
+                                                         "--tls-creds", creds, "--handoff-tls-creds", creds,
+                                                         "--handoff-tls-hostname", RECEIVER) if tls else ()))
         expect(self.receiver.wait_ready(), "migrx never got ready: %s", self.receiver.log()[-2000:])
         self.source.migrate(self.receiver.uri)
         time.sleep(0.5)
@@ -106,7 +115,7 @@ def _kill_source(hand_over):
     hand_over.source.process.kill()
 
 
-def _struck(folder, version, harm, times, seed):
+def _struck(folder, version, harm, times, seed, tls=False):
     """Yields `times` hand-overs, one after the other, each struck by `harm` at a random moment."""
     need(version)
     draw = random.Random(seed)
@@ -114,17 +123,17 @@ def _struck(folder, version, harm, times, seed):
         place = os.path.join(folder, str(number))
         os.mkdir(place)
         with contextlib.ExitStack() as stack:
-            hand_over = _HandOver(place, version, stack)
+            hand_over = _HandOver(place, version, stack, tls)
             hand_over.switch_over()
             time.sleep(draw.uniform(0, 0.25))
             harm(hand_over)
             yield hand_over
 
 
-def _sweep(version, harm, times, seed=1):
+def _sweep(version, harm, times, seed=1, tls=False):
     def run(folder):
         ends = []
-        for hand_over in _struck(folder, version, harm, times, seed):
+        for hand_over in _struck(folder, version, harm, times, seed, tls):
             ends.append(hand_over.settle_source())
             if ends[-1] != "completed":
                 hand_over.expect_only_at_source()
@@ -156,6 +165,8 @@ def cases():
         for name, harm in (("sigkill", _kill_migrx), ("sigterm", _end_migrx), ("destination-dies", _kill_destination),
                            ("cancelled", _cancel)):
             yield Case("one-guest-%s-%s" % (name, version), _sweep(version, harm, 12), False, 400)
+            if name != "cancelled":
+                yield Case("one-guest-tls-%s-%s" % (name, version), _sweep(version, harm, 12, tls=True), False, 400)
         yield Case("one-guest-source-dies-%s" % version, _source_dies(version, 12), False, 400)
     yield Case("one-guest-sigkill-short-10", _sweep("10", _kill_migrx, 3, 2), True, 120)
     yield Case("one-guest-sigterm-short-7.2", _sweep("7.2", _end_migrx, 3, 2), True, 120)
