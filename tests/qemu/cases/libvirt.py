@@ -93,7 +93,7 @@ def _goes_through(*options, channels=0, lines=(), uri=_URI, afterwards=lambda ho
             hosts.migrate(*options, *uri)
             report = hosts.expect_came_through_migrx(channels)
             expect(("tls" in report, "handoff_tls" in report) == (tls, tls), "TLS: %s", report.get("handoff_tls"))
-            expect(not tls or report["handoff_tls"]["handshakes"] == channels + 1, "%s", report["handoff_tls"])
+            expect(not tls or report["handoff_tls"]["handshakes"] == channels + 1, "%s", report.get("handoff_tls"))
             hosts.wait_lines(20)
             afterwards(hosts)
             return "%d lines without a gap" % len(hosts.wait_lines(1))
