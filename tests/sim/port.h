@@ -25,8 +25,9 @@ class Port final : public PortQueue {
       : options_(options), pool_(pool), mac_(mac), random_(random) {}
 
   // ---- The wire's side.
+  [[nodiscard]] bool has_room() const noexcept { return incoming_.size() < options_.rx_descriptors; }
   void arrive(Packet packet, bool damaged) {
-    if (incoming_.size() >= options_.rx_descriptors) {
+    if (!has_room()) {
       ++rx_missed;
       return;
     }

@@ -314,14 +314,16 @@ bool Simulation::deliver() {
   bool damaged = false;
   while (to_receiver_.receive(now_ns_, packet, damaged)) {
     busy = true;
-    if (!damaged) note_repetition(packet);
     // Connections are spread by their port; now and then a frame comes by the wrong queue.
     uint32_t core = 0;
     if (receiver_.cores() > 1)
       core = random_.chance(scenario_.astray)
                  ? static_cast<uint32_t>(random_.below(receiver_.cores()))
                  : static_cast<uint32_t>(packet.size() > 35 ? packet[35] : std::byte{0}) % receiver_.cores();
-    receiver_.port(core).arrive(std::move(packet), damaged);
+    Port& port = receiver_.port(core);
+    // A port whose poll core stands still drops it, as the link does: seed 1031369014.
+    if (!damaged && port.has_room()) note_repetition(packet);
+    port.arrive(std::move(packet), damaged);
   }
   while (to_source_.receive(now_ns_, packet, damaged)) {
     busy = true;
