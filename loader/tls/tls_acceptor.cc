@@ -1,7 +1,7 @@
 #include "loader/tls/tls_acceptor.h"
 
 #include <algorithm>
-#include <ctime>
+#include <atomic>
 #include <utility>
 
 #include "loader/tls/kernels/aead_kernels.h"
@@ -29,7 +29,7 @@ struct TlsAcceptor::Connection {
 
 TlsAcceptor::TlsAcceptor(std::unique_ptr<TlsCredentialStore> store, const TlsAuthz* authz,
                          uint32_t connections_max, uint64_t handshake_ns)
-    : store_(std::move(store)),
+    : credentials_(std::move(store)),
       authz_(authz),
       kernels_(select_gcm_kernels()),
       connections_max_(connections_max),
@@ -46,22 +46,10 @@ ChannelParser* TlsAcceptor::accept(Handoff& connection, uint32_t worker,
 }
 
 void TlsAcceptor::help(Connection& connection) {
-  if (!connection.session) connection.session.emplace(credentials_now(), authz_);
+  if (!connection.session) connection.session.emplace(credentials_.get(), authz_);
   connection.progress = connection.session->handshake(connection.input);
   connection.input.clear();
   connection.busy.store(false, std::memory_order_release);  // pairs with serve()
-}
-
-std::shared_ptr<const TlsCredentials> TlsAcceptor::credentials_now() {
-  std::vector<std::string> warnings;
-  std::shared_ptr<const TlsCredentials> credentials = store_->current(std::time(nullptr), warnings);
-  reloads_.store(store_->reloads(), std::memory_order_relaxed);
-  if (!warnings.empty()) {
-    const std::lock_guard lock(mutex_);
-    for (std::string& warning : warnings)
-      if (warnings_.size() < kWarningsMax) warnings_.push_back(std::move(warning));
-  }
-  return credentials;
 }
 
 uint32_t TlsAcceptor::do_work(uint64_t now_ns) {
@@ -197,14 +185,6 @@ std::optional<std::string> TlsAcceptor::take_refusal() {
   if (refusals_.empty()) return std::nullopt;
   std::string text = std::move(refusals_.front());
   refusals_.pop_front();
-  return text;
-}
-
-std::optional<std::string> TlsAcceptor::take_warning() {
-  const std::lock_guard lock(mutex_);
-  if (warnings_.empty()) return std::nullopt;
-  std::string text = std::move(warnings_.front());
-  warnings_.pop_front();
   return text;
 }
 

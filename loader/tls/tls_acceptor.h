@@ -5,7 +5,6 @@
 //   TlsChannel
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -15,7 +14,7 @@
 #include <vector>
 
 #include "loader/session/channel_security.h"
-#include "loader/tls/credential_store.h"
+#include "loader/tls/current_credentials.h"
 #include "loader/tls/handshake_helper.h"
 #include "loader/tls/server_session.h"
 #include "loader/tls/tls_channel.h"
@@ -42,15 +41,14 @@ class TlsAcceptor final : public ChannelSecurity {
   // The next sentence about a peer that was refused, for the operator.
   [[nodiscard]] std::optional<std::string> take_refusal();
   // The same about our own credentials.
-  [[nodiscard]] std::optional<std::string> take_warning();
+  [[nodiscard]] std::optional<std::string> take_warning() { return credentials_.take_warning(); }
   // "TLS1.3 AES-256-GCM, C=GB,O=Example,CN=source": of the first connection that was opened; empty: none yet.
   [[nodiscard]] const std::string& description() const noexcept { return description_; }
   [[nodiscard]] uint64_t handshakes() const noexcept { return handshakes_; }
   // How often changed credentials were read.
-  [[nodiscard]] uint32_t reloads() const noexcept { return reloads_.load(std::memory_order_relaxed); }
+  [[nodiscard]] uint32_t reloads() const noexcept { return credentials_.reloads(); }
 
  private:
-  static constexpr std::size_t kWarningsMax = 16;
   static constexpr std::size_t kRefusalsMax = 16;  // sentences that wait; a scanner may make many
   struct Connection;
   using Progress = TlsServerSession::Progress;
@@ -59,18 +57,15 @@ class TlsAcceptor final : public ChannelSecurity {
   bool send_output(Connection& connection);
   void refuse(Connection& connection, const std::string& why);
   void help(Connection& connection);
-  [[nodiscard]] std::shared_ptr<const TlsCredentials> credentials_now();
 
-  const std::unique_ptr<TlsCredentialStore> store_;  // the helper's
+  CurrentCredentials credentials_;  // the helper gets them
   const TlsAuthz* const authz_;
   const GcmKernels* const kernels_;
   const uint32_t connections_max_;
   const uint64_t handshake_ns_;
 
-  std::mutex mutex_;  // connections_ and warnings_; held for moments, never by a worker that moves bytes
+  std::mutex mutex_;  // connections_; held for moments, never by a worker that moves bytes
   std::vector<std::shared_ptr<Connection>> connections_;
-  std::deque<std::string> warnings_;
-  std::atomic<uint32_t> reloads_{0};
 
   std::deque<std::string> refusals_;
   std::string description_;

@@ -1,6 +1,5 @@
 #include "loader/tls/tls_connector.h"
 
-#include <ctime>
 #include <utility>
 
 namespace migrx {
@@ -45,7 +44,7 @@ class TlsConnector::Link final : public SecuredLink {
 
 TlsConnector::TlsConnector(std::unique_ptr<TlsCredentialStore> store, std::string host,
                            std::string host_option)
-    : store_(std::move(store)), host_(std::move(host)), host_option_(std::move(host_option)) {}
+    : credentials_(std::move(store)), host_(std::move(host)), host_option_(std::move(host_option)) {}
 
 TlsConnector::~TlsConnector() = default;
 
@@ -55,7 +54,7 @@ std::unique_ptr<SecuredLink> TlsConnector::connect() {
 
 void TlsConnector::help(Connection& connection) {
   using Phase = SecuredLink::Phase;
-  if (!connection.session) connection.session.emplace(credentials_now(), host_, host_option_);
+  if (!connection.session) connection.session.emplace(credentials_.get(), host_, host_option_);
   Phase next = Phase::wants_bytes;
   switch (connection.session->handshake(connection.input)) {
     case TlsClientSession::Progress::need_more:
@@ -73,24 +72,6 @@ void TlsConnector::help(Connection& connection) {
   }
   connection.input.clear();
   connection.phase.store(next, std::memory_order_release);  // pairs with Link::phase()
-}
-
-std::shared_ptr<const TlsCredentials> TlsConnector::credentials_now() {
-  std::vector<std::string> warnings;
-  std::shared_ptr<const TlsCredentials> credentials = store_->current(std::time(nullptr), warnings);
-  reloads_.store(store_->reloads(), std::memory_order_relaxed);
-  const std::lock_guard lock(mutex_);
-  for (std::string& warning : warnings)
-    if (warnings_.size() < kWarningsMax) warnings_.push_back(std::move(warning));
-  return credentials;
-}
-
-std::optional<std::string> TlsConnector::take_warning() {
-  const std::lock_guard lock(mutex_);
-  if (warnings_.empty()) return std::nullopt;
-  std::string text = std::move(warnings_.front());
-  warnings_.pop_front();
-  return text;
 }
 
 std::string TlsConnector::description() {

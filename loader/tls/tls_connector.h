@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,7 +15,7 @@
 
 #include "loader/destination/link_security.h"
 #include "loader/tls/client_session.h"
-#include "loader/tls/credential_store.h"
+#include "loader/tls/current_credentials.h"
 #include "loader/tls/handshake_helper.h"
 
 namespace migrx {
@@ -32,30 +31,26 @@ class TlsConnector final : public LinkSecurity {
   // ---- Control thread ----
   [[nodiscard]] std::unique_ptr<SecuredLink> connect() override;
   // The next sentence about our own credentials, for the operator.
-  [[nodiscard]] std::optional<std::string> take_warning();
+  [[nodiscard]] std::optional<std::string> take_warning() { return credentials_.take_warning(); }
   // "TLS1.3 AES-256-GCM": of the first connection that was opened; empty: none yet.
   [[nodiscard]] std::string description();
   [[nodiscard]] uint64_t handshakes() const noexcept { return handshakes_.load(std::memory_order_relaxed); }
   // How often changed credentials were read.
-  [[nodiscard]] uint32_t reloads() const noexcept { return reloads_.load(std::memory_order_relaxed); }
+  [[nodiscard]] uint32_t reloads() const noexcept { return credentials_.reloads(); }
 
  private:
-  static constexpr std::size_t kWarningsMax = 16;
   struct Connection;
   class Link;
 
   void help(Connection& connection);
-  [[nodiscard]] std::shared_ptr<const TlsCredentials> credentials_now();
 
-  const std::unique_ptr<TlsCredentialStore> store_;  // the helper's
+  CurrentCredentials credentials_;  // the helper gets them
   const std::string host_;
   const std::string host_option_;
 
-  std::mutex mutex_;  // warnings_ and description_
-  std::deque<std::string> warnings_;
+  std::mutex mutex_;  // description_
   std::string description_;
   std::atomic<uint64_t> handshakes_{0};
-  std::atomic<uint32_t> reloads_{0};
   HandshakeHelper helper_;  // last: its job uses the others
 };
 

@@ -2,11 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <utility>
 
 namespace migrx {
 
@@ -35,10 +31,7 @@ TlsClient::TlsClient(const std::string& dir, const std::string& file, const std:
     gnutls_psk_set_client_credentials(psk_, user.c_str(), &key, GNUTLS_PSK_KEY_HEX);
     gnutls_credentials_set(session_, GNUTLS_CRD_PSK, psk_);
   }
-  gnutls_transport_set_ptr(session_, this);
-  gnutls_transport_set_pull_function(session_, pull);
-  gnutls_transport_set_push_function(session_, push);
-  gnutls_handshake_set_timeout(session_, GNUTLS_INDEFINITE_TIMEOUT);
+  transport_.attach(session_);
 }
 
 TlsClient::~TlsClient() {
@@ -47,27 +40,8 @@ TlsClient::~TlsClient() {
   if (psk_ != nullptr) gnutls_psk_free_client_credentials(psk_);
 }
 
-ssize_t TlsClient::pull(gnutls_transport_ptr_t self, void* to, std::size_t bytes) {
-  auto& client = *static_cast<TlsClient*>(self);
-  const std::size_t n = std::min(bytes, client.input_.size());
-  if (n == 0) {
-    gnutls_transport_set_errno(client.session_, EAGAIN);
-    return -1;
-  }
-  std::memcpy(to, client.input_.data(), n);
-  client.input_.erase(client.input_.begin(), client.input_.begin() + static_cast<std::ptrdiff_t>(n));
-  return static_cast<ssize_t>(n);
-}
-
-ssize_t TlsClient::push(gnutls_transport_ptr_t self, const void* from, std::size_t bytes) {
-  auto& client = *static_cast<TlsClient*>(self);
-  const auto* const first = static_cast<const std::byte*>(from);
-  client.output_.insert(client.output_.end(), first, first + bytes);
-  return static_cast<ssize_t>(bytes);
-}
-
 bool TlsClient::handshake(Bytes from_server) {
-  input_.insert(input_.end(), from_server.begin(), from_server.end());
+  transport_.give(from_server);
   const int result = gnutls_handshake(session_);
   failed = failed || (result < 0 && gnutls_error_is_fatal(result) != 0);
   return result == 0;
@@ -91,7 +65,7 @@ void TlsClient::bye() {
 }
 
 std::string TlsClient::read(Bytes from_server) {
-  input_.insert(input_.end(), from_server.begin(), from_server.end());
+  transport_.give(from_server);
   std::string out;
   char buffer[4096];
   for (ssize_t n; (n = gnutls_record_recv(session_, buffer, sizeof buffer)) > 0;)
@@ -100,7 +74,7 @@ std::string TlsClient::read(Bytes from_server) {
 }
 
 std::vector<std::byte> TlsClient::take() {
-  return std::exchange(output_, {});
+  return transport_.take();
 }
 
 }  // namespace migrx

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dataplane/handoff/byte_order.h"
+#include "tests/loader/tls/memory_transport.h"
 
 namespace migrx {
 
@@ -31,14 +32,10 @@ class TlsClient {
   bool failed = false;
 
  private:
-  static ssize_t pull(gnutls_transport_ptr_t self, void* to, std::size_t bytes);
-  static ssize_t push(gnutls_transport_ptr_t self, const void* from, std::size_t bytes);
-
   gnutls_session_t session_ = nullptr;
   gnutls_certificate_credentials_t x509_ = nullptr;
   gnutls_psk_client_credentials_t psk_ = nullptr;
-  std::vector<std::byte> input_;
-  std::vector<std::byte> output_;
+  MemoryTransport transport_;
 };
 
 }  // namespace migrx

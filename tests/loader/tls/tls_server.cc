@@ -2,11 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
-#include <utility>
 
 namespace migrx {
 
@@ -31,10 +27,7 @@ TlsServer::TlsServer(const std::string& dir, const std::string& file, const std:
     gnutls_credentials_set(session_, GNUTLS_CRD_PSK, psk_credentials_);
   }
   gnutls_session_set_ptr(session_, this);
-  gnutls_transport_set_ptr(session_, this);
-  gnutls_transport_set_pull_function(session_, pull);
-  gnutls_transport_set_push_function(session_, push);
-  gnutls_handshake_set_timeout(session_, GNUTLS_INDEFINITE_TIMEOUT);
+  transport_.attach(session_);
 }
 
 TlsServer::~TlsServer() {
@@ -52,27 +45,8 @@ int TlsServer::find_key(gnutls_session_t session, const char* user, gnutls_datum
   return gnutls_hex_decode2(&text, key);
 }
 
-ssize_t TlsServer::pull(gnutls_transport_ptr_t self, void* to, std::size_t bytes) {
-  auto& server = *static_cast<TlsServer*>(self);
-  const std::size_t n = std::min(bytes, server.input_.size());
-  if (n == 0) {
-    gnutls_transport_set_errno(server.session_, EAGAIN);
-    return -1;
-  }
-  std::memcpy(to, server.input_.data(), n);
-  server.input_.erase(server.input_.begin(), server.input_.begin() + static_cast<std::ptrdiff_t>(n));
-  return static_cast<ssize_t>(n);
-}
-
-ssize_t TlsServer::push(gnutls_transport_ptr_t self, const void* from, std::size_t bytes) {
-  auto& server = *static_cast<TlsServer*>(self);
-  const auto* const first = static_cast<const std::byte*>(from);
-  server.output_.insert(server.output_.end(), first, first + bytes);
-  return static_cast<ssize_t>(bytes);
-}
-
 void TlsServer::take(Bytes from_client) {
-  input_.insert(input_.end(), from_client.begin(), from_client.end());
+  transport_.give(from_client);
   if (failed) return;
   if (!open) {
     const int result = gnutls_handshake(session_);
@@ -101,7 +75,7 @@ void TlsServer::bye() {
 }
 
 std::vector<std::byte> TlsServer::output() {
-  return std::exchange(output_, {});
+  return transport_.take();
 }
 
 }  // namespace migrx

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dataplane/handoff/byte_order.h"
+#include "tests/loader/tls/memory_transport.h"
 
 namespace migrx {
 
@@ -32,8 +33,6 @@ class TlsServer {
   std::vector<std::byte> text;
 
  private:
-  static ssize_t pull(gnutls_transport_ptr_t self, void* to, std::size_t bytes);
-  static ssize_t push(gnutls_transport_ptr_t self, const void* from, std::size_t bytes);
   static int find_key(gnutls_session_t session, const char* user, gnutls_datum_t* key);
 
   const std::string psk_;
@@ -41,8 +40,7 @@ class TlsServer {
   gnutls_session_t session_ = nullptr;
   gnutls_certificate_credentials_t x509_ = nullptr;
   gnutls_psk_server_credentials_t psk_credentials_ = nullptr;
-  std::vector<std::byte> input_;
-  std::vector<std::byte> output_;
+  MemoryTransport transport_;
 };
 
 }  // namespace migrx
