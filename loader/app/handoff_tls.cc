@@ -1,10 +1,8 @@
 #include "loader/app/handoff_tls.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include <utility>
 
+#include "dataplane/wire/address_text.h"
 #include "loader/app/setup_error.h"
 #include "loader/destination/socket_address.h"
 
@@ -19,28 +17,15 @@ std::string parse(const JobOptions& options, TlsCredsOptions& out) {
   return parse_tls_creds(*options.handoff_tls_creds, out, TlsCredsOptions::Endpoint::client, kCreds);
 }
 
-// Where every host is itself, an address says nothing of who listens there, and no certificate has it.
-bool is_loopback(const SocketAddress& address) noexcept {
-  if (address.family() == AF_INET) {
-    const auto* const in = reinterpret_cast<const sockaddr_in*>(&address.storage);
-    return ntohl(in->sin_addr.s_addr) >> 24 == 127;
-  }
-  const auto* const in6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
-  return address.family() == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) != 0;
-}
-
-// The name that the destination's certificate must have; empty: the options do not say one.
+// The name that the destination's certificate must have; empty: the options do not say one. Where every host
+// is itself, an address says nothing of who listens there, and no certificate has it.
 std::string name_of(const JobOptions& options) {
   if (options.handoff_tls_hostname) return *options.handoff_tls_hostname;
-  SocketAddress address;
-  if (!options.handoff || !parse_socket_address(*options.handoff, address).empty()) return {};
-  if (address.is_unix() || is_loopback(address)) return {};
-  char text[INET6_ADDRSTRLEN] = {};
-  const void* const from =
-      address.family() == AF_INET
-          ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in*>(&address.storage)->sin_addr)
-          : &reinterpret_cast<const sockaddr_in6*>(&address.storage)->sin6_addr;
-  return ::inet_ntop(address.family(), from, text, sizeof text) != nullptr ? text : "";
+  SocketAddress where;
+  if (!options.handoff || !parse_socket_address(*options.handoff, where).empty()) return {};
+  IpAddress address;
+  if (!parse_ip_address(where.host.c_str(), address) || address.is_loopback()) return {};
+  return IpAddressText(address).c_str();
 }
 
 }  // namespace
@@ -67,8 +52,8 @@ std::string check_handoff_tls(const JobOptions& options) {
                ? std::string(kHostname) + " is compared with a certificate, and psk has none: leave it out"
                : std::string{};
   if (creds.verify_peer && name_of(options).empty())
-    return std::string(kCreds) + ": --handoff " + *options.handoff +
-           " says no name that a certificate could have: give " + kHostname +
+    return std::string(kCreds) +
+           ": a UNIX socket and loopback say no name that a certificate could have: give " + kHostname +
            " with a name or address in the destination's server-cert.pem";
   return {};
 }
@@ -101,9 +86,7 @@ void HandoffTls::tell(Terminal& terminal, Report& report) {
 
 void HandoffTls::report(Report& report) const {
   if (connector_ == nullptr) return;
-  report.handoff_tls = connector_->description();
-  report.handoff_tls_handshakes = connector_->handshakes();
-  report.handoff_tls_reloads = connector_->reloads();
+  report.handoff_tls = {connector_->description(), connector_->handshakes(), connector_->reloads()};
 }
 
 }  // namespace migrx

@@ -60,12 +60,9 @@ std::string to_json(const Report& r) {
   }
   out["warnings"] = r.warnings;
   if (!r.destination_version.empty()) out["destination_version"] = r.destination_version;
-  if (!r.tls.empty())
-    out["tls"] = {{"session", r.tls}, {"handshakes", r.tls_handshakes}, {"reloads", r.tls_reloads}};
-  if (!r.handoff_tls.empty())
-    out["handoff_tls"] = {{"session", r.handoff_tls},
-                          {"handshakes", r.handoff_tls_handshakes},
-                          {"reloads", r.handoff_tls_reloads}};
+  for (const auto& [name, tls] : {std::pair("tls", &r.tls), std::pair("handoff_tls", &r.handoff_tls)})
+    if (!tls->session.empty())
+      out[name] = {{"session", tls->session}, {"handshakes", tls->handshakes}, {"reloads", tls->reloads}};
   out["source_machine"] = r.source_machine;
   out["sync_mode"] = r.sync_mode;
   out["return_path"] = r.return_path;

@@ -91,6 +91,13 @@ struct CoreReport {
 // its meaning raises it.
 constexpr int kReportFormat = 1;
 
+struct ReportTls {
+  std::string
+      session;  // "TLS1.3 AES-256-GCM, CN=…" of the first connection; empty: no TLS, or no handshake yet
+  uint64_t handshakes = 0;
+  uint32_t reloads = 0;  // of credentials that changed
+};
+
 struct Report {
   std::string command;
   std::string version;
@@ -98,14 +105,10 @@ struct Report {
   StreamError error;    // when failed
   std::vector<std::string> warnings;
   std::string destination_version;  // QEMU's, where --qmp asked
-  std::string tls;                  // "TLS1.3 AES-256-GCM, CN=…" of the first connection; empty: no TLS
-  uint64_t tls_handshakes = 0;
-  uint32_t tls_reloads = 0;  // of credentials that changed
-  std::string handoff_tls;   // "TLS1.3 AES-256-GCM": of the hand-off; empty: no TLS, or no handshake yet
-  uint64_t handoff_tls_handshakes = 0;
-  uint32_t handoff_tls_reloads = 0;
-  std::string source_machine;  // machine type as the stream says it
-  std::string sync_mode;       // "per round", "per section", "" without multifd
+  ReportTls tls;                    // of the source's connections
+  ReportTls handoff_tls;            // of those to the destination
+  std::string source_machine;       // machine type as the stream says it
+  std::string sync_mode;            // "per round", "per section", "" without multifd
   bool return_path = false;
   uint64_t rounds = 0;                     // passes over RAM that the source began
   uint64_t ram_bytes = 0;                  // guest bytes the blocks hold

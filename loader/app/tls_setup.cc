@@ -32,9 +32,7 @@ void TlsSetup::tell(Terminal& terminal, Report& report) {
 }
 
 void TlsSetup::report(Report& report) const {
-  report.tls = acceptor_->description();
-  report.tls_handshakes = acceptor_->handshakes();
-  report.tls_reloads = acceptor_->reloads();
+  report.tls = {acceptor_->description(), acceptor_->handshakes(), acceptor_->reloads()};
 }
 
 std::string check_tls_options(const std::optional<std::string>& creds,

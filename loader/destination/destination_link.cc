@@ -22,7 +22,6 @@ bool would_block(int error) noexcept {
 }  // namespace
 
 void DestinationLink::begin(Descriptor socket, std::unique_ptr<SecuredLink> tls, uint64_t now_ns) {
-  close();
   *this = {};
   socket_ = std::move(socket);
   // A small record must not wait for the acknowledgement of the flight before it; UNIX sockets refuse this.

@@ -41,13 +41,14 @@ std::string parse_tcp(std::string_view rest, SocketAddress& out) {
   const std::string_view digits = rest.substr(colon + 1);
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), out.port);
   if (error != std::errc{} || end != digits.data() + digits.size() || out.port == 0) return expected;
-  std::string host(rest.substr(0, colon));
+  std::string& host = out.host;
+  host = rest.substr(0, colon);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
     sockaddr_in6 address{};
     address.sin6_family = AF_INET6;
     address.sin6_port = htons(out.port);
-    if (::inet_pton(AF_INET6, host.substr(1, host.size() - 2).c_str(), &address.sin6_addr) != 1)
-      return expected;
+    if (::inet_pton(AF_INET6, host.c_str(), &address.sin6_addr) != 1) return expected;
     if (IN6_IS_ADDR_UNSPECIFIED(&address.sin6_addr)) return out.text + ": say one address, e.g. [::1]";
     std::memcpy(&out.storage, &address, sizeof address);
     out.length = sizeof address;

@@ -14,6 +14,7 @@ struct SocketAddress {
   socklen_t length = 0;
   std::string text;  // as the operator wrote it
   std::string path;  // of a UNIX socket; empty: TCP
+  std::string host;  // of TCP: the address alone, without brackets
   uint16_t port = 0;
 
   [[nodiscard]] bool is_unix() const noexcept { return !path.empty(); }

@@ -96,7 +96,7 @@ void take_file(CLI::App& command, const std::string& path) {
 
 JobOptions FoundTlsOptions::job_options() const {
   JobOptions options;
-  options.handoff = "tcp:127.0.0.1:49152";  // some port
+  options.handoff = "tcp:127.0.0.1:49152";  // they wait on this host, at whichever port
   options.handoff_tls_creds = handoff_creds;
   options.handoff_tls_hostname = handoff_hostname;
   return options;

@@ -297,9 +297,9 @@ constexpr Row<S, double> kSessionRows[] = {
     {"", "migrx_warnings_total", kOne, kCounter, "Warnings given so far.",
      [](const S& s) { return static_cast<double>(s.report.warnings.size()); }},
     {"tls.handshakes", "migrx_tls_handshakes_total", kOne, kCounter, "TLS handshakes finished.",
-     [](const S& s) { return static_cast<double>(s.report.tls_handshakes); }},
+     [](const S& s) { return static_cast<double>(s.report.tls.handshakes); }},
     {"tls.reloads", "migrx_tls_reloads_total", kOne, kCounter, "Times that renewed credentials were loaded.",
-     [](const S& s) { return static_cast<double>(s.report.tls_reloads); }},
+     [](const S& s) { return static_cast<double>(s.report.tls.reloads); }},
     {"timeline.prefault_s", "migrx_session_prefault_seconds", kSeconds, kGauge,
      "How long guest memory took to be made ready.", [](const S& s) { return s.report.timeline.prefault_s; }},
 #define MOMENT(name)                                                          \

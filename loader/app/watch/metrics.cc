@@ -105,8 +105,7 @@ Report condensed(const Report& report) {
   Report out;
   out.started_unix_s = report.started_unix_s;
   out.warnings.resize(report.warnings.size());  // how many
-  out.tls_handshakes = report.tls_handshakes;
-  out.tls_reloads = report.tls_reloads;
+  out.tls = report.tls;
   out.timeline = report.timeline;
   out.colo = report.colo;
   for (const ChannelReport& channel : report.channels) {

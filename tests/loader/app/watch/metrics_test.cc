@@ -87,7 +87,7 @@ std::vector<std::string> without_row(const Report& report) {
 TEST(MetricTable, a_counter_that_it_lacks_is_found) {
   Report report = sample_report();
   report.timeline = {0.1, 1, 2, 3, 4, 5, 6, 7, 8};
-  report.tls = "TLS1.3";
+  report.tls.session = "TLS1.3";
   report.colo = {{"checkpoints", 1}};
   EXPECT_EQ(without_row(report), std::vector<std::string>{});
   report.dataplane.emplace_back("tcp.made_up", 1);
