@@ -32,7 +32,8 @@ struct SessionLimits {
   uint64_t multifd_reset_ns = 1'000'000'000;
   // A multifd channel that was refused is reset after the first of these times when it has sent more than its
   // greeting, and after the second when it has not. Most sources close it before: their main was refused
-  // too, some of them after Admission::kSuspicionNs.
+  // too, some of them after Admission::kSuspicionNs. While main waits, one that may be the source's own, sent
+  // through a NAT, is held as long as main.
   uint64_t refused_ns = 4'000'000'000;
   uint64_t refused_silent_ns = 30'000'000'000;
   // For the source to close when its TCP has acknowledged SHUT 0. It closes as soon as it has read it. How

@@ -64,6 +64,16 @@ class DestinationQemuTest : public ::testing::Test {
     return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(memory.data()) + kPageBytes - 1) &
                                         ~uintptr_t{kPageBytes - 1});
   }
+  // The init packets of a source's two multifd channels, each of other bytes.
+  std::array<MultifdInitPacket, 2> tell_of_two_channels() {
+    std::array<MultifdInitPacket, 2> inits{};
+    for (uint8_t i = 0; i < 2; ++i) {
+      inits[i].fill(std::byte{static_cast<unsigned char>(0xa0 + i)});
+      destination_->on_multifd_init(inits[i]);
+    }
+    return inits;
+  }
+
   void listen() {
     listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     sockaddr_un address{};
@@ -309,11 +319,7 @@ TEST_F(DestinationQemuTest,
                                            *kernels_);
   answers_ = false;
   listen();
-  std::array<MultifdInitPacket, 2> inits{};
-  for (uint8_t i = 0; i < 2; ++i) {
-    inits[i].fill(std::byte{static_cast<unsigned char>(0xa0 + i)});
-    destination_->on_multifd_init(inits[i]);
-  }
+  const std::array<MultifdInitPacket, 2> inits = tell_of_two_channels();
   feed_some(source_start());
   std::vector<int> channels;
   for (int fd; (fd = ::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK)) >= 0;) channels.push_back(fd);
@@ -603,11 +609,7 @@ TEST_F(DestinationTlsTest, all_its_multifd_channels_are_encrypted_and_begin_behi
   start_tls("destination.example", 2);
   answers_ = false;
   listen();
-  std::array<MultifdInitPacket, 2> inits{};
-  for (uint8_t i = 0; i < 2; ++i) {
-    inits[i].fill(std::byte{static_cast<unsigned char>(0xa0 + i)});
-    destination_->on_multifd_init(inits[i]);
-  }
+  const std::array<MultifdInitPacket, 2> inits = tell_of_two_channels();
   deaf_ = true;
   feed_some(source_start());
   ASSERT_LT(::accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK), 0)

@@ -11,6 +11,9 @@ using test::MainStreamBuilder;
 using test::MultifdStreamBuilder;
 using test::Wire;
 
+constexpr Ipv4Address kOwnHost{0x0a4d0001};
+constexpr Ipv4Address kOtherHost{0x0a4d0009};  // 10.77.0.9
+
 class OtherAddress : public test::SessionFixture {
  protected:
   // Main waits for its one channel; one from another address was refused. `limits`: of the session.
@@ -18,18 +21,18 @@ class OtherAddress : public test::SessionFixture {
     start(1, limits);
     preamble_.header().configuration().ram_start({{"ram", kRam, {}}}).ram_close();
     main_ = &connect();
-    main_->handoff.peer_address = Ipv4Address{0x0a4d0001};
+    main_->handoff.peer_address = kOwnHost;
     main_->give(preamble_.bytes(), 1448);
     run();
-    channel_ = &connect_from_elsewhere();
+    channel_ = &connect_channel(kOtherHost);
   }
-  // One that says what its own channel would.
-  Wire& connect_from_elsewhere() {
+  // One that says what main's own channel would.
+  Wire& connect_channel(Ipv4Address from) {
     MultifdStreamBuilder c;
     c.init(0);
     c.sync(0);
     Wire& wire = connect();
-    wire.handoff.peer_address = Ipv4Address{0x0a4d0009};
+    wire.handoff.peer_address = from;
     wire.give(c.bytes, 64);
     return wire;
   }
@@ -60,12 +63,7 @@ TEST_F(OtherAddress, anothers_channel_does_a_source_no_harm_whose_own_comes_late
   run(20'000);
   EXPECT_FALSE(main_->reset);
   EXPECT_EQ(session_->state(), SessionState::setup);
-  MultifdStreamBuilder c;
-  c.init(0);
-  c.sync(0);
-  Wire& own = connect();
-  own.handoff.peer_address = Ipv4Address{0x0a4d0001};
-  own.give(c.bytes, 64);
+  Wire& own = connect_channel(kOwnHost);
   run(10);
   EXPECT_EQ(session_->state(), SessionState::precopy);
   EXPECT_TRUE(channel_->reset);
@@ -74,7 +72,7 @@ TEST_F(OtherAddress, anothers_channel_does_a_source_no_harm_whose_own_comes_late
 
 TEST_F(OtherAddress, more_channels_than_are_missing_cannot_be_its_own) {
   come();
-  Wire& second = connect_from_elsewhere();
+  Wire& second = connect_channel(kOtherHost);
   run(4'100);
   EXPECT_TRUE(channel_->reset && second.reset);
   EXPECT_FALSE(main_->reset);
@@ -84,7 +82,7 @@ TEST_F(OtherAddress, more_channels_than_are_missing_cannot_be_its_own) {
 TEST_F(OtherAddress, another_hosts_source_does_a_main_that_waits_no_harm) {
   come();
   Wire& another = connect();
-  another.handoff.peer_address = Ipv4Address{0x0a4d0009};
+  another.handoff.peer_address = kOtherHost;
   another.give(preamble_.bytes(), 1448);
   run(4'100);
   EXPECT_FALSE(main_->reset);
