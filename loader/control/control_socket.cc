@@ -63,13 +63,13 @@ uint32_t ControlSocket::do_work() {
   const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
   uint32_t work = 0;
   for (int i = 0; i < count; ++i) {
-    const epoll_event& event = events[static_cast<std::size_t>(i)];
-    if (event.data.u64 == kListener) {
+    const uint64_t number = events[static_cast<std::size_t>(i)].data.u64;  // a copy: epoll_event is packed
+    if (number == kListener) {
       work += accept_some();
-    } else if (event.data.u64 == kMore) {
+    } else if (number == kMore) {
       uint64_t ignored = 0;
       [[maybe_unused]] const ssize_t n = ::read(more_.get(), &ignored, sizeof ignored);
-    } else if (const auto found = clients_.find(event.data.u64); found != clients_.end()) {
+    } else if (const auto found = clients_.find(number); found != clients_.end()) {
       ControlConnection& connection = found->second->connection;
       connection.flush();
       if (connection.wants_read()) (void)connection.read();

@@ -173,7 +173,7 @@ class Host {
 // honest bytes per CPU second are then 1 / (1 + 1.75 / 2) of those without them: 80 % of the honest share of
 // the frames. Here most cost about one; a SYN that is answered by a cookie costs the most.
 constexpr double kCostMax = 1.75;
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__OPTIMIZE__) && !defined(MIGRX_SANITIZED)
 constexpr bool kCostIsAsserted = true;
 #else
 constexpr bool kCostIsAsserted = false;  // another program, with other costs

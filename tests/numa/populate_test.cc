@@ -32,7 +32,7 @@ std::vector<pid_t> children() {
 }
 
 // Without what AddressSanitizer would touch beside it.
-[[gnu::no_sanitize("address")]] void write_each_page(std::byte* data, uint64_t bytes) {
+[[gnu::no_sanitize_address]] void write_each_page(std::byte* data, uint64_t bytes) {
   for (uint64_t at = 0; at < bytes; at += 4096) data[at] = std::byte{1};
 }
 

@@ -7,13 +7,13 @@
 namespace migrx::sim {
 namespace {
 
-thread_local uint64_t count = 0;
+thread_local uint64_t counted = 0;
 thread_local uint32_t not_counted = 0;
 
 }  // namespace
 
 bool allocations_are_counted() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef MIGRX_SANITIZED
   return false;
 #else
   return true;
@@ -21,7 +21,7 @@ bool allocations_are_counted() {
 }
 
 uint64_t allocations() {
-  return count;
+  return counted;
 }
 
 AllocationsNotCounted::AllocationsNotCounted() {
@@ -34,7 +34,7 @@ AllocationsNotCounted::~AllocationsNotCounted() {
 namespace {
 
 [[maybe_unused]] void* allocate(std::size_t bytes, std::size_t alignment) {
-  if (not_counted == 0) ++count;
+  if (not_counted == 0) ++counted;
   // malloc() where it will do: it has a quick way, and the simulation spends a good part of its time here.
   void* const memory = alignment <= alignof(std::max_align_t)
                            ? std::malloc(bytes)
@@ -46,7 +46,7 @@ namespace {
 }  // namespace
 }  // namespace migrx::sim
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef MIGRX_SANITIZED
 // The array and nothrow forms of the library call these.
 void* operator new(std::size_t bytes) {
   return migrx::sim::allocate(bytes, alignof(std::max_align_t));

@@ -9,7 +9,7 @@ namespace {
 class Seeds : public ::testing::TestWithParam<uint64_t> {};
 
 TEST_P(Seeds, hold_all_properties) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef MIGRX_SANITIZED
   constexpr uint64_t kPerTest = 5;  // some twenty times slower
 #else
   constexpr uint64_t kPerTest = 100;

@@ -131,7 +131,7 @@ class DestinationQemuTest : public ::testing::Test {
   std::vector<std::byte> ram_;
   std::vector<std::byte> vga_;
   RamBlockList blocks_;
-  const MainSettings settings_;
+  const MainSettings settings_{};
   FlushBarrier barrier_{0};
   const PageKernels* kernels_ = nullptr;
   std::unique_ptr<DestinationQemu> destination_;

@@ -178,7 +178,7 @@ TEST_F(PeerMemoryTest, a_process_that_maps_nothing_is_refused_whatever_its_name)
 }
 
 TEST_F(PeerMemoryTest, what_cannot_be_seen_is_a_warning) {
-  const PeerMemory result = check_peer_memory(-1, {{"mem", path_, kLength}});
+  const PeerMemory result = check_peer_memory(-1, {{"mem", path_, {}, kLength}});
   EXPECT_EQ(result.problem, "");
   EXPECT_NE(result.warning, "");
   EXPECT_EQ(check_peer_memory(-1, {}).warning, "");

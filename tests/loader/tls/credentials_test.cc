@@ -97,7 +97,7 @@ TEST(TlsCreds, options_are_parsed_and_others_refused) {
 }
 
 TEST_F(TlsCredentialsTest, a_client_needs_its_authority_and_may_have_a_pair) {
-  const auto problem_of_client = [this](const std::string& text) {
+  const auto problem_of_client = [](const std::string& text) {
     TlsCredsOptions options;
     std::string problem = parse_tls_creds(text, options, TlsCredsOptions::Endpoint::client);
     if (problem.empty()) (void)TlsCredentials::load(options, problem);
