@@ -186,6 +186,7 @@ int main(int argc, char** argv) {
   bench::register_copy_benchmarks();
   bench::register_tcp_benchmarks();
   bench::register_payload_benchmarks();
+  bench::register_tls_benchmarks(guest_bytes);
   bench::register_in_place_benchmarks(guest_mib.value_or(512));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;

@@ -36,6 +36,8 @@ class Region {
 void register_copy_benchmarks();     // micro_copy.cc: packet buffers in several orders, warm and cold
 void register_tcp_benchmarks();      // micro_tcp.cc: in-order input, reassembly, hand-off ring
 void register_payload_benchmarks();  // micro_payload.cc: zlib, zstd, zero pages
+// micro_tls.cc: records opened, by kernel and way.
+void register_tls_benchmarks(std::size_t guest_bytes);
 // micro_in_place.cc: decoding without a buffer in between. guest_mib: of guest memory, all of it walked
 // through.
 void register_in_place_benchmarks(std::size_t guest_mib);

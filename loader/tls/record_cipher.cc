@@ -91,19 +91,22 @@ void RecordCipher::nonce_of(const std::byte* explicit_nonce, uint8_t* nonce) con
     std::memcpy(nonce + 4, explicit_nonce, 8);
     return;
   }
-  for (unsigned i = 0; i < 8; ++i) nonce[4 + i] ^= static_cast<uint8_t>(sequence_ >> (56 - 8 * i));
+  uint64_t last = 0;
+  std::memcpy(&last, nonce + 4, sizeof last);
+  last ^= __builtin_bswap64(sequence_);
+  std::memcpy(nonce + 4, &last, sizeof last);
 }
 
 void RecordCipher::begin(const std::byte* header, const std::byte* explicit_nonce,
                          std::size_t ciphertext_bytes) noexcept {
   std::array<uint8_t, 12> nonce{};
   nonce_of(explicit_nonce, nonce.data());
-  std::array<uint8_t, 13> additional{};
+  std::array<uint8_t, kAesBlockBytes> additional{};
   std::size_t additional_bytes = kTlsHeaderBytes;
   if (version_ == TlsVersion::tls13) {
     std::memcpy(additional.data(), header, kTlsHeaderBytes);
   } else {  // RFC 5246 section 6.2.3.3
-    additional_bytes = additional.size();
+    additional_bytes = 13;
     for (unsigned i = 0; i < 8; ++i) additional[i] = static_cast<uint8_t>(sequence_ >> (56 - 8 * i));
     std::memcpy(additional.data() + 8, header, 3);
     additional[11] = static_cast<uint8_t>(ciphertext_bytes >> 8);
@@ -130,11 +133,18 @@ void RecordCipher::decrypt(std::byte* dst, const std::byte* src, std::size_t n) 
     evp_failed_ = true;
 }
 
+void RecordCipher::decrypt_streaming(std::byte* dst, const std::byte* src, std::size_t n) noexcept {
+  if (own_)
+    kernels_->decrypt_streaming(*gcm_key_, *gcm_, dst, src, n);
+  else
+    decrypt(dst, src, n);
+}
+
 bool RecordCipher::finish(const std::byte* tag) noexcept {
   ++sequence_;
   if (own_) {
     std::array<uint8_t, kGcmTagBytes> right{};
-    kernels_->tag(*gcm_key_, *gcm_, right.data());
+    kernels_->decrypt_tag(*gcm_key_, *gcm_, right.data());
     return CRYPTO_memcmp(right.data(), tag, kTlsTagBytes) == 0;
   }
   std::array<uint8_t, kTlsTagBytes> given{};
@@ -170,7 +180,7 @@ std::size_t RecordCipher::seal(uint8_t type, Bytes text, std::byte* out) noexcep
   const std::byte content{type};
   if (version_ == TlsVersion::tls13) encrypt(&content, 1);
   if (own_) {
-    kernels_->tag(*gcm_key_, *gcm_, reinterpret_cast<uint8_t*>(at));
+    kernels_->encrypt_tag(*gcm_key_, *gcm_, reinterpret_cast<uint8_t*>(at));
   } else {
     int done = 0;
     (void)EVP_CipherFinal_ex(evp_, reinterpret_cast<uint8_t*>(at), &done);

@@ -62,8 +62,14 @@ class RecordCipher {
   // The record with this header and, after it, these explicit_bytes(). ciphertext_bytes: without them
   // and the tag.
   void begin(const std::byte* header, const std::byte* explicit_nonce, std::size_t ciphertext_bytes) noexcept;
-  // The record's next n bytes of ciphertext. dst and src do not overlap, unless they are the same. Hot.
+  // The record's next n bytes of ciphertext; their plaintext goes to dst, where the piece before ended, up to
+  // 63 bytes of it not before the next piece or finish(). dst may be elsewhere once a multiple of 64 bytes
+  // has been given. dst and src do not overlap. Hot.
   void decrypt(std::byte* dst, const std::byte* src, std::size_t n) noexcept;
+  // The same, past the caches where our kernels run: for memory that nobody here reads soon. The record's
+  // first dst is aligned to 64 bytes, and a multiple of them comes. Ordered before other stores by a fence
+  // (PageWriter::fence()). Hot.
+  void decrypt_streaming(std::byte* dst, const std::byte* src, std::size_t n) noexcept;
   // All of the record was given: is this its tag? In constant time. The sequence number moves on.
   [[nodiscard]] bool finish(const std::byte* tag) noexcept;
 

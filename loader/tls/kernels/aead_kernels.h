@@ -17,6 +17,7 @@ inline constexpr std::size_t kAesBlockBytes = 16;
 inline constexpr std::size_t kGcmTagBytes = 16;
 inline constexpr std::size_t kGcmNonceBytes = 12;
 inline constexpr std::size_t kGcmPowersMax = 32;
+inline constexpr std::size_t kGcmLineBytes = 64;  // of text that is worked on at once; a cache line
 
 // What a key becomes; computed once per key. Holds secrets: wipe() it.
 struct alignas(64) GcmKey {
@@ -27,14 +28,17 @@ struct alignas(64) GcmKey {
   uint32_t rounds;  // 10 with AES-128, 14 with AES-256
 };
 
-// Where a record stands. Position 0 is the first byte after the additional data.
+// Where a record stands. Position 0 is the first byte after the additional data. Text is worked on in lines:
+// what a piece leaves of one waits here for the next piece, so that a seam costs two small copies.
 struct alignas(64) GcmRecord {
-  uint8_t hash[kAesBlockBytes];       // Y of GHASH, byte-reversed
-  uint8_t counter[kAesBlockBytes];    // ICB of the next block, big-endian as AES takes it
-  uint8_t tag_mask[kAesBlockBytes];   // E(K, J0)
-  uint8_t keystream[kAesBlockBytes];  // of the block that a piece ended in
-  uint8_t partial[kAesBlockBytes];    // ciphertext of that block so far
-  uint32_t fill;                      // bytes of it; 0: the next byte begins a block
+  // The one in the middle is text that came and is no whole line yet; it is copied a line at a time, whatever
+  // of that is wanted, so there is a line on either side.
+  uint8_t lines[3 * kGcmLineBytes];
+  uint8_t hash[kAesBlockBytes];      // Y of GHASH, byte-reversed
+  uint8_t counter[kAesBlockBytes];   // ICB of the next block, big-endian as AES takes it
+  uint8_t tag_mask[kAesBlockBytes];  // E(K, J0)
+  uint8_t* line_dst;                 // where the line goes
+  uint32_t fill;                     // bytes of the line
   uint32_t additional_bytes;
   uint64_t text_bytes;
 };
@@ -43,18 +47,25 @@ struct GcmKernels {
   const char* name;
   // key: 16 or 32 bytes.
   void (*expand)(GcmKey& out, const uint8_t* key, std::size_t key_bytes) noexcept;
-  // A new record. additional: at most 16 bytes (TLS has 5 or 13).
+  // A new record. additional: 16 bytes, of which the first additional_bytes (TLS has 5 or 13) are meant, the
+  // others zero.
   void (*begin)(const GcmKey& key, GcmRecord& record, const uint8_t* nonce, const uint8_t* additional,
                 std::size_t additional_bytes) noexcept;
-  // n bytes of ciphertext from src become plaintext at dst. No byte outside of either is touched. dst and src
-  // do not overlap, unless they are the same.
+  // n bytes of ciphertext from src become plaintext at dst, where the piece before ended; the last 63 of them
+  // at most when more come, or with decrypt_tag(). dst may be elsewhere once a multiple of 64 bytes has been
+  // given. No byte outside of either is touched. dst and src do not overlap.
   void (*decrypt)(const GcmKey& key, GcmRecord& record, std::byte* dst, const std::byte* src,
                   std::size_t n) noexcept;
-  // The same for a sender (migrx generate, tests).
+  // The same by non-temporal stores; the record's first dst is aligned to 64 bytes, and a multiple of them
+  // comes.
+  void (*decrypt_streaming)(const GcmKey& key, GcmRecord& record, std::byte* dst, const std::byte* src,
+                            std::size_t n) noexcept;
+  // As decrypt, for a sender (migrx generate, tests).
   void (*encrypt)(const GcmKey& key, GcmRecord& record, std::byte* dst, const std::byte* src,
                   std::size_t n) noexcept;
   // The record's tag, once all of its bytes have been given.
-  void (*tag)(const GcmKey& key, GcmRecord& record, uint8_t* out) noexcept;
+  void (*decrypt_tag)(const GcmKey& key, GcmRecord& record, uint8_t* out) noexcept;
+  void (*encrypt_tag)(const GcmKey& key, GcmRecord& record, uint8_t* out) noexcept;
 };
 
 // The best kernels that this CPU runs, unless MIGRX_FORCE_KERNEL names others: avx512 means vaes512,

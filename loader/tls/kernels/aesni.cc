@@ -10,6 +10,9 @@ struct Ops {
   static constexpr std::size_t kVectors = 8;
   [[gnu::always_inline]] static Vector load(const void* p) noexcept { return load_block(p); }
   [[gnu::always_inline]] static void store(void* p, Vector v) noexcept { store_block(p, v); }
+  [[gnu::always_inline]] static void stream(void* p, Vector v) noexcept {
+    _mm_stream_si128(static_cast<Block*>(p), v);
+  }
   [[gnu::always_inline]] static Vector exclusive_or(Vector a, Vector b) noexcept {
     return _mm_xor_si128(a, b);
   }
@@ -34,7 +37,13 @@ using Loop = GcmLoop<Ops>;
 
 }  // namespace
 
-const GcmKernels kAesniGcmKernels{"aesni",       Loop::expand,  Loop::begin,
-                                  Loop::decrypt, Loop::encrypt, Loop::tag};
+const GcmKernels kAesniGcmKernels{"aesni",
+                                  Loop::expand,
+                                  Loop::begin,
+                                  Loop::decrypt,
+                                  Loop::decrypt_streaming,
+                                  Loop::encrypt,
+                                  Loop::tag<GcmDirection::decrypt>,
+                                  Loop::tag<GcmDirection::encrypt>};
 
 }  // namespace migrx

@@ -60,138 +60,192 @@ using Block = __m128i;
       _mm_add_epi32(_mm_shuffle_epi8(counter, swap), _mm_set_epi32(static_cast<int>(n), 0, 0, 0)), swap);
 }
 
+// Vectors in arrays are in registers only where a compiler unrolls the loops over them, which none does by
+// itself without -O3: the same code took twice the time.
+#ifdef __clang__
+#define MIGRX_UNROLL _Pragma("unroll")
+#define MIGRX_UNROLL_ROUNDS _Pragma("unroll")
+#else
+#define MIGRX_UNROLL _Pragma("GCC unroll 8")
+#define MIGRX_UNROLL_ROUNDS _Pragma("GCC unroll 14")
+#endif
+
+enum class GcmDirection : uint8_t { decrypt, encrypt };
+enum class GcmStore : uint8_t { cached, streaming };
+
 template <class Ops>
 struct GcmLoop {
   using Vector = typename Ops::Vector;
   static constexpr std::size_t kWidth = Ops::kWidth;  // blocks per vector
   static constexpr std::size_t kVectors = Ops::kVectors;
-  static constexpr std::size_t kBatch = kWidth * kVectors;  // blocks
-  static_assert(kBatch <= kGcmPowersMax && kVectors % 4 == 0);
-
-  struct Sum {
-    Vector lo, mid, hi;
-  };
+  static constexpr std::size_t kVectorBytes = kWidth * kAesBlockBytes;
+  static constexpr std::size_t kBatchBytes = kVectors * kVectorBytes;
+  static constexpr std::size_t kLineVectors = kGcmLineBytes / kVectorBytes;
+  static_assert(kVectors <= 8 && kBatchBytes / kAesBlockBytes <= kGcmPowersMax);
+  static_assert(kGcmLineBytes % kVectorBytes == 0 && kBatchBytes % kGcmLineBytes == 0);
 
   // V vectors of text with one reduction. Decrypting, the text that is hashed is what comes;
   // encrypting, what goes.
-  template <std::size_t V, bool kDecrypt>
+  template <std::size_t V, uint32_t kRounds, GcmDirection kDirection, GcmStore kStore>
   [[gnu::always_inline]] static void vectors(const GcmKey& key, Block& hash, Block& counter, uint8_t* dst,
                                              const uint8_t* src) noexcept {
-    Vector stream[V];
-    for (std::size_t i = 0; i < V; ++i) stream[i] = Ops::counters(counter, static_cast<uint32_t>(i * kWidth));
-    counter = advance_counter(counter, static_cast<uint32_t>(V * kWidth));
     const Vector first = Ops::spread(load_block(key.round_keys[0]));
-    for (std::size_t i = 0; i < V; ++i) stream[i] = Ops::exclusive_or(stream[i], first);
-    for (uint32_t round = 1; round < key.rounds; ++round) {
+    Vector stream[V];
+    MIGRX_UNROLL
+    for (std::size_t i = 0; i < V; ++i)
+      stream[i] = Ops::exclusive_or(Ops::counters(counter, static_cast<uint32_t>(i * kWidth)), first);
+    counter = advance_counter(counter, static_cast<uint32_t>(V * kWidth));
+    MIGRX_UNROLL_ROUNDS
+    for (uint32_t round = 1; round < kRounds; ++round) {
       const Vector round_key = Ops::spread(load_block(key.round_keys[round]));
+      MIGRX_UNROLL
       for (std::size_t i = 0; i < V; ++i) stream[i] = Ops::aes(stream[i], round_key);
     }
-    const Vector last = Ops::spread(load_block(key.round_keys[key.rounds]));
+    const Vector last = Ops::spread(load_block(key.round_keys[kRounds]));
     Vector hashed[V];
+    MIGRX_UNROLL
     for (std::size_t i = 0; i < V; ++i) {
-      const Vector text = Ops::load(src + i * kWidth * kAesBlockBytes);
+      const Vector text = Ops::load(src + i * kVectorBytes);
       const Vector out = Ops::aes_last(stream[i], Ops::exclusive_or(text, last));
-      Ops::store(dst + i * kWidth * kAesBlockBytes, out);
-      hashed[i] = Ops::reversed(kDecrypt ? text : out);
+      if constexpr (kStore == GcmStore::streaming)
+        Ops::stream(dst + i * kVectorBytes, out);
+      else
+        Ops::store(dst + i * kVectorBytes, out);
+      hashed[i] = Ops::reversed(kDirection == GcmDirection::decrypt ? text : out);
     }
     hashed[0] = Ops::exclusive_or(hashed[0], Ops::in_first_lane(hash));
     const auto* const powers = key.powers[kGcmPowersMax - V * kWidth];
-    Sum sum{};
+    Vector lo{}, mid{}, hi{};
+    MIGRX_UNROLL
     for (std::size_t i = 0; i < V; ++i) {
-      const Vector power = Ops::load(powers + i * kWidth * kAesBlockBytes);
-      sum.lo = Ops::exclusive_or(sum.lo, Ops::template clmul<0x00>(hashed[i], power));
-      sum.hi = Ops::exclusive_or(sum.hi, Ops::template clmul<0x11>(hashed[i], power));
-      sum.mid = Ops::exclusive_or(sum.mid, Ops::exclusive_or(Ops::template clmul<0x01>(hashed[i], power),
-                                                             Ops::template clmul<0x10>(hashed[i], power)));
+      const Vector power = Ops::load(powers + i * kVectorBytes);
+      lo = Ops::exclusive_or(lo, Ops::template clmul<0x00>(hashed[i], power));
+      hi = Ops::exclusive_or(hi, Ops::template clmul<0x11>(hashed[i], power));
+      mid = Ops::exclusive_or(mid, Ops::exclusive_or(Ops::template clmul<0x01>(hashed[i], power),
+                                                     Ops::template clmul<0x10>(hashed[i], power)));
     }
-    hash = reduce_product(Ops::fold(sum.lo), Ops::fold(sum.mid), Ops::fold(sum.hi));
+    hash = reduce_product(Ops::fold(lo), Ops::fold(mid), Ops::fold(hi));
+  }
+
+  // So many lines, fewer than a batch, as one step: its length is what a piece leaves over, and steps of
+  // other lengths would wait for each other.
+  template <std::size_t L, uint32_t kRounds, GcmDirection kDirection, GcmStore kStore>
+  [[gnu::always_inline]] static void lines(std::size_t count, const GcmKey& key, Block& hash, Block& counter,
+                                           uint8_t* dst, const uint8_t* src) noexcept {
+    if constexpr (L > 0) {
+      if (count == L)
+        vectors<L * kLineVectors, kRounds, kDirection, kStore>(key, hash, counter, dst, src);
+      else
+        lines<L - 1, kRounds, kDirection, kStore>(count, key, hash, counter, dst, src);
+    }
   }
 
   static void hash_block(const GcmKey& key, Block& hash, Block text) noexcept {
     hash = multiply(_mm_xor_si128(hash, reverse_block(text)), load_block(key.powers[kGcmPowersMax - 1]));
   }
 
-  template <bool kDecrypt>
-  static void whole_block(const GcmKey& key, Block& hash, Block& counter, uint8_t* dst,
-                          const uint8_t* src) noexcept {
-    const Block text = load_block(src);
-    const Block out = _mm_xor_si128(text, encrypt_block(key, counter));
-    counter = advance_counter(counter, 1);
-    store_block(dst, out);
-    hash_block(key, hash, kDecrypt ? text : out);
+  // A whole line, of which some bytes are wanted; the others are there, and there is room for them.
+  [[gnu::always_inline]] static void copy_line(uint8_t* dst, const uint8_t* src) noexcept {
+    MIGRX_UNROLL
+    for (std::size_t i = 0; i < kLineVectors; ++i)
+      Ops::store(dst + i * kVectorBytes, Ops::load(src + i * kVectorBytes));
   }
 
-  // Bytes of a block whose keystream is there; returns how many were taken.
-  template <bool kDecrypt>
-  static std::size_t in_block(const GcmKey& key, GcmRecord& record, Block& hash, uint8_t* dst,
-                              const uint8_t* src, std::size_t n) noexcept {
-    std::size_t taken = 0;
-    uint32_t fill = record.fill;
-    for (; taken < n && fill < kAesBlockBytes; ++taken, ++fill) {
-      const uint8_t text = src[taken];
-      const auto out = static_cast<uint8_t>(text ^ record.keystream[fill]);
-      dst[taken] = out;
-      record.partial[fill] = kDecrypt ? text : out;
-    }
-    record.fill = fill % kAesBlockBytes;
-    if (record.fill == 0) hash_block(key, hash, load_block(record.partial));
-    return taken;
-  }
-
-  template <bool kDecrypt>
-  static void text(const GcmKey& key, GcmRecord& record, std::byte* to, const std::byte* from,
-                   std::size_t n) noexcept {
-    auto* dst = reinterpret_cast<uint8_t*>(to);
-    const auto* src = reinterpret_cast<const uint8_t*>(from);
-    if (n == 0) return;
+  template <uint32_t kRounds, GcmDirection kDirection, GcmStore kStore>
+  static void text_of(const GcmKey& key, GcmRecord& record, uint8_t* dst, const uint8_t* src,
+                      std::size_t n) noexcept {
+    uint8_t* const line = record.lines + kGcmLineBytes;
+    const uint8_t* const given = src;
     record.text_bytes += n;
+    if (n < kGcmLineBytes) {
+      const std::size_t room = kGcmLineBytes - record.fill;
+      const std::size_t part = n < room ? n : room;
+      if (record.fill == 0) record.line_dst = dst;
+      __builtin_memcpy(line + record.fill, src, part);
+      record.fill += static_cast<uint32_t>(part);
+      if (part == n && record.fill < kGcmLineBytes) return;
+      src += part;
+      n -= part;
+    } else if (record.fill != 0) {
+      copy_line(line + record.fill, src);
+      src += kGcmLineBytes - record.fill;
+      n -= kGcmLineBytes - record.fill;
+      record.fill = kGcmLineBytes;
+    }
     Block hash = load_block(record.hash);
     Block counter = load_block(record.counter);
-    const auto step = [&](std::size_t bytes) {
-      dst += bytes;
-      src += bytes;
-      n -= bytes;
-    };
-    if (record.fill != 0) step(in_block<kDecrypt>(key, record, hash, dst, src, n));
-    while (n >= kBatch * kAesBlockBytes) {
-      vectors<kVectors, kDecrypt>(key, hash, counter, dst, src);
-      step(kBatch * kAesBlockBytes);
+    if (record.fill != 0) {
+      dst = record.line_dst;
+      vectors<kLineVectors, kRounds, kDirection, kStore>(key, hash, counter, dst, line);
+      dst += kGcmLineBytes;
     }
-    // What is left of a piece: halves, so that no step waits long for the one before.
-    if (n >= kBatch / 2 * kAesBlockBytes) {
-      vectors<kVectors / 2, kDecrypt>(key, hash, counter, dst, src);
-      step(kBatch / 2 * kAesBlockBytes);
+    while (n >= kBatchBytes) {
+      vectors<kVectors, kRounds, kDirection, kStore>(key, hash, counter, dst, src);
+      dst += kBatchBytes;
+      src += kBatchBytes;
+      n -= kBatchBytes;
     }
-    if (n >= kBatch / 4 * kAesBlockBytes) {
-      vectors<kVectors / 4, kDecrypt>(key, hash, counter, dst, src);
-      step(kBatch / 4 * kAesBlockBytes);
-    }
-    while (n >= kWidth * kAesBlockBytes) {
-      vectors<1, kDecrypt>(key, hash, counter, dst, src);
-      step(kWidth * kAesBlockBytes);
-    }
-    if constexpr (kWidth > 1) {
-      while (n >= kAesBlockBytes) {
-        whole_block<kDecrypt>(key, hash, counter, dst, src);
-        step(kAesBlockBytes);
-      }
-    }
-    if (n > 0) {
-      store_block(record.keystream, encrypt_block(key, counter));
-      counter = advance_counter(counter, 1);
-      (void)in_block<kDecrypt>(key, record, hash, dst, src, n);
-    }
+    const std::size_t whole = n / kGcmLineBytes;
+    lines<kBatchBytes / kGcmLineBytes - 1, kRounds, kDirection, kStore>(whole, key, hash, counter, dst, src);
+    dst += whole * kGcmLineBytes;
+    src += whole * kGcmLineBytes;
+    n -= whole * kGcmLineBytes;
     store_block(record.hash, hash);
     store_block(record.counter, counter);
+    record.fill = static_cast<uint32_t>(n);
+    record.line_dst = dst;
+    if (n == 0) return;
+    // The piece's last bytes. Those before them come along, unless the piece is too short for that.
+    if (static_cast<std::size_t>(src + n - given) >= kGcmLineBytes)
+      copy_line(line + n - kGcmLineBytes, src + n - kGcmLineBytes);
+    else
+      __builtin_memcpy(line, src, n);
+  }
+
+  template <GcmDirection kDirection, GcmStore kStore>
+  static void text(const GcmKey& key, GcmRecord& record, std::byte* to, const std::byte* from,
+                   std::size_t n) noexcept {
+    auto* const dst = reinterpret_cast<uint8_t*>(to);
+    const auto* const src = reinterpret_cast<const uint8_t*>(from);
+    if (key.rounds == 14)
+      text_of<14, kDirection, kStore>(key, record, dst, src, n);
+    else
+      text_of<10, kDirection, kStore>(key, record, dst, src, n);
+  }
+
+  // The line that the record ends in.
+  template <GcmDirection kDirection>
+  static void last_line(const GcmKey& key, GcmRecord& record) noexcept {
+    Block hash = load_block(record.hash);
+    Block counter = load_block(record.counter);
+    for (uint32_t at = 0; at < record.fill; at += kAesBlockBytes) {
+      const std::size_t n = record.fill - at < kAesBlockBytes ? record.fill - at : kAesBlockBytes;
+      uint8_t in[kAesBlockBytes] = {};
+      __builtin_memcpy(in, record.lines + kGcmLineBytes + at, n);
+      uint8_t out[kAesBlockBytes];
+      store_block(out, _mm_xor_si128(load_block(in), encrypt_block(key, counter)));
+      counter = advance_counter(counter, 1);
+      __builtin_memcpy(record.line_dst + at, out, n);
+      if constexpr (kDirection == GcmDirection::encrypt) {
+        for (std::size_t i = 0; i < n; ++i) in[i] = out[i];
+      }
+      hash_block(key, hash, load_block(in));
+    }
+    record.fill = 0;
+    store_block(record.hash, hash);
   }
 
   static void decrypt(const GcmKey& key, GcmRecord& record, std::byte* dst, const std::byte* src,
                       std::size_t n) noexcept {
-    text<true>(key, record, dst, src, n);
+    text<GcmDirection::decrypt, GcmStore::cached>(key, record, dst, src, n);
+  }
+  static void decrypt_streaming(const GcmKey& key, GcmRecord& record, std::byte* dst, const std::byte* src,
+                                std::size_t n) noexcept {
+    text<GcmDirection::decrypt, GcmStore::streaming>(key, record, dst, src, n);
   }
   static void encrypt(const GcmKey& key, GcmRecord& record, std::byte* dst, const std::byte* src,
                       std::size_t n) noexcept {
-    text<false>(key, record, dst, src, n);
+    text<GcmDirection::encrypt, GcmStore::cached>(key, record, dst, src, n);
   }
 
   // RoundKey i of AES-256 needs the two before it, of AES-128 the one before it (FIPS 197, section 5.2).
@@ -259,28 +313,28 @@ struct GcmLoop {
 
   static void begin(const GcmKey& key, GcmRecord& record, const uint8_t* nonce, const uint8_t* additional,
                     std::size_t additional_bytes) noexcept {
-    uint8_t block[kAesBlockBytes] = {};
-    for (std::size_t i = 0; i < kGcmNonceBytes; ++i) block[i] = nonce[i];
-    block[15] = 1;  // J0 of a nonce of 96 bits
-    const Block j0 = load_block(block);
+    // J0 of a nonce of 96 bits. Whole words: bytes that were stored one by one are not there for a wider
+    // load.
+    uint64_t low = 0;
+    uint32_t high = 0;
+    __builtin_memcpy(&low, nonce, 8);
+    __builtin_memcpy(&high, nonce + 8, 4);
+    const Block j0 =
+        _mm_set_epi64x(static_cast<long long>(uint64_t{1} << 56 | high), static_cast<long long>(low));
     store_block(record.tag_mask, encrypt_block(key, j0));
     store_block(record.counter, advance_counter(j0, 1));
-    for (std::size_t i = 0; i < kAesBlockBytes; ++i)
-      block[i] = i < additional_bytes ? additional[i] : uint8_t{0};
     Block hash = _mm_setzero_si128();
-    if (additional_bytes > 0) hash_block(key, hash, load_block(block));
+    if (additional_bytes > 0) hash_block(key, hash, load_block(additional));
     store_block(record.hash, hash);
     record.fill = 0;
     record.additional_bytes = static_cast<uint32_t>(additional_bytes);
     record.text_bytes = 0;
   }
 
+  template <GcmDirection kDirection>
   static void tag(const GcmKey& key, GcmRecord& record, uint8_t* out) noexcept {
+    last_line<kDirection>(key, record);
     Block hash = load_block(record.hash);
-    if (record.fill != 0) {
-      for (uint32_t i = record.fill; i < kAesBlockBytes; ++i) record.partial[i] = 0;
-      hash_block(key, hash, load_block(record.partial));
-    }
     const Block lengths = _mm_set_epi64x(static_cast<long long>(8 * uint64_t{record.additional_bytes}),
                                          static_cast<long long>(8 * record.text_bytes));
     hash = multiply(_mm_xor_si128(hash, lengths), load_block(key.powers[kGcmPowersMax - 1]));

@@ -14,6 +14,9 @@ struct Ops {
   [[gnu::always_inline]] static void store(void* p, Vector v) noexcept {
     _mm256_storeu_si256(static_cast<Vector*>(p), v);
   }
+  [[gnu::always_inline]] static void stream(void* p, Vector v) noexcept {
+    _mm256_stream_si256(static_cast<Vector*>(p), v);
+  }
   [[gnu::always_inline]] static Vector exclusive_or(Vector a, Vector b) noexcept {
     return _mm256_xor_si256(a, b);
   }
@@ -50,7 +53,13 @@ using Loop = GcmLoop<Ops>;
 
 }  // namespace
 
-const GcmKernels kVaes256GcmKernels{"vaes256",     Loop::expand,  Loop::begin,
-                                    Loop::decrypt, Loop::encrypt, Loop::tag};
+const GcmKernels kVaes256GcmKernels{"vaes256",
+                                    Loop::expand,
+                                    Loop::begin,
+                                    Loop::decrypt,
+                                    Loop::decrypt_streaming,
+                                    Loop::encrypt,
+                                    Loop::tag<GcmDirection::decrypt>,
+                                    Loop::tag<GcmDirection::encrypt>};
 
 }  // namespace migrx

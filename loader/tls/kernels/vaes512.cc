@@ -10,6 +10,9 @@ struct Ops {
   static constexpr std::size_t kVectors = 8;
   [[gnu::always_inline]] static Vector load(const void* p) noexcept { return _mm512_loadu_si512(p); }
   [[gnu::always_inline]] static void store(void* p, Vector v) noexcept { _mm512_storeu_si512(p, v); }
+  [[gnu::always_inline]] static void stream(void* p, Vector v) noexcept {
+    _mm512_stream_si512(static_cast<Vector*>(p), v);
+  }
   [[gnu::always_inline]] static Vector exclusive_or(Vector a, Vector b) noexcept {
     return _mm512_xor_si512(a, b);
   }
@@ -47,7 +50,13 @@ using Loop = GcmLoop<Ops>;
 
 }  // namespace
 
-const GcmKernels kVaes512GcmKernels{"vaes512",     Loop::expand,  Loop::begin,
-                                    Loop::decrypt, Loop::encrypt, Loop::tag};
+const GcmKernels kVaes512GcmKernels{"vaes512",
+                                    Loop::expand,
+                                    Loop::begin,
+                                    Loop::decrypt,
+                                    Loop::decrypt_streaming,
+                                    Loop::encrypt,
+                                    Loop::tag<GcmDirection::decrypt>,
+                                    Loop::tag<GcmDirection::encrypt>};
 
 }  // namespace migrx

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -24,6 +25,12 @@ std::vector<uint8_t> from_hex(const std::string& hex) {
   for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
     out.push_back(static_cast<uint8_t>(std::stoul(hex.substr(i, 2), nullptr, 16)));
   return out;
+}
+
+// As begin() takes it.
+std::vector<uint8_t> padded(std::vector<uint8_t> additional) {
+  additional.resize(kAesBlockBytes);
+  return additional;
 }
 
 std::byte* bytes_of(std::vector<uint8_t>& v) {
@@ -94,13 +101,13 @@ TEST_P(EachGcmKernel, gives_the_specifications_examples) {
     const auto raw = from_hex(c.key);
     GetParam()->expand(key, raw.data(), raw.size());
     const auto nonce = from_hex("cafebabefacedbaddecaf888");
-    const auto additional = from_hex(c.additional);
-    GetParam()->begin(key, record, nonce.data(), additional.data(), additional.size());
+    const std::vector<uint8_t> additional(16);
+    GetParam()->begin(key, record, nonce.data(), additional.data(), 0);
     const auto plain = from_hex(text);
     std::vector<uint8_t> out(c.bytes);
     GetParam()->encrypt(key, record, bytes_of(out), bytes_of(plain), c.bytes);
     std::vector<uint8_t> tag(16);
-    GetParam()->tag(key, record, tag.data());
+    GetParam()->encrypt_tag(key, record, tag.data());
     EXPECT_EQ(out, from_hex(c.ciphertext));
     EXPECT_EQ(tag, from_hex(c.tag));
   }
@@ -118,7 +125,7 @@ TEST_P(EachGcmKernel, agrees_with_openssl_for_every_length_and_any_pieces) {
     GetParam()->expand(key, raw.data(), raw.size());
     for (const bool sealing : {false, true}) {
       GcmRecord record{};
-      GetParam()->begin(key, record, nonce.data(), additional.data(), additional.size());
+      GetParam()->begin(key, record, nonce.data(), padded(additional).data(), additional.size());
       const auto& in = sealing ? text : right.ciphertext;
       std::vector<uint8_t> out(length);
       for (std::size_t at = 0; at < length;) {
@@ -128,7 +135,7 @@ TEST_P(EachGcmKernel, agrees_with_openssl_for_every_length_and_any_pieces) {
         at += n;
       }
       std::vector<uint8_t> tag(16);
-      GetParam()->tag(key, record, tag.data());
+      (sealing ? GetParam()->encrypt_tag : GetParam()->decrypt_tag)(key, record, tag.data());
       ASSERT_EQ(out, sealing ? right.ciphertext : text) << length;
       ASSERT_EQ(tag, right.tag) << length;
     }
@@ -149,7 +156,7 @@ TEST_P(EachGcmKernel, each_split_into_two_pieces_gives_the_same) {
     GetParam()->expand(key, raw.data(), raw.size());
     for (std::size_t cut = 0; cut <= length; ++cut) {
       GcmRecord record{};
-      GetParam()->begin(key, record, nonce.data(), additional.data(), additional.size());
+      GetParam()->begin(key, record, nonce.data(), padded(additional).data(), additional.size());
       // Another alignment each time; a byte on either side shows what is written beyond the end.
       std::vector<uint8_t> out(length + 2 + cut % 64, 0xa5);
       std::byte* const dst = bytes_of(out) + 1 + cut % 64;
@@ -157,11 +164,47 @@ TEST_P(EachGcmKernel, each_split_into_two_pieces_gives_the_same) {
       ASSERT_EQ(dst[cut], std::byte{0xa5}) << "written beyond " << cut;
       GetParam()->decrypt(key, record, dst + cut, bytes_of(right.ciphertext) + cut, length - cut);
       std::vector<uint8_t> tag(16);
-      GetParam()->tag(key, record, tag.data());
+      GetParam()->decrypt_tag(key, record, tag.data());
       ASSERT_EQ(0, std::memcmp(dst, text.data(), length)) << length << " cut at " << cut;
       ASSERT_EQ(tag, right.tag) << length << " cut at " << cut;
       ASSERT_EQ(out.back(), 0xa5);
       ASSERT_EQ(out[cut % 64], 0xa5);
+    }
+  }
+}
+
+// Pieces of any length to memory that is aligned as a page is.
+TEST_P(EachGcmKernel, streaming_gives_the_same) {
+  std::mt19937 random(13);
+  for (const std::size_t lines : {1UL, 2UL, 7UL, 8UL, 9UL, 17UL, 64UL, 128UL}) {
+    const std::size_t length = lines * kGcmLineBytes;
+    const auto raw = random_bytes(random, lines % 2 == 0 ? 16 : 32);
+    const auto nonce = random_bytes(random, 12);
+    const auto additional = random_bytes(random, 5);
+    const auto text = random_bytes(random, length + 1);
+    const Sealed right = openssl_seal(raw, nonce, additional, text);
+    GcmKey key{};
+    GetParam()->expand(key, raw.data(), raw.size());
+    for (int round = 0; round < 100; ++round) {
+      GcmRecord record{};
+      GetParam()->begin(key, record, nonce.data(), padded(additional).data(), 5);
+      const std::unique_ptr<std::byte, decltype(&std::free)> page(
+          static_cast<std::byte*>(std::aligned_alloc(kGcmLineBytes, length)), &std::free);
+      for (std::size_t at = 0; at < length;) {
+        const std::size_t n = std::min<std::size_t>(length - at, 1 + random() % (round < 50 ? 100 : 1500));
+        const std::vector<uint8_t> piece(right.ciphertext.begin() + static_cast<std::ptrdiff_t>(at),
+                                         right.ciphertext.begin() + static_cast<std::ptrdiff_t>(at + n));
+        GetParam()->decrypt_streaming(key, record, page.get() + at, bytes_of(piece), n);
+        at += n;
+      }
+      // The type of a TLS record: elsewhere.
+      std::byte last{};
+      GetParam()->decrypt(key, record, &last, bytes_of(right.ciphertext) + length, 1);
+      std::vector<uint8_t> tag(16);
+      GetParam()->decrypt_tag(key, record, tag.data());
+      ASSERT_EQ(0, std::memcmp(page.get(), text.data(), length)) << lines;
+      ASSERT_EQ(last, std::byte{text.back()});
+      ASSERT_EQ(tag, right.tag) << lines;
     }
   }
 }
