@@ -63,6 +63,11 @@ std::string to_json(const Report& r) {
   for (const auto& [name, tls] : {std::pair("tls", &r.tls), std::pair("handoff_tls", &r.handoff_tls)})
     if (!tls->session.empty())
       out[name] = {{"session", tls->session}, {"handshakes", tls->handshakes}, {"reloads", tls->reloads}};
+  if (out.contains("tls")) {
+    out["tls"]["records"] = r.tls.records.records;
+    out["tls"]["straight_pages"] = r.tls.records.straight_pages;
+    out["tls"]["key_updates"] = r.tls.records.key_updates;
+  }
   out["source_machine"] = r.source_machine;
   out["sync_mode"] = r.sync_mode;
   out["return_path"] = r.return_path;

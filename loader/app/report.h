@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "loader/stream/error.h"
+#include "loader/tls/tls_counters.h"
 
 namespace migrx {
 
@@ -96,6 +97,7 @@ struct ReportTls {
       session;  // "TLS1.3 AES-256-GCM, CN=…" of the first connection; empty: no TLS, or no handshake yet
   uint64_t handshakes = 0;
   uint32_t reloads = 0;  // of credentials that changed
+  TlsRecords records{};  // opened by the loader; none of the hand-off's
 };
 
 struct Report {

@@ -61,6 +61,18 @@ std::size_t MultifdChannel::take_page_data(std::span<const Slice> slices) noexce
   return taken;
 }
 
+MutableBytes MultifdChannel::page_place(std::size_t from, std::size_t to) noexcept {
+  if (state_ != State::payload || decoder_ != nullptr || lane_ != nullptr) return {};
+  return pages_.place(from, to);
+}
+
+void MultifdChannel::page_data_written(std::size_t bytes) noexcept {
+  pages_.pass(bytes);
+  payload_left_ -= static_cast<uint32_t>(bytes);
+  in_.pass(bytes);
+  if (payload_left_ == 0) state_ = State::pages_done;
+}
+
 MultifdChannel::Step MultifdChannel::step() noexcept {
   const std::byte* p = nullptr;
   switch (state_) {

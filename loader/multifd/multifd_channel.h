@@ -65,6 +65,8 @@ class MultifdChannel final : public ChannelParser {
 
   ParseResult parse(Bytes piece) noexcept override;
   std::size_t take_page_data(std::span<const Slice> slices) noexcept override;
+  [[nodiscard]] MutableBytes page_place(std::size_t from, std::size_t to) noexcept override;
+  void page_data_written(std::size_t bytes) noexcept override;
   [[nodiscard]] bool may_be_multifd() const noexcept override { return true; }
   [[nodiscard]] bool ready() noexcept override;
   // Between packets this returns no error: without return path a source closes its channels as soon as the

@@ -39,6 +39,27 @@ class RunWriter {
       }
     }
   }
+  // For who writes the next `to` bytes by himself and then says pass(): where those from `from` on go, as far
+  // as they lie side by side. Empty: there are not so many, or the first is not where a cache line begins.
+  [[nodiscard]] MutableBytes place(std::size_t from, std::size_t to) const noexcept {
+    if (to > left_ || run_done_ % kLineBytes != 0) return {};
+    std::size_t at = run_done_ + from;
+    for (const PageRun& run : runs_) {
+      if (at < run.bytes) return {run.dst + at, std::min<std::size_t>(run.bytes - at, to - from)};
+      at -= run.bytes;
+    }
+    return {};
+  }
+  // Precondition: place(0, bytes) is not empty, and a multiple of a line has been written.
+  void pass(std::size_t bytes) noexcept {
+    left_ -= static_cast<uint32_t>(bytes);
+    run_done_ += static_cast<uint32_t>(bytes);
+    while (!runs_.empty() && run_done_ >= runs_.front().bytes) {
+      run_done_ -= runs_.front().bytes;
+      runs_ = runs_.subspan(1);
+    }
+    if (run_done_ > 0) writer_.seek(runs_.front().dst + run_done_);
+  }
   // See PageWriter.
   void clear_page(std::byte* dst) noexcept { writer_.clear_page(dst); }
   void fence() noexcept { writer_.fence(); }

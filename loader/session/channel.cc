@@ -72,6 +72,7 @@ uint32_t Channel::do_work(uint32_t slices_max) noexcept {
       std::size_t used = 0;
       while (state_ == State::identifying && used < piece.size())
         [[unlikely]] used += identify(piece.subspan(used));
+      if (done + 1 < run.size()) prefetch_slice(run[done + 1]);
       if (state_ == State::streaming) [[likely]]
         used += feed(piece.subspan(used));
       if (used < piece.size()) [[unlikely]] {

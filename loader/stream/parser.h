@@ -39,6 +39,15 @@ class ChannelParser {
   // its last, page data that goes to memory as it is. Returns how many; none when the stream stands anywhere
   // else. Taking them comes to the same as parse() of one after the other. Hot.
   virtual std::size_t take_page_data(std::span<const Slice> /*slices*/) noexcept { return 0; }
+  // For who has to change bytes on their way (loader/tls/tls_channel.h). When the next `to` bytes of the
+  // stream are page data that goes to memory as it is: where those from `from` on go, as far as they lie side
+  // by side, in whole cache lines. Empty: all of them must come through parse(). Who has put all of them into
+  // their places calls page_data_written(to), and then parse(), for what follows from it; who has not may
+  // still give them to parse(). Between calls of parse(), when it has used up what it was fed. Hot.
+  [[nodiscard]] virtual MutableBytes page_place(std::size_t /*from*/, std::size_t /*to*/) noexcept {
+    return {};
+  }
+  virtual void page_data_written(std::size_t /*bytes*/) noexcept {}
   // The stream has said which channel of which session it is; during a TLS handshake it has not.
   [[nodiscard]] virtual bool identified() const noexcept { return true; }
   // The stream is a multifd channel's, as far as it has told.

@@ -177,8 +177,17 @@ bool TlsAcceptor::seal(const Handoff& handoff, Bytes message, std::vector<std::b
 void TlsAcceptor::forget(const Handoff& handoff) {
   const std::lock_guard lock(mutex_);
   std::erase_if(connections_, [&](const std::shared_ptr<Connection>& connection) {
-    return &connection->channel.connection() == &handoff;
+    if (&connection->channel.connection() != &handoff) return false;
+    forgotten_.add(connection->channel.counters());
+    return true;
   });
+}
+
+TlsRecords TlsAcceptor::records() {
+  const std::lock_guard lock(mutex_);
+  TlsRecords all = forgotten_;
+  for (const auto& connection : connections_) all.add(connection->channel.counters());
+  return all;
 }
 
 std::optional<std::string> TlsAcceptor::take_refusal() {

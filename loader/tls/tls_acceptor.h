@@ -45,6 +45,8 @@ class TlsAcceptor final : public ChannelSecurity {
   // "TLS1.3 AES-256-GCM, C=GB,O=Example,CN=source": of the first connection that was opened; empty: none yet.
   [[nodiscard]] const std::string& description() const noexcept { return description_; }
   [[nodiscard]] uint64_t handshakes() const noexcept { return handshakes_; }
+  // Of all connections, also those that were forgotten.
+  [[nodiscard]] TlsRecords records();
   // How often changed credentials were read.
   [[nodiscard]] uint32_t reloads() const noexcept { return credentials_.reloads(); }
 
@@ -66,6 +68,7 @@ class TlsAcceptor final : public ChannelSecurity {
 
   std::mutex mutex_;  // connections_; held for moments, never by a worker that moves bytes
   std::vector<std::shared_ptr<Connection>> connections_;
+  TlsRecords forgotten_;  // of those that are no longer among them
 
   std::deque<std::string> refusals_;
   std::string description_;

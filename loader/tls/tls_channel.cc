@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "loader/ram/ram_block.h"
+
 namespace migrx {
 namespace {
 
@@ -173,6 +175,10 @@ TlsChannel::Step TlsChannel::on_header(Bytes& piece) noexcept {
   aside_bytes_ = 0;
   keep({header_.data(), header_bytes});
   cipher_.begin(header_.data(), header_.data() + kTlsHeaderBytes, text_bytes_);
+  page_bytes_ = text_bytes_ - (tls13 ? 1 : 0);
+  if (page_bytes_ % kPageBytes != 0 || inner_ == nullptr ||
+      (place_ = inner_->page_place(0, page_bytes_)).empty())
+    page_bytes_ = 0;
   state_ = State::body;
   return Step::again;
 }
@@ -181,12 +187,28 @@ TlsChannel::Step TlsChannel::on_body(Bytes& piece) noexcept {
   const std::size_t n = std::min(piece.size(), text_bytes_ - text_have_);
   const Bytes text = piece.first(n);
   if (text_bytes_ < kAsideBytesMax) keep(text);
-  cipher_.decrypt(staging_.get() + text_have_, text.data(), n);
+  if (page_bytes_ > 0)
+    open_pages(text.data(), n);
+  else
+    cipher_.decrypt(staging_.get() + text_have_, text.data(), n);
   text_have_ += n;
   piece = piece.subspan(n);
   if (text_have_ < text_bytes_) return Step::need_more;
   state_ = State::tag;
   return Step::again;
+}
+
+void TlsChannel::open_pages(const std::byte* text, std::size_t n) noexcept {
+  std::size_t done = 0;
+  while (done < n && text_have_ + done < page_bytes_) {
+    if (place_.empty()) place_ = inner_->page_place(text_have_ + done, page_bytes_);
+    const std::size_t part = std::min(n - done, place_.size());
+    cipher_.decrypt_streaming(place_.data(), text + done, part);
+    place_ = place_.subspan(part);
+    done += part;
+  }
+  // The type goes where it would be without pages.
+  if (done < n) cipher_.decrypt(staging_.get() + text_have_ + done, text + done, n - done);
 }
 
 TlsChannel::Step TlsChannel::on_tag(Bytes& piece) noexcept {
@@ -198,6 +220,13 @@ TlsChannel::Step TlsChannel::on_tag(Bytes& piece) noexcept {
   if (!cipher_.finish(tag_.data()))
     return fail("TLS record: tag", "the record was damaged or forged on its way");
   counters_.records.add();
+  if (page_bytes_ > 0 && keep_pages()) [[likely]] {
+    inner_->page_data_written(page_bytes_);
+    counters_.straight_pages.add(page_bytes_ / kPageBytes);
+    text_bytes_ = delivered_ = 0;
+    state_ = State::deliver;
+    return Step::again;
+  }
   uint8_t type = octet(header_[0]);
   std::size_t bytes = text_bytes_;
   if (cipher_.version() == TlsVersion::tls13) {
@@ -220,6 +249,18 @@ TlsChannel::Step TlsChannel::on_tag(Bytes& piece) noexcept {
   delivered_ = 0;
   state_ = State::deliver;
   return Step::again;
+}
+
+bool TlsChannel::keep_pages() noexcept {
+  const std::byte type = cipher_.version() == TlsVersion::tls13 ? staging_[page_bytes_] : header_[0];
+  if (octet(type) == kApplicationData) return true;
+  // Padding, or a record that is not for the stream at all.
+  for (std::size_t at = 0; at < page_bytes_;) {
+    const MutableBytes place = inner_->page_place(at, page_bytes_);
+    std::memcpy(staging_.get() + at, place.data(), place.size());
+    at += place.size();
+  }
+  return false;
 }
 
 TlsChannel::Step TlsChannel::greet() noexcept {

@@ -11,6 +11,14 @@
 // Records are opened as their pieces come (record_cipher.h), so packet buffers go home at once and a window
 // that is smaller than a record does not matter. Plaintext is acted upon only when its record's tag was right
 // (RFC 8446, section 5.2): it waits in a staging buffer of one record, which stays in the caches.
+//
+// Records that hold page data, whole pages and nothing else, are opened straight into those pages instead,
+// which saves the copy. So bytes of a record that turns out to be damaged or forged may be in guest RAM. That
+// is safe: their place was told by a record whose tag was right, nothing outside of those pages is written,
+// the session fails with that record, so that its RAM is never used, and nobody is told that the pages are
+// there before the tag was right. Whether a record holds page data shows only in its last byte (TLS 1.3), so
+// one that does not, though its length says so, is taken back to the staging buffer; the pages' right bytes
+// are still to come.
 #pragma once
 
 #include <array>
@@ -19,19 +27,13 @@
 #include <string>
 #include <vector>
 
-#include "dataplane/handoff/counter.h"
 #include "loader/destination/byte_fifo.h"
 #include "loader/session/channel.h"
 #include "loader/stream/parser.h"
 #include "loader/tls/record_cipher.h"
+#include "loader/tls/tls_counters.h"
 
 namespace migrx {
-
-// Written by the channel's worker, read by anybody.
-struct TlsCounters {
-  Counter records;
-  Counter key_updates;
-};
 
 class TlsChannel final : public ChannelParser {
  public:
@@ -106,6 +108,10 @@ class TlsChannel final : public ChannelParser {
   Step on_header(Bytes& piece) noexcept;
   Step on_body(Bytes& piece) noexcept;
   Step on_tag(Bytes& piece) noexcept;
+  // n bytes, of which some or all are page data.
+  void open_pages(const std::byte* text, std::size_t n) noexcept;
+  // Of a record whose tag was right: its pages are there, or what it was is in the staging buffer.
+  [[nodiscard]] bool keep_pages() noexcept;
   Step deliver() noexcept;
   Step greet() noexcept;
   Step introduce(const Introduction& introduction) noexcept;
@@ -133,6 +139,8 @@ class TlsChannel final : public ChannelParser {
   std::size_t header_have_ = 0;
   std::size_t text_bytes_ = 0;  // of ciphertext, without the tag; from deliver on: of application data
   std::size_t text_have_ = 0;
+  std::size_t page_bytes_ = 0;  // of its text, that are page data as far as its length tells; 0: none
+  MutableBytes place_;          // where the next of them go
   std::array<std::byte, kTlsTagBytes> tag_{};
   std::size_t tag_have_ = 0;
   std::unique_ptr<std::byte[]> staging_;  // made by the worker, on its node

@@ -1,11 +1,13 @@
 // TLS records after the handshake, sealed by our own sender, with other bytes among them. Input: a byte of
-// version, suite and kernels, a byte of piece size, then steps: [kind, length, bytes].
+// version, suite, kernels and whether the parser has places for page data, a byte of piece size, then steps:
+// [kind, length, bytes].
 //
 // Whatever comes, the parser behind sees the text of the records that were sealed and came whole, in their
 // order, and nothing of the first one that did not, nor of any after it.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 
 #include "dataplane/handoff/handoff.h"
@@ -16,7 +18,19 @@
 namespace migrx::test {
 namespace {
 
-enum Kind : uint8_t { kText, kManyText, kAlertRecord, kRaw, kFlipped, kCut, kPadded, kPadding, kKinds };
+enum Kind : uint8_t {
+  kText,
+  kManyText,
+  kAlertRecord,
+  kRaw,
+  kFlipped,
+  kCut,
+  kPadded,
+  kPadding,
+  kPages,
+  kPaddedToPages,
+  kKinds
+};
 
 constexpr uint8_t kApplicationType = 23;
 constexpr uint8_t kAlertType = 21;
@@ -31,10 +45,35 @@ class Parser final : public ChannelParser {
   StreamError end_of_stream() noexcept override { return {}; }
   const StreamError& error() const noexcept override { return error_; }
   uint64_t offset() const noexcept override { return text.size(); }
+  // Every second KiB is elsewhere. What lies between the places must stay as it is.
+  MutableBytes page_place(std::size_t from, std::size_t to) noexcept override {
+    if (!has_places || to > kTlsTextBytesMax) return {};
+    const std::size_t n = std::min(kPlace - from % kPlace, to - from);
+    return {memory_.get() + place_of(from), n};
+  }
+  void page_data_written(std::size_t bytes) noexcept override {
+    for (std::size_t at = 0; at < bytes; ++at) text.push_back(static_cast<char>(memory_.get()[place_of(at)]));
+  }
+  [[nodiscard]] bool gaps_are_untouched() const {
+    for (std::size_t at = 0; at < kMemory; ++at)
+      if (at / kPlace % 2 != 0 && memory_.get()[at] != std::byte{0xa5}) return false;
+    return true;
+  }
   std::string text;
+  bool has_places = false;
 
  private:
+  static constexpr std::size_t kPlace = 1024;
+  static constexpr std::size_t kMemory = 2 * kTlsTextBytesMax;
+  static std::size_t place_of(std::size_t at) noexcept { return at / kPlace * 2 * kPlace + at % kPlace; }
+  static std::byte* filled_memory() {
+    auto* const memory = static_cast<std::byte*>(std::aligned_alloc(64, kMemory));
+    std::memset(memory, 0xa5, kMemory);
+    return memory;
+  }
+
   StreamError error_;
+  std::unique_ptr<std::byte, decltype(&std::free)> memory_{filled_memory(), &std::free};
 };
 
 class Directory final : public ChannelDirectory {
@@ -149,6 +188,18 @@ void perform(Wire& wire, Bytes script) {
       case kPadding:
         wire.padding(length);
         break;
+      case kPages: {
+        // As long as one to four pages, and each byte another.
+        std::vector<std::byte> pages((1 + length % 4) * 4096);
+        for (std::size_t i = 0; i < pages.size(); ++i)
+          pages[i] =
+              static_cast<std::byte>(i * 5 / 3) ^ (bytes.empty() ? std::byte{0} : bytes[i % bytes.size()]);
+        wire.text(pages);
+        break;
+      }
+      case kPaddedToPages:
+        wire.padded(bytes, (1 + length % 4) * 4096 - bytes.size());
+        break;
       case kFlipped:
         wire.flipped(bytes, length * 31);
         break;
@@ -164,7 +215,8 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
   std::vector<std::vector<std::byte>> seeds;
   for (uint8_t choice = 0; choice < 12; ++choice)
     for (uint8_t last = 0; last < kKinds; ++last) {
-      std::vector<std::byte> input{static_cast<std::byte>(choice),
+      // Every second one has places for page data.
+      std::vector<std::byte> input{static_cast<std::byte>(choice + 12 * (last % 2)),
                                    static_cast<std::byte>(choice * 20 + last)};
       const auto step = [&input](uint8_t kind, const std::string& text) {
         input.push_back(static_cast<std::byte>(kind));
@@ -176,6 +228,7 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
       step(kManyText, std::string(200, 'z'));
       step(kAlertRecord, "xy");
       step(kText, "");
+      if (last % 4 == 1) step(kPages, "page");
       step(last, "the last one");
       step(kText, "and after it");
       seeds.push_back(std::move(input));
@@ -196,6 +249,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
 
   Handoff connection(64);
   Directory directory;
+  directory.parser.has_places = data[0] / 12 % 2 != 0;
   TlsChannel channel(connection, directory, 0, kernels);
   const std::size_t step = 1 + std::size_t{data[1]} * 3;
   // Some of it came with the handshake's last bytes.
@@ -219,6 +273,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
     channel.resume(keys);
     again = true;
   }
+  if (!directory.parser.gaps_are_untouched()) std::abort();
   const std::string& got = directory.parser.text;
   if (wire.expected.compare(0, got.size(), got) != 0) std::abort();
   // Fewer bytes than a magic are nobody's yet.
