@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "numa/core_dumps.h"
+
 namespace migrx {
 namespace {
 
@@ -65,7 +67,7 @@ std::string run_as(const ControlPeer& peer, const std::function<void()>& action)
       // debuggers are to work as before. Nobody gains by it: debuggers look at the real user.
       const int dumpable = ::prctl(PR_GET_DUMPABLE);
       problem = become(peer);
-      if (dumpable == 1) (void)::prctl(PR_SET_DUMPABLE, 1UL, 0UL, 0UL, 0UL);
+      restore_core_dumps(dumpable);
       if (problem.empty()) action();
     }).join();
   } catch (const std::system_error& error) {

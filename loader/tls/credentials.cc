@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "loader/tls/credentials_handles.h"
+#include "numa/core_dumps.h"
 
 namespace migrx {
 namespace {
@@ -246,6 +247,7 @@ std::vector<std::string> TlsCredentials::files(const TlsCredsOptions& options) {
 
 std::shared_ptr<const TlsCredentials> TlsCredentials::load(const TlsCredsOptions& options,
                                                            std::string& problem) {
+  forbid_core_dumps();
   const std::shared_ptr<TlsCredentials> made(new TlsCredentials);
   made->options_ = options;
   const bool psk = options.kind == TlsCredsOptions::Kind::psk;

@@ -70,7 +70,8 @@ class TlsCredentials {
   };
 
   // Reads each file once and checks everything: what was checked is what is used. nullptr: `problem` names
-  // the file and what to do.
+  // the file and what to do. From then on this process leaves no core dump (numa/core_dumps.h): keys are in
+  // its memory.
   [[nodiscard]] static std::shared_ptr<const TlsCredentials> load(const TlsCredsOptions& options,
                                                                   std::string& problem);
   // Every file that load() would read, were it there.

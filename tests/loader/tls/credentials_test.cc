@@ -1,6 +1,9 @@
 #include "loader/tls/credential_store.h"
 
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -94,6 +97,20 @@ TEST(TlsCreds, options_are_parsed_and_others_refused) {
        {"anon:dir=/x", "x509", "x509:", "x509:dir=relative", "x509:dir=/x,verify-peer=maybe",
         "psk:dir=/x,verify-peer=on", "x509:dir=/x,colour=red"})
     EXPECT_NE(parse_tls_creds(text, o), "") << text;
+}
+
+TEST_F(TlsCredentialsTest, whoever_has_read_them_leaves_no_core_dump) {
+  const pid_t child = ::fork();  // the flag stays
+  if (child == 0) {
+    (void)::prctl(PR_SET_DUMPABLE, 1UL, 0UL, 0UL, 0UL);
+    TlsCredsOptions options;
+    std::string problem;
+    (void)TlsCredentials::load(options, problem);
+    ::_exit(::prctl(PR_GET_DUMPABLE));
+  }
+  int status = -1;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(TlsCredentialsTest, a_client_needs_its_authority_and_may_have_a_pair) {
