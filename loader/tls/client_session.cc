@@ -41,8 +41,7 @@ TlsClientSession::Progress TlsClientSession::handshake(Bytes bytes) {
   } while (result == GNUTLS_E_WARNING_ALERT_RECEIVED || result == GNUTLS_E_INTERRUPTED);
   if (result == GNUTLS_E_AGAIN) return Progress::need_more;
   if (result == GNUTLS_E_FATAL_ALERT_RECEIVED)
-    return fail(std::string("the server says: ") + gnutls_alert_get_name(gnutls_alert_get(session))),
-           Progress::failed;
+    return fail("the server says: " + pipe_.alert()), Progress::failed;
   if (result < 0) {
     std::string text = gnutls_strerror(result);
     if (result == GNUTLS_E_UNEXPECTED_PACKET_LENGTH || result == GNUTLS_E_UNEXPECTED_PACKET ||
@@ -102,8 +101,7 @@ bool TlsClientSession::read(Bytes bytes, std::vector<std::byte>& text) {
     if (n == GNUTLS_E_INTERRUPTED) continue;
     if (n == 0) return false;
     if (n == GNUTLS_E_FATAL_ALERT_RECEIVED || n == GNUTLS_E_WARNING_ALERT_RECEIVED)
-      return fail(std::string("the server says: ") +
-                  gnutls_alert_get_name(gnutls_alert_get(pipe_.session())));
+      return fail("the server says: " + pipe_.alert());
     return fail(gnutls_strerror(static_cast<int>(n)));
   }
 }

@@ -42,8 +42,7 @@ TlsServerSession::Progress TlsServerSession::handshake(Bytes bytes) {
   if (result == GNUTLS_E_AGAIN) return Progress::need_more;
   if (result < 0) {
     std::string text = gnutls_strerror(result);
-    if (result == GNUTLS_E_FATAL_ALERT_RECEIVED)
-      text = std::string("the client says: ") + gnutls_alert_get_name(gnutls_alert_get(pipe_.session()));
+    if (result == GNUTLS_E_FATAL_ALERT_RECEIVED) text = "the client says: " + pipe_.alert();
     if (result == GNUTLS_E_NO_CIPHER_SUITES)
       text += ": client and server share no suite of AES-GCM or ChaCha20-Poly1305 (priority= at both ends)";
     return fail(std::move(text)), Progress::failed;
@@ -51,9 +50,7 @@ TlsServerSession::Progress TlsServerSession::handshake(Bytes bytes) {
   if (!verify_peer()) return Progress::failed;
   TlsKeys keys;
   if (!read_keys(keys))
-    return fail(std::string("the suite ") + gnutls_cipher_get_name(gnutls_cipher_get(pipe_.session())) +
-                " was negotiated, which cannot be opened here"),
-           Progress::failed;
+    return fail(description() + " was negotiated, which cannot be opened here"), Progress::failed;
   return Progress::done;
 }
 
@@ -113,7 +110,7 @@ TlsServerSession::RecordEvent TlsServerSession::on_record(Bytes record, uint64_t
     return RecordEvent::new_keys;  // a KeyUpdate was taken, and nothing else was there
   if (result == 0) return RecordEvent::closed;
   if (result == GNUTLS_E_FATAL_ALERT_RECEIVED || result == GNUTLS_E_WARNING_ALERT_RECEIVED)
-    fail(std::string("the client says: ") + gnutls_alert_get_name(gnutls_alert_get(pipe_.session())));
+    fail("the client says: " + pipe_.alert());
   else
     fail(result < 0 ? gnutls_strerror(static_cast<int>(result)) : "a record that is no data brought data");
   return RecordEvent::failed;

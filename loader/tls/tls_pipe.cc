@@ -115,8 +115,16 @@ bool TlsPipe::set_sequence(Direction direction, uint64_t sequence) {
 }
 
 std::string TlsPipe::description() const {
-  return std::string(gnutls_protocol_get_name(gnutls_protocol_get_version(session_))) + " " +
-         gnutls_cipher_get_name(gnutls_cipher_get(session_));
+  const char* const version = gnutls_protocol_get_name(gnutls_protocol_get_version(session_));
+  const char* const cipher = gnutls_cipher_get_name(gnutls_cipher_get(session_));
+  return std::string(version != nullptr ? version : "TLS") + " " +
+         (cipher != nullptr ? cipher : "without a cipher");
+}
+
+std::string TlsPipe::alert() const {
+  const gnutls_alert_description_t number = gnutls_alert_get(session_);
+  const char* const name = gnutls_alert_get_name(number);
+  return name != nullptr ? name : "alert " + std::to_string(static_cast<int>(number));
 }
 
 }  // namespace migrx

@@ -42,6 +42,9 @@ class TlsPipe {
   [[nodiscard]] bool set_sequence(Direction direction, uint64_t sequence);
   // "TLS1.3 AES-256-GCM"; once the handshake is done.
   [[nodiscard]] std::string description() const;
+  // The last alert that the peer sent, for people. Its number is the peer's to choose, and not all have a
+  // name.
+  [[nodiscard]] std::string alert() const;
 
  private:
   struct Callbacks;

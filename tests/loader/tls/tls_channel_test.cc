@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <fstream>
@@ -10,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "loader/tls/server_session.h"
 #include "loader/tls/tls_acceptor.h"
 #include "tests/loader/tls/test_pki.h"
 #include "tests/loader/tls/tls_client.h"
@@ -439,6 +441,33 @@ TEST_F(TlsChannelTest, a_named_client_and_one_that_a_pattern_fits_are_let_in) {
 TEST_F(TlsChannelTest, verify_peer_off_lets_a_client_without_certificate_in) {
   start("x509:dir=" + pki_.dir() + ",verify-peer=off", {}, "NORMAL", "none");
   EXPECT_TRUE(shake_hands());
+}
+
+// GnuTLS has no name for most numbers.
+TEST_F(TlsChannelTest, an_alert_of_any_number_refuses_whoever_sends_it) {
+  TlsCredsOptions options;
+  ASSERT_EQ(parse_tls_creds("x509:dir=" + pki_.dir(), options), "");
+  std::string problem;
+  const auto credentials = TlsCredentials::load(options, problem);
+  ASSERT_NE(credentials, nullptr) << problem;
+  for (unsigned number = 0; number < 256; ++number) {
+    TlsServerSession session(credentials, nullptr);
+    TlsClient client(pki_.dir(), "client", "NORMAL:-VERS-TLS1.3");
+    (void)client.handshake({});
+    ASSERT_EQ(session.handshake(client.take()), TlsServerSession::Progress::need_more) << number;
+    const std::array<std::byte, 7> alert{std::byte{21},
+                                         std::byte{3},
+                                         std::byte{3},
+                                         std::byte{0},
+                                         std::byte{2},
+                                         std::byte{2},
+                                         static_cast<std::byte>(number)};
+    ASSERT_EQ(session.handshake(alert), TlsServerSession::Progress::failed) << number;
+    ASSERT_TRUE(session.problem().starts_with("the client says: ")) << session.problem();
+    if (number == 1) {
+      ASSERT_EQ(session.problem(), "the client says: alert 1");
+    }
+  }
 }
 
 TEST_F(TlsChannelTest, a_silent_peer_is_refused_after_its_time) {

@@ -167,6 +167,17 @@ TEST_F(TlsConnectorTest, bytes_that_are_no_tls_end_it) {
   EXPECT_NE(link_->problem(), "");
 }
 
+TEST_F(TlsConnectorTest, an_alert_without_a_name_ends_it_with_its_number) {
+  start();
+  link_->go_on({});
+  wait();
+  (void)link_->take_output();
+  link_->go_on(spoken(std::string("\x15\x03\x03\x00\x02\x02\x01", 7)));
+  wait();
+  EXPECT_EQ(link_->phase(), Phase::failed);
+  EXPECT_NE(link_->problem().find("alert 1"), std::string::npos) << link_->problem();
+}
+
 TEST_F(TlsConnectorTest, new_keys_of_the_destination_go_unnoticed_and_its_farewell_is_an_end) {
   start();
   TlsServer server(pki_.dir());
