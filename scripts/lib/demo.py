@@ -20,6 +20,8 @@ from rig.network import Network, remove_stale_namespaces
 from rig.receiver import Receiver
 from rig.runner import Failure, Skip, expect
 
+import demo_libvirt  # after the path above: it is one of the rig's users, too
+
 SCRATCH = "/dev/shm"
 PACKET_MEMORY = 256 * MIB  # hugepages for DPDK's packet buffers, beside the guest's
 PROGRAM_END, DIRTY_START, DIRTY_END = 2 * MIB, 8 * MIB, 72 * MIB  # the guest's memory: its program; what it rewrites
@@ -203,12 +205,18 @@ def interrupted(number, _frame):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--qemu", choices=("7.2", "10", "newest"))
-    parser.add_argument("--memory", type=int, default=512, metavar="MIB", help="guest RAM, at least 128")
+    parser.add_argument("--memory", type=int, metavar="MIB", help="guest RAM, at least 128; default 512, 128 with --libvirt")
     parser.add_argument("--channels", type=int, default=4)
     parser.add_argument("--compression", choices=("none", "zlib", "zstd"), default="none")
     parser.add_argument("--no-handoff", dest="handoff", action="store_false",
                         help="no destination QEMU: all of the received memory is compared with the source's")
+    parser.add_argument("--libvirt", action="store_true", help="`virsh migrate` between two libvirt daemons, through migrx")
     options = parser.parse_args()
+    if options.libvirt and (options.qemu, options.channels, options.compression, options.handoff) != (
+            None, 4, "none", True):
+        sys.exit("demo: with --libvirt the QEMU is this system's and virsh decides the rest: --memory is the only option")
+    if options.memory is None:
+        options.memory = 128 if options.libvirt else 512
     if os.geteuid() != 0:
         sys.exit("demo: run me as root: I make a network namespace and reserve hugepages")
     if options.memory < 128 or options.memory % 2:
@@ -220,11 +228,15 @@ def main():
     prefix = "migrx-demo-%d-" % os.getpid()
     try:
         with contextlib.ExitStack() as stack:
-            show(options, stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=SCRATCH)), stack)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=SCRATCH))
+            if options.libvirt:
+                demo_libvirt.show(options.memory * MIB, folder, stack, summary)
+            else:
+                show(options, folder, stack)
     except KeyboardInterrupt as reason:
         print(flush=True)
         sys.exit("demo: interrupted (%s); everything was taken down" % (reason or "SIGINT"))
-    except (Failure, RuntimeError, TimeoutError) as failure:
+    except (Failure, Skip, RuntimeError, TimeoutError) as failure:
         sys.exit("demo: %s" % failure)
     say("nothing is left over: processes ended, namespace removed, hugepages given back")
 

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
+import sys
 import time
 
 from rig import pki
@@ -11,6 +13,7 @@ from rig.daemon import Daemon as Serve
 from rig.guest import MIB, console_lines, expect_unbroken
 from rig.libvirt import GUEST, KERNEL, MEMFD, PRIVATE, Daemon, domain, join_kernels, need_libvirt
 from rig.network import RECEIVER, Veth
+from rig.receiver import migrx_program
 from rig.runner import Case, expect
 from rig.transfer import need
 
@@ -206,6 +209,55 @@ class _Background:
         self._process.wait()
 
 
+def _demo(interrupted):
+    """scripts/demo --libvirt, without its building; `interrupted`: by Ctrl-C while the guest is on its way."""
+    def run(folder):
+        need("7.2")
+        need_libvirt()
+        root = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
+        path = os.path.join(folder, "demo.log")
+        with open(path, "wb") as log:
+            demo = subprocess.Popen([sys.executable, os.path.join(root, "scripts", "lib", "demo.py"), "--libvirt"],
+                                    env=dict(os.environ, MIGRX=migrx_program()), stdin=subprocess.DEVNULL, stdout=log,
+                                    stderr=log, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 200
+            while demo.poll() is None:
+                expect(time.monotonic() < deadline, "the demo does not end: %s", _said(path))
+                if interrupted and "listening on" in _said(path):
+                    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+                    expect(demo.wait(60) == 1, "status %d: %s", demo.returncode, _said(path))
+                time.sleep(0.1)
+        finally:
+            if demo.poll() is None:
+                demo.terminate()
+                demo.wait(60)
+        said = _said(path)
+        expect(("everything was taken down" if interrupted else "without gap or repeat") in said, "%s", said[-2000:])
+        expect(interrupted or demo.returncode == 0, "status %d: %s", demo.returncode, said[-2000:])
+        left = [name for name in (*os.listdir("/dev/shm"), *os.listdir("/run/netns"))
+                if name.startswith(("migrx-demo-%d-" % demo.pid, "migrx-%d-" % demo.pid))]
+        expect(not left, "it left %s", left)
+        expect(not _processes_with("migrx-demo-%d-" % demo.pid), "it left processes")
+        return said.strip().splitlines()[-1]
+    return run
+
+
+def _said(path):
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _processes_with(word):
+    """Those that have it on their command line."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open("/proc/%s/cmdline" % name, "rb") as file:
+            if word.encode() in file.read():
+                found.append(int(name))
+    return found
+
+
 def cases():
     """All cases with two daemons."""
     yield Case("libvirt-plain-and-back", _goes_through(afterwards=_saved_restored_and_back), True, 400)
@@ -222,3 +274,5 @@ def cases():
     yield Case("libvirt-aborted", _aborted, True, 300)
     yield Case("libvirt-private-memory", _refused("access mode='shared'", PRIVATE), True, 300)
     yield Case("libvirt-not-configured", _refused("write there PORT=", configured=False), False, 300)
+    yield Case("libvirt-demo", _demo(False), True, 300)
+    yield Case("libvirt-demo-interrupted", _demo(True), False, 300)

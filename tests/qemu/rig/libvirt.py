@@ -1,5 +1,6 @@
 """Two real libvirt daemons on one machine, each with its own configuration, sockets, mounts and network namespace."""
 
+import contextlib
 import glob
 import os
 import shutil
@@ -135,10 +136,6 @@ class Daemon:
 
     def close(self):
         """Ends the daemon, its guests and a migrx that is left."""
-        processes = [self.receiver_process()]
-        for path in glob.glob(os.path.join(self.folder, "run/qemu/*.pid")):
-            with open(path, encoding="ascii") as file:
-                processes.append(int(file.read() or 0))
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -146,6 +143,12 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        # Now that nobody starts or forgets any.
+        processes = [self.receiver_process()]
+        for path in glob.glob(os.path.join(self.folder, "run/qemu/*.pid")):
+            if os.path.basename(path) != "driver.pid":
+                with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+                    processes.append(int(file.read()))
         for process in filter(None, processes):
             try:
                 os.kill(process, signal.SIGKILL)
