@@ -32,6 +32,9 @@ struct TenantConfig {
   uint32_t places_reserved = 0;
   // How long a peer whose handshake is done may be silent before it is forgotten.
   uint64_t first_bytes_ns = 30 * kNsPerSecond;
+  // The protocol's server speaks first (NBD): a connection is opened by the last segment of its handshake,
+  // whatever ListenerConfig::first_bytes_min says, and takes its place then.
+  bool server_speaks_first = false;
 };
 
 class Tenant;

@@ -200,7 +200,7 @@ TcpListener::Result TcpListener::on_syn(const TcpSegment& segment, const Host& h
     return count(Action::reply, TcpCounter::syn_refused_peer);
   }
   // Half-open connections do not count against the limit, or a flood of them would keep everybody out.
-  if (host.connections_free == 0 && listener_.first_bytes_min == 0) {
+  if (host.connections_free == 0 && first_bytes_min(host) == 0) {
     fill_rst(segment, reply);
     return count(Action::reply, TcpCounter::syn_refused_limit);
   }
@@ -341,7 +341,7 @@ TcpListener::Result TcpListener::on_half_open(Entry& entry, const TcpSegment& se
     return count(Action::none, TcpCounter::first_bytes_awaited);
   }
   if (host.connections_free == 0) {
-    if (listener_.first_bytes_min > 0) {
+    if (first_bytes_min(host) > 0) {
       await_first_bytes(entry, host.tenant, now_ns);
       return count(Action::none, TcpCounter::first_bytes_dropped);
     }
@@ -364,7 +364,7 @@ TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segm
     return count(Action::accept, TcpCounter::handshake_done);
   }
   const bool left = segment.has(tcp_flag::fin) && segment.payload_length == 0;
-  if (listener_.first_bytes_min == 0 || left) {
+  if (first_bytes_min(host) == 0 || left) {
     fill_rst(segment, reply);
     return count(Action::reply, enough ? TcpCounter::syn_refused_limit : TcpCounter::handshake_reset);
   }
@@ -383,10 +383,10 @@ TcpListener::Result TcpListener::on_cookie(Entry& cookie, const TcpSegment& segm
 // what is not acknowledged it sends again.
 bool TcpListener::first_bytes_suffice(const TcpSegment& segment, SeqNum rcv_nxt,
                                       const Host& host) const noexcept {
-  if (listener_.first_bytes_min == 0) return true;
+  if (first_bytes_min(host) == 0) return true;
   if (segment.payload_length == 0) return false;
   if (host.connections_free > host.tenant.places_reserved) return true;
-  return segment.seq == rcv_nxt && segment.payload_length >= listener_.first_bytes_min;
+  return segment.seq == rcv_nxt && segment.payload_length >= first_bytes_min(host);
 }
 
 void TcpListener::await_first_bytes(Entry& entry, const TenantConfig& tenant, uint64_t now_ns) noexcept {

@@ -41,7 +41,7 @@ struct ListenerConfig {
   uint32_t syn_ack_retries = 5;
   // A connection is opened by the segment that begins its stream with at least that many bytes, and until
   // then is as good as half open. 0: by the last segment of the handshake. For protocols whose client speaks
-  // first.
+  // first; not for tenants with TenantConfig::server_speaks_first.
   uint32_t first_bytes_min = 0;
 };
 
@@ -99,6 +99,9 @@ class TcpListener {
     const TenantConfig& tenant;
     uint32_t connections_free;
   };
+  [[nodiscard]] uint32_t first_bytes_min(const Host& host) const noexcept {
+    return host.tenant.server_speaks_first ? 0 : listener_.first_bytes_min;
+  }
   [[nodiscard]] bool first_bytes_suffice(const TcpSegment& segment, SeqNum rcv_nxt,
                                          const Host& host) const noexcept;
   Result on_cookie(Entry& cookie, const TcpSegment& segment, const Host& host, uint64_t now_ns,

@@ -108,7 +108,7 @@ FOUND = (
            "channel ends"),
     # ---- Other ways
     Mutant("hostile neighbour: who connects and is silent has a place", LISTENER,
-           "if (listener_.first_bytes_min == 0) return true;", "if (listener_.first_bytes_min < 99) return true;", TCP_TESTS,
+           "if (first_bytes_min(host) == 0) return true;", "if (first_bytes_min(host) < 99) return true;", TCP_TESTS,
            "strangers"),
     Mutant("review: a TLS handshake of anybody ends the session", SESSION,
            "misled_peer_.set(connection.peer_address);",

@@ -576,6 +576,31 @@ TEST_F(TcpListenerPlaces, half_open_peers_are_told_when_listening_ends) {
   EXPECT_EQ(counters.read(TcpCounter::handshake_given_up), 2U);
 }
 
+TEST_F(TcpListenerPlaces, where_the_server_speaks_first_the_handshake_opens_the_connection) {
+  tenant.server_speaks_first = true;
+  give(syn());
+  expect(give(ack_of(syn())), Action::accept, TcpCounter::handshake_done);
+  EXPECT_EQ(listener->half_open(), 0U);
+}
+
+TEST_F(TcpListenerPlaces, where_the_server_speaks_first_a_peer_too_many_is_reset_at_once) {
+  tenant.server_speaks_first = true;
+  expect(give(syn(), 0), Action::reply, TcpCounter::syn_refused_limit);
+  EXPECT_EQ(reply.flags & tcp_flag::rst, tcp_flag::rst);
+  // And one whose place was taken during its handshake.
+  give(syn());
+  expect(give(ack_of(syn()), 0), Action::reply, TcpCounter::syn_refused_limit);
+  EXPECT_EQ(reply.flags & tcp_flag::rst, tcp_flag::rst);
+  EXPECT_EQ(listener->half_open(), 0U);
+}
+
+TEST_F(TcpListenerPlaces, where_the_server_speaks_first_a_cookie_is_enough) {
+  tenant.server_speaks_first = true;
+  for (uint16_t port = 1; port <= 8; ++port) give(syn(port));
+  expect(give(syn(9)), Action::reply, TcpCounter::syn_cookie_sent);
+  expect(give(ack_of(syn(9))), Action::accept, TcpCounter::handshake_done);
+}
+
 TEST_F(TcpListenerTest, syn_with_fin_is_ignored) {
   TcpSegment s = syn();
   s.flags |= tcp_flag::fin;
