@@ -151,12 +151,13 @@ bool parse_port_listeners(Bytes datagram, uint16_t first, uint16_t last, std::ve
   });
 }
 
-std::vector<PortListener> listeners_between(uint16_t first, uint16_t last, std::string& problem) {
+std::vector<PortListener> listeners_between(uint16_t first, uint16_t last, int network_namespace,
+                                            std::string& problem) {
   std::vector<PortListener> found;
   const auto take = [&](Bytes bytes, bool& done) {
     return parse_port_listeners(bytes, first, last, found, done);
   };
-  if (!dump_tcp_listeners(/*network_namespace=*/-1, take, problem)) found.clear();
+  if (!dump_tcp_listeners(network_namespace, take, problem)) found.clear();
   return found;
 }
 

@@ -44,9 +44,10 @@ struct PortListener {
 // One netlink datagram of answers; adds those on ports from `first` to `last`. Otherwise as above.
 [[nodiscard]] bool parse_port_listeners(Bytes datagram, uint16_t first, uint16_t last,
                                         std::vector<PortListener>& out, bool& done);
-// All of this network namespace on those ports. problem: why it is not known. Some system calls.
+// All on those ports of the network namespace that the descriptor names (-1: ours). problem: why it is not
+// known. Some system calls.
 [[nodiscard]] std::vector<PortListener> listeners_between(uint16_t first, uint16_t last,
-                                                          std::string& problem);
+                                                          int network_namespace, std::string& problem);
 
 // What listens on `address` in the network namespace that the descriptor names (-1: ours). path: that of a
 // UNIX socket as it is seen from here. nullopt and no problem: nobody listens there. Control thread; some

@@ -69,7 +69,7 @@ void Discovery::look() {
   for (uint32_t port = range_.first; port <= range_.last; ++port)
     if (ports_.take_asked(static_cast<uint16_t>(port))) asked.push_back(static_cast<uint16_t>(port));
   std::string problem;
-  const std::vector<PortListener> listeners = listeners_between(range_.first, range_.last, problem);
+  const std::vector<PortListener> listeners = listeners_between(range_.first, range_.last, -1, problem);
   if (!problem.empty()) {
     // Nothing is known of who listens while the kernel does not tell.
     await_none();

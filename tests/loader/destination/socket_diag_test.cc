@@ -91,7 +91,7 @@ TEST(ListenersBetween, tells_those_of_the_range_with_the_way_to_each) {
   for (const auto& [port, backlog, address] :
        {std::tuple{one, 3U, "tcp:127.0.0.3:"}, std::tuple{all, 1U, "tcp:127.0.0.1:"}}) {
     std::string problem;
-    const std::vector<PortListener> found = listeners_between(port, port, problem);
+    const std::vector<PortListener> found = listeners_between(port, port, -1, problem);
     ASSERT_EQ(found.size(), 1U) << problem;
     EXPECT_EQ(found[0].port, port);
     EXPECT_EQ(found[0].backlog, backlog);
@@ -113,7 +113,7 @@ TEST(ListenersBetween, an_ipv6_one_is_reached_by_ipv6) {
   ASSERT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&in), &length), 0);
   const uint16_t port = ntohs(in.sin6_port);
   std::string problem;
-  const std::vector<PortListener> found = listeners_between(port, port, problem);
+  const std::vector<PortListener> found = listeners_between(port, port, -1, problem);
   ASSERT_EQ(found.size(), 1U) << problem;
   EXPECT_EQ(found[0].address, "tcp:[::1]:" + std::to_string(port));
 }
