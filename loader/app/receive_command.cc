@@ -18,6 +18,7 @@
 #include "loader/app/control_pace.h"
 #include "loader/app/core_options.h"
 #include "loader/app/destinations.h"
+#include "loader/app/forwards.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/handoff_tls.h"
 #include "loader/app/host.h"
@@ -58,7 +59,7 @@ class ReceiveRun {
  private:
   void receive();
   void take_memory(GuestBlocks& guest, const Placement& placement);
-  void control(Reception& reception, Host& host, ResetDuty& reset_duty, Watch& watch);
+  void control(Reception& reception, Host& host, Forwards& forwards, ResetDuty& reset_duty, Watch& watch);
   void look_around(Reception& reception, Host& host, ResetDuty& reset_duty);
   void warn(const std::string& warning);
   // What ended the run other than a verdict; after that the guest is where it is.
@@ -121,6 +122,8 @@ void ReceiveRun::receive() {
   // ---- Options are checked, and what they need of this host
   if (const std::string problem = check_receive_options(options_); !problem.empty())
     throw SetupError(problem);
+  ForwardPlan forward_plan;
+  static_cast<void>(plan_forwards(options_, options_, options_, forward_plan));  // has been checked
   const std::vector<RamSpec> ram = prepare_job(options_);
   const Placement placement = place_here(options_, options_.ports, ram, options_.mtu);
   const SessionSettings settings = session_settings(options_, placement.poll_agents);
@@ -145,8 +148,8 @@ void ReceiveRun::receive() {
   manager_.status("sets the ports up and waits for their links", now_s());
   inherit_from_predecessors(options_, options_.runtime_dir, live_connections_, terminal_);
   std::optional<SignalEcho> echo(std::in_place, signals_, terminal_);
-  Host host(options_, placement, places_for(options_.multifd_channels), settings.connections_max,
-            usable_runtime_folder(options_.runtime_dir));
+  Host host(options_, placement, places_for(options_.multifd_channels) + forward_plan.places(),
+            settings.connections_max, usable_runtime_folder(options_.runtime_dir));
   echo.reset();
   if (signals_.pending()) throw SetupError(kInterrupted);
   for (const std::string& warning : host.network().warnings()) report_.warnings.push_back(warning);
@@ -169,6 +172,9 @@ void ReceiveRun::receive() {
                        host.workers().compress(), start_ns_});
   ResetDuty reset_duty(host.network(), live_connections_, kNever);
   const Host::Running running = host.run(signals_, terminal_);
+  Forwards forwards(
+      options_, forward_plan,
+      {host, arrivals, live_connections_, terminal_, [this](const std::string& warning) { warn(warning); }});
   lifeline_.listening();
   reset_duty.start();
 
@@ -178,7 +184,7 @@ void ReceiveRun::receive() {
              options_.ready_fd, terminal_);
   manager_.ready(now_s());
   exit_status_ = 1;
-  control(reception, host, reset_duty, watch);
+  control(reception, host, forwards, reset_duty, watch);
   const bool done = reception.session().state() == SessionState::done;
   const bool completed = done && !reception.control().source_unsure();
   // Nothing that comes now changes where the guest is.
@@ -186,6 +192,7 @@ void ReceiveRun::receive() {
   if (done) guest.keep(options_.unlink);
   // At once: a guest that is saved with it on would leave its RAM out. Poll cores see to the FINs meanwhile.
   if (done) disarm_by_qmp(options_, report_);
+  forwards.finish(completed, signals_);
   reset_duty.finish(reception.session(), completed, signals_);
   host.stop();
   report_.timeline.done_s = now_s();
@@ -202,7 +209,8 @@ void ReceiveRun::take_memory(GuestBlocks& guest, const Placement& placement) {
     report_.prefault_bytes_per_s = static_cast<double>(guest.bytes()) / report_.timeline.prefault_s;
 }
 
-void ReceiveRun::control(Reception& reception, Host& host, ResetDuty& reset_duty, Watch& watch) {
+void ReceiveRun::control(Reception& reception, Host& host, Forwards& forwards, ResetDuty& reset_duty,
+                         Watch& watch) {
   SessionControl& control = reception.control();
   ControlPace pace;
   SignalPolicy signal_policy;
@@ -216,6 +224,7 @@ void ReceiveRun::control(Reception& reception, Host& host, ResetDuty& reset_duty
     if (reception.status_if_killed() != status_if_killed)
       lifeline_.if_killed(status_if_killed = reception.status_if_killed());
     reception.tell(terminal_, report_);
+    forwards.look();
     watch.look(now_s(), reception.session().state(), work, [&](Report& live) {
       live.warnings = report_.warnings;
       live.timeline = report_.timeline;

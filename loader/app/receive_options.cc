@@ -11,6 +11,7 @@ void add_receive_options(CLI::App& command, ReceiveOptions& o) {
   add_tenant_options(command, o);
   add_stream_options(command, o);
   add_job_options(command, o);
+  add_forward_options(command, o);
 
   add_core_options(command, o, "Placement");
 
@@ -43,6 +44,8 @@ std::string check_receive_options(const ReceiveOptions& o) {
   if (o.wait) return "--wait: room is a daemon's to give: name its socket by --via, or leave --wait out";
   if (std::string problem = check_host_options(o, o); !problem.empty()) return problem;
   if (std::string problem = check_destination_options(o); !problem.empty()) return problem;
+  ForwardPlan forwards;
+  if (std::string problem = plan_forwards(o, o, o, forwards); !problem.empty()) return problem;
   return check_stream_options(o);
 }
 

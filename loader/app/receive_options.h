@@ -4,12 +4,13 @@
 #include <string>
 
 #include "loader/app/core_options.h"
+#include "loader/app/forward_options.h"
 #include "loader/app/host_options.h"
 #include "loader/app/session_options.h"
 
 namespace migrx {
 
-struct ReceiveOptions : HostOptions, SessionOptions, CoreOptions {
+struct ReceiveOptions : HostOptions, SessionOptions, CoreOptions, ForwardOptions {
   // Reporting.
   int ready_fd = -1;
   bool supervise = true;

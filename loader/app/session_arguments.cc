@@ -72,6 +72,8 @@ constexpr std::array kOptions{
     OwnedOption{"metrics", OptionOwner::host},
     OwnedOption{"telemetry", OptionOwner::host},
     OwnedOption{"no-supervisor", OptionOwner::host},
+    OwnedOption{"forward", OptionOwner::host},  // a daemon forwards nothing
+    OwnedOption{"forward-range", OptionOwner::host},
     OwnedOption{"report", OptionOwner::client},
     OwnedOption{"quiet", OptionOwner::client},
     OwnedOption{"ready-fd", OptionOwner::client},

@@ -24,10 +24,12 @@ ADMISSION = "loader/session/admission.cc"
 ROUTER = "loader/ram/node_router.cc"
 RESET = "dataplane/reset_mode.cc"
 POLL = "dataplane/poll_core.cc"
+FORWARD = "loader/forward/forward.cc"
 
 # The tests that are asked when no seed kills it.
 STREAM_TESTS = ("loader_main", "loader/multifd", "loader-session")
 TCP_TESTS = ("tcp", "dataplane")
+FORWARD_TESTS = ("loader-forward",)
 
 MUTANTS = (
     # ---- Barrier and order of epochs
@@ -283,4 +285,13 @@ MUTANTS = (
            "begin_resetting(now_ns, now_ns + limits_.multifd_reset_ns)", "begin_resetting(now_ns, now_ns)", STREAM_TESTS),
     Mutant("a failed session's channels are not read until they are reset", "loader/session/channel.cc",
            "state_ = held ? State::dismissed : State::draining;", "state_ = State::draining;", STREAM_TESTS),
+    # ---- Forwarded connections
+    Mutant("what the server did not take of a slice is said again", FORWARD,
+           "slice_used_ = static_cast<uint32_t>(left);", "slice_used_ = 0;", FORWARD_TESTS),
+    Mutant("a forwarded peer's bytes are thrown away before it is reset", FORWARD,
+           "if (phase_ == Phase::resetting && connection_.abort()) let_go();",
+           "if (phase_ == Phase::resetting) static_cast<void>(connection_.abort()), let_go();", FORWARD_TESTS),
+    Mutant("a forwarded peer that says nothing keeps its place", FORWARD,
+           "still_ns >= limits_.first_word_ns) fail(End::silent);", "still_ns == UINT64_MAX) fail(End::silent);",
+           FORWARD_TESTS),
 )

@@ -27,7 +27,7 @@ THREADED = ("threads",)
 # which manages its memory itself.
 FUZZ_TARGETS = tuple(sorted(name[:-len("_fuzz.cc")] for name in os.listdir(os.path.join(ROOT, "tests", "fuzz"))
                             if name.endswith("_fuzz.cc")))
-HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-session", "loader-destination",
+HOSTILE = ("handoff", "loader_main", "loader/multifd", "loader/ram", "loader-session", "loader-destination", "loader-forward",
            "loader-control", "loader-snapshot", "loader-tls", "loader_colo", "loader/stream", "wire", "tcp", "dataplane",
            "numa", "sim", *("seeds of " + name for name in FUZZ_TARGETS))
 # Lines for backtraces and no more: a third of the time a compiler takes goes into what only a debugger reads. A warning

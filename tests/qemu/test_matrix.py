@@ -10,7 +10,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import (benches, colo, discovery, faults, generate, handoff, hostile, ipv6, libvirt, links, memory, metrics,
+from cases import (benches, colo, discovery, faults, forward, generate, handoff, hostile, ipv6, libvirt, links, memory, metrics,
                    modes, nic_vm, one_guest, outages, pingpong, running_guest, second_vm, serve, signals, snapshots, tls)
 from rig import runner
 from rig.machine import qemu_program
@@ -42,7 +42,8 @@ def _cases():
     return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
             *outages.cases(), *colo.cases(), *_with(runner.MACHINE, measuring), *generate.cases(),
             *hostile.cases(), *_with("libvirt", libvirt.cases()), *links.cases(), *ipv6.cases(), *nic_vm.cases(),
-            *tls.cases(), *_with(runner.MACHINE, looking), *second_vm.cases(), *serve.cases(), *discovery.cases()]
+            *tls.cases(), *_with(runner.MACHINE, looking), *second_vm.cases(), *serve.cases(), *discovery.cases(),
+            *forward.cases()]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rig.runner import Case, expect
 from rig.transfer import need
 
 _SIZE = 64 * MIB
+_DISK_SECTORS = 1024
 _URI = ("--migrateuri", "tcp://%s:49152" % RECEIVER, "--listen-address", "127.0.0.1")
 
 
@@ -29,8 +31,8 @@ def _tls_options():
 class _Hosts:
     """A source and a destination daemon; the guest runs at the source."""
 
-    def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True, tls=False):
-        """`tls`: both can migrate with --tls, and the hook's migrx takes such migrations."""
+    def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True, tls=False, disk=0):
+        """`tls`: both can migrate with --tls, and the hook's migrx takes such migrations. `disk`: bytes of the guest's."""
         need("7.2")
         need_libvirt()
         self.network = network = stack.enter_context(Veth())
@@ -42,7 +44,11 @@ class _Hosts:
             self.destination.install_hook(network, " ".join(_tls_options()) if tls else "")
         self.source.start()
         self.destination.start()
-        xml, self.console_path = domain(folder, _SIZE, memory)
+        if disk:
+            _make_disk(self.source.disk, disk)
+            with open(self.destination.disk, "wb") as file:
+                file.truncate(disk)
+        xml, self.console_path = domain(folder, _SIZE, memory, disk_sectors=_DISK_SECTORS if disk else 0)
         self.source.virsh("create", xml)
         self.wait_lines(20)
 
@@ -85,6 +91,57 @@ class _Hosts:
             expect(time.monotonic() < deadline, "migrx is left behind: %s", self.destination.receiver_log())
             time.sleep(0.1)
         return lines
+
+
+def _make_disk(path, size):
+    """Each MiB is something else, and every eighth one a hole."""
+    with open(path, "wb") as file:
+        for number in range(size // MIB):
+            if number % 8 == 7:
+                file.seek(MIB, os.SEEK_CUR)
+            else:
+                file.write(os.urandom(MIB))
+        file.truncate(size)
+
+
+def _expect_same_disks(hosts):
+    """While the guest stands still at the destination. Returns the last line whose number it has written."""
+    with open(hosts.source.disk, "rb") as one, open(hosts.destination.disk, "rb") as other:
+        at = 0
+        while part := one.read(MIB):
+            expect(other.read(MIB) == part, "the disks differ between %d and %d", at, at + len(part))
+            at += len(part)
+        expect(not other.read(1), "the destination's disk is longer")
+        written = 0
+        for sector in range(_DISK_SECTORS):
+            other.seek(sector * 512)
+            data = other.read(512)
+            number = int.from_bytes(data[:4], "little")
+            if number % _DISK_SECTORS == sector and data == data[:4] * 128:
+                written = max(written, number)
+    return written
+
+
+def _with_disk(*options, size=48 * MIB):
+    """--copy-storage-all without --disks-uri: libvirt's NBD goes to migrx's address, and through it."""
+    def run(folder):
+        with contextlib.ExitStack() as stack:
+            hosts = _Hosts(folder, stack, disk=size, lines=('migration_host = "%s"' % RECEIVER,))
+            hosts.migrate("--copy-storage-all", "--suspend", *options)
+            expect(hosts.destination.state() == "paused", "the guest is %r", hosts.destination.state())
+            with open(hosts.console_path, "rb") as file:
+                lines = len(console_lines(file.read()))
+            # A line that is being written when the guest stops is the next one, or its number is not on the disk yet.
+            written = _expect_same_disks(hosts)
+            expect(lines - 1 <= written <= lines + 1, "line %d is on the disk, %d on the console", written, lines)
+            hosts.destination.virsh("resume", GUEST)
+            hosts.wait_lines(20)
+            hosts.expect_came_through_migrx(2 if "--parallel" in options else 0)
+            forwarded = re.search(r"forwarded for .*: ([0-9.]+) MiB in ([0-9.]+) s", hosts.destination.receiver_log())
+            expect(forwarded, "nothing was forwarded: %s", hosts.destination.receiver_log())
+            expect(float(forwarded.group(1)) * MIB >= size * 7 // 8, "only %s MiB were forwarded", forwarded.group(1))
+            return "%s MiB of disk in %s s, %d lines without a gap" % (*forwarded.groups(), len(hosts.wait_lines(1)))
+    return run
 
 
 def _goes_through(*options, channels=0, lines=(), uri=_URI, afterwards=lambda hosts: None):
@@ -276,3 +333,5 @@ def cases():
     yield Case("libvirt-not-configured", _refused("write there PORT=", configured=False), False, 300)
     yield Case("libvirt-demo", _demo(False), True, 300)
     yield Case("libvirt-demo-interrupted", _demo(True), False, 300)
+    yield Case("libvirt-disk", _with_disk(), True, 300)
+    yield Case("libvirt-disk-parallel-2", _with_disk("--parallel", "--parallel-connections", "2"), False, 300)

@@ -8,6 +8,8 @@
 #   DIRTY_START DIRTY_END  range written over and over
 #   PAGES_PER_TICK         pages written per timer tick (1/1000 s); 0: none
 #   TICKS_PER_LINE         ticks between two lines on the console
+#   DISK_SECTORS           with each line the next of so many sectors of the first IDE disk gets the line's number in
+#                          all its words; 0: there is no disk
 #
 # The writer checks itself: pass g stores g at byte 8 of each page and expects to find g - 1 there, so a page
 # that arrives at a destination with another pass's content is counted as bad. Every 16th page is filled with
@@ -108,6 +110,7 @@ tick:   hlt
         call    print_hex
         movl    $text_newline, %esi
         call    print
+        call    write_disk
         jmp     tick
 
 timer:  pushl   %eax
@@ -231,6 +234,57 @@ fill_compressible:
         loop    1b
         popl    %edi
         ret
+
+# ATA-4, PIO data-out, 28-bit addresses. What the disk refuses is counted as a bad page.
+write_disk:
+        movl    $DISK_SECTORS, %ecx
+        testl   %ecx, %ecx
+        jz      9f
+        movl    lines, %eax
+        xorl    %edx, %edx
+        divl    %ecx
+        movl    %edx, %ebx                      # the sector
+        movw    $0x3f6, %dx                     # no interrupts
+        movb    $2, %al
+        outb    %al, %dx
+        movw    $0x1f6, %dx
+        movl    %ebx, %eax
+        shrl    $24, %eax
+        orb     $0xe0, %al
+        outb    %al, %dx
+        movw    $0x1f2, %dx
+        movb    $1, %al
+        outb    %al, %dx
+        movl    %ebx, %eax
+        movw    $0x1f3, %dx
+        outb    %al, %dx
+        shrl    $8, %eax
+        movw    $0x1f4, %dx
+        outb    %al, %dx
+        shrl    $8, %eax
+        movw    $0x1f5, %dx
+        outb    %al, %dx
+        movw    $0x1f7, %dx
+        movb    $0x30, %al                      # WRITE SECTORS
+        outb    %al, %dx
+1:      inb     %dx, %al
+        testb   $0x80, %al                      # busy
+        jnz     1b
+        testb   $8, %al                         # wants data
+        jz      8f
+        movw    $0x1f0, %dx
+        movl    lines, %eax
+        movl    $128, %ecx
+2:      outl    %eax, %dx
+        loop    2b
+        movw    $0x1f7, %dx
+3:      inb     %dx, %al
+        testb   $0x80, %al
+        jnz     3b
+        testb   $0x21, %al                      # error, fault
+        jz      9f
+8:      incl    bad
+9:      ret
 
 # Prints the string at %esi, which ends in a zero byte.
 print:  lodsb

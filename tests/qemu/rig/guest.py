@@ -25,6 +25,7 @@ class BusyGuest:
     dirty_end: int = 0
     pages_per_tick: int = 0
     ticks_per_line: int = 50
+    disk_sectors: int = 0
 
     def arguments(self, folder):
         """QEMU's options for this guest."""
@@ -36,6 +37,7 @@ class BusyGuest:
             "FILL_START": self.fill_start, "FILL_END": self.fill_end, "FILL_MODE": FILL[self.fill],
             "DIRTY_START": self.dirty_start, "DIRTY_END": self.dirty_end or self.dirty_start + 4096,
             "PAGES_PER_TICK": self.pages_per_tick, "TICKS_PER_LINE": self.ticks_per_line,
+            "DISK_SECTORS": self.disk_sectors,
         }
         source = os.path.join(_GUESTS, "busy.S")
         target = os.path.join(folder, "busy.elf")

@@ -29,11 +29,17 @@ _DOMAIN = """<domain type='qemu'>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <serial type='file'><source path='%(console)s' append='on'/><target port='0'/></serial>
-    <memballoon model='none'/>
+    <memballoon model='none'/>%(disk)s
   </devices>
   <seclabel type='none'/>
 </domain>
 """
+# Of each daemon its own, under one name: its /var/lib/libvirt is.
+DISK = "/var/lib/libvirt/disk.img"
+_DISK = """
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='%s'/><target dev='hda' bus='ide'/>
+    </disk>"""
 MEMFD = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 PRIVATE = ""
 
@@ -101,6 +107,11 @@ class Daemon:
             expect(self._process.poll() is None and time.monotonic() < deadline, "libvirtd did not start: %s", self.log())
             time.sleep(0.2)
         return self
+
+    @property
+    def disk(self):
+        """The path of DISK as this process sees it."""
+        return os.path.join(self.folder, "lib", os.path.basename(DISK))
 
     def log(self):
         with open(os.path.join(self.folder, "libvirtd.log"), encoding="utf-8", errors="replace") as file:
@@ -170,12 +181,16 @@ def join_kernels(network):
         _ip("-n", namespace, "link", "set", "back0", "up")
 
 
-def domain(folder, size, memory=MEMFD, machine="pc-i440fx-7.2", name=GUEST, number=0x1d2e):
-    """A domain with the busy guest; returns the paths of its XML and of its console. `folder` is its own."""
+def domain(folder, size, memory=MEMFD, machine="pc-i440fx-7.2", name=GUEST, number=0x1d2e, disk_sectors=0):
+    """A domain with the busy guest; returns the paths of its XML and of its console. `folder` is its own.
+
+    `disk_sectors`: it has the disk DISK, and writes to its first so many sectors, one with each line.
+    """
     mib = 1 << 20
-    guest = BusyGuest("mixed", fill_end=size - 2 * mib, dirty_start=8 * mib, dirty_end=24 * mib, pages_per_tick=16)
+    guest = BusyGuest("mixed", fill_end=size - 2 * mib, dirty_start=8 * mib, dirty_end=24 * mib, pages_per_tick=16,
+                      disk_sectors=disk_sectors)
     path, console = os.path.join(folder, "domain.xml"), os.path.join(folder, "guest.console")
     with open(path, "w", encoding="utf-8") as file:
         file.write(_DOMAIN % {"name": name, "number": number, "size": size, "memory": memory, "machine": machine,
-                              "kernel": guest.build(folder), "console": console})
+                              "kernel": guest.build(folder), "console": console, "disk": _DISK % DISK if disk_sectors else ""})
     return path, console
