@@ -10,8 +10,9 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cases import (benches, colo, discovery, faults, forward, generate, handoff, hostile, ipv6, libvirt, links, memory, metrics,
-                   modes, nic_vm, one_guest, outages, pingpong, running_guest, second_vm, serve, signals, snapshots, tls)
+from cases import (benches, colo, discovery, faults, forward, generate, handoff, hostile, ipv6, libvirt, libvirt_forms,
+                   links, memory, metrics, modes, nic_vm, one_guest, outages, pingpong, running_guest, second_vm, serve, signals,
+                   snapshots, tls)
 from rig import runner
 from rig.machine import qemu_program
 from rig.network import remove_stale_namespaces
@@ -41,7 +42,7 @@ def _cases():
     looking = [*memory.cases(), *running_guest.cases(), *signals.cases()]
     return [*modes.cases(), *snapshots.cases(), *faults.cases(), *handoff.cases(), *one_guest.cases(),
             *outages.cases(), *colo.cases(), *_with(runner.MACHINE, measuring), *generate.cases(),
-            *hostile.cases(), *_with("libvirt", libvirt.cases()), *links.cases(), *ipv6.cases(), *nic_vm.cases(),
+            *hostile.cases(), *_with("libvirt", [*libvirt.cases(), *libvirt_forms.cases()]), *links.cases(), *ipv6.cases(), *nic_vm.cases(),
             *tls.cases(), *_with(runner.MACHINE, looking), *second_vm.cases(), *serve.cases(), *discovery.cases(),
             *forward.cases()]
 

@@ -1,7 +1,6 @@
 """`virsh migrate` between two unmodified libvirt daemons goes through migrx, which the hook starts."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -9,100 +8,14 @@ import subprocess
 import sys
 import time
 
-from rig import pki
 from rig.daemon import Daemon as Serve
 from rig.guest import MIB, console_lines, expect_unbroken
-from rig.libvirt import GUEST, KERNEL, MEMFD, PRIVATE, Daemon, domain, join_kernels, need_libvirt
-from rig.network import RECEIVER, Veth
+from rig.libvirt import GUEST, KERNEL, MEMFD, PRIVATE, domain, need_libvirt
+from rig.libvirt_hosts import DISK_SECTORS, SIZE, URI, Background, Hosts, tls_options
+from rig.network import RECEIVER
 from rig.receiver import migrx_program
 from rig.runner import Case, expect
 from rig.transfer import need
-
-_SIZE = 64 * MIB
-_DISK_SECTORS = 1024
-_URI = ("--migrateuri", "tcp://%s:49152" % RECEIVER, "--listen-address", "127.0.0.1")
-
-
-def _tls_options():
-    return ("--tls-creds", "x509:dir=" + pki.folder(), "--handoff-tls-creds", "x509:dir=" + pki.folder(),
-            "--handoff-tls-hostname", RECEIVER)
-
-
-class _Hosts:
-    """A source and a destination daemon; the guest runs at the source."""
-
-    def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True, tls=False, disk=0):
-        """`tls`: both can migrate with --tls, and the hook's migrx takes such migrations. `disk`: bytes of the guest's."""
-        need("7.2")
-        need_libvirt()
-        self.network = network = stack.enter_context(Veth())
-        join_kernels(network)
-        creds = ('migrate_tls_x509_cert_dir = "%s"' % pki.folder(), "migrate_tls_x509_verify = 1") if tls else ()
-        self.source = stack.enter_context(Daemon(folder, "source", network.source, creds))
-        self.destination = stack.enter_context(Daemon(folder, "destination", network.receiver, (*lines, *creds)))
-        if hook:
-            self.destination.install_hook(network, " ".join(_tls_options()) if tls else "")
-        self.source.start()
-        self.destination.start()
-        if disk:
-            _make_disk(self.source.disk, disk)
-            with open(self.destination.disk, "wb") as file:
-                file.truncate(disk)
-        xml, self.console_path = domain(folder, _SIZE, memory, disk_sectors=_DISK_SECTORS if disk else 0)
-        self.source.virsh("create", xml)
-        self.wait_lines(20)
-
-    def console(self):
-        with open(self.console_path, "rb") as file:
-            return file.read()
-
-    def wait_lines(self, more, timeout=90):
-        """The guest goes on: it prints so many lines more, whole and in order, and finds no bad page."""
-        deadline = time.monotonic() + timeout
-        before = len(console_lines(self.console())) if os.path.exists(self.console_path) else 0
-        while not os.path.exists(self.console_path) or len(console_lines(self.console())) < before + more:
-            expect(time.monotonic() < deadline, "the guest does not go on")
-            time.sleep(0.1)
-        return expect_unbroken([self.console()])
-
-    def migrate(self, *options, check=True):
-        return self.source.virsh("migrate", "--live", *options, GUEST, self.destination.uri, check=check, timeout=200)
-
-    def expect_came_through_migrx(self, channels):
-        deadline = time.monotonic() + 30
-        while not os.path.exists(self.destination.report_path) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        with open(self.destination.report_path, encoding="utf-8") as file:
-            report = json.load(file)
-        expect(report["outcome"] == "complete", "migrx: %s", report.get("error"))
-        names = [channel["name"] for channel in report["channels"]]
-        expect(len(names) == channels + 1, "it came over %s", names)
-        expect(report["guest_bytes_loaded"] >= _SIZE, "only %d bytes were loaded", report["guest_bytes_loaded"])
-        expect(self.destination.state() == "running" and self.source.state() == "", "not exactly one guest runs")
-        return report
-
-    def expect_stays(self):
-        """The guest runs on at its source, without a gap, and nothing is left at the destination."""
-        expect(self.source.state() == "running", "the guest is %r at its source", self.source.state())
-        lines = self.wait_lines(20)
-        expect(self.destination.state() == "", "the guest is known at the destination")
-        deadline = time.monotonic() + 30
-        while self.destination.receiver_process() is not None:
-            expect(time.monotonic() < deadline, "migrx is left behind: %s", self.destination.receiver_log())
-            time.sleep(0.1)
-        return lines
-
-
-def _make_disk(path, size):
-    """Each MiB is something else, and every eighth one a hole."""
-    with open(path, "wb") as file:
-        for number in range(size // MIB):
-            if number % 8 == 7:
-                file.seek(MIB, os.SEEK_CUR)
-            else:
-                file.write(os.urandom(MIB))
-        file.truncate(size)
-
 
 def _expect_same_disks(hosts):
     """While the guest stands still at the destination. Returns the last line whose number it has written."""
@@ -113,11 +26,11 @@ def _expect_same_disks(hosts):
             at += len(part)
         expect(not other.read(1), "the destination's disk is longer")
         written = 0
-        for sector in range(_DISK_SECTORS):
+        for sector in range(DISK_SECTORS):
             other.seek(sector * 512)
             data = other.read(512)
             number = int.from_bytes(data[:4], "little")
-            if number % _DISK_SECTORS == sector and data == data[:4] * 128:
+            if number % DISK_SECTORS == sector and data == data[:4] * 128:
                 written = max(written, number)
     return written
 
@@ -126,7 +39,7 @@ def _with_disk(*options, size=48 * MIB):
     """--copy-storage-all without --disks-uri: libvirt's NBD goes to migrx's address, and through it."""
     def run(folder):
         with contextlib.ExitStack() as stack:
-            hosts = _Hosts(folder, stack, disk=size, lines=('migration_host = "%s"' % RECEIVER,))
+            hosts = Hosts(folder, stack, disk=size, lines=('migration_host = "%s"' % RECEIVER,))
             hosts.migrate("--copy-storage-all", "--suspend", *options)
             expect(hosts.destination.state() == "paused", "the guest is %r", hosts.destination.state())
             with open(hosts.console_path, "rb") as file:
@@ -144,12 +57,12 @@ def _with_disk(*options, size=48 * MIB):
     return run
 
 
-def _goes_through(*options, channels=0, lines=(), uri=_URI, afterwards=lambda hosts: None):
+def _goes_through(*options, channels=0, lines=(), uri=URI, afterwards=lambda hosts: None):
     tls = "--tls" in options
 
     def run(folder):
         with contextlib.ExitStack() as stack:
-            hosts = _Hosts(folder, stack, lines=lines, tls=tls)
+            hosts = Hosts(folder, stack, lines=lines, tls=tls)
             hosts.migrate(*options, *uri)
             report = hosts.expect_came_through_migrx(channels)
             expect(("tls" in report, "handoff_tls" in report) == (tls, tls), "TLS: %s", report.get("handoff_tls"))
@@ -164,7 +77,7 @@ def _saved_restored_and_back(hosts):
     """What a capability left switched on would spoil."""
     path = os.path.join(os.path.dirname(hosts.console_path), "saved")
     hosts.destination.virsh("save", GUEST, path)
-    expect(os.path.getsize(path) > _SIZE // 4, "the saved guest has %d bytes", os.path.getsize(path))
+    expect(os.path.getsize(path) > SIZE // 4, "the saved guest has %d bytes", os.path.getsize(path))
     hosts.destination.virsh("restore", path)
     os.unlink(path)
     hosts.wait_lines(20)
@@ -178,10 +91,10 @@ def _refused(says, memory=MEMFD, configured=True):
     """The hook ends the migration before the source has done anything, and virsh says why."""
     def run(folder):
         with contextlib.ExitStack() as stack:
-            hosts = _Hosts(folder, stack, memory)
+            hosts = Hosts(folder, stack, memory)
             if not configured:
                 os.unlink(os.path.join(hosts.destination.folder, "etc/migrx.conf"))
-            done = hosts.migrate(*_URI, check=False)
+            done = hosts.migrate(*URI, check=False)
             expect(done.returncode != 0, "it went through")
             hosts.expect_stays()
             expect(says in done.stderr, "virsh does not say %r: %s", says, done.stderr)
@@ -191,10 +104,10 @@ def _refused(says, memory=MEMFD, configured=True):
 
 def _aborted(folder):
     with contextlib.ExitStack() as stack:
-        hosts = _Hosts(folder, stack)
+        hosts = Hosts(folder, stack)
         hosts.source.virsh("migrate-setmaxdowntime", GUEST, "1", check=False)
-        migration = stack.enter_context(contextlib.closing(_Background(
-            hosts, "--bandwidth", "8", *_URI)))
+        migration = stack.enter_context(contextlib.closing(Background(
+            hosts, "--bandwidth", "8", *URI)))
         time.sleep(3)
         hosts.source.virsh("domjobabort", GUEST)
         expect(migration.wait() != 0, "it went through")
@@ -205,17 +118,17 @@ def _served(count, tls=False):
     """So many `virsh migrate` at a time through one `migrx serve`, with no hook: the destinations are found."""
     def run(folder):
         with contextlib.ExitStack() as stack:
-            hosts = _Hosts(folder, stack, hook=False, lines=('migration_host = "%s"' % RECEIVER,), tls=tls)
+            hosts = Hosts(folder, stack, hook=False, lines=('migration_host = "%s"' % RECEIVER,), tls=tls)
             consoles = {GUEST: hosts.console_path}
             for number in range(1, count):
                 name = "busy%d" % number
                 os.makedirs(os.path.join(folder, name))
-                xml, consoles[name] = domain(os.path.join(folder, name), _SIZE, name=name, number=number)
+                xml, consoles[name] = domain(os.path.join(folder, name), SIZE, name=name, number=number)
                 hosts.source.virsh("create", xml)
             daemon = stack.enter_context(Serve(folder, hosts.network, (
-                "--serve-ports", "49152-49215", "--listen-range", "4444-4450", *(_tls_options() if tls else ())))).wait_ready()
+                "--serve-ports", "49152-49215", "--listen-range", "4444-4450", *(tls_options() if tls else ())))).wait_ready()
             # Every second one with multifd.
-            under_way = [stack.enter_context(contextlib.closing(_Background(
+            under_way = [stack.enter_context(contextlib.closing(Background(
                 hosts, *(("--tls",) if tls else ()), *(("--parallel", "--parallel-connections", "2") if number % 2 else ()),
                 guest=name)))
                          for number, name in enumerate(consoles)]
@@ -248,22 +161,6 @@ def _wait_lines(path, count, timeout=60):
             return len(expect_unbroken([text]))
         expect(time.monotonic() < deadline, "%s: the guest does not go on", path)
         time.sleep(0.1)
-
-
-class _Background:
-    """A virsh migrate beside which something else happens."""
-
-    def __init__(self, hosts, *options, guest=GUEST):
-        self._process = subprocess.Popen(["virsh", "-c", hosts.source.uri, "migrate", "--live", *options, guest,
-                                          hosts.destination.uri], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def wait(self):
-        return self._process.wait(120)
-
-    def close(self):
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
 
 
 def _demo(interrupted):

@@ -22,14 +22,14 @@ GUEST = "busy"
 
 _DOMAIN = """<domain type='qemu'>
   <name>%(name)s</name><uuid>5ad0f0c5-1b0f-4c1a-8a6b-3f0e8a7c%(number)04x</uuid>
-  <memory unit='B'>%(size)d</memory>
+  <memory unit='B'>%(total)d</memory>
   %(memory)s
   <vcpu>1</vcpu>
   <os><type arch='x86_64' machine='%(machine)s'>hvm</type><kernel>%(kernel)s</kernel></os>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <serial type='file'><source path='%(console)s' append='on'/><target port='0'/></serial>
-    <memballoon model='none'/>%(disk)s
+    <memballoon model='none'/>%(devices)s
   </devices>
   <seclabel type='none'/>
 </domain>
@@ -62,9 +62,8 @@ class Daemon:
         number = {"source": 1, "destination": 2}[name]
         self._write("etc/libvirtd.conf", 'unix_sock_dir = "%s"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n'
                     'host_uuid = "%08d-1111-4222-8333-444444444444"\n' % (os.path.dirname(self.socket), number))
-        self._write("etc/qemu.conf", "\n".join((
-            'user = "root"', 'group = "root"', 'security_driver = "none"', "namespaces = []", "cgroup_controllers = []",
-            'stdio_handler = "file"', "remember_owner = 0", *lines)) + "\n")
+        self._lines = tuple(lines)
+        self.configure()
         self._namespace, self._process = namespace, None
 
     def _write(self, name, text, mode=0o644):
@@ -73,13 +72,20 @@ class Daemon:
             file.write(text)
         os.chmod(path, mode)
 
-    def install_hook(self, network, options=""):
-        """What scripts/libvirt/install does, for this daemon alone."""
+    def configure(self, lines=()):
+        """Further lines of its qemu.conf; before it is started."""
+        self._lines += tuple(lines)
+        self._write("etc/qemu.conf", "\n".join((
+            'user = "root"', 'group = "root"', 'security_driver = "none"', "namespaces = []", "cgroup_controllers = []",
+            'stdio_handler = "file"', "remember_owner = 0", *self._lines)) + "\n")
+
+    def install_hook(self, network, options="", port=None, address=RECEIVER):
+        """What scripts/libvirt/install does, for this daemon alone. `port`: DPDK's, where it is not the network's."""
         shutil.copy(HOOK, os.path.join(self.folder, "etc/hooks/qemu.d/migrx"))
         os.chmod(os.path.join(self.folder, "etc/hooks/qemu.d/migrx"), 0o755)
         self.report_path = os.path.join(self.folder, "migrx.json")
         self._write("etc/migrx.conf", "PORT=%s\nADDRESS=%s/24\nMIGRX=%s\nOPTIONS=--mtu %d --report %s %s\n" % (
-            network.port, RECEIVER, migrx_program(), network.mtu, self.report_path, options))
+            port or network.port, address, migrx_program(), network.mtu, self.report_path, options))
 
     def _name_user(self, file, line):
         """The daemon's own /etc/passwd or group, with the user that libvirtd asks for: the host has it only when
@@ -181,16 +187,19 @@ def join_kernels(network):
         _ip("-n", namespace, "link", "set", "back0", "up")
 
 
-def domain(folder, size, memory=MEMFD, machine="pc-i440fx-7.2", name=GUEST, number=0x1d2e, disk_sectors=0):
+def domain(folder, size, memory=MEMFD, machine="pc-i440fx-7.2", name=GUEST, number=0x1d2e, disk_sectors=0,
+           devices="", more=0):
     """A domain with the busy guest; returns the paths of its XML and of its console. `folder` is its own.
 
-    `disk_sectors`: it has the disk DISK, and writes to its first so many sectors, one with each line.
+    `disk_sectors`: it has the disk DISK, and writes to its first so many sectors, one with each line. `devices`: further
+    XML of devices, which bring `more` bytes of memory.
     """
     mib = 1 << 20
     guest = BusyGuest("mixed", fill_end=size - 2 * mib, dirty_start=8 * mib, dirty_end=24 * mib, pages_per_tick=16,
                       disk_sectors=disk_sectors)
     path, console = os.path.join(folder, "domain.xml"), os.path.join(folder, "guest.console")
     with open(path, "w", encoding="utf-8") as file:
-        file.write(_DOMAIN % {"name": name, "number": number, "size": size, "memory": memory, "machine": machine,
-                              "kernel": guest.build(folder), "console": console, "disk": _DISK % DISK if disk_sectors else ""})
+        file.write(_DOMAIN % {"name": name, "number": number, "total": size + more, "memory": memory, "machine": machine,
+                              "kernel": guest.build(folder), "console": console,
+                              "devices": devices + (_DISK % DISK if disk_sectors else "")})
     return path, console
