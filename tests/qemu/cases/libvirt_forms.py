@@ -157,6 +157,36 @@ def _struck(strike):
     return run
 
 
+def _unit(folder):
+    """Where systemd runs the host migrx is a unit of its own: a stand-in plays systemd-run and systemctl here."""
+    with contextlib.ExitStack() as stack:
+        hosts = Hosts(folder, stack, systemd=True)
+        # One that does not start: its words are in virsh's message, and nothing is left.
+        conf = os.path.join(hosts.destination.folder, "etc/migrx.conf")
+        with open(conf, encoding="utf-8") as file:
+            good = file.read()
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write(good.replace("OPTIONS=", "OPTIONS=--allow nonsense "))
+        done = hosts.migrate(*URI, check=False)
+        expect(done.returncode != 0 and "nonsense" in done.stderr, "virsh says: %s", done.stderr)
+        hosts.expect_stays()
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write(good)
+        # One that is aborted: `release end` stops the unit.
+        migration = stack.enter_context(contextlib.closing(Background(hosts, "--bandwidth", "8", *URI)))
+        time.sleep(3)
+        process = hosts.destination.receiver_process()
+        expect(process is not None, "there is no unit: %s", hosts.destination.receiver_log())
+        expect(not os.path.exists(os.path.join(hosts.destination.folder, "state", GUEST + ".pid")), "it is no unit")
+        hosts.source.virsh("domjobabort", GUEST)
+        expect(migration.wait() != 0, "it went through")
+        hosts.expect_stays()
+        os.unlink(hosts.destination.report_path)
+        hosts.migrate(*URI)
+        hosts.expect_came_through_migrx(0)
+        return "%d lines without a gap" % len(hosts.wait_lines(20))
+
+
 def _hops(count):
     """There and back again and again, each time through a migrx of that host, which its hook starts."""
     def run(folder):
@@ -204,6 +234,7 @@ def cases():
             Case("libvirt-migrx-terminated", _struck(_terminate)),
             Case("libvirt-migrx-killed", _struck(_kill_worker)),
             Case("libvirt-destination-killed", _struck(_kill_qemu)),
+            Case("libvirt-unit", _unit),
             Case("libvirt-ten-hops", _hops(10))):
         case.quick, case.seconds = False, 400
         yield case

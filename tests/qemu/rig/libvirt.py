@@ -64,6 +64,7 @@ class Daemon:
                     'host_uuid = "%08d-1111-4222-8333-444444444444"\n' % (os.path.dirname(self.socket), number))
         self._lines = tuple(lines)
         self.configure()
+        self._systemd = ""  # the folder of the stand-ins
         self._namespace, self._process = namespace, None
 
     def _write(self, name, text, mode=0o644):
@@ -87,6 +88,11 @@ class Daemon:
         self._write("etc/migrx.conf", "PORT=%s\nADDRESS=%s/24\nMIGRX=%s\nOPTIONS=--mtu %d --report %s %s\n" % (
             port or network.port, address, migrx_program(), network.mtu, self.report_path, options))
 
+    def stand_in_for_systemd(self):
+        """To its hooks this host looks as if systemd ran it; before it is started."""
+        self._systemd = os.path.join(self.folder, "bin")
+        shutil.copytree(os.path.join(_ROOT, "tests", "qemu", "standin"), self._systemd)
+
     def _name_user(self, file, line):
         """The daemon's own /etc/passwd or group, with the user that libvirtd asks for: the host has it only when
         libvirt-daemon-system was installed, which brings services that nobody needs here."""
@@ -102,6 +108,9 @@ class Daemon:
                             ("cache", "/var/cache/libvirt"), ("run", "/run/libvirt"), ("state", "/run/migrx-libvirt")):
             os.makedirs(place, exist_ok=True)
             binds.append("mount --bind '%s' %s" % (os.path.join(self.folder, part), place))
+        if self._systemd:
+            os.makedirs("/run/systemd", exist_ok=True)
+            binds += ["mount -t tmpfs none /run/systemd", "mkdir /run/systemd/system", "export PATH='%s':$PATH" % self._systemd]
         script = " && ".join([*binds, "hostname migrx-" + self.name, "exec libvirtd -f /etc/libvirt/libvirtd.conf -p '%s'" %
                               os.path.join(self.folder, "pid")])
         with open(os.path.join(self.folder, "libvirtd.log"), "wb") as log:
@@ -144,7 +153,10 @@ class Daemon:
     def receiver_process(self, guest=GUEST):
         """Of the migrx that the hook started; None: there is none."""
         try:
-            with open(os.path.join(self.folder, "state", guest + ".pid"), encoding="ascii") as file:
+            path = os.path.join(self.folder, "state", guest + ".pid")
+            if self._systemd:
+                path = os.path.join(self._systemd, "migrx-libvirt-%s.service" % guest)
+            with open(path, encoding="ascii") as file:
                 process = int(file.read())
             with open("/proc/%d/cmdline" % process, "rb") as file:
                 return process if b"\0receive\0" in file.read() else None

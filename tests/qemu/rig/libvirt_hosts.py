@@ -25,10 +25,11 @@ def tls_options():
 class Hosts:
     """A source and a destination daemon; the guest runs at the source."""
 
-    def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True, tls=False, disk=0, options="", **settings):
+    def __init__(self, folder, stack, memory=MEMFD, lines=(), hook=True, tls=False, disk=0, options="", systemd=False,
+                 **settings):
         """`lines`: of the destination's qemu.conf, or a function that makes them of each daemon. `tls`: both can migrate
         with --tls, and the hook's migrx takes such migrations. `disk`: bytes of the guest's. `options`: of the hook's
-        migrx. `settings`: of domain()."""
+        migrx. `systemd`: see Daemon.stand_in_for_systemd(). `settings`: of domain()."""
         need("7.2")
         need_libvirt()
         self.network = network = stack.enter_context(Veth())
@@ -38,6 +39,8 @@ class Hosts:
         self.destination = stack.enter_context(Daemon(folder, "destination", network.receiver, creds))
         for daemon in (self.source, self.destination):
             daemon.configure(lines(daemon) if callable(lines) else lines if daemon is self.destination else ())
+        if systemd:
+            self.destination.stand_in_for_systemd()
         if hook:
             self.destination.install_hook(network, " ".join(([*tls_options()] if tls else []) + [options]))
         self.source.start()
