@@ -122,9 +122,9 @@ std::string TlsPipe::description() const {
 }
 
 std::string TlsPipe::alert() const {
-  const gnutls_alert_description_t number = gnutls_alert_get(session_);
-  const char* const name = gnutls_alert_get_name(number);
-  return name != nullptr ? name : "alert " + std::to_string(static_cast<int>(number));
+  // In no variable of its type, which has no such number.
+  const char* const name = gnutls_alert_get_name(gnutls_alert_get(session_));
+  return name != nullptr ? name : "alert " + std::to_string(static_cast<int>(gnutls_alert_get(session_)));
 }
 
 }  // namespace migrx
