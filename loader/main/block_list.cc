@@ -1,5 +1,9 @@
 #include "loader/main/block_list.h"
 
+#include <algorithm>
+#include <array>
+#include <bit>
+
 #include "loader/ram/ram_block.h"
 
 namespace migrx {
@@ -11,10 +15,13 @@ constexpr const char* kMappedRamField = "RAM block list: mapped-ram header";
 
 }  // namespace
 
-void BlockListReader::begin(uint64_t total, bool with_mr_addr, bool with_mapped_ram) noexcept {
+void BlockListReader::begin(uint64_t total, bool with_mr_addr, bool with_mapped_ram,
+                            uint64_t page_sizes) noexcept {
   entries_.clear();
   names_.clear();
   position_wanted_.reset();
+  next_word_.reset();
+  page_sizes_ = page_sizes & ~uint64_t{kPageBytes};
   left_ = total;
   state_ = State::name_length;
   with_mr_addr_ = with_mr_addr;
@@ -31,6 +38,10 @@ Step BlockListReader::read(ByteReader& in, StreamError& error) {
         if ((p = in.take(1)) == nullptr) return Step::need_more;
         name_length_ = std::to_integer<uint8_t>(*p);
         const uint64_t at = in.offset() - 1;
+        if (name_length_ == 0 && page_sizes_ != 0 && !entries_.empty() && !entries_.back().page_bytes) {
+          state_ = State::page_size;
+          break;
+        }
         if (name_length_ == 0) {
           error = make_error(ErrorClass::bad_stream, at, kNameField, "empty name");
           return Step::failed;
@@ -69,7 +80,28 @@ Step BlockListReader::read(ByteReader& in, StreamError& error) {
         }
         entries_.back().used_length = length;
         left_ -= length;
-        state_ = with_mr_addr_ ? State::mr_addr : with_mapped_ram_ ? State::mapped_ram : State::name_length;
+        state_ = with_mr_addr_                    ? State::mr_addr
+                 : with_mapped_ram_               ? State::mapped_ram
+                 : page_sizes_ != 0 && left_ == 0 ? State::last_page_size
+                                                  : State::name_length;
+        break;
+      }
+      case State::page_size: {  // its first byte, a zero, has been read
+        if ((p = in.take(7)) == nullptr) return Step::need_more;
+        std::array<std::byte, 8> bytes{};
+        std::copy_n(p, 7, bytes.data() + 1);
+        if (!take_page_size(in.offset() - 8, load_be64(bytes.data()), error)) return Step::failed;
+        state_ = State::name_length;
+        break;
+      }
+      case State::last_page_size: {
+        if ((p = in.take(8)) == nullptr) return Step::need_more;
+        const uint64_t word = load_be64(p);
+        if (word % kPageBytes != 0)
+          next_word_ = word;
+        else if (!take_page_size(in.offset() - 8, word, error))
+          return Step::failed;
+        state_ = State::name_length;
         break;
       }
       case State::mr_addr: {
@@ -104,6 +136,25 @@ bool BlockListReader::check_name(uint64_t at, StreamError& error) {
     error = make_error(ErrorClass::bad_stream, at, kNameField, "block '%s' is listed twice", name.c_str());
     return false;
   }
+  return true;
+}
+
+// One of those that POSTCOPY_ADVISE has announced.
+bool BlockListReader::take_page_size(uint64_t at, uint64_t bytes, StreamError& error) {
+  BlockEntry& entry = entries_.back();
+  if (!std::has_single_bit(bytes) || (bytes & page_sizes_) == 0) {
+    error = make_error(ErrorClass::bad_stream, at, "RAM block list: page size",
+                       "block '%s': 0x%llx is none of the page sizes that POSTCOPY_ADVISE named (0x%llx)",
+                       entry.idstr.c_str(), static_cast<unsigned long long>(bytes),
+                       static_cast<unsigned long long>(page_sizes_));
+    return false;
+  }
+  if (entry.used_length % bytes != 0) {
+    error = make_error_values(ErrorClass::bad_stream, at, "RAM block list: page size", bytes,
+                              entry.used_length, "the block is not in whole pages of that size");
+    return false;
+  }
+  entry.page_bytes = bytes;
   return true;
 }
 

@@ -31,6 +31,11 @@ class ForwardingEvents : public MainEvents {
   }
   void on_epoch_closed(Epoch epoch) noexcept override { next_.on_epoch_closed(epoch); }
   void on_ram_complete() noexcept override { next_.on_ram_complete(); }
+  StreamError on_postcopy() override { return next_.on_postcopy(); }
+  StreamError on_postcopy_discard(std::string_view idstr, uint64_t first, uint64_t pages) override {
+    return next_.on_postcopy_discard(idstr, first, pages);
+  }
+  StreamError on_postcopy_package(uint32_t bytes) override { return next_.on_postcopy_package(bytes); }
   void on_other_section_begin(const SectionHeader& section) noexcept override {
     next_.on_other_section_begin(section);
   }

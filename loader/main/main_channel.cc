@@ -33,6 +33,7 @@ MainChannel::MainChannel(const MainSettings& settings, MainEvents& events, RamBl
       ram_(settings, blocks, kernels, compress, router),
       other_(events),
       tail_(events, colo),
+      postcopy_(events, blocks),
       colo_(colo),
       checkpoint_(colo),
       mode_(settings.multifd_flush_after_each_section) {
@@ -94,6 +95,14 @@ MainChannel::Outcome MainChannel::step() noexcept {
       return at_section_end();
     case State::tail:
       return at_tail();
+    case State::postcopy_settle:
+      return at_postcopy_settle();
+    case State::postcopy_begin:
+      return at_postcopy_begin();
+    case State::postcopy_front:
+      return at_postcopy_front();
+    case State::postcopy:
+      return at_postcopy();
     case State::colo_copy:
       return at_colo_copy();
     case State::colo_begin:
@@ -131,7 +140,7 @@ bool MainChannel::ready() noexcept {
 StreamError MainChannel::end_of_stream() noexcept {
   if (state_ == State::failed) return error_;
   // Whether all of the device state came only a destination QEMU can tell.
-  if (state_ == State::tail && !colo_enabled()) return {};
+  if ((state_ == State::tail && !colo_enabled()) || state_ == State::postcopy) return {};
   const char* where = "between sections";
   if (in_.carried() > 0 || ram_.mid_record()) where = "inside a record";
   if (state_ == State::header || state_ == State::header_event) where = kHeaderField;
@@ -316,6 +325,13 @@ MainChannel::Outcome MainChannel::end_of_sections() noexcept {
 MainChannel::Outcome MainChannel::at_command() {
   StreamError error;
   if (const Outcome outcome = unless_done(command_.read(in_, error), error, Wait::none)) return outcome;
+  if (command_.switches_to_postcopy()) return begin_postcopy();
+  if (command_.page_sizes() != 0 && command_.command() == MigCommand::postcopy_advise) {
+    if (ram_started_)
+      return fail(make_error(ErrorClass::bad_stream, item_at_, "command",
+                             "POSTCOPY_ADVISE behind the list of RAM blocks"));
+    ram_.set_page_sizes(command_.page_sizes());
+  }
   if (refused(events_.on_command(command_.command(), command_.payload()), "command"))
     return ParseStatus::failed;
   state_ = State::item;
@@ -613,6 +629,78 @@ MainChannel::Outcome MainChannel::at_tail() noexcept {
   if (const Outcome outcome = unless_done(tail_.read(in_, error), error, Wait::events)) return outcome;
   state_ = State::colo_begin;
   return std::nullopt;
+}
+
+// ---- Postcopy
+
+MainChannel::Outcome MainChannel::begin_postcopy() noexcept {
+  if (!ram_started_ || ram_ended_)
+    return fail(make_error(ErrorClass::bad_stream, item_at_, "command", "%s %s",
+                           to_string(command_.command()),
+                           ram_ended_ ? "behind the END section of RAM" : "before the list of RAM blocks"));
+  state_ = State::postcopy_settle;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_postcopy_settle() noexcept {
+  StreamError error;
+  if (!ram_.settled(error)) return park(Wait::settle);
+  if (error) return fail(error);
+  ram_.fence();
+  ram_ended_ = true;
+  // Sources with multifd have their channels meet in the last PART before, and go on with SYNCs alone.
+  if (const std::optional<MultifdId> late = barrier_.release_all())
+    return fail(make_error(ErrorClass::bad_stream, item_at_, "command",
+                           "%s while multifd channel %u has pages after its last SYNC: its stream is corrupt",
+                           to_string(command_.command()), late->number()));
+  state_ = State::postcopy_begin;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_postcopy_begin() {
+  if (!events_.writable()) return park(Wait::events);
+  if (refused(events_.on_postcopy(), "command")) return ParseStatus::failed;
+  postcopy_.begin(item_at_);
+  state_ = State::postcopy_front;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_postcopy_front() {
+  while (front_done_ < command_.head().size()) {
+    const std::optional<std::size_t> passed = relay(command_.head().subspan(front_done_));
+    if (!passed) return ParseStatus::failed;
+    if (*passed == 0) return park(Wait::events);
+    front_done_ += *passed;
+  }
+  state_ = State::postcopy;
+  return std::nullopt;
+}
+
+MainChannel::Outcome MainChannel::at_postcopy() {
+  for (;;) {
+    const Bytes piece = in_.peek_some(in_.available());
+    if (piece.empty()) return ParseStatus::need_more;
+    const std::optional<std::size_t> passed = relay(piece);
+    if (!passed) return ParseStatus::failed;
+    if (*passed == 0) return park(Wait::events);
+    in_.skip(*passed);
+  }
+}
+
+// Everything is read before its first byte is passed on.
+std::optional<std::size_t> MainChannel::relay(Bytes bytes) {
+  StreamError error;
+  if (bytes.size() > read_ahead_ && !postcopy_.over()) {
+    if (!postcopy_.read(bytes.subspan(read_ahead_), error)) {
+      fail(error);
+      return std::nullopt;
+    }
+  }
+  read_ahead_ = std::max(read_ahead_, bytes.size());
+  const std::size_t passed = events_.on_tail(bytes);
+  read_ahead_ -= passed;
+  counters_.postcopy_bytes.add(passed);
+  return passed;
 }
 
 // ---- COLO

@@ -12,6 +12,9 @@
 // END are the device state proper (CPUs, disks, network cards), which only the destination QEMU can read. A
 // RAM section ends with an EOS record; pages that multifd channels carry are not in it.
 //
+// After POSTCOPY_ADVISE the source may switch to postcopy in any item: the command that switches waits until
+// all that came is in memory, and then everything is passed on, as the tail is. RAM has no END then.
+//
 // With COLO the tail ends, and checkpoints follow: messages (loader/colo/checkpoint_reader.h), and in each
 // one END section of RAM.
 //
@@ -31,6 +34,7 @@
 #include "loader/main/main_events.h"
 #include "loader/main/main_settings.h"
 #include "loader/main/other_sections.h"
+#include "loader/main/postcopy_reader.h"
 #include "loader/main/ram_section.h"
 #include "loader/main/section_footer.h"
 #include "loader/main/section_header.h"
@@ -56,6 +60,7 @@ struct MainCounters {
   Counter begun_anew;      // passes over RAM after the first, as this channel sees them
   Counter verbatim_bytes;
   Counter tail_bytes;
+  Counter postcopy_bytes;  // passed on behind the switch to postcopy
 };
 
 class MainChannel final : public ChannelParser {
@@ -121,6 +126,10 @@ class MainChannel final : public ChannelParser {
     section_footer,
     section_end,
     tail,
+    postcopy_settle,
+    postcopy_begin,
+    postcopy_front,
+    postcopy,
     colo_copy,
     colo_begin,
     colo_message,
@@ -159,17 +168,24 @@ class MainChannel final : public ChannelParser {
   Outcome at_section_footer() noexcept;
   Outcome at_section_end() noexcept;
   Outcome at_tail() noexcept;
+  Outcome at_postcopy_settle() noexcept;
+  Outcome at_postcopy_begin();
+  Outcome at_postcopy_front();
+  Outcome at_postcopy();
   Outcome at_colo_copy() noexcept;
   Outcome at_colo_begin() noexcept;
   Outcome at_colo_message() noexcept;
 
   Outcome begin_command() noexcept;
   Outcome begin_header() noexcept;
+  Outcome begin_postcopy() noexcept;
   Outcome begin_section();
   Outcome begin_part(uint32_t id);
   Outcome begin_checkpoint_item() noexcept;
   Outcome begin_tail(Bytes front) noexcept;
   Outcome end_of_sections() noexcept;
+  // Of what follows the switch to postcopy: reads it, and passes on what finds room; how much.
+  [[nodiscard]] std::optional<std::size_t> relay(Bytes bytes);
   Outcome met_flush() noexcept;
   Outcome met_eos() noexcept;
   // False: a channel has pages yet; the migration has failed.
@@ -200,6 +216,7 @@ class MainChannel final : public ChannelParser {
   OtherSectionBody other_;
   SectionFooterReader footer_;
   TailReader tail_;
+  PostcopyReader postcopy_;
   ColoEvents* const colo_;
   CheckpointReader checkpoint_;
 
@@ -219,6 +236,8 @@ class MainChannel final : public ChannelParser {
   Epoch epoch_;                      // number of the next marker
   bool in_checkpoint_ = false;       // between VMSTATE_SEND and EOF
   bool checkpoint_has_ram_ = false;  // its END section has come
+  std::size_t front_done_ = 0;       // of the command's head that switched to postcopy
+  std::size_t read_ahead_ = 0;       // bytes that postcopy_ has read and that are not passed on
   uint64_t pages_copied_ = 0;        // page records before the last time that the cache was brought up
 
   MainCounters counters_;

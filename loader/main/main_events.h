@@ -6,6 +6,7 @@
 //   ( on_command | on_ram_start | on_ram_section_begin … on_epoch_closed … on_ram_section_end
 //     | on_other_section_begin on_verbatim… on_other_section_end )*
 //   on_ram_complete on_tail…
+//   | on_postcopy ( on_postcopy_discard | on_postcopy_package | on_tail )*
 //
 // Section ids, instance ids and versions are the source's. All calls come from the worker of the main
 // channel, one at a time. Implementations must not block: they say "no room" and the channel parks, which
@@ -92,8 +93,10 @@ struct MappedRamHeader {
 struct BlockEntry {
   std::string idstr;
   uint64_t used_length = 0;
-  std::optional<uint64_t> mr_addr;  // x-ignore-shared at the source
-  std::optional<MappedRamHeader> mapped_ram;
+  std::optional<uint64_t> mr_addr{};  // x-ignore-shared at the source
+  // postcopy-ram at the source: of a block that does not lie in pages of kPageBytes.
+  std::optional<uint64_t> page_bytes{};
+  std::optional<MappedRamHeader> mapped_ram{};
 };
 
 // The longest event in bytes of an outgoing stream: a list of kRamBlocksMax blocks with the longest names.
@@ -125,10 +128,10 @@ class MainEvents {
   // and fails. Called seldom: allocation is allowed in them.
   virtual StreamError on_header(uint32_t version) = 0;
   virtual StreamError on_configuration(const Configuration& configuration) = 0;
-  // Checked: known, its length right, a PING only after OPEN_RETURN_PATH; postcopy is
-  // refused before it gets here. Comes here: OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE without
-  // payload, ENABLE_COLO (only with x-colo), SWITCHOVER_START. Answers on the return path
-  // are the implementation's (loader/main/return_path.h).
+  // Checked: known, its length right, a PING only after OPEN_RETURN_PATH. Comes here: OPEN_RETURN_PATH, PING,
+  // POSTCOPY_ADVISE (16 bytes of payload only with Postcopy::relayed, and before the list of blocks),
+  // ENABLE_COLO (only with x-colo), SWITCHOVER_START. Answers on the return path are the implementation's
+  // (loader/main/return_path.h).
   virtual StreamError on_command(MigCommand command, Bytes payload) = 0;
 
   // The MEM_SIZE list has been read and is well-formed. Afterwards every entry must be found in the session's
@@ -147,6 +150,23 @@ class MainEvents {
   // RAM END has been met, all pages are in memory, no channel will write another.
   virtual void on_ram_complete() noexcept = 0;
 
+  // The source switches to postcopy: its guest stands still, all pages that came are in memory, and nobody
+  // writes a page any more. What follows is the destination QEMU's, byte by byte (on_tail), from the command
+  // on that switches: RAM_DISCARD or PACKAGED. Only after a POSTCOPY_ADVISE with payload was taken. An error:
+  // the switch does not happen here, and nothing of it may leave.
+  virtual StreamError on_postcopy() {
+    return make_error(ErrorClass::unsupported, 0, "", "postcopy is not for this destination");
+  }
+  // Before on_tail() brings the command that says so: the destination will drop these pages, which lie inside
+  // the block, and ask the source for them. `first` and `pages` count pages of kPageBytes.
+  virtual StreamError on_postcopy_discard(std::string_view /*idstr*/, uint64_t /*first*/,
+                                          uint64_t /*pages*/) {
+    return {};
+  }
+  // Likewise: the package comes, with the device state and the command to run the guest. It is the point of
+  // no return, and the last that is looked at.
+  virtual StreamError on_postcopy_package(uint32_t /*bytes*/) { return {}; }
+
   // Other iterables (`block`, `dirty-bitmap`, …) and FULL sections before RAM END (early virtio-mem):
   // on_verbatim gets all their bytes, section header and footer included, unchanged. It returns how many it
   // took; 0 parks.
@@ -155,7 +175,8 @@ class MainEvents {
   virtual void on_other_section_end(const SectionHeader& section) noexcept = 0;
 
   // Everything from the type byte of the first FULL section after RAM END on: device state, EOF, VM
-  // description. Nobody can tell from the bytes where it ends. Returns how many bytes were taken; 0 parks.
+  // description; after on_postcopy(), all that comes. Nobody can tell from the bytes where it ends. Returns
+  // how many bytes were taken; 0 parks.
   [[nodiscard]] virtual std::size_t on_tail(Bytes bytes) noexcept = 0;
 };
 

@@ -16,6 +16,16 @@ enum class FlushMode : uint8_t {
   round,      // multifd-flush-after-each-section=off: each MULTIFD_FLUSH record
 };
 
+// What becomes of a source with the capability postcopy-ram. Decided before it comes, since the source may
+// switch to postcopy at any moment after POSTCOPY_ADVISE, and at the switch its guest stands still already.
+enum class Postcopy : uint8_t {
+  no_handoff,     // refused: nobody here asks for the pages that are left behind
+  ignore_shared,  // refused: QEMU has x-ignore-shared and postcopy-ram exclude each other
+  read_back,      // refused: guest memory would be read at the end, and the destination's must not be touched
+  declined,       // refused: the operator said --no-postcopy
+  relayed,        // pages are loaded until the switch; what follows is the destination QEMU's
+};
+
 // Constant while a migration runs.
 struct MainSettings {
   // multifd-channels when the capability `multifd` is on, 0 when it is off.
@@ -29,6 +39,7 @@ struct MainSettings {
   bool x_ignore_shared = false;      // the source keeps shared RAM to itself: it is in place here already
   bool switchover_ack = false;       // not visible on the wire
   bool background_snapshot = false;  // RAM ends without an END section
+  Postcopy postcopy = Postcopy::no_handoff;
 
   FlushMode multifd_flush_after_each_section = FlushMode::automatic;
 

@@ -153,6 +153,14 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
         state_ = State::word;
         break;
       }
+      case State::word_after_list: {
+        at_ = in.offset() - 8;
+        page_offset_ = *word_after_list_ & ~kFlagMask;
+        state_ = State::word;
+        if (const std::optional<Event> event = begin_record(*word_after_list_ & kFlagMask, error))
+          return *event;
+        break;
+      }
       case State::block_list: {
         switch (list_.read(in, error)) {
           case Step::need_more:
@@ -162,7 +170,8 @@ RamSection::Event RamSection::run(ByteReader& in, StreamError& error) noexcept {
           case Step::failed:
             return Event::failed;
           case Step::done:
-            state_ = State::word;
+            word_after_list_ = list_.take_next_word();
+            state_ = word_after_list_ ? State::word_after_list : State::word;
             return Event::blocks_listed;
         }
         break;
@@ -181,7 +190,7 @@ std::optional<RamSection::Event> RamSection::begin_record(uint64_t flags, Stream
   switch (record_) {
     case RamRecord::mem_size:
       list_expected_ = false;
-      list_.begin(page_offset_, with_mr_addr_, with_mapped_ram_);
+      list_.begin(page_offset_, with_mr_addr_, with_mapped_ram_, page_sizes_);
       state_ = State::block_list;
       return std::nullopt;
     case RamRecord::eos:

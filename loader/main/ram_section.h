@@ -87,6 +87,8 @@ class RamSection {
     with_mr_addr_ = x_ignore_shared;
     with_mapped_ram_ = mapped_ram;
   }
+  // What POSTCOPY_ADVISE announced: see BlockListReader::begin().
+  void set_page_sizes(uint64_t page_sizes) noexcept { page_sizes_ = page_sizes; }
 
   // The piece that `in` was fed begins at this offset of the stream: what runs to other nodes is
   // noted by piece.
@@ -125,6 +127,7 @@ class RamSection {
  private:
   enum class State : uint8_t {
     word,
+    word_after_list,
     block_list,
     idstr_length,
     idstr,
@@ -186,6 +189,8 @@ class RamSection {
   uint32_t encoded_bytes_ = 0;  // of the XBZRLE patch or the zlib stream to come
   bool list_expected_ = false;  // MEM_SIZE must be the next record
   bool with_mr_addr_ = false;
+  uint64_t page_sizes_ = 0;
+  std::optional<uint64_t> word_after_list_;
   bool with_mapped_ram_ = false;
 };
 

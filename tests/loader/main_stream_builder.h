@@ -113,6 +113,23 @@ class MainStreamBuilder {
   Self& ping(uint32_t value) { return u8(0x08).be16(2).be16(4).be32(value); }
   Self& switchover_start() { return command(11); }
 
+  // ---- Postcopy. page_sizes: of all blocks, OR-ed.
+  Self& advise(uint64_t page_sizes = 4096, uint64_t target_page = 4096) {
+    return u8(0x08).be16(3).be16(16).be64(page_sizes).be64(target_page);
+  }
+  // ranges: (start, length) in bytes.
+  Self& discard(std::string_view block, const std::vector<std::pair<uint64_t, uint64_t>>& ranges) {
+    u8(0x08).be16(6).be16(3 + block.size() + 16 * ranges.size()).u8(0).str8(block).u8(0);
+    for (const auto& [start, length] : ranges) be64(start).be64(length);
+    return *this;
+  }
+  // LISTEN, device state and RUN are in it; here so many bytes.
+  Self& package(std::size_t state_bytes) {
+    u8(0x08).be16(7).be16(4).be32(state_bytes);
+    for (std::size_t i = 0; i < state_bytes; ++i) u8(i * 11 % 253);
+    return *this;
+  }
+
   Self& section_start(uint32_t id, std::string_view idstr, uint32_t instance, uint32_t version) {
     return u8(0x01).be32(id).str8(idstr).be32(instance).be32(version);
   }

@@ -65,6 +65,19 @@ class RecordingEvents : public MainEvents {
     log.push_back("epoch " + std::to_string(epoch.number()));
     if (at_epoch) at_epoch(epoch.number());
   }
+  StreamError on_postcopy() override {
+    log.push_back("postcopy");
+    return refuse_postcopy ? make_error(ErrorClass::io, 0, "", "not today") : StreamError{};
+  }
+  StreamError on_postcopy_discard(std::string_view idstr, uint64_t first, uint64_t pages) override {
+    log.push_back("discard " + std::string(idstr) + " " + std::to_string(first) + "+" +
+                  std::to_string(pages));
+    return {};
+  }
+  StreamError on_postcopy_package(uint32_t bytes) override {
+    log.push_back("package " + std::to_string(bytes) + " behind " + std::to_string(tail.size()));
+    return {};
+  }
   void on_ram_complete() noexcept override { log.push_back("ram complete"); }
   void on_other_section_begin(const SectionHeader& s) noexcept override {
     log.push_back("other " + std::to_string(static_cast<int>(s.type)) + " " + std::string(s.idstr));
@@ -94,6 +107,7 @@ class RecordingEvents : public MainEvents {
   bool stale = false;                  // memory that held other bytes before
   NodeId block_node = kAnyNode;
   std::optional<MigCommand> refuse_command;
+  bool refuse_postcopy = false;
   std::function<void(uint64_t)> at_epoch;
   std::vector<std::string> log;
   std::vector<BlockEntry> listed;
