@@ -255,16 +255,32 @@ void GuestMemory::unlink() noexcept {
 
 std::string GuestMemory::prefault(const std::vector<CpuId>& cpus, const std::string& charge_to,
                                   const std::function<bool(uint64_t)>& go_on) {
+  // Once a guest runs on small pages it keeps them; a host without huge pages for shared memory
+  // does not mind.
+  if (page_bytes_ == kSmallPage) (void)::madvise(data_, mapped_, MADV_HUGEPAGE);
+  return fault_in(cpus, charge_to, must_clear_, go_on);
+}
+
+std::string GuestMemory::take_again(const std::vector<CpuId>& cpus, const std::string& charge_to,
+                                    const std::function<bool(uint64_t)>& go_on) {
+  // A hole in the middle of a hugepage may leave zeros instead of nothing.
+  if (page_bytes_ == kSmallPage) (void)::madvise(data_, mapped_, MADV_NOHUGEPAGE);
+  return fault_in(cpus, charge_to, /*clear=*/false, go_on);
+}
+
+void GuestMemory::give_up() noexcept {
+  (void)::mmap(data_, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+std::string GuestMemory::fault_in(const std::vector<CpuId>& cpus, const std::string& charge_to, bool clear,
+                                  const std::function<bool(uint64_t)>& go_on) {
   PopulateRequest request;
   request.data = data_;
   request.bytes = mapped_;
   request.page_bytes = page_bytes_;
-  request.clear = must_clear_;
+  request.clear = clear;
   request.cpus = cpus;
   request.charge_to = charge_to;
-  // Once a guest runs on small pages it keeps them; a host without huge pages for shared memory
-  // does not mind.
-  if (page_bytes_ == kSmallPage) (void)::madvise(data_, mapped_, MADV_HUGEPAGE);
   const PopulateOutcome outcome = populate(request, go_on);
   charged_here_ = outcome.charged_here;
   switch (outcome.end) {

@@ -48,6 +48,14 @@ class GuestMemory {
   // otherwise what to do.
   [[nodiscard]] std::string prefault(const std::vector<CpuId>& cpus, const std::string& charge_to,
                                      const std::function<bool(uint64_t)>& go_on);
+  // The same after somebody else has punched holes into the file: what is there stays as it is, and no
+  // transparent hugepages are made, so that single pages can be given back. A write to what is missing would
+  // be SIGBUS where memory has gone meanwhile: this is an error. bytes_done counts from 0.
+  [[nodiscard]] std::string take_again(const std::vector<CpuId>& cpus, const std::string& charge_to,
+                                       const std::function<bool(uint64_t)>& go_on);
+  // The mapping is given up: whoever touches it from now on is ended by SIGSEGV, and the file is somebody
+  // else's alone. No thread may be about to touch it. Takes some 0.1 s for each GiB in pages of 4 KiB.
+  void give_up() noexcept;
   // prefault() could not join the control group: its pages are charged to ours.
   [[nodiscard]] bool charged_here() const noexcept { return charged_here_; }
   // How much of the mapping the kernel holds by huge pages, of hugetlbfs or transparent ones.
@@ -81,6 +89,8 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
+  [[nodiscard]] std::string fault_in(const std::vector<CpuId>& cpus, const std::string& charge_to, bool clear,
+                                     const std::function<bool(uint64_t)>& go_on);
   std::string path_;
   int fd_ = -1;
   FileId id_;

@@ -21,14 +21,17 @@ class ControlPace {
   static constexpr int kDeviceStateUsMax =
       1'000;  // the destination has them all, most likely, and loads them
 
+  static constexpr int kPostcopyUsMax = 200;  // a guest may wait for the page that comes
+
   // After a look that found `work`; returns microseconds.
   [[nodiscard]] int pause_us(SessionState state, uint32_t work) noexcept {
-    if (work > 0 || state != SessionState::device_state) next_us_ = kDeviceStateUs;
+    const bool relays = state == SessionState::device_state || state == SessionState::postcopy;
+    if (work > 0 || !relays) next_us_ = kDeviceStateUs;
     if (work > 0) return 0;
     if (state == SessionState::switchover) return kSwitchoverUs;
-    if (state != SessionState::device_state) return kOrdinaryUs;
+    if (!relays) return kOrdinaryUs;
     const int pause = next_us_;
-    next_us_ = std::min(2 * next_us_, kDeviceStateUsMax);
+    next_us_ = std::min(2 * next_us_, state == SessionState::postcopy ? kPostcopyUsMax : kDeviceStateUsMax);
     return pause;
   }
 

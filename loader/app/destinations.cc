@@ -53,14 +53,18 @@ uint64_t block_bytes(const RamSpec& spec) {
 }  // namespace
 
 HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels, LinkSecurity* security) {
-  return {form_of(options), options.destination_pid, source_channels, options.handoff_access, security};
+  return {.form = form_of(options),
+          .process = options.destination_pid,
+          .source_channels = source_channels,
+          .access = options.handoff_access,
+          .security = security};
 }
 
 std::unique_ptr<Destination> make_destination(const std::optional<std::string>& handoff,
                                               const std::optional<std::string>& dump_blocks,
                                               const GuestBlocks& guest,
                                               std::map<std::string, uint64_t> addresses, uint64_t stall_ns,
-                                              const HandoffChoice& choice) {
+                                              HandoffChoice choice) {
   if (!handoff) {
     DeviceStateLimits limits;
     limits.stall_ns = stall_ns;
@@ -76,6 +80,8 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
   settings.source_channels = choice.source_channels;
   settings.access = choice.access;
   settings.security = choice.security;
+  settings.refill = choice.refill;
+  settings.on_postcopy = std::move(choice.on_postcopy);
   return std::make_unique<DestinationQemu>(std::move(settings), guest.table().list());
 }
 

@@ -1,6 +1,7 @@
 // Where a guest goes: a destination QEMU, or a file.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "loader/app/terminal.h"
 #include "loader/destination/handoff_form.h"
 #include "loader/destination/link_security.h"
+#include "loader/destination/memory_refill.h"
 #include "loader/destination/socket_address.h"
 #include "loader/ram/ram_block.h"
 #include "loader/session/destination.h"
@@ -28,6 +30,8 @@ struct HandoffChoice {
   uint32_t source_channels = 0;  // multifd channels of the source
   std::optional<SocketAccess> access;
   LinkSecurity* security = nullptr;  // nullptr: it is not encrypted; outlives the destination
+  MemoryRefill* refill = nullptr;    // for a source that may switch to postcopy; outlives the destination
+  std::function<void()> on_postcopy{};
 };
 [[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels,
                                            LinkSecurity* security);
@@ -39,7 +43,7 @@ struct HandoffChoice {
                                                             const std::optional<std::string>& dump_blocks,
                                                             const GuestBlocks& guest,
                                                             std::map<std::string, uint64_t> addresses,
-                                                            uint64_t stall_ns, const HandoffChoice& choice);
+                                                            uint64_t stall_ns, HandoffChoice choice);
 
 // --qmp: whether the destination can take the guest; asks only, and before a file of `ram` is opened for
 // writing. Without --qmp: what `ram` says. tls: the hand-off is encrypted. Returns the addresses for

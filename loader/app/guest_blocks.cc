@@ -86,8 +86,8 @@ std::vector<MemoryNeed> GuestBlocks::needs() const {
 std::vector<SharedFile> GuestBlocks::shared_files() const {
   std::vector<SharedFile> shared;
   for (std::size_t i = 0; i < files_.size(); ++i)
-    shared.push_back(
-        {names_[i], files_[i]->path(), files_[i]->id(), files_[i]->length(), others_allowed_[i]});
+    shared.push_back({names_[i], files_[i]->path(), files_[i]->id(), files_[i]->length(), others_allowed_[i],
+                      files_[i]->page_bytes()});
   return shared;
 }
 
@@ -116,9 +116,7 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
     throw SetupError(problem + " (--no-memory-check starts regardless; the kernel may then kill a process)");
 
   for (const auto& memory : files_) {
-    std::vector<CpuId> cpus;
-    for (const ThreadPlan& thread : placement.threads)
-      if (memory->node() == kAnyNode || thread.node == memory->node()) cpus.push_back(thread.cpu);
+    const std::vector<CpuId> cpus = cpus_for(*memory, placement);
     const uint64_t started_ns = monotonic_ns();
     const auto seconds = [started_ns] { return static_cast<double>(monotonic_ns() - started_ns) * 1e-9; };
     const double gib = static_cast<double>(memory->length()) / (1U << 30);
@@ -148,6 +146,31 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
   if (!problem.empty())
     throw SetupError(fmt::format("no memory for blocks without a file ({} MiB): {}",
                                  kPreparedPrivateBytes >> 20, problem));
+}
+
+std::vector<CpuId> GuestBlocks::cpus_for(const GuestMemory& memory, const Placement& placement) {
+  std::vector<CpuId> cpus;
+  for (const ThreadPlan& thread : placement.threads)
+    if (memory.node() == kAnyNode || thread.node == memory.node()) cpus.push_back(thread.cpu);
+  return cpus;
+}
+
+std::string GuestBlocks::take_again(const Placement& placement, const std::string& group,
+                                    const std::function<bool(uint64_t)>& go_on) {
+  std::string process;
+  const std::string charged = payer(group, process);
+  uint64_t before = 0;
+  for (const auto& memory : files_) {
+    const std::string problem = memory->take_again(cpus_for(*memory, placement), charged,
+                                                   [&](uint64_t done) { return go_on(before + done); });
+    if (!problem.empty()) return problem;
+    before += memory->mapped_bytes();
+  }
+  return {};
+}
+
+void GuestBlocks::give_up() noexcept {
+  for (const auto& memory : files_) memory->give_up();
 }
 
 void GuestBlocks::report(Report& report) const {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -43,6 +45,13 @@ class GuestBlocks {
   // SetupError, also within some milliseconds of a signal.
   void prefault(const Placement& placement, const MemorySettings& settings, Terminal& terminal,
                 const Interruption& interruption);
+  // The files have been emptied by the destination: all of their memory is taken anew
+  // (GuestMemory::take_again). group: MemorySettings::group. go_on is told of the bytes done. Empty: done;
+  // otherwise what to do. Any one thread, while no worker writes.
+  [[nodiscard]] std::string take_again(const Placement& placement, const std::string& group,
+                                       const std::function<bool(uint64_t)>& go_on);
+  // GuestMemory::give_up() for all files; some seconds for a large guest. Any one thread.
+  void give_up() noexcept;
   // Adds to the report's blocks how the kernel holds their memory.
   void report(Report& report) const;
 
@@ -60,6 +69,8 @@ class GuestBlocks {
   // The folder of the group that pays; `process`: whose limits count.
   [[nodiscard]] std::string payer(const std::string& wanted, std::string& process) const;
   [[nodiscard]] std::vector<MemoryNeed> needs() const;
+  // Those that prepare a file of this memory.
+  [[nodiscard]] static std::vector<CpuId> cpus_for(const GuestMemory& memory, const Placement& placement);
 
   const Lifeline& lifeline_;
   std::vector<std::unique_ptr<GuestMemory>> files_;

@@ -186,9 +186,9 @@ void ReceiveRun::receive() {
   exit_status_ = 1;
   control(reception, host, forwards, reset_duty, watch);
   const bool done = reception.session().state() == SessionState::done;
-  const bool completed = done && !reception.control().source_unsure();
   // Nothing that comes now changes where the guest is.
-  exit_status_ = completed ? 0 : done ? 3 : 1;
+  exit_status_ = reception.exit_status();
+  const bool completed = exit_status_ == 0;
   if (done) guest.keep(options_.unlink);
   // At once: a guest that is saved with it on would leave its RAM out. Poll cores see to the FINs meanwhile.
   if (done) disarm_by_qmp(options_, report_);

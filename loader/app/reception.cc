@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "dataplane/agent_thread.h"
 #include "dataplane/wire/address_text.h"
 #include "loader/app/destinations.h"
 #include "loader/app/session_report.h"
@@ -15,7 +16,7 @@
 namespace migrx {
 namespace {
 
-constexpr std::size_t kWarningsMax = 32;  // a scanner may come from many addresses
+constexpr std::size_t kReceptionWarningsMax = 32;  // a scanner may come from many addresses
 
 TenantConfig tenant_of(const SessionOptions& options, const Network& network) {
   constexpr uint64_t kLong = 1'000'000 * kNsPerSecond;
@@ -38,7 +39,7 @@ void warn_of_misled_peer(const IpAddress& peer, bool tls_wanted, Terminal& termi
                   tls_wanted ? "without TLS" : "with a TLS handshake",
                   tls_wanted ? "set tls-creds there" : "unset tls-creds there, or give --tls-creds here");
   if (std::find(report.warnings.begin(), report.warnings.end(), warning) != report.warnings.end()) return;
-  if (report.warnings.size() >= kWarningsMax) return;
+  if (report.warnings.size() >= kReceptionWarningsMax) return;
   report.warnings.push_back(warning);
   terminal.warn("warning: " + warning);
 }
@@ -47,13 +48,16 @@ void warn_of_misled_peer(const IpAddress& peer, bool tls_wanted, Terminal& termi
 
 Reception::Reception(const SessionOptions& options, SessionSettings settings,
                      std::map<std::string, uint64_t> addresses, const Surroundings& surroundings)
-    : at_(surroundings) {
+    : at_(surroundings), postcopy_(at_.guest, at_.host.placement(), options.memory_group) {
   const SessionLimits limits = limits_of(options);
   BlockTable& blocks = at_.guest.table();
   Workers& workers = at_.host.workers();
-  destination_ =
-      make_destination(options.handoff, options.dump_blocks, at_.guest, std::move(addresses), limits.stall_ns,
-                       handoff_choice(options, options.multifd_channels, at_.handoff_tls.security()));
+  HandoffChoice choice = handoff_choice(options, options.multifd_channels, at_.handoff_tls.security());
+  choice.refill = &postcopy_.refill();
+  choice.on_postcopy = [this] { postcopy_.begin(monotonic_ns()); };
+  destination_ = make_destination(options.handoff, options.dump_blocks, at_.guest, std::move(addresses),
+                                  limits.stall_ns, std::move(choice));
+  settings.urgent_pages = destination_->urgent_pages();
   MainEvents* events = &destination_->events();
   if (settings.main.x_colo) {
     colo_ = std::make_unique<ColoSecondary>(destination_->events(), blocks.list(), workers.kernels(),
@@ -76,7 +80,18 @@ Reception::Reception(const SessionOptions& options, SessionSettings settings,
   });
 }
 
+int Reception::status_if_killed() const noexcept {
+  if (control_->telling()) return control_->told() ? 0 : 3;
+  return session_->in_postcopy() ? 4 : 1;
+}
+
+int Reception::exit_status() const noexcept {
+  if (session_->state() == SessionState::done) return control_->source_unsure() ? 3 : 0;
+  return session_->in_postcopy() ? 4 : 1;
+}
+
 void Reception::tell(Terminal& terminal, Report& report) {
+  postcopy_.look(monotonic_ns(), terminal);
   if (const std::optional<IpAddress> peer = session_->take_misled_peer())
     warn_of_misled_peer(*peer, at_.tls != nullptr, terminal, report);
   if (at_.tls != nullptr) at_.tls->tell(terminal, report);

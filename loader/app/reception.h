@@ -14,6 +14,7 @@
 #include "loader/app/host.h"
 #include "loader/app/live_connections.h"
 #include "loader/app/open_port.h"
+#include "loader/app/postcopy_duty.h"
 #include "loader/app/progress.h"
 #include "loader/app/report.h"
 #include "loader/app/session_options.h"
@@ -53,9 +54,10 @@ class Reception {
   [[nodiscard]] const Session& session() const noexcept { return *session_; }
   [[nodiscard]] Destination& destination() noexcept { return *destination_; }
   // Where the guest would be if this process were killed now, as an exit status.
-  [[nodiscard]] int status_if_killed() const noexcept {
-    return !control_->telling() ? 1 : control_->told() ? 0 : 3;
-  }
+  [[nodiscard]] int status_if_killed() const noexcept;
+  // Where the guest is, once control() is over: 0 here; 1 at the source; 3 ask the source; 4 the migration
+  // broke in postcopy, and neither has all of it.
+  [[nodiscard]] int exit_status() const noexcept;
 
   // What has happened since the last call, for the terminal; warnings go to the report as well.
   void tell(Terminal& terminal, Report& report);
@@ -74,6 +76,7 @@ class Reception {
 
   const Surroundings at_;
   std::unique_ptr<OpenPort> port_;
+  PostcopyDuty postcopy_;
   std::unique_ptr<Destination> destination_;
   std::unique_ptr<ColoSecondary> colo_;  // null without the capability x-colo
   std::unique_ptr<Session> session_;

@@ -8,6 +8,8 @@ namespace migrx {
 Standing standing_of(const SessionControl& control) {
   if (control.over() || control.aborting()) return Standing::ending;
   if (control.telling()) return control.told() ? Standing::ending : Standing::verdict;
+  if (control.relaying()) return Standing::postcopy;
+  if (control.paused()) return Standing::paused;
   if (!control.guest_in_transit()) return Standing::migrating;
   return control.cancellable() ? Standing::in_transit : Standing::one_way;
 }
@@ -21,6 +23,7 @@ SignalAnswer act_on_signal(int number, uint64_t now_ns, SignalPolicy& policy, Se
     return SignalAnswer::none;
   }
   if (answer == SignalAnswer::end || answer == SignalAnswer::cancel) control.cancel();
+  if (answer == SignalAnswer::leave) control.leave_paused();
   if (answer == SignalAnswer::give_up) (void)control.give_up_telling();
   if (answer != SignalAnswer::none) terminal.warn(to_text(answer, number));
   return answer;

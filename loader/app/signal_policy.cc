@@ -20,6 +20,10 @@ SignalAnswer SignalPolicy::on_signal(int number, uint64_t now_ns, Standing stand
       return first ? SignalAnswer::drain : SignalAnswer::cancel;
     case Standing::one_way:
       return first ? SignalAnswer::drain : SignalAnswer::refuse;
+    case Standing::postcopy:
+      return first ? SignalAnswer::relay : SignalAnswer::hold;
+    case Standing::paused:
+      return first ? SignalAnswer::wait : SignalAnswer::leave;
     case Standing::verdict:
       return first ? SignalAnswer::drain : SignalAnswer::give_up;
     case Standing::ending:
@@ -40,6 +44,14 @@ const char* to_word(SignalAnswer answer) noexcept {
       return "cancel";
     case SignalAnswer::give_up:
       return "give-up";
+    case SignalAnswer::relay:
+      return "relay";
+    case SignalAnswer::hold:
+      return "hold";
+    case SignalAnswer::wait:
+      return "wait";
+    case SignalAnswer::leave:
+      return "leave";
     case SignalAnswer::refuse:
       return "refuse";
     case SignalAnswer::fail_over:
@@ -65,6 +77,24 @@ std::string to_text(SignalAnswer answer, int number) {
       return signal +
              " once more: migrx waits no longer for the source; ask the source (query-migrate) who has the "
              "guest";
+    case SignalAnswer::relay:
+      return signal +
+             ": the guest runs at the destination and fetches its last pages through migrx, which ends when "
+             "all of "
+             "them are there";
+    case SignalAnswer::hold:
+      return signal +
+             " once more: without migrx the guest would stand still at its next missing page, and neither "
+             "QEMU has "
+             "all of it, so migrx goes on; SIGKILL ends it all the same (docs/postcopy.md says what is left "
+             "then)";
+    case SignalAnswer::wait:
+      return signal +
+             ": postcopy is paused, and migrx waits for the source to resume: migrate-recover at the "
+             "destination, then "
+             "migrate with resume=true at the source; a second signal ends migrx";
+    case SignalAnswer::leave:
+      return signal + " once more: ending; both QEMUs go on waiting (docs/postcopy.md)";
     case SignalAnswer::refuse:
       return signal +
              " once more: the source has no return path and may believe that it is done, so the migration "

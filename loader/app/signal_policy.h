@@ -18,6 +18,8 @@ enum class Standing : uint8_t {
   migrating,   // listening, or the guest runs at the source
   in_transit,  // the guest stands still, and the source can be told that it still has it
   one_way,     // the guest stands still, and the source, without a return path, may believe that it is done
+  postcopy,    // the guest runs at the destination, and some of its pages are still at the source
+  paused,      // likewise, and a connection broke: both QEMUs wait for it to be made anew
   verdict,     // the destination has the guest, the source has not acknowledged that
   ending,      // it is being ended, or is over
 };
@@ -28,6 +30,10 @@ enum class SignalAnswer : uint8_t {
   drain,    // what is under way finishes first
   cancel,   // now, although it was nearly done: the source keeps its guest
   give_up,  // the source is not waited for any longer: it is reset, and must be asked who has the guest
+  relay,    // migrx carries pages between two halves of a guest: it goes on until all are there
+  hold,     // likewise, a second time: what to do to end it all the same
+  wait,     // for the source to resume a postcopy migration that is paused
+  leave,    // likewise, a second time: another migrx may take the migration up
   refuse,   // whatever is done could lose the guest: it goes on
   fail_over,
 };

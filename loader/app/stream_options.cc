@@ -15,17 +15,15 @@ constexpr std::array kCompressions{"none", "zlib", "zstd", "qpl", "uadk", "qatzi
 // Capabilities that change what migrx has to do, and those that change nothing at a receiver (QEMU
 // qapi/migration.json, MigrationCapability): accepted so that an operator can pass the source's list
 // as it is.
-constexpr std::array kCapabilitiesUsed{"xbzrle",         "compress",      "multifd",
-                                       "switchover-ack", "validate-uuid", "background-snapshot",
-                                       "x-colo",         "return-path",   "mapped-ram"};
-constexpr std::array kCapabilitiesWithoutEffect{"rdma-pin-all",   "auto-converge",
-                                                "zero-blocks",    "events",
-                                                "release-ram",    "pause-before-switchover",
-                                                "dirty-bitmaps",  "late-block-activate",
-                                                "zero-copy-send", "dirty-limit",
-                                                "block"};
-constexpr std::array kCapabilitiesRefused{"postcopy-ram", "postcopy-preempt", "postcopy-blocktime",
-                                          "x-ignore-shared"};
+constexpr std::array kCapabilitiesUsed{
+    "xbzrle", "compress",    "multifd",    "switchover-ack", "validate-uuid",   "background-snapshot",
+    "x-colo", "return-path", "mapped-ram", "postcopy-ram",   "postcopy-preempt"};
+constexpr std::array kCapabilitiesWithoutEffect{
+    "rdma-pin-all",  "auto-converge",       "zero-blocks",
+    "events",        "release-ram",         "pause-before-switchover",
+    "dirty-bitmaps", "late-block-activate", "zero-copy-send",
+    "dirty-limit",   "postcopy-blocktime",  "block"};
+constexpr std::array kCapabilitiesRefused{"x-ignore-shared"};
 
 template <class Array>
 bool contains(const Array& names, std::string_view name) {
@@ -60,6 +58,13 @@ void add_stream_options(CLI::App& command, StreamOptions& o) {
   command
       .add_option("--uuid", o.uuid,
                   "the guest's -uuid: every multifd channel must carry it, and main with validate-uuid")
+      ->group(stream);
+
+  command
+      .add_flag("--no-postcopy", o.no_postcopy,
+                "refuse a source with the capability postcopy-ram (default: it may switch to postcopy, when "
+                "there is "
+                "a destination QEMU)")
       ->group(stream);
 
   const char* const encryption = "Encryption (as the destination of QEMU's tls-creds)";

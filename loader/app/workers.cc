@@ -29,6 +29,14 @@ std::array<std::byte, 16> parse_uuid(const std::string& text) {
   return uuid;
 }
 
+Postcopy postcopy_of(const SessionOptions& options) {
+  if (options.no_postcopy) return Postcopy::declined;
+  if (!options.handoff) return Postcopy::no_handoff;
+  if (options.handoff_form != "plain") return Postcopy::ignore_shared;
+  if (options.dump_blocks) return Postcopy::read_back;
+  return Postcopy::relayed;
+}
+
 }  // namespace
 
 SessionSettings session_settings(const SessionOptions& options, uint32_t poll_cores) {
@@ -43,6 +51,7 @@ SessionSettings session_settings(const SessionOptions& options, uint32_t poll_co
   settings.main.x_colo = has("x-colo");
   settings.main.switchover_ack = has("switchover-ack");
   settings.main.background_snapshot = has("background-snapshot");
+  settings.main.postcopy = postcopy_of(options);
   if (options.multifd_flush_after_each_section)
     settings.main.multifd_flush_after_each_section =
         *options.multifd_flush_after_each_section ? FlushMode::section : FlushMode::round;

@@ -16,8 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "loader/destination/destination_link.h"
-#include "loader/destination/socket_address.h"
+#include "loader/destination/further_link.h"
 #include "loader/multifd/multifd_packet.h"
 
 namespace migrx {
@@ -35,11 +34,8 @@ class DestinationMultifd {
   DestinationMultifd(const DestinationMultifd&) = delete;
   DestinationMultifd& operator=(const DestinationMultifd&) = delete;
 
-  // One connection for each init packet of the source, sent on as it came. security: nullptr for plain ones;
-  // outlives them.
-  void begin(const SocketAddress& address, std::span<const MultifdInitPacket> inits, LinkSecurity* security);
-  // In the network namespace of that descriptor (/proc/PID/ns/net); -1: ours.
-  void set_namespace(int fd) noexcept { namespace_fd_ = fd; }
+  // One connection for each init packet of the source, sent on as it came.
+  void begin(FurtherAddress to, std::span<const MultifdInitPacket> inits);
   [[nodiscard]] bool begun() const noexcept { return !channels_.empty(); }
 
   // Connects and sends what is due: init packets, and `syncs` SYNCs altogether on each. Returns work done.
@@ -55,19 +51,12 @@ class DestinationMultifd {
  private:
   struct Channel {
     MultifdInitPacket init{};
-    Descriptor socket{};  // until it is connected
-    DestinationLink link{};
-    bool connected = false;
+    FurtherLink further{};
     uint64_t sent = 0;  // bytes of: init, SYNC, SYNC, …
   };
-  bool connect(Channel& channel, uint64_t now_ns);
   uint32_t send_some(Channel& channel, uint64_t syncs);
-  void look_at_end(const Channel& channel);
-  void fail(const char* what, int error);
 
-  SocketAddress address_;
-  int namespace_fd_ = -1;
-  LinkSecurity* security_ = nullptr;
+  FurtherAddress to_;
   std::vector<std::byte> sync_ = make_multifd_sync();
   std::vector<Channel> channels_;
   std::string problem_;

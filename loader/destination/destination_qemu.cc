@@ -29,10 +29,22 @@ constexpr const char* kCertificateHint =
     "of --handoff-tls-creds must be of an authority in its ca-cert.pem, and of a name that its tls-authz "
     "allows; with psk both need the same keys.psk)";
 
+constexpr const char* kPostcopyHint =
+    " (it ended at POSTCOPY_ADVISE: a source with the capability postcopy-ram needs a destination with it, "
+    "which "
+    "must have the right to userfaultfd (root, vm.unprivileged_userfaultfd=1, or /dev/userfaultfd))";
+
+std::map<std::string, uint64_t> page_bytes_of(const std::vector<SharedFile>& files) {
+  std::map<std::string, uint64_t> bytes;
+  for (const SharedFile& file : files) bytes[file.idstr] = file.page_bytes;
+  return bytes;
+}
+
 }  // namespace
 
 DestinationQemu::DestinationQemu(DestinationSettings settings, const RamBlockList& blocks)
-    : settings_(std::move(settings)), rewriter_(blocks, settings_.form, settings_.addresses, fifo_) {}
+    : settings_(std::move(settings)),
+      rewriter_(blocks, settings_.form, settings_.addresses, page_bytes_of(settings_.files), fifo_) {}
 
 DestinationQemu::~DestinationQemu() {
   disconnect();
@@ -47,6 +59,7 @@ void DestinationQemu::disconnect() {
   socket_.reset();
   link_.close();
   multifd_.close();
+  preempt_.close();
   connected_ = false;
 }
 
@@ -56,7 +69,7 @@ void DestinationQemu::on_multifd_init(std::span<const std::byte, kMultifdInitByt
 }
 
 uint32_t DestinationQemu::do_work(uint64_t now_ns) {
-  if (verdict_ != Verdict::pending || abandoned_) return 0;
+  if (verdict_ != Verdict::pending || abandoned_ || paused_) return 0;
   if (settings_.process && !process_.watching()) {
     if (const std::string problem = process_.watch(*settings_.process); !problem.empty()) {
       refuse_because(ErrorClass::io, problem + ": --destination-pid names no process of this host");
@@ -87,7 +100,8 @@ uint32_t DestinationQemu::do_work(uint64_t now_ns) {
   }
   if (work > 0) last_sent_ns_ = now_ns;
   if (!proved_ && due) decide_multifd(now_ns);
-  work += serve_multifd(now_ns);
+  work += serve_multifd(now_ns) + serve_preempt(now_ns);
+  if (advice_taken_ && !memory_there_) look_at_refill(now_ns);
   if (verdict_ == Verdict::pending) work += send_some(now_ns);
   return verdict_ == Verdict::pending ? work + receive_some() : work;
 }
@@ -136,20 +150,15 @@ bool DestinationQemu::look_around() {
 
 bool DestinationQemu::connect(uint64_t now_ns) {
   if (connect_since_ns_ == 0) connect_since_ns_ = now_ns;
-  const bool late = now_ns - connect_since_ns_ > kConnectNs;
+  // In postcopy the source waits as long as it takes, and so does its guest.
+  const bool late = !in_postcopy_ && now_ns - connect_since_ns_ > kConnectNs;
   if (!looked_) {
     if (now_ns != looked_ns_ && !late) return false;  // not each time: it takes some system calls
     looked_ = look_around();
     if (verdict_ != Verdict::pending) return false;
     if (!looked_ && !late) return false;
   }
-  SocketAddress address = settings_.address;
-  if (address.is_unix()) {
-    const std::string path = visible_path();
-    auto* const name = reinterpret_cast<sockaddr_un*>(&address.storage);
-    std::memset(name->sun_path, 0, sizeof name->sun_path);
-    std::memcpy(name->sun_path, path.data(), path.size());
-  }
+  const SocketAddress address = reachable_address();
   if (!socket_) socket_ = socket_in(namespace_.get(), address.family(), SOCK_STREAM, 0);
   if (socket_ && (::connect(socket_.get(), address.get(), address.length) == 0 || errno == EISCONN)) {
     connected_ns_ = now_ns;
@@ -157,6 +166,7 @@ bool DestinationQemu::connect(uint64_t now_ns) {
     if (connected_)
       link_.begin(std::move(socket_), settings_.security != nullptr ? settings_.security->connect() : nullptr,
                   now_ns);
+    if (connected_ && preempts_) preempt_.begin(further_address());  // of a connection that is made anew
     return connected_;
   }
   const int error = errno;
@@ -166,7 +176,7 @@ bool DestinationQemu::connect(uint64_t now_ns) {
     socket_.reset();
     looked_ = false;
   }
-  if (!may_come || late)
+  if (in_postcopy_ ? false : !may_come || late)
     refuse("cannot be reached: start it with -incoming defer, then migrate-incoming with this address",
            error);
   return false;
@@ -226,8 +236,12 @@ void DestinationQemu::decide_multifd(uint64_t now_ns) {
   const uint64_t waited_ns = now_ns - connected_ns_;
   const uint32_t backlog = listener_is_its_own_ ? listener_->backlog : 0;
   const uint32_t channels = settings_.source_channels;
+  // Before it reads, one of 7.2 has to have the connection of postcopy-preempt.
+  if (backlog == kPreemptBacklog && backlog != channels && !preempt_.begun())
+    preempt_.begin(further_address());
   if (backlog > 1 && backlog != channels) {
-    if (waited_ns < kMultifdPatienceNs) return;  // it would answer by now if it wanted nothing more
+    // It would answer by now if it wanted nothing more.
+    if (waited_ns < (preempt_.begun() ? kPreemptPatienceNs : kMultifdPatienceNs)) return;
     refuse_because(ErrorClass::mismatch,
                    "it waits for " + std::to_string(backlog) +
                        " more connections (multifd-channels, or 2 with postcopy-preempt), the source has " +
@@ -244,12 +258,24 @@ void DestinationQemu::decide_multifd(uint64_t now_ns) {
     multifd_decided_ = true;
   } else {
     if (waited_ns < kMultifdPatienceNs) return;
-    std::string problem;
-    const auto still = find_listener(settings_.address, visible_path(), namespace_.get(), problem);
     multifd_decided_ = multifd_guessed_ = true;
-    // Its listener goes when it has all that it waits for.
-    if (problem.empty() && (!still || (listener_ && still->inode != listener_->inode))) return;
+    if (!still_listens()) return;
   }
+  multifd_.begin(further_address(), inits_);
+}
+
+// Its listener goes when it has all that it waits for. True also where that cannot be seen.
+bool DestinationQemu::still_listens() const {
+  std::string problem;
+  const auto still = find_listener(settings_.address, visible_path(), namespace_.get(), problem);
+  return !problem.empty() || (still && (!listener_ || still->inode == listener_->inode));
+}
+
+FurtherAddress DestinationQemu::further_address() const {
+  return {reachable_address(), namespace_.get(), settings_.security};
+}
+
+SocketAddress DestinationQemu::reachable_address() const {
   SocketAddress address = settings_.address;
   if (address.is_unix()) {
     const std::string path = visible_path();
@@ -257,8 +283,78 @@ void DestinationQemu::decide_multifd(uint64_t now_ns) {
     std::memset(name->sun_path, 0, sizeof name->sun_path);
     std::memcpy(name->sun_path, path.data(), path.size());
   }
-  multifd_.set_namespace(namespace_.get());
-  multifd_.begin(address, inits_, settings_.security);
+  return address;
+}
+
+// The destination has emptied its RAM, and takes postcopy.
+void DestinationQemu::take_advice() {
+  advice_taken_ = true;
+  if (settings_.refill != nullptr) settings_.refill->begin();
+  if (!preempt_.begun() && listener_ && still_listens()) preempt_.begin(further_address());
+}
+
+void DestinationQemu::look_at_refill(uint64_t now_ns) {
+  if (settings_.refill != nullptr) {
+    const std::optional<std::string> outcome = settings_.refill->outcome();
+    if (!outcome) {
+      // The source waits for this host's memory, and not for nothing.
+      if (std::exchange(refilled_, settings_.refill->bytes_done()) != refilled_) last_sent_ns_ = now_ns;
+      return;
+    }
+    if (!outcome->empty())
+      return refuse_because(ErrorClass::io,
+                            "the destination has given the guest's memory back, as postcopy has "
+                            "it, and there is not as much any more: " +
+                                *outcome);
+  }
+  memory_there_ = true;
+  rewriter_.memory_ready();
+}
+
+uint32_t DestinationQemu::serve_preempt(uint64_t now_ns) {
+  const uint32_t work = preempt_.do_work(now_ns);
+  if (preempt_.problem().empty() || proved_ || verdict_ != Verdict::pending) return work;
+  (void)receive_some();  // it may have said why
+  if (verdict_ == Verdict::pending && !proved_) refuse_because(ErrorClass::io, preempt_.problem());
+  return work;
+}
+
+void DestinationQemu::pause() {
+  preempts_ = preempts_ || preempt_.begun();
+  disconnect();
+  said_.clear();
+  said_taken_ = 0;
+  verdict_ = Verdict::pending;
+  error_ = {};
+  paused_ = true;
+}
+
+void DestinationQemu::resume() {
+  for (Bytes left = fifo_.readable(); !left.empty(); left = fifo_.readable()) fifo_.consume(left.size());
+  preempt_.forget();
+  return_relay_.begin_anew();
+  abandoned_ = paused_ = looked_ = false;
+  listener_.reset();
+  connect_since_ns_ = 0;
+}
+
+void DestinationQemu::took_said(std::size_t bytes) {
+  said_taken_ += bytes;
+  if (said_taken_ < said_.size()) return;
+  said_.clear();
+  said_taken_ = 0;
+}
+
+// Whatever a destination says in postcopy is the source's.
+uint32_t DestinationQemu::relay(Bytes bytes) {
+  const DiscardedPages* const discarded = rewriter_.packaged() ? &rewriter_.discarded() : nullptr;
+  if (!return_relay_.feed(bytes, discarded, said_)) {
+    const StreamError& error = return_relay_.error();
+    refuse_because(error.error_class, std::string(error.field) + ": " + error.text.data());
+  } else if (return_relay_.shut() == 0U) {
+    verdict_ = Verdict::accepted;
+  }
+  return 1;
 }
 
 uint32_t DestinationQemu::serve_multifd(uint64_t now_ns) {
@@ -277,6 +373,8 @@ uint32_t DestinationQemu::serve_multifd(uint64_t now_ns) {
 }
 
 uint32_t DestinationQemu::send_some(uint64_t now_ns) {
+  if (rewriter_.in_postcopy() && !std::exchange(in_postcopy_, true) && settings_.on_postcopy)
+    settings_.on_postcopy();
   // From its device state on the destination could run the guest.
   if (rewriter_.device_state_begun() && !memory_proved_again_) {
     if (!prove_memory()) return 0;
@@ -305,13 +403,25 @@ uint32_t DestinationQemu::send_some(uint64_t now_ns) {
 }
 
 uint32_t DestinationQemu::receive_some() {
+  if (said_.size() - said_taken_ >= kSaidBytesMax) return 0;
   const std::size_t n = link_.receive(inbox_);
   if (n == 0) {
     if (link_.end() != DestinationLink::End::none)
       refuse_end("closed the connection before it had loaded the device state");
     return 0;
   }
-  reader_.feed({inbox_.data(), n});
+  Bytes bytes{inbox_.data(), n};
+  if (rewriter_.in_postcopy()) {
+    // Of a message that was begun before, the rest.
+    for (; reader_.mid_message() && !bytes.empty(); bytes = bytes.subspan(1)) read_messages(bytes.first(1));
+    return verdict_ == Verdict::pending && !bytes.empty() ? relay(bytes) : 1;
+  }
+  read_messages(bytes);
+  return 1;
+}
+
+void DestinationQemu::read_messages(Bytes bytes) {
+  reader_.feed(bytes);
   ReturnPathMessage message;
   while (verdict_ == Verdict::pending && reader_.next(message)) take(message);
   if (verdict_ == Verdict::pending && reader_.error()) {
@@ -320,7 +430,6 @@ uint32_t DestinationQemu::receive_some() {
     verdict_ = Verdict::refused;
     abandon();
   }
-  return 1;
 }
 
 void DestinationQemu::take(const ReturnPathMessage& message) {
@@ -329,6 +438,8 @@ void DestinationQemu::take(const ReturnPathMessage& message) {
       ++switchover_acks_;
       break;
     case ReturnPathType::pong:
+      if (message.value == StreamRewriter::kAdvisePing && rewriter_.advised() && !advice_taken_)
+        take_advice();
       if (message.value != StreamRewriter::kProofPing || proved_) break;
       if (!prove_alone()) break;
       proved_ = true;
@@ -371,6 +482,7 @@ void DestinationQemu::refuse_end(const char* eof) {
 
 void DestinationQemu::refuse(const char* what, int error) {
   const char* hint = "";
+  if (rewriter_.advised() && !advice_taken_) hint = kPostcopyHint;
   if (connected_ && !proved_)
     hint = !link_.secured() ? kTlsHint : link_.open() ? kCertificateHint : kNoTlsHint;
   refuse_because(ErrorClass::io, settings_.address.text + " " + what + (error != 0 ? ": " : "") +

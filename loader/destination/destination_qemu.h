@@ -10,6 +10,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -19,8 +20,11 @@
 #include "loader/destination/destination_link.h"
 #include "loader/destination/destination_multifd.h"
 #include "loader/destination/handoff_form.h"
+#include "loader/destination/memory_refill.h"
 #include "loader/destination/peer_memory.h"
+#include "loader/destination/preempt_link.h"
 #include "loader/destination/process_watch.h"
+#include "loader/destination/return_relay.h"
 #include "loader/destination/socket_address.h"
 #include "loader/destination/socket_diag.h"
 #include "loader/destination/stream_rewriter.h"
@@ -43,6 +47,11 @@ struct DestinationSettings {
   uint32_t source_channels = 0;  // multifd channels of the source
   // All connections to it are encrypted; nullptr: none. Outlives the destination.
   LinkSecurity* security = nullptr;
+  // For a source that may switch to postcopy; nullptr: the memory stays as it is (a test's). Outlives it,
+  // too.
+  MemoryRefill* refill = nullptr;
+  // The switch to postcopy: nothing of it has left yet.
+  std::function<void()> on_postcopy{};
 };
 
 class DestinationQemu final : public Destination {
@@ -68,9 +77,16 @@ class DestinationQemu final : public Destination {
   // Only while do_work() would read from it: otherwise the thread that polls it would be woken
   // again and again.
   [[nodiscard]] int wake_fd() const noexcept override {
-    return connected_ && link_.reads() && verdict_ == Verdict::pending && !abandoned_ ? link_.fd() : -1;
+    const bool reads = link_.reads() && said_.size() - said_taken_ < kSaidBytesMax;
+    return connected_ && reads && verdict_ == Verdict::pending && !abandoned_ ? link_.fd() : -1;
   }
   [[nodiscard]] uint64_t last_sent_ns() const noexcept override { return last_sent_ns_; }
+  [[nodiscard]] Bytes said() const noexcept override { return Bytes{said_}.subspan(said_taken_); }
+  void took_said(std::size_t bytes) override;
+  void pause() override;
+  void resume() override;
+  [[nodiscard]] bool lost() const noexcept override { return process_.ended(); }
+  [[nodiscard]] UrgentPages* urgent_pages() noexcept override { return &preempt_; }
   [[nodiscard]] const std::string& warning() const noexcept override { return warning_; }
 
  private:
@@ -82,6 +98,13 @@ class DestinationQemu final : public Destination {
   // Sent per turn at most, so that the control thread comes round even while the source never stops.
   static constexpr std::size_t kSendBytesMax = 4 << 20;
   static constexpr std::size_t kSealBytesMax = 256 << 10;  // the same where each byte is encrypted first
+  // As long as so much waits for the source, nothing more is read.
+  static constexpr std::size_t kSaidBytesMax = 256 << 10;
+  // What a listener of QEMU with postcopy-preempt and without multifd has as its backlog (RAM_CHANNEL_MAX).
+  static constexpr uint32_t kPreemptBacklog = 2;
+  // For the answer after that connection was made: then a QEMU with postcopy-preempt has all that it waits
+  // for.
+  static constexpr uint64_t kPreemptPatienceNs = 3'000'000'000;
 
   bool look_around();
   bool connect(uint64_t now_ns);
@@ -90,6 +113,14 @@ class DestinationQemu final : public Destination {
   [[nodiscard]] bool prove_memory();
   [[nodiscard]] bool prove_alone();
   void decide_multifd(uint64_t now_ns);
+  [[nodiscard]] SocketAddress reachable_address() const;
+  [[nodiscard]] FurtherAddress further_address() const;
+  void read_messages(Bytes bytes);
+  [[nodiscard]] bool still_listens() const;
+  void take_advice();
+  void look_at_refill(uint64_t now_ns);
+  uint32_t serve_preempt(uint64_t now_ns);
+  uint32_t relay(Bytes bytes);
   uint32_t serve_multifd(uint64_t now_ns);
   uint32_t send_some(uint64_t now_ns);
   uint32_t receive_some();
@@ -122,6 +153,16 @@ class DestinationQemu final : public Destination {
   bool multifd_guessed_ = false;  // by its silence, which may only be slowness
   std::vector<MultifdInitPacket> inits_;
   DestinationMultifd multifd_;
+  PreemptLink preempt_;
+  bool advice_taken_ = false;  // the destination has answered kAdvisePing
+  bool memory_there_ = false;  // and all of the memory it gave back is there again
+  uint64_t refilled_ = 0;      // bytes, when that was looked at last
+  bool in_postcopy_ = false;   // settings_.on_postcopy was called
+  bool paused_ = false;
+  bool preempts_ = false;  // the destination had a connection of postcopy-preempt
+  ReturnRelay return_relay_;
+  std::vector<std::byte> said_;
+  std::size_t said_taken_ = 0;
   uint64_t connect_since_ns_ = 0;
   uint64_t connected_ns_ = 0;
   uint64_t looked_ns_ = 0;

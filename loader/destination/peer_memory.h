@@ -22,6 +22,7 @@ struct SharedFile {
   FileId id;                    // of the descriptor that migrx holds
   uint64_t bytes = 0;           // of the RAM block in it
   bool others_allowed = false;  // other processes than the destination may map it (in-use=allow)
+  uint64_t page_bytes = 4096;   // of the file system it lies on
 };
 
 // What is wrong when a path does not lead to the file any more, in words for the operator; empty: all do. A

@@ -67,8 +67,18 @@ bool all_zero(const std::byte* page) noexcept {
 }  // namespace
 
 StreamRewriter::StreamRewriter(const RamBlockList& blocks, HandoffForm form,
-                               std::map<std::string, uint64_t> addresses, ByteFifo& out)
-    : blocks_(blocks), form_(form), addresses_(std::move(addresses)), out_(out) {}
+                               std::map<std::string, uint64_t> addresses,
+                               std::map<std::string, uint64_t> page_bytes, ByteFifo& out)
+    : blocks_(blocks),
+      form_(form),
+      addresses_(std::move(addresses)),
+      out_(out),
+      page_bytes_(std::move(page_bytes)) {}
+
+uint64_t StreamRewriter::page_bytes_of(const std::string& idstr) const {
+  const auto found = page_bytes_.find(idstr);
+  return found == page_bytes_.end() ? kPageBytes : found->second;
+}
 
 void StreamRewriter::emit(const std::vector<std::byte>& bytes) noexcept {
   [[maybe_unused]] const std::size_t written = out_.write(bytes);  // writable() promised the room
@@ -76,6 +86,8 @@ void StreamRewriter::emit(const std::vector<std::byte>& bytes) noexcept {
 
 bool StreamRewriter::writable() noexcept {
   if (asked_ && !proved_.load(std::memory_order_acquire)) return false;  // pairs with destination_proved()
+  // pairs with memory_ready()
+  if (advised() && !memory_ready_.load(std::memory_order_acquire)) return false;
   return pump() && out_.room() >= kMainEventBytesMax;
 }
 
@@ -126,9 +138,31 @@ StreamError StreamRewriter::on_command(MigCommand command, Bytes payload) {
       command == MigCommand::switchover_start)
     return {};
   std::vector<std::byte> bytes;
-  Writer(bytes).command(command, payload);
+  Writer writer(bytes);
+  writer.command(command, payload);
+  if (command == MigCommand::postcopy_advise && !payload.empty()) {
+    if (StreamError error = check_page_sizes(load_be64(payload.data()))) return error;
+    std::array<std::byte, 4> value{};
+    store_be32(value.data(), kAdvisePing);
+    writer.command(MigCommand::ping, value);
+    advised_.store(true, std::memory_order_release);  // before the PING can be answered
+  }
   emit(bytes);
   return {};
+}
+
+// The destination would end at ADVISE (QEMU migration/savevm.c, loadvm_postcopy_handle_advise), and say so in
+// its own log alone.
+StreamError StreamRewriter::check_page_sizes(uint64_t announced) const {
+  uint64_t here = kPageBytes;  // of the blocks that are not in files
+  for (const auto& [idstr, bytes] : page_bytes_) here |= bytes;
+  if (announced == here) return {};
+  return make_error(
+      ErrorClass::mismatch, 0, "POSTCOPY_ADVISE: page sizes",
+      "the source's RAM lies in pages of 0x%llx bytes (sizes OR-ed), the destination's in 0x%llx: "
+      "postcopy needs the same at both ends; give both ends the same kind of memory, or turn the "
+      "capability postcopy-ram off at both",
+      static_cast<unsigned long long>(announced), static_cast<unsigned long long>(here));
 }
 
 StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) {
@@ -163,8 +197,17 @@ StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span
     sum += blocks_[i].used_length();
   }
   for (const auto& [idstr, address] : addresses_) addresses[idstr] = address;
+  if (advised()) discarded_.prepare(blocks_);
   for (const BlockEntry& entry : blocks) {
+    if (advised() && entry.page_bytes.value_or(kPageBytes) != page_bytes_of(entry.idstr))
+      return make_error(
+          ErrorClass::mismatch, 0, "RAM block list: page size",
+          "block '%s' lies in pages of %llu bytes at the source, %llu at the destination: postcopy "
+          "needs the same at both ends",
+          entry.idstr.c_str(), static_cast<unsigned long long>(entry.page_bytes.value_or(kPageBytes)),
+          static_cast<unsigned long long>(page_bytes_of(entry.idstr)));
     writer.str8(entry.idstr).be64(entry.used_length);
+    if (entry.page_bytes) writer.be64(*entry.page_bytes);
     if (form_ == HandoffForm::x_ignore_shared) writer.be64(addresses[entry.idstr]);
   }
   writer.be64(kEos);
@@ -216,6 +259,25 @@ void StreamRewriter::on_ram_complete() noexcept {
   take_pages();  // after those of a PART that may be on its way
   pending_ = true;
   final_ = true;
+}
+
+// The destination's RAM is its own from here on: nothing of a block in a file may be touched any more, not
+// even by reading, since that would make a page of zeros where one was dropped.
+StreamError StreamRewriter::on_postcopy() {
+  take_pages();  // after those of a PART that may be on its way
+  pending_ = pending_ || !pages_.empty();
+  in_postcopy_.store(true, std::memory_order_release);
+  return {};
+}
+
+StreamError StreamRewriter::on_postcopy_discard(std::string_view idstr, uint64_t first, uint64_t pages) {
+  discarded_.add(idstr, first, pages);
+  return {};
+}
+
+StreamError StreamRewriter::on_postcopy_package(uint32_t /*bytes*/) {
+  packaged_.store(true, std::memory_order_release);
+  return {};
 }
 
 bool StreamRewriter::pump() noexcept {

@@ -14,6 +14,11 @@
 // last. What the destination has cleared by then, while it has time, need not be sent again after the guest's
 // stop; and a zero page that comes for memory never written costs nothing here.
 //
+// With postcopy-ram the destination empties all of its RAM at POSTCOPY_ADVISE, the files that migrx loads
+// included. So a PING of ours stands behind ADVISE, and until its PONG has come and the memory is there anew
+// (memory_ready()) nothing is loaded. At the switch the private pages that changed leave in one more PART;
+// all that follows is the source's, byte by byte, and RAM has no END.
+//
 // What belongs to the fast path (multifd, pages of file-backed blocks, compressed records) never gets here.
 // With x-ignore-shared the destination compares an ignored block's address with its own mr->addr, the offset
 // of the memory region in its parent (QEMU migration/ram.c, parse_ramblock): 0 for a single backend, the sum
@@ -26,6 +31,7 @@
 #include <vector>
 
 #include "loader/destination/byte_fifo.h"
+#include "loader/destination/discarded_pages.h"
 #include "loader/destination/handoff_form.h"
 #include "loader/main/main_events.h"
 #include "loader/ram/ram_block.h"
@@ -39,13 +45,20 @@ class StreamRewriter final : public MainEvents {
   // addresses: mr->addr by block name, where it is not what the order of the file-backed blocks says; of no
   // meaning in the plain form. out has room for at least two events of kMainEventBytesMax. Both references
   // must outlive the rewriter.
+  // page_bytes: in what pages the blocks in files lie, by name; 4096 where none is given.
   StreamRewriter(const RamBlockList& blocks, HandoffForm form, std::map<std::string, uint64_t> addresses,
-                 ByteFifo& out);
+                 std::map<std::string, uint64_t> page_bytes, ByteFifo& out);
 
   // Value of the PING that stands after the configuration.
   static constexpr uint32_t kProofPing = 1;
+  // Of the one behind POSTCOPY_ADVISE.
+  static constexpr uint32_t kAdvisePing = 2;
   // Control thread: the destination has answered it.
   void destination_proved() noexcept { proved_.store(true, std::memory_order_release); }
+
+  // Control thread: the memory of the blocks in files is all there, after the destination has answered
+  // kAdvisePing.
+  void memory_ready() noexcept { memory_ready_.store(true, std::memory_order_release); }
 
   [[nodiscard]] bool writable() noexcept override;
   StreamError on_header(uint32_t version) override;
@@ -60,6 +73,21 @@ class StreamRewriter final : public MainEvents {
   [[nodiscard]] std::size_t on_verbatim(Bytes bytes) noexcept override { return out_.write(bytes); }
   void on_other_section_end(const SectionHeader&) noexcept override {}
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
+
+  StreamError on_postcopy() override;
+  StreamError on_postcopy_discard(std::string_view idstr, uint64_t first, uint64_t pages) override;
+  StreamError on_postcopy_package(uint32_t bytes) override;
+
+  // Any thread: the source may switch to postcopy.
+  [[nodiscard]] bool advised() const noexcept { return advised_.load(std::memory_order_acquire); }
+  // Any thread: what is written from here on, the last PART of private pages excepted, and all that the
+  // destination says from here on, are the source's and the destination's own. True before the first such
+  // byte is written.
+  [[nodiscard]] bool in_postcopy() const noexcept { return in_postcopy_.load(std::memory_order_acquire); }
+  // Any thread: the package is on its way, or has gone. discarded() does not change any more.
+  [[nodiscard]] bool packaged() const noexcept { return packaged_.load(std::memory_order_acquire); }
+  // Any thread, once packaged().
+  [[nodiscard]] const DiscardedPages& discarded() const noexcept { return discarded_; }
 
   // Any thread: sections of RAM written so far, each with one EOS.
   [[nodiscard]] uint64_t sections_written() const noexcept {
@@ -85,6 +113,8 @@ class StreamRewriter final : public MainEvents {
   };
 
   void emit(const std::vector<std::byte>& bytes) noexcept;
+  [[nodiscard]] uint64_t page_bytes_of(const std::string& idstr) const;
+  [[nodiscard]] StreamError check_page_sizes(uint64_t announced) const;
   void add_page(std::size_t block, uint64_t page) noexcept;
   void take_pages() noexcept;
   // Writes the section at hand as far as there is room; true: nothing is left of it.
@@ -95,9 +125,15 @@ class StreamRewriter final : public MainEvents {
   const HandoffForm form_;
   const std::map<std::string, uint64_t> addresses_;
   ByteFifo& out_;
-  std::atomic<bool> proved_{false};  // control thread -> main's worker
-  bool asked_ = false;               // the PING has been written
-  std::vector<std::byte> start_;     // RAM START, until its footer is known
+  const std::map<std::string, uint64_t> page_bytes_;
+  std::atomic<bool> proved_{false};        // control thread -> main's worker
+  std::atomic<bool> memory_ready_{false};  // likewise
+  std::atomic<bool> advised_{false};
+  std::atomic<bool> in_postcopy_{false};
+  std::atomic<bool> packaged_{false};
+  DiscardedPages discarded_;
+  bool asked_ = false;            // the PING has been written
+  std::vector<std::byte> start_;  // RAM START, until its footer is known
   uint32_t ram_section_ = 0;
   bool footers_ = true;
 

@@ -8,6 +8,7 @@
 
 #include "loader/main/main_events.h"
 #include "loader/multifd/multifd_packet.h"
+#include "loader/session/urgent_pages.h"
 #include "loader/stream/error.h"
 
 namespace migrx {
@@ -47,6 +48,23 @@ class Destination {
   [[nodiscard]] virtual int wake_fd() const noexcept { return -1; }
   // When the last byte so far left this process, on the clock of do_work(); 0: none did, or it is not known.
   [[nodiscard]] virtual uint64_t last_sent_ns() const noexcept { return 0; }
+  // ---- Postcopy, from MainEvents::on_postcopy() on
+  // What the destination has said to the source and nobody has taken yet; valid until the next call.
+  [[nodiscard]] virtual Bytes said() const noexcept { return {}; }
+  // The source has got, or will get, so many bytes of it.
+  virtual void took_said(std::size_t bytes) { (void)bytes; }
+  // A connection broke: those to the destination are closed, so that it waits for another as the source does.
+  // Whatever it said last is dropped.
+  virtual void pause() {}
+  // The source has connected again, and its predecessor's bytes are all written: what comes from here on goes
+  // to a new connection, to the same address, for which the destination listens sooner or later
+  // (migrate-recover).
+  virtual void resume() {}
+  // It cannot come back: its process has ended.
+  [[nodiscard]] virtual bool lost() const noexcept { return true; }
+  // Where the source's preempt channel leads; null: there is none.
+  [[nodiscard]] virtual UrgentPages* urgent_pages() noexcept { return nullptr; }
+
   // Something the operator should know although it does not end the migration; empty: nothing.
   [[nodiscard]] virtual const std::string& warning() const noexcept {
     static const std::string nothing;

@@ -26,7 +26,7 @@ class FirstError {
     return state_.compare_exchange_strong(expected, State::shut, std::memory_order_acq_rel) ||
            expected == State::shut;
   }
-  // An error after all. Only by the thread that has shut it.
+  // An error after all. After shut(), and by one thread.
   void overturn(const StreamError& error) noexcept { write(error); }
 
   // get() may be called.

@@ -36,6 +36,10 @@ const char* to_string(SessionState state) noexcept {
       return "switchover";
     case SessionState::device_state:
       return "device state";
+    case SessionState::postcopy:
+      return "postcopy";
+    case SessionState::postcopy_paused:
+      return "postcopy-paused";
     case SessionState::colo:
       return "COLO";
     case SessionState::done:
@@ -78,6 +82,8 @@ SessionState Session::state() const noexcept {
   if (done_.load(std::memory_order_acquire)) return SessionState::done;
   if (settings_.colo != nullptr && settings_.colo->stage() > ColoSecondary::Stage::migrating)
     return SessionState::colo;
+  if (in_postcopy())
+    return paused_.load(std::memory_order_acquire) ? SessionState::postcopy_paused : SessionState::postcopy;
   if (moments_.ram_complete.load(std::memory_order_acquire) != 0) return SessionState::device_state;
   if (moments_.switchover.load(std::memory_order_relaxed) != 0) return SessionState::switchover;
   if (moments_.blocks_known.load(std::memory_order_acquire) != 0) return SessionState::precopy;
@@ -133,7 +139,30 @@ Introduction Session::identify_stream(Bytes greeting, Handoff& connection, uint3
   if (over() || ram_is_here()) return refused(found);
   if (found == kMainMagic) return identify_main(greeting, connection, worker);
   if (found == kMultifdMagic) return identify_multifd(greeting, connection, worker);
-  return {};
+  if (in_postcopy() && found >> 8 == ResumedChannel::kPrefix) return identify_resumed(connection);
+  return in_postcopy() ? identify_preempt(connection) : Introduction{};
+}
+
+// Until its predecessor is out of the way it waits, unread.
+Introduction Session::identify_resumed(Handoff& connection) {
+  if (is_stranger(connection)) return {};
+  if (!resumable_.load(std::memory_order_acquire)) {
+    resume_wanted_.store(true, std::memory_order_release);
+    return {Introduction::Kind::waits, 0, nullptr};
+  }
+  resumed_ = std::make_unique<ResumedChannel>(next());
+  preempt_taken_.store(false, std::memory_order_relaxed);  // the source makes that channel anew, too
+  main_connection_.store(&connection, std::memory_order_release);
+  resumable_.store(false, std::memory_order_release);  // pairs with resumed()
+  return Introduction::as(*resumed_);
+}
+
+// No magic tells it: what the source opens beside its other channels, and says in postcopy.
+Introduction Session::identify_preempt(const Handoff& connection) {
+  if (settings_.urgent_pages == nullptr || is_stranger(connection)) return {};
+  if (preempt_taken_.exchange(true, std::memory_order_acq_rel)) return {};
+  preempt_ = std::make_unique<PreemptChannel>(*settings_.urgent_pages);
+  return Introduction::as(*preempt_);
 }
 
 Introduction Session::identify_main(Bytes greeting, Handoff& connection, uint32_t worker) {
@@ -163,10 +192,12 @@ void Session::note_elsewhere(const Handoff& connection) noexcept {
 }
 
 Introduction Session::ask_again(Handoff& connection, uint32_t worker) noexcept {
+  if (in_postcopy()) return identify_resumed(connection);
   return introduce_main(admission_.again(applicant(connection), settings_.now_ns()), connection, worker);
 }
 
 Introduction Session::left(const Handoff& connection, StreamEnd end) noexcept {
+  if (in_postcopy()) return {};
   AdmissionAnswer answer = admission_.left(applicant(connection), end == StreamEnd::fin);
   answer.error.channel = ChannelName::main();
   if (answer.verdict == AdmissionVerdict::conflict) fail(answer.error);
@@ -300,6 +331,8 @@ StreamError Session::on_command(MigCommand command, Bytes payload) {
     tell({SessionEvent::Kind::return_path_opened, static_cast<uint32_t>(owed_ack())});
   if (command == MigCommand::ping) tell({SessionEvent::Kind::ping, load_be32(payload.data())});
   if (command == MigCommand::switchover_start) stamp(moments_.switchover);
+  if (command == MigCommand::postcopy_advise && !payload.empty())
+    postcopy_advised_.store(true, std::memory_order_release);
   return next().on_command(command, payload);
 }
 
@@ -316,13 +349,27 @@ void Session::on_ram_section_begin(SectionType type, uint32_t section_id) noexce
   next().on_ram_section_begin(type, section_id);
 }
 
-void Session::on_ram_complete() noexcept {
+bool Session::pages_are_missing() const noexcept {
   // Pages of a source with multifd come over its channels, and those were refused here: RAM has nothing of
   // them. (Main's own counters lag by one piece of stream.)
   const bool nothing_came =
       settings_.main.multifd_channels == 0 && admission_.surplus() > 0 && main_->pages_with_content() == 0;
   const bool some_dropped = surplus_used_.load(std::memory_order_acquire);
-  if (nothing_came || (some_dropped && surplus_is_own())) return fail_for_surplus();
+  return nothing_came || (some_dropped && surplus_is_own());
+}
+
+// The door is shut at the last moment at which the source still has all of the guest.
+StreamError Session::on_postcopy() {
+  if (pages_are_missing()) fail_for_surplus();
+  if (StreamError error = next().on_postcopy()) return error;
+  if (!settle()) return error_.get();
+  stamp(moments_.switchover);
+  stamp(moments_.postcopy);
+  return {};
+}
+
+void Session::on_ram_complete() noexcept {
+  if (pages_are_missing()) return fail_for_surplus();
   next().on_ram_complete();
   tell({SessionEvent::Kind::ram_complete, 0});
   stamp(moments_.ram_complete);

@@ -2,6 +2,8 @@
 //
 //   listening ─first channel─▶ setup ─block list─▶ precopy ─guest stopped─▶ switchover
 //   switchover ─RAM END─▶ device_state ─▶ done
+//   setup or precopy ─the source switches─▶ postcopy ─its last page is in place─▶ done
+//                       a connection broke ─▶ postcopy-paused ─the source resumes─▶ postcopy
 //   with COLO: device_state ─all of it came─▶ colo ─failover─▶ done
 //   any ─error, cancelled, time-out─▶ failed
 //
@@ -30,13 +32,27 @@
 #include "loader/session/channel.h"
 #include "loader/session/channel_security.h"
 #include "loader/session/first_error.h"
+#include "loader/session/preempt_channel.h"
+#include "loader/session/resumed_channel.h"
 #include "loader/session/shared_address.h"
 #include "loader/session/source_nat.h"
+#include "loader/session/urgent_pages.h"
 #include "loader/stream/flush_barrier.h"
 
 namespace migrx {
 
-enum class SessionState : uint8_t { listening, setup, precopy, switchover, device_state, colo, done, failed };
+enum class SessionState : uint8_t {
+  listening,
+  setup,
+  precopy,
+  switchover,
+  device_state,
+  postcopy,
+  postcopy_paused,
+  colo,
+  done,
+  failed
+};
 [[nodiscard]] const char* to_string(SessionState state) noexcept;
 
 // Whether a source with the capability switchover-ack waits for a SWITCHOVER_ACK that migrx itself has to
@@ -61,6 +77,7 @@ struct SessionMoments {
   std::atomic<uint64_t> first_pass{0};  // the first section of RAM after the list of blocks begins
   std::atomic<uint64_t> switchover{0};
   std::atomic<uint64_t> ram_complete{0};
+  std::atomic<uint64_t> postcopy{0};  // the source switched, and all that came before is in memory
   std::atomic<uint64_t> first_tail{0};
   std::atomic<uint64_t> last_tail{0};
 };
@@ -83,6 +100,8 @@ struct SessionSettings {
   // With TLS: every connection begins with a handshake, and those that do not are refused. Must
   // outlive the session.
   ChannelSecurity* security = nullptr;
+  // Where the source's preempt channel leads; null: it is refused. Must outlive the session.
+  UrgentPages* urgent_pages = nullptr;
   // Null: main does not wait for peers that have connected and are silent. Must outlive the session.
   SilentPeers* silent_peers = nullptr;
 };
@@ -167,6 +186,27 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   [[nodiscard]] bool surplus_is_own() const noexcept;
   // A channel with that claim was refused, and was the source's own. Any thread.
   void fail_for_surplus() noexcept;
+  // The source has switched to postcopy. What runs from here on is a guest of two halves: nothing but an end
+  // of the source's or the destination's own ends the session, and fail() changes nothing. Any thread.
+  [[nodiscard]] bool in_postcopy() const noexcept {
+    return moments_.postcopy.load(std::memory_order_acquire) != 0;
+  }
+  // A connection broke, and both QEMUs wait. The next main channel of the source, which begins with
+  // RECV_BITMAP, takes the place of the one that broke, whose worker has let go of it. Control thread.
+  void pause_postcopy() noexcept { paused_.store(true, std::memory_order_release); }
+  void await_resume() noexcept { resumable_.store(true, std::memory_order_release); }
+  // Such a channel is here, and main_connection() is its. Control thread.
+  [[nodiscard]] bool resumed() const noexcept { return !resumable_.load(std::memory_order_acquire); }
+  void go_on_with_postcopy() noexcept { paused_.store(false, std::memory_order_release); }
+  // The source resumes, so the connection that it had has broken, whatever is known of that here. Control
+  // thread.
+  [[nodiscard]] bool take_resume_wanted() noexcept {
+    return resume_wanted_.exchange(false, std::memory_order_acq_rel);
+  }
+  // It may switch at any moment, and its preempt channel may be silent for as long as it likes. Any thread.
+  [[nodiscard]] bool postcopy_advised() const noexcept {
+    return postcopy_advised_.load(std::memory_order_acquire);
+  }
   // Main is here, and others are missing. Any thread.
   [[nodiscard]] bool main_waits() const noexcept { return admission_.main_here() && !admission_.complete(); }
   // The last main channel that was refused came from its address. Any thread.
@@ -201,8 +241,11 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   StreamError on_configuration(const Configuration& configuration) override;
   StreamError on_command(MigCommand command, Bytes payload) override;
   StreamError on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) override;
+  StreamError on_postcopy() override;
   void on_ram_section_begin(SectionType type, uint32_t section_id) noexcept override;
   void on_ram_complete() noexcept override;
+  // Pages of a channel of the source's own were dropped.
+  [[nodiscard]] bool pages_are_missing() const noexcept;
   [[nodiscard]] std::size_t on_tail(Bytes bytes) noexcept override;
 
   [[nodiscard]] OwedAck owed_ack() const noexcept;
@@ -233,6 +276,8 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
     Session& session_;
   };
   Introduction identify_stream(Bytes greeting, Handoff& connection, uint32_t worker) noexcept;
+  [[nodiscard]] Introduction identify_resumed(Handoff& connection);
+  [[nodiscard]] Introduction identify_preempt(const Handoff& connection);
   [[nodiscard]] Introduction identify_main(Bytes greeting, Handoff& connection, uint32_t worker);
   [[nodiscard]] Introduction identify_multifd(Bytes greeting, Handoff& connection, uint32_t worker);
   // What Admission says of a main channel.
@@ -260,7 +305,14 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   std::unique_ptr<std::atomic<Handoff*>[]> multifd_connections_;
   std::atomic<Handoff*> main_connection_{nullptr};
   std::vector<std::unique_ptr<Channel>> channels_;  // control thread only
-  SpscRing<SessionEvent> events_{64};               // main's worker -> control thread
+  // Made by the worker that serves it; of one source's, there is one.
+  std::unique_ptr<PreemptChannel> preempt_;
+  std::atomic<bool> preempt_taken_{false};
+  std::unique_ptr<ResumedChannel> resumed_;  // made by the worker that serves it
+  std::atomic<bool> paused_{false};
+  std::atomic<bool> resumable_{false};
+  std::atomic<bool> resume_wanted_{false};
+  SpscRing<SessionEvent> events_{64};  // main's worker -> control thread
   SessionMoments moments_;
   std::string source_machine_;
 
@@ -272,6 +324,7 @@ class Session final : public ChannelDirectory, private ForwardingEvents {
   FirstError late_error_;
   std::atomic<bool> unheard_{false};
   std::atomic<bool> surplus_used_{false};  // pages_dropped()
+  std::atomic<bool> postcopy_advised_{false};
   std::atomic<bool> done_{false};
   std::atomic<bool> left_source_{false};
   std::atomic<bool> dismissed_released_{false};

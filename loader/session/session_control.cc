@@ -37,7 +37,24 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
   work += destination_.do_work(now_ns);
   if (session_.security() != nullptr) work += session_.security()->do_work(now_ns);
   refuse_strangers(now_ns);
+  if (phase_ == Phase::running && session_.in_postcopy()) phase_ = Phase::postcopy;
   switch (phase_) {
+    case Phase::postcopy:
+      if (!answer_source()) break;
+      switch (postcopy_.do_work()) {
+        case PostcopyControl::Stage::relaying:
+        case PostcopyControl::Stage::paused:
+          break;
+        case PostcopyControl::Stage::arrived:
+          begin_telling();
+          break;
+        case PostcopyControl::Stage::broken:
+          session_.overturn(postcopy_.error());
+          destination_.abandon();
+          begin_resetting(now_ns, now_ns);
+          break;
+      }
+      break;
     case Phase::running:
       look_for_silent_peers(now_ns);
       (void)answer_source();
@@ -54,7 +71,9 @@ uint32_t SessionControl::do_work(uint64_t now_ns) {
       // Read after `gone`: an acknowledgement that came before the end counts.
       const bool told =
           main == nullptr || (to_source_.empty() && session_.main_connection()->all_acknowledged());
-      if (return_path_open_ && !told && (end == StreamEnd::fin || end == StreamEnd::reset)) {
+      const bool ended = end == StreamEnd::fin || end == StreamEnd::reset;
+      // In postcopy the guest is at the destination whatever the source believes.
+      if (return_path_open_ && !told && ended && !session_.in_postcopy()) {
         // It ended before SHUT 0 reached its TCP: it was cancelled, or it is dead.
         session_.overturn(session_.main_channel().closed_unread());
         destination_.abandon();
@@ -148,7 +167,7 @@ int SessionControl::worker_of(const Handoff* connection) const noexcept {
 void SessionControl::take_connections(uint64_t now_ns) {
   // Of those that come to a session which has failed, main is reset at once and a multifd channel in its
   // time.
-  const bool takes_in = phase_ == Phase::running || phase_ == Phase::aborting ||
+  const bool takes_in = phase_ == Phase::running || phase_ == Phase::postcopy || phase_ == Phase::aborting ||
                         (phase_ == Phase::resetting && now_ns < multifd_reset_ns_);
   while (!takes_in || has_room()) {
     Handoff* const connection = take_accepted_();
@@ -340,7 +359,8 @@ uint64_t SessionControl::silence_ns_max(const Handoff& connection) const noexcep
   const bool may_wait = session_.channels_expected() > 1 &&
                         session_.identified() < session_.channels_expected() &&
                         !session_.is_stranger(connection);
-  if (limits_.identify_ns == 0) return UINT64_MAX;
+  const bool may_be_preempt = session_.postcopy_advised() && !session_.is_stranger(connection);
+  if (limits_.identify_ns == 0 || may_be_preempt) return UINT64_MAX;
   if (!may_wait) return limits_.identify_ns;
   return patience_ns(limits_.identify_ns, limits_.channels_ns);
 }
@@ -385,7 +405,7 @@ void SessionControl::open_return_path(OwedAck owed) {
 }
 
 std::optional<std::string> SessionControl::take_warning() {
-  if (warnings_.empty()) return std::nullopt;
+  if (warnings_.empty()) return postcopy_.take_warning();
   std::string first = std::move(warnings_.front());
   warnings_.erase(warnings_.begin());
   return first;
@@ -665,11 +685,40 @@ void SessionControl::judge(uint64_t now_ns) {
       if (!answer_source()) return;  // nothing follows SHUT: what is owed goes first, next turn
       if (return_path_open_) to_source_.put(make_shut(0));
       (void)to_source_.flush(session_.main_connection(), session_.security());
-      phase_ = Phase::telling;
-      deadline_ns_ = 0;
-      return;
+      return begin_telling();
   }
   if (session_.state() == SessionState::failed) begin_abort(now_ns);
+}
+
+StreamEnd SessionControl::main_end() const noexcept {
+  const Channel* const main = channel_of(session_.main_connection());
+  return main->end() == StreamEnd::none && main->let_go() ? StreamEnd::local : main->end();
+}
+
+bool SessionControl::reset_identified() {
+  bool all_let_go = true;
+  for (Served& served : served_) {
+    if (!served.channel->identified()) continue;
+    if (!served.aborted) served.aborted = served.channel->connection().abort();
+    all_let_go = all_let_go && served.channel->let_go();
+  }
+  return all_let_go;
+}
+
+void SessionControl::forget_reset() {
+  std::erase_if(served_, [this](const Served& served) {
+    Channel& channel = *served.channel;
+    if (!served.aborted || !channel.identified() || channel.may_be_multifd()) return false;
+    ended_(channel.connection());
+    channel.connection().retire();
+    session_.remove_connection(channel);
+    return true;
+  });
+}
+
+void SessionControl::begin_telling() {
+  phase_ = Phase::telling;
+  deadline_ns_ = 0;
 }
 
 void SessionControl::begin_abort(uint64_t now_ns) {

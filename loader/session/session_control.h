@@ -2,6 +2,7 @@
 // and ends the session in the one way that leaves the source able to go on.
 //
 //   running ──accepted──▶ telling (SHUT 0) ──acked, source gone──▶ closing (FIN on all) ──▶ over
+//      ├──the source switched──▶ postcopy (postcopy_control.h) ──arrived──▶ telling, or broken──▶ resetting
 //      ├──COLO, failover──▶ failing_over (reset, the destination gets the last checkpoint) ──accepted──▶ over
 //      └──failed, refused, cancelled──▶ aborting (SHUT 1, acked or 200 ms) ──▶ resetting ──▶ over
 //
@@ -22,6 +23,7 @@
 
 #include "loader/session/destination.h"
 #include "loader/session/loader_worker.h"
+#include "loader/session/postcopy_control.h"
 #include "loader/session/return_path_queue.h"
 #include "loader/session/session.h"
 #include "loader/session/session_limits.h"
@@ -29,7 +31,7 @@
 
 namespace migrx {
 
-class SessionControl {
+class SessionControl : private PostcopyPeers {
  public:
   // take_accepted: the next new connection of any poll core, nullptr when there is none. workers: who serves
   // channels. All must outlive this object.
@@ -62,6 +64,17 @@ class SessionControl {
   [[nodiscard]] bool told() const noexcept { return told_; }
   // Something the operator should know now, each once; it ends nothing.
   [[nodiscard]] std::optional<std::string> take_warning();
+  // The source has switched to postcopy, and the guest is of two halves: only an end of the source's or the
+  // destination's ends the session.
+  [[nodiscard]] bool relaying() const noexcept {
+    return phase_ == Phase::postcopy && postcopy_.stage() == PostcopyControl::Stage::relaying;
+  }
+  // A connection broke in postcopy. Both QEMUs wait, and so does migrx, until the source resumes.
+  [[nodiscard]] bool paused() const noexcept {
+    return phase_ == Phase::postcopy && postcopy_.stage() == PostcopyControl::Stage::paused;
+  }
+  // paused(): the operator wants no more of it.
+  void leave_paused() noexcept { postcopy_.leave(); }
   // The session is being ended without success.
   [[nodiscard]] bool aborting() const noexcept {
     return phase_ == Phase::aborting || phase_ == Phase::resetting;
@@ -77,7 +90,7 @@ class SessionControl {
   bool fail_over();
 
  private:
-  enum class Phase : uint8_t { running, telling, closing, failing_over, aborting, resetting, over };
+  enum class Phase : uint8_t { running, postcopy, telling, closing, failing_over, aborting, resetting, over };
   struct Served {
     Channel* channel;
     uint64_t since_ns;
@@ -111,9 +124,14 @@ class SessionControl {
   bool watch_ends();
   void watch_silence(uint64_t now_ns);
   void judge(uint64_t now_ns);
+  // ---- PostcopyPeers
+  [[nodiscard]] StreamEnd main_end() const noexcept override;
+  [[nodiscard]] bool reset_identified() override;
+  void forget_reset() override;
   void answer_primary();
   void begin_failover();
   void go_on_with_failover(uint64_t now_ns);
+  void begin_telling();
   void begin_abort(uint64_t now_ns);
   // multifd_reset_ns: when open multifd channels may be reset; all else is at once.
   void begin_resetting(uint64_t now_ns, uint64_t multifd_reset_ns);
@@ -171,6 +189,7 @@ class SessionControl {
   bool failover_wanted_ = false;
   bool failover_replayed_ = false;
   ReturnPathQueue to_source_;
+  PostcopyControl postcopy_{session_, destination_, *this};
   uint64_t refused_ = 0;
   uint64_t multifd_reset_ns_ = 0;  // in resetting: when multifd channels may be reset
   uint64_t deadline_ns_ = 0;       // of the present phase; 0 in telling: SHUT 0 is not acknowledged yet

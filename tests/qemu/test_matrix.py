@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cases import (benches, colo, discovery, faults, forward, generate, handoff, hostile, ipv6, libvirt, libvirt_forms,
-                   links, memory, metrics, modes, nic_vm, one_guest, outages, pingpong, running_guest, second_vm, serve, signals,
+                   links, memory, metrics, modes, nic_vm, one_guest, outages, pingpong, postcopy, running_guest, second_vm, serve, signals,
                    snapshots, tls)
 from rig import runner
 from rig.machine import qemu_program
@@ -55,7 +55,7 @@ def _cases():
             *outages.cases(), *colo.cases(), *_with(runner.MACHINE, measuring), *generate.cases(),
             *hostile.cases(), *_with("libvirt", [*libvirt.cases(), *libvirt_forms.cases()]), *links.cases(), *ipv6.cases(), *nic_vm.cases(),
             *tls.cases(), *_with(runner.MACHINE, looking), *second_vm.cases(), *serve.cases(), *discovery.cases(),
-            *forward.cases()]
+            *forward.cases(), *postcopy.cases()]
 
 
 if __name__ == "__main__":

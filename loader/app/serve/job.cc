@@ -113,16 +113,17 @@ void Job::finish() {
 
 void Job::report_and_release() {
   if (reception_ != nullptr) {
-    if (exit_status_ != 1) disarm_by_qmp(arguments_.options, report_);
+    const bool done = exit_status_ == 0 || exit_status_ == 3;
+    if (done) disarm_by_qmp(arguments_.options, report_);
     reception_->report_end(report_);
-    if (exit_status_ != 1) keep_blocks(arguments_.options, *guest_, report_);
+    if (done) keep_blocks(arguments_.options, *guest_, report_);
   }
   report_json_ = to_json(report_);
   summary_ = summary(report_);
   guest_.reset();
   came_.clear();
   sockets_.close();
-  if (exit_status_ != 0 && exit_status_ != 3)
+  if (exit_status_ != 0 && exit_status_ != 3 && exit_status_ != 4)  // the files are a guest's
     for (const ClientFile& file : arguments_.files) at_.client_files.remove(peer_, file);
   arguments_.files.clear();
 }
@@ -243,11 +244,9 @@ void Job::depart() {
   const auto& channels = reception_->session().channels();
   if (!std::all_of(channels.begin(), channels.end(), [](const auto& channel) { return channel->let_go(); }))
     return;
-  const bool done = reception_->session().state() == SessionState::done;
-  const bool completed = done && !reception_->control().source_unsure();
   // Nothing that comes now changes where the guest is.
-  exit_status_ = completed ? 0 : done ? 3 : 1;
-  (void)at_.resets.part(reception_->session(), completed);
+  exit_status_ = reception_->exit_status();
+  (void)at_.resets.part(reception_->session(), exit_status_ == 0);
   begin_to_finish();
 }
 
@@ -341,6 +340,10 @@ const char* Job::state_name() const noexcept {
           return "precopy";
         case SessionState::switchover:
           return "switchover";
+        case SessionState::postcopy_paused:
+          return "postcopy-paused";
+        case SessionState::postcopy:
+          return "postcopy";
         case SessionState::device_state:
         case SessionState::done:
         case SessionState::failed:

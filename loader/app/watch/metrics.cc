@@ -58,7 +58,8 @@ void add_session(Collector& out, const Report& r, const ProgressSample& progress
                  const Labels& labels) {
   for (const SessionState each :
        {SessionState::listening, SessionState::setup, SessionState::precopy, SessionState::switchover,
-        SessionState::device_state, SessionState::colo, SessionState::done, SessionState::failed})
+        SessionState::device_state, SessionState::postcopy, SessionState::postcopy_paused, SessionState::colo,
+        SessionState::done, SessionState::failed})
     add_state(out, to_string(each), state, labels);
   for (const SessionValue& value : values_of(SessionNumbers{r, progress}))
     out.add(*value.info, value.info->moment.empty() ? labels : with(labels, "moment", value.info->moment),

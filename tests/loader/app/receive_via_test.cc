@@ -160,10 +160,10 @@ TEST_F(ReceiveViaTest, a_migration_from_ready_to_its_report) {
 }
 
 TEST_F(ReceiveViaTest, refused_before_anything_begins) {
-  start("--no-handoff --capability postcopy-ram");
+  start("--no-handoff --capability x-ignore-shared");
   ASSERT_TRUE(daemon_->serve([&] { return ended(); }));
   EXPECT_EQ(status_, 2);
-  EXPECT_TRUE(says("postcopy-ram is not supported"));
+  EXPECT_TRUE(says("x-ignore-shared is not supported"));
   start("--no-handoff --mtu 9000");
   ASSERT_TRUE(daemon_->serve([&] { return ended(); }));
   EXPECT_EQ(status_, 2);

@@ -71,7 +71,7 @@ TEST_F(SessionArgumentsTest, complaints_are_the_command_lines) {
   EXPECT_EQ(class_, control_class::kArguments);
   EXPECT_NE(parse(R"({"no-handoff": true, "multifd-channels": 300})").find("--multifd-channels"),
             std::string::npos);
-  EXPECT_NE(parse(R"({"no-handoff": true, "capability": ["postcopy-ram"]})").find("not supported"),
+  EXPECT_NE(parse(R"({"no-handoff": true, "capability": ["x-ignore-shared"]})").find("not supported"),
             std::string::npos);
   EXPECT_NE(parse(R"({"no-handoff": true, "ram": ["mem=relative"]})").find("must begin with /"),
             std::string::npos);

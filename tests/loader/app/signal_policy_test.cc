@@ -21,6 +21,8 @@ TEST(SignalPolicy, the_first_and_a_second_by_standing) {
                          Row{in_transit, SignalAnswer::drain, SignalAnswer::cancel},
                          Row{one_way, SignalAnswer::drain, SignalAnswer::refuse},
                          Row{verdict, SignalAnswer::drain, SignalAnswer::give_up},
+                         Row{postcopy, SignalAnswer::relay, SignalAnswer::hold},
+                         Row{paused, SignalAnswer::wait, SignalAnswer::leave},
                          Row{ending, SignalAnswer::none, SignalAnswer::none}}) {
     for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
       SignalPolicy policy;

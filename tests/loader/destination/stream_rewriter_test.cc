@@ -156,7 +156,7 @@ class StreamRewriterTest : public testing::Test {
   std::vector<std::byte> video_memory_;
   RamBlockList blocks_;
   ByteFifo out_;
-  StreamRewriter rewriter_{blocks_, HandoffForm::plain, {}, out_};
+  StreamRewriter rewriter_{blocks_, HandoffForm::plain, {}, {}, out_};
 };
 
 TEST_F(StreamRewriterTest, a_source_without_configuration_section_is_refused_with_what_to_do) {
@@ -194,10 +194,93 @@ TEST_F(StreamRewriterTest, commands_pass_but_those_it_has_given_itself) {
     EXPECT_FALSE(rewriter_.on_command(own, {}));
   EXPECT_TRUE(drain().empty());
   constexpr std::array<std::byte, 2> kPayload{std::byte{7}, std::byte{9}};
-  EXPECT_FALSE(rewriter_.on_command(MigCommand::postcopy_advise, kPayload));
+  EXPECT_FALSE(rewriter_.on_command(MigCommand::enable_colo, kPayload));
   // QEMU_VM_COMMAND, be16 command, be16 length, payload (migration/savevm.c qemu_savevm_command_send).
-  EXPECT_EQ(drain(), (std::vector<std::byte>{std::byte{8}, std::byte{0}, std::byte{3}, std::byte{0},
+  EXPECT_EQ(drain(), (std::vector<std::byte>{std::byte{8}, std::byte{0}, std::byte{8}, std::byte{0},
                                              std::byte{2}, std::byte{7}, std::byte{9}}));
+}
+
+class PostcopyRewriterTest : public StreamRewriterTest {
+ protected:
+  // Reads what was written up to now: a command and its payload.
+  static void expect_command(Reader& reader, MigCommand command, std::size_t bytes) {
+    EXPECT_EQ(reader.u8(), 8U);
+    const uint32_t head = reader.u32();
+    EXPECT_EQ(head >> 16, static_cast<uint32_t>(command));
+    EXPECT_EQ(head & 0xffff, bytes);
+  }
+  StreamError advise(uint64_t page_sizes) {
+    std::array<std::byte, 16> payload{};
+    store_be64(payload.data(), page_sizes);
+    store_be64(payload.data() + 8, kPageBytes);
+    return rewriter_.on_command(MigCommand::postcopy_advise, payload);
+  }
+};
+
+TEST_F(PostcopyRewriterTest, behind_advise_nothing_is_loaded_before_the_memory_is_there_again) {
+  EXPECT_TRUE(rewriter_.writable());
+  ASSERT_FALSE(advise(kPageBytes));
+  EXPECT_TRUE(rewriter_.advised());
+  EXPECT_FALSE(rewriter_.writable());
+  rewriter_.memory_ready();
+  EXPECT_TRUE(rewriter_.writable());
+  Reader reader(drain());
+  expect_command(reader, MigCommand::postcopy_advise, 16);
+  reader.skip(16);
+  expect_command(reader, MigCommand::ping, 4);
+  EXPECT_EQ(reader.u32(), StreamRewriter::kAdvisePing);
+  EXPECT_TRUE(reader.done());
+}
+
+// The destination would end, and say why in its own log alone.
+TEST_F(PostcopyRewriterTest, other_page_sizes_than_the_sources_are_refused_before_advise_leaves) {
+  const StreamError error = advise(kPageBytes | 2 << 20);
+  EXPECT_EQ(error.error_class, ErrorClass::mismatch);
+  EXPECT_NE(error.message().find("0x201000"), std::string::npos) << error.message();
+  EXPECT_TRUE(drain().empty());
+  EXPECT_FALSE(rewriter_.advised());
+}
+
+TEST_F(PostcopyRewriterTest, a_block_in_hugepages_is_listed_with_their_size_and_compared) {
+  StreamRewriter rewriter(blocks_, HandoffForm::plain, {}, {{"mem", 2 << 20}}, out_);
+  std::array<std::byte, 16> payload{};
+  store_be64(payload.data(), kPageBytes | 2 << 20);
+  ASSERT_FALSE(rewriter.on_command(MigCommand::postcopy_advise, payload));
+  rewriter.memory_ready();
+  (void)drain();
+  const SectionHeader section{SectionType::start, 2, "ram", 0, 4};
+  const StreamError error = rewriter.on_ram_start(section, entries());
+  EXPECT_EQ(error.error_class, ErrorClass::mismatch);
+  EXPECT_NE(error.message().find("'mem'"), std::string::npos) << error.message();
+}
+
+// What the destination has to have before it drops pages: private blocks as they are now. Then the source
+// speaks.
+TEST_F(PostcopyRewriterTest, at_the_switch_changed_private_pages_leave_before_the_sources_first_byte) {
+  ASSERT_FALSE(advise(kPageBytes));
+  rewriter_.memory_ready();
+  start();
+  while (!rewriter_.writable()) (void)drain();
+  (void)drain();
+  load(7, 0xaa);
+  EXPECT_FALSE(rewriter_.in_postcopy());
+  ASSERT_FALSE(rewriter_.on_postcopy());
+  EXPECT_TRUE(rewriter_.in_postcopy());
+  ASSERT_FALSE(rewriter_.on_postcopy_discard("mem", 1, 2));
+  EXPECT_FALSE(rewriter_.packaged());
+  ASSERT_FALSE(rewriter_.on_postcopy_package(100));
+  EXPECT_TRUE(rewriter_.packaged());
+  constexpr std::array<std::byte, 3> kRaw{std::byte{0xf1}, std::byte{0xf2}, std::byte{0xf3}};
+  EXPECT_EQ(rewriter_.on_tail(kRaw), kRaw.size());
+  Reader reader(drain());
+  EXPECT_EQ(reader.section(SectionType::part), (std::vector<Record>{{"vga", 7, 0xaa}}));
+  EXPECT_EQ(reader.u8(), 0xf1U);
+  EXPECT_EQ(reader.u8(), 0xf2U);
+  EXPECT_EQ(reader.u8(), 0xf3U);
+  EXPECT_TRUE(reader.done());
+  // Of pages 0 to 3 two were dropped: the others are there.
+  EXPECT_EQ(rewriter_.discarded().kept("mem", 0), 0b1001);
+  EXPECT_EQ(rewriter_.discarded().kept("vga", 0), 0);
 }
 
 TEST_F(StreamRewriterTest, every_private_page_is_zero_beforehand_and_every_hugepage_touched_once) {

@@ -84,6 +84,7 @@ class SessionFixture : public ::testing::Test {
     settings.connections_max = 8;
     settings.source_nat = source_nat_;
     settings.silent_peers = silent_peers_;
+    settings.urgent_pages = urgent_pages_;
     std::string problem;
     const PageKernels* const kernels = select_page_kernels(problem);
     ASSERT_NE(kernels, nullptr) << problem;
@@ -121,6 +122,7 @@ class SessionFixture : public ::testing::Test {
   MainSettings settings_;
   SourceNat source_nat_;
   SilentPeers* silent_peers_ = nullptr;
+  UrgentPages* urgent_pages_ = nullptr;
   uint64_t now_ = 1'000'000'000;
   BlockTable blocks_{1 << 20};
   DeviceStateFile state_file_{""};

@@ -46,11 +46,12 @@ class Receiver:
 
     `ram` maps block names to their files, optionally with options: {"mem": "/dev/shm/x,size=64M"}.
     `terminal`: its output goes where ours goes, not to a log file. `two_ports`: a second port with a network of
-    its own, which is the one that sources are told.
+    its own, which is the one that sources are told. `dump`: blocks are written at the end; not in postcopy, where
+    guest memory must not be touched.
     """
 
     def __init__(self, folder, network, ram, channels=0, compression="none", capabilities=(), extra=(),
-                 handoff=None, name="receiver", terminal=False, two_ports=False):
+                 handoff=None, name="receiver", terminal=False, two_ports=False, dump=True):
         self.folder, self.network, self.name, self.two_ports = folder, network, name, two_ports
         self.report_path = os.path.join(folder, name + ".json")
         self.dump = os.path.join(folder, name + ".blocks")
@@ -61,8 +62,10 @@ class Receiver:
         ready_read, ready_write = os.pipe()
         command = [migrx_program(), "receive", "--port", network.port,
                    "--address", network.address, "--listen", str(PORT), "--mtu", str(network.mtu),
-                   "--report", self.report_path, "--dump-blocks", self.dump, "--ready-fd", str(ready_write),
+                   "--report", self.report_path, "--ready-fd", str(ready_write),
                    "--runtime-dir", self.runtime_dir]
+        if dump:
+            command += ["--dump-blocks", self.dump]
         if two_ports:
             command += ["--port", "net_tap1,iface=" + SECOND_INTERFACE, "--address", SECOND_RECEIVER + "/24"]
         if network.is_routed:
