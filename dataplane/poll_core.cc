@@ -200,6 +200,10 @@ void PollCore::take_tenant_changes() noexcept {
         std::erase(tenants_, &tenant);
         closing_.push_back(&tenant);
         break;
+      case TenantChange::Kind::keep_silent:
+        tenant.keep_silent(config_.index);
+        listener_.keep_silent(tenant.config().port, tenant.config_at(config_.index).first_bytes_ns);
+        break;
     }
   }
 }
@@ -486,8 +490,9 @@ void PollCore::on_unknown(uint32_t port_index, std::span<Slice> payload, uint64_
   TcpHandshake handshake;
   if (config_.mesh != nullptr)
     listener_.set_cookies_in_flight_until_ns(config_.mesh->cookies_in_flight_until_ns());
-  const TcpListener::Result result = listener_.on_segment(
-      segment_, tenant == nullptr ? nullptr : &tenant->config(), free, now_ns, out_, handshake);
+  const TcpListener::Result result =
+      listener_.on_segment(segment_, tenant == nullptr ? nullptr : &tenant->config_at(config_.index), free,
+                           now_ns, out_, handshake);
   switch (result.action) {
     case TcpListener::Action::none:
       break;

@@ -41,7 +41,8 @@ class Tenant;
 
 // What the control thread asks of a poll core.
 struct TenantChange {
-  enum class Kind : uint8_t { open, close } kind = Kind::open;
+  // keep_silent: from now on a peer whose handshake is done may be silent for as long as it likes.
+  enum class Kind : uint8_t { open, close, keep_silent } kind = Kind::open;
   Tenant* tenant = nullptr;
 };
 
@@ -52,7 +53,11 @@ class Tenant {
 
   // id: no other tenant of the process has had it. cores: poll cores that may listen for it.
   explicit Tenant(TenantConfig config, uint32_t cores = 1, uint32_t id = 0)
-      : config_(std::move(config)), id_(id), cores_(cores), at_(std::make_unique<AtCore[]>(cores)) {}
+      : config_(std::move(config)),
+        patient_(patient(config_)),
+        id_(id),
+        cores_(cores),
+        at_(std::make_unique<AtCore[]>(cores)) {}
 
   [[nodiscard]] const TenantConfig& config() const noexcept { return config_; }
   [[nodiscard]] uint32_t id() const noexcept { return id_; }
@@ -73,6 +78,11 @@ class Tenant {
   }
 
   // ---- A poll core, each its own
+  // config(), or as TenantChange::keep_silent has it.
+  [[nodiscard]] const TenantConfig& config_at(uint32_t core) const noexcept {
+    return at_[core].keeps_silent ? patient_ : config_;
+  }
+  void keep_silent(uint32_t core) noexcept { at_[core].keeps_silent = true; }
   void set_state(uint32_t core, State state) noexcept {
     at_[core].state.store(state, std::memory_order_release);
   }
@@ -101,8 +111,16 @@ class Tenant {
     std::atomic<State> state{State::made};
     std::atomic<uint32_t> places{0};
     Silence silence;
+    bool keeps_silent = false;
   };
+  static TenantConfig patient(TenantConfig config) {
+    config.first_bytes_ns = kPatienceNs;
+    return config;
+  }
+  // Years, and far from where a sum of times would wrap.
+  static constexpr uint64_t kPatienceNs = uint64_t{1} << 58;
   const TenantConfig config_;
+  const TenantConfig patient_;
   const uint32_t id_;
   const uint32_t cores_;
   std::atomic<uint32_t> silence_asked_{0};  // times

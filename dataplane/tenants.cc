@@ -50,6 +50,10 @@ void Tenants::close(Tenant& tenant) {
   }
 }
 
+void Tenants::keep_silent(Tenant& tenant) {
+  for (PollCore* const core : cores_) core->request({TenantChange::Kind::keep_silent, &tenant});
+}
+
 void Tenants::close_all() {
   for (const Held& held : tenants_)
     if (held.open) close(*held.tenant);

@@ -28,6 +28,8 @@ class Tenants {
   // Nobody connects any more, and whoever is about to is reset; connections live on. The tenant may be
   // destroyed by any later open() or collect().
   void close(Tenant& tenant);
+  // From now on peers that have connected to it may be silent for as long as it is there.
+  void keep_silent(Tenant& tenant);
   void close_all();
   // Destroys closed tenants whose last connections have ended.
   void collect();

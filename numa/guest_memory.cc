@@ -262,10 +262,10 @@ std::string GuestMemory::prefault(const std::vector<CpuId>& cpus, const std::str
 }
 
 std::string GuestMemory::take_again(const std::vector<CpuId>& cpus, const std::string& charge_to,
-                                    const std::function<bool(uint64_t)>& go_on) {
+                                    bool emptied, const std::function<bool(uint64_t)>& go_on) {
   // A hole in the middle of a hugepage may leave zeros instead of nothing.
   if (page_bytes_ == kSmallPage) (void)::madvise(data_, mapped_, MADV_NOHUGEPAGE);
-  return fault_in(cpus, charge_to, /*clear=*/false, go_on);
+  return fault_in(cpus, charge_to, must_clear_ && !emptied, go_on);
 }
 
 void GuestMemory::give_up() noexcept {

@@ -48,11 +48,12 @@ class GuestMemory {
   // otherwise what to do.
   [[nodiscard]] std::string prefault(const std::vector<CpuId>& cpus, const std::string& charge_to,
                                      const std::function<bool(uint64_t)>& go_on);
-  // The same after somebody else has punched holes into the file: what is there stays as it is, and no
-  // transparent hugepages are made, so that single pages can be given back. A write to what is missing would
-  // be SIGBUS where memory has gone meanwhile: this is an error. bytes_done counts from 0.
+  // The same while a source waits that may switch to postcopy: without transparent hugepages, so that single
+  // pages can be given back. emptied: somebody has punched holes into the file since it was opened, so that
+  // what is missing is zero, and what is there is to stay. A write to what is missing would be SIGBUS where
+  // memory has gone meanwhile: this is an error.
   [[nodiscard]] std::string take_again(const std::vector<CpuId>& cpus, const std::string& charge_to,
-                                       const std::function<bool(uint64_t)>& go_on);
+                                       bool emptied, const std::function<bool(uint64_t)>& go_on);
   // The mapping is given up: whoever touches it from now on is ended by SIGSEGV, and the file is somebody
   // else's alone. No thread may be about to touch it. Takes some 0.1 s for each GiB in pages of 4 KiB.
   void give_up() noexcept;

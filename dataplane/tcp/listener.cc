@@ -501,6 +501,12 @@ bool TcpListener::poll_output(uint64_t now_ns, OutSegment& out) noexcept {
   return false;
 }
 
+void TcpListener::keep_silent(uint16_t local_port, uint64_t more_ns) noexcept {
+  for (uint32_t i = 0; half_open_ > 0 && i < sets_ * kWays; ++i)
+    if (entries_[i].used && entries_[i].done && entries_[i].tuple.local_port == local_port)
+      entries_[i].retry_ns += more_ns;
+}
+
 bool TcpListener::reset_one(uint16_t local_port, OutSegment& out) noexcept {
   if (half_open_ == 0) return false;
   Entry* const end = &entries_[0] + std::size_t{sets_} * kWays;

@@ -87,6 +87,9 @@ class TcpListener {
   // the whole table.
   [[nodiscard]] uint64_t silent_since_ns(uint16_t local_port) const noexcept;
 
+  // Those who are silent on that port now may be so for `more_ns` more.
+  void keep_silent(uint16_t local_port, uint64_t more_ns) noexcept;
+
   // RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey).
   [[nodiscard]] SeqNum initial_sequence(const FourTuple& tuple, uint64_t now_ns) const noexcept;
 

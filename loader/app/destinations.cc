@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "loader/app/handoff_tls.h"
@@ -52,6 +53,13 @@ uint64_t block_bytes(const RamSpec& spec) {
 
 }  // namespace
 
+SourceCapabilities source_capabilities(const std::vector<std::string>& names) {
+  const auto has = [&names](const char* name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  return {has("switchover-ack"), has("postcopy-ram"), has("postcopy-preempt")};
+}
+
 HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels, LinkSecurity* security) {
   return {.form = form_of(options),
           .process = options.destination_pid,
@@ -81,6 +89,7 @@ std::unique_ptr<Destination> make_destination(const std::optional<std::string>& 
   settings.access = choice.access;
   settings.security = choice.security;
   settings.refill = choice.refill;
+  settings.memory_postponed = choice.memory_postponed;
   settings.on_postcopy = std::move(choice.on_postcopy);
   return std::make_unique<DestinationQemu>(std::move(settings), guest.table().list());
 }
@@ -104,12 +113,11 @@ std::map<std::string, uint64_t> inspect_by_qmp(const JobOptions& options, const 
   return std::move(setup.addresses);
 }
 
-void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlocks& guest, Report& report,
-                Terminal& terminal, const Interruption& interruption) {
+void arm_by_qmp(const JobOptions& options, SourceCapabilities source, const GuestBlocks& guest,
+                Report& report, Terminal& terminal, const Interruption& interruption) {
   if (!options.qmp) return;
   const std::unique_ptr<QmpClient> client = connect_qmp(options, terminal, interruption);
-  take(arm_destination(*client, *options.handoff, switchover_ack, form_of(options), guest.shared_files()),
-       report);
+  take(arm_destination(*client, *options.handoff, source, form_of(options), guest.shared_files()), report);
 }
 
 void disarm_by_qmp(const JobOptions& options, Report& report) {

@@ -13,6 +13,7 @@
 #include "loader/app/job_options.h"
 #include "loader/app/report.h"
 #include "loader/app/terminal.h"
+#include "loader/destination/destination_setup.h"
 #include "loader/destination/handoff_form.h"
 #include "loader/destination/link_security.h"
 #include "loader/destination/memory_refill.h"
@@ -23,6 +24,9 @@
 
 namespace migrx {
 
+// Of --capability.
+[[nodiscard]] SourceCapabilities source_capabilities(const std::vector<std::string>& names);
+
 // How the guest is handed over.
 struct HandoffChoice {
   HandoffForm form = HandoffForm::plain;
@@ -31,6 +35,7 @@ struct HandoffChoice {
   std::optional<SocketAccess> access;
   LinkSecurity* security = nullptr;  // nullptr: it is not encrypted; outlives the destination
   MemoryRefill* refill = nullptr;    // for a source that may switch to postcopy; outlives the destination
+  bool memory_postponed = false;     // see DestinationSettings
   std::function<void()> on_postcopy{};
 };
 [[nodiscard]] HandoffChoice handoff_choice(const JobOptions& options, uint32_t source_channels,
@@ -53,10 +58,10 @@ struct HandoffChoice {
                                                              Report& report, Terminal& terminal,
                                                              const Interruption& interruption);
 
-// --qmp: from here on the destination waits for this migration and no other. switchover_ack: on at the
-// source. Adds to the report's warnings. Throws SetupError.
-void arm_by_qmp(const JobOptions& options, bool switchover_ack, const GuestBlocks& guest, Report& report,
-                Terminal& terminal, const Interruption& interruption);
+// --qmp: from here on the destination waits for this migration and no other. Adds to the report's warnings.
+// Throws SetupError.
+void arm_by_qmp(const JobOptions& options, SourceCapabilities source, const GuestBlocks& guest,
+                Report& report, Terminal& terminal, const Interruption& interruption);
 
 // The guest is at the destination: what was turned on there for it, and would harm it later, is turned off.
 // Adds to the report's warnings; nothing that happens here changes where the guest is.

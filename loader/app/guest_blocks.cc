@@ -98,7 +98,7 @@ std::vector<std::span<std::byte>> GuestBlocks::mappings() const {
 }
 
 void GuestBlocks::prefault(const Placement& placement, const MemorySettings& settings, Terminal& terminal,
-                           const Interruption& interruption) {
+                           const Interruption& interruption, bool postponed) {
   std::string process;
   const std::string group = payer(settings.group, process);
   std::string problem;
@@ -116,6 +116,7 @@ void GuestBlocks::prefault(const Placement& placement, const MemorySettings& set
     throw SetupError(problem + " (--no-memory-check starts regardless; the kernel may then kill a process)");
 
   for (const auto& memory : files_) {
+    if (postponed) break;
     const std::vector<CpuId> cpus = cpus_for(*memory, placement);
     const uint64_t started_ns = monotonic_ns();
     const auto seconds = [started_ns] { return static_cast<double>(monotonic_ns() - started_ns) * 1e-9; };
@@ -155,13 +156,13 @@ std::vector<CpuId> GuestBlocks::cpus_for(const GuestMemory& memory, const Placem
   return cpus;
 }
 
-std::string GuestBlocks::take_again(const Placement& placement, const std::string& group,
+std::string GuestBlocks::take_again(const Placement& placement, const std::string& group, bool emptied,
                                     const std::function<bool(uint64_t)>& go_on) {
   std::string process;
   const std::string charged = payer(group, process);
   uint64_t before = 0;
   for (const auto& memory : files_) {
-    const std::string problem = memory->take_again(cpus_for(*memory, placement), charged,
+    const std::string problem = memory->take_again(cpus_for(*memory, placement), charged, emptied,
                                                    [&](uint64_t done) { return go_on(before + done); });
     if (!problem.empty()) return problem;
     before += memory->mapped_bytes();

@@ -43,12 +43,13 @@ class GuestBlocks {
   // Looks whether the memory is there, then faults everything in, with all planned CPUs of each file's node
   // (all of them for files of no node), and shows progress; and some memory for blocks without a file. Throws
   // SetupError, also within some milliseconds of a signal.
+  // postponed: the files are left to take_again().
   void prefault(const Placement& placement, const MemorySettings& settings, Terminal& terminal,
-                const Interruption& interruption);
-  // The files have been emptied by the destination: all of their memory is taken anew
-  // (GuestMemory::take_again). group: MemorySettings::group. go_on is told of the bytes done. Empty: done;
-  // otherwise what to do. Any one thread, while no worker writes.
-  [[nodiscard]] std::string take_again(const Placement& placement, const std::string& group,
+                const Interruption& interruption, bool postponed = false);
+  // All memory of the files is taken, while no pages come (GuestMemory::take_again). emptied: by the
+  // destination. group: MemorySettings::group. go_on is told of the bytes done. Empty: done; otherwise what
+  // to do. Any one thread, while no worker writes.
+  [[nodiscard]] std::string take_again(const Placement& placement, const std::string& group, bool emptied,
                                        const std::function<bool(uint64_t)>& go_on);
   // GuestMemory::give_up() for all files; some seconds for a large guest. Any one thread.
   void give_up() noexcept;

@@ -9,11 +9,11 @@ GuestRefill::~GuestRefill() {
   if (thread_.joinable()) thread_.join();
 }
 
-void GuestRefill::begin() {
+void GuestRefill::begin(bool emptied) {
   try {
-    thread_ = std::thread([this] {
+    thread_ = std::thread([this, emptied] {
       try {
-        problem_ = guest_.take_again(placement_, group_, [this](uint64_t done) {
+        problem_ = guest_.take_again(placement_, group_, emptied, [this](uint64_t done) {
           done_.store(done, std::memory_order_relaxed);
           return !stop_.load(std::memory_order_relaxed);
         });

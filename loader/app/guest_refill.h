@@ -23,7 +23,7 @@ class GuestRefill final : public MemoryRefill {
   GuestRefill(const GuestRefill&) = delete;
   GuestRefill& operator=(const GuestRefill&) = delete;
 
-  void begin() override;
+  void begin(bool emptied) override;
   [[nodiscard]] std::optional<std::string> outcome() override;
   [[nodiscard]] uint64_t bytes_done() const noexcept override {
     return done_.load(std::memory_order_relaxed);

@@ -202,7 +202,7 @@ int load(const LoadOptions& options, const Lifeline& lifeline) {
     const PageKernels* const kernels = select_page_kernels(problem);
     if (kernels == nullptr) throw SetupError(problem);
     CompressJobs compress(0, 1, *kernels);
-    arm_by_qmp(options, /*switchover_ack=*/false, guest, report, terminal, signals);
+    arm_by_qmp(options, {}, guest, report, terminal, signals);
     for (const std::string& warning : report.warnings) terminal.warn("warning: " + warning);
     const std::unique_ptr<Destination> destination =
         make_destination(options.handoff, options.dump_blocks, guest, std::move(addresses),

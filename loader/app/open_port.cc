@@ -16,6 +16,10 @@ OpenPort::OpenPort(Network& network, Arrivals& arrivals, const TenantConfig& con
   arrivals.expect(*tenant_);
 }
 
+void OpenPort::keep_silent() {
+  network_.tenants().keep_silent(*tenant_);
+}
+
 OpenPort::~OpenPort() {
   arrivals_.forget(*tenant_);
   network_.tenants().close(*tenant_);

@@ -23,6 +23,8 @@ class OpenPort {
 
   // The next new connection; nullptr: there is none.
   [[nodiscard]] Handoff* take() { return arrivals_.take(*tenant_); }
+  // The source's preempt channel may be silent to the end of postcopy.
+  void keep_silent();
   [[nodiscard]] SilentPeers& silent_peers() noexcept { return *silent_peers_; }
   [[nodiscard]] const Tenant& tenant() const noexcept { return *tenant_; }
 

@@ -164,7 +164,7 @@ void ReceiveRun::receive() {
   host.open(options_.probe && live_connections_.inherited().connections.empty());
 
   // ---- The destination is armed, and everything runs
-  arm_by_qmp(options_, settings.main.switchover_ack, guest, report_, terminal_, signals_);
+  arm_by_qmp(options_, source_capabilities(options_.capabilities), guest, report_, terminal_, signals_);
   for (const std::string& warning : report_.warnings) terminal_.warn("warning: " + warning);
   Arrivals arrivals(host.network(), live_connections_);
   Reception reception(options_, settings, std::move(addresses),
@@ -203,7 +203,7 @@ void ReceiveRun::receive() {
 void ReceiveRun::take_memory(GuestBlocks& guest, const Placement& placement) {
   const double since_s = now_s();
   manager_.status("takes the guest's memory", since_s);
-  guest.prefault(placement, memory_settings(options_), terminal_, signals_);
+  guest.prefault(placement, memory_settings(options_), terminal_, signals_, options_.expect_postcopy);
   report_.timeline.prefault_s = now_s() - since_s;
   if (report_.timeline.prefault_s > 0)
     report_.prefault_bytes_per_s = static_cast<double>(guest.bytes()) / report_.timeline.prefault_s;

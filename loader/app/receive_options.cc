@@ -44,6 +44,9 @@ std::string check_receive_options(const ReceiveOptions& o) {
   if (o.wait) return "--wait: room is a daemon's to give: name its socket by --via, or leave --wait out";
   if (std::string problem = check_host_options(o, o); !problem.empty()) return problem;
   if (std::string problem = check_destination_options(o); !problem.empty()) return problem;
+  if (o.expect_postcopy && !o.handoff)
+    return "--expect-postcopy needs --handoff: without a destination QEMU a source with postcopy-ram is "
+           "refused";
   ForwardPlan forwards;
   if (std::string problem = plan_forwards(o, o, o, forwards); !problem.empty()) return problem;
   return check_stream_options(o);

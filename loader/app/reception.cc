@@ -54,6 +54,7 @@ Reception::Reception(const SessionOptions& options, SessionSettings settings,
   Workers& workers = at_.host.workers();
   HandoffChoice choice = handoff_choice(options, options.multifd_channels, at_.handoff_tls.security());
   choice.refill = &postcopy_.refill();
+  choice.memory_postponed = options.expect_postcopy;
   choice.on_postcopy = [this] { postcopy_.begin(monotonic_ns()); };
   destination_ = make_destination(options.handoff, options.dump_blocks, at_.guest, std::move(addresses),
                                   limits.stall_ns, std::move(choice));
@@ -92,6 +93,8 @@ int Reception::exit_status() const noexcept {
 
 void Reception::tell(Terminal& terminal, Report& report) {
   postcopy_.look(monotonic_ns(), terminal);
+  if (session_->postcopy_advised() && port_ != nullptr && !std::exchange(keeps_silent_, true))
+    port_->keep_silent();
   if (const std::optional<IpAddress> peer = session_->take_misled_peer())
     warn_of_misled_peer(*peer, at_.tls != nullptr, terminal, report);
   if (at_.tls != nullptr) at_.tls->tell(terminal, report);
@@ -112,6 +115,7 @@ ProgressSample Reception::sample(double now_s) const {
 void Reception::report_parts(Report& report) const {
   if (at_.alone) at_.host.report(report);
   if (colo_ != nullptr) report.colo = counters_of(*colo_);
+  if (session_->in_postcopy()) report.postcopy = counters_of(destination_->postcopy());
   if (at_.tls != nullptr) at_.tls->report(report);
   at_.handoff_tls.report(report);
   if (at_.alone) report.cpu_s = cpu_seconds();

@@ -77,6 +77,7 @@ class Reception {
   const Surroundings at_;
   std::unique_ptr<OpenPort> port_;
   PostcopyDuty postcopy_;
+  bool keeps_silent_ = false;
   std::unique_ptr<Destination> destination_;
   std::unique_ptr<ColoSecondary> colo_;  // null without the capability x-colo
   std::unique_ptr<Session> session_;

@@ -147,6 +147,7 @@ std::string to_json(const Report& r) {
   out["dataplane"] = OrderedJson::object();
   for (const auto& [name, value] : r.dataplane)
     if (value > 0) out["dataplane"][name] = value;
+  if (!r.postcopy.empty()) out["postcopy"] = to_json(r.postcopy);
   if (!r.colo.empty()) out["colo"] = to_json(r.colo);
   out["memory"] = to_json(r.memory);
   return out.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";

@@ -130,6 +130,7 @@ struct Report {
   std::vector<LinkEvent> links;        // how the ports' links changed while the session ran
   std::vector<std::string> placement;  // reasons, in words
   CounterList dataplane;               // per fate of a frame or segment, all poll cores together
+  CounterList postcopy;                // empty unless the source switched
   CounterList colo;                    // checkpoints kept; empty without x-colo
   CounterList memory;                  // hugepages, packet buffers before and after
 };

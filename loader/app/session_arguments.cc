@@ -38,6 +38,7 @@ constexpr std::array kOptions{
     OwnedOption{"multifd-channels", OptionOwner::session},
     OwnedOption{"multifd-compression", OptionOwner::session},
     OwnedOption{"no-postcopy", OptionOwner::session},
+    OwnedOption{"expect-postcopy", OptionOwner::session},
     OwnedOption{"capability", OptionOwner::session},
     OwnedOption{"multifd-flush-after-each-section", OptionOwner::session},
     OwnedOption{"switchover-ack-legacy", OptionOwner::session},

@@ -66,6 +66,12 @@ void add_stream_options(CLI::App& command, StreamOptions& o) {
                 "there is "
                 "a destination QEMU)")
       ->group(stream);
+  command
+      .add_flag("--expect-postcopy", o.expect_postcopy,
+                "take the guest's memory when the source has come, not before: a source with postcopy-ram "
+                "makes the "
+                "destination QEMU give all of it back once, at the start")
+      ->group(stream);
 
   const char* const encryption = "Encryption (as the destination of QEMU's tls-creds)";
   command
@@ -93,6 +99,8 @@ std::string check_capability(const std::string& name) {
 
 std::string check_stream_options(const StreamOptions& o) {
   if (std::string problem = check_tls_options(o.tls_creds, o.tls_authz); !problem.empty()) return problem;
+  if (o.expect_postcopy && o.no_postcopy)
+    return "--expect-postcopy and --no-postcopy exclude each other: leave one out";
   if (o.multifd_compression != "none" && o.multifd_channels == 0)
     return "--multifd-compression needs --multifd-channels";
   if (o.multifd_flush_after_each_section && o.multifd_channels == 0)

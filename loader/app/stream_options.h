@@ -20,7 +20,8 @@ struct StreamOptions {
   std::optional<bool> multifd_flush_after_each_section;
   std::optional<bool> switchover_ack_legacy;
   std::optional<std::string> uuid;
-  bool no_postcopy = false;  // a source with the capability postcopy-ram is refused
+  bool no_postcopy = false;      // a source with the capability postcopy-ram is refused
+  bool expect_postcopy = false;  // guest memory is taken when the source has come
 
   // Encryption: "x509:dir=…" or "psk:dir=…" (loader/tls/credentials.h), and who of those may connect.
   std::optional<std::string> tls_creds;

@@ -34,6 +34,9 @@ Postcopy postcopy_of(const SessionOptions& options) {
   if (!options.handoff) return Postcopy::no_handoff;
   if (options.handoff_form != "plain") return Postcopy::ignore_shared;
   if (options.dump_blocks) return Postcopy::read_back;
+  if (std::find(options.capabilities.begin(), options.capabilities.end(), "x-colo") !=
+      options.capabilities.end())
+    return Postcopy::colo;
   return Postcopy::relayed;
 }
 

@@ -44,7 +44,9 @@ std::map<std::string, uint64_t> page_bytes_of(const std::vector<SharedFile>& fil
 
 DestinationQemu::DestinationQemu(DestinationSettings settings, const RamBlockList& blocks)
     : settings_(std::move(settings)),
-      rewriter_(blocks, settings_.form, settings_.addresses, page_bytes_of(settings_.files), fifo_) {}
+      rewriter_(blocks, settings_.form, settings_.addresses, page_bytes_of(settings_.files), fifo_) {
+  if (settings_.memory_postponed) rewriter_.expect_no_memory();
+}
 
 DestinationQemu::~DestinationQemu() {
   disconnect();
@@ -101,7 +103,8 @@ uint32_t DestinationQemu::do_work(uint64_t now_ns) {
   if (work > 0) last_sent_ns_ = now_ns;
   if (!proved_ && due) decide_multifd(now_ns);
   work += serve_multifd(now_ns) + serve_preempt(now_ns);
-  if (advice_taken_ && !memory_there_) look_at_refill(now_ns);
+  if (rewriter_.wants_memory() && !rewriter_.advised() && !refilling_) begin_refill(/*emptied=*/false);
+  if (refilling_ && !memory_there_) look_at_refill(now_ns);
   if (verdict_ == Verdict::pending) work += send_some(now_ns);
   return verdict_ == Verdict::pending ? work + receive_some() : work;
 }
@@ -254,7 +257,10 @@ void DestinationQemu::decide_multifd(uint64_t now_ns) {
     return;
   }
   if (inits_.size() < channels) return;
+  // With postcopy-preempt a listener's backlog is the same, and it answers without a further connection.
+  const bool preempt_perhaps = backlog == kPreemptBacklog && waited_ns < kMultifdPatienceNs;
   if (backlog == channels && backlog > 1) {
+    if (preempt_perhaps) return;
     multifd_decided_ = true;
   } else {
     if (waited_ns < kMultifdPatienceNs) return;
@@ -289,8 +295,13 @@ SocketAddress DestinationQemu::reachable_address() const {
 // The destination has emptied its RAM, and takes postcopy.
 void DestinationQemu::take_advice() {
   advice_taken_ = true;
-  if (settings_.refill != nullptr) settings_.refill->begin();
+  begin_refill(/*emptied=*/true);
   if (!preempt_.begun() && listener_ && still_listens()) preempt_.begin(further_address());
+}
+
+void DestinationQemu::begin_refill(bool emptied) {
+  refilling_ = true;
+  if (settings_.refill != nullptr) settings_.refill->begin(emptied);
 }
 
 void DestinationQemu::look_at_refill(uint64_t now_ns) {
@@ -303,8 +314,9 @@ void DestinationQemu::look_at_refill(uint64_t now_ns) {
     }
     if (!outcome->empty())
       return refuse_because(ErrorClass::io,
-                            "the destination has given the guest's memory back, as postcopy has "
-                            "it, and there is not as much any more: " +
+                            (advice_taken_ ? "the destination has given the guest's memory back, as postcopy "
+                                             "has it, and there is not as much any more: "
+                                           : "") +
                                 *outcome);
   }
   memory_there_ = true;
@@ -327,6 +339,20 @@ void DestinationQemu::pause() {
   verdict_ = Verdict::pending;
   error_ = {};
   paused_ = true;
+  ++pauses_;
+}
+
+PostcopyNumbers DestinationQemu::postcopy() const noexcept {
+  PostcopyNumbers numbers;
+  if (rewriter_.packaged()) {
+    numbers.discarded_ranges = rewriter_.discarded().ranges();
+    numbers.discarded_pages = rewriter_.discarded().pages();
+  }
+  numbers.requests = return_relay_.requests();
+  numbers.requested_bytes = return_relay_.requested_bytes();
+  numbers.urgent_bytes = preempt_.bytes_sent();
+  numbers.pauses = pauses_;
+  return numbers;
 }
 
 void DestinationQemu::resume() {

@@ -50,6 +50,7 @@ struct DestinationSettings {
   // For a source that may switch to postcopy; nullptr: the memory stays as it is (a test's). Outlives it,
   // too.
   MemoryRefill* refill = nullptr;
+  bool memory_postponed = false;  // and none has been taken yet
   // The switch to postcopy: nothing of it has left yet.
   std::function<void()> on_postcopy{};
 };
@@ -86,6 +87,7 @@ class DestinationQemu final : public Destination {
   void pause() override;
   void resume() override;
   [[nodiscard]] bool lost() const noexcept override { return process_.ended(); }
+  [[nodiscard]] PostcopyNumbers postcopy() const noexcept override;
   [[nodiscard]] UrgentPages* urgent_pages() noexcept override { return &preempt_; }
   [[nodiscard]] const std::string& warning() const noexcept override { return warning_; }
 
@@ -118,6 +120,7 @@ class DestinationQemu final : public Destination {
   void read_messages(Bytes bytes);
   [[nodiscard]] bool still_listens() const;
   void take_advice();
+  void begin_refill(bool emptied);
   void look_at_refill(uint64_t now_ns);
   uint32_t serve_preempt(uint64_t now_ns);
   uint32_t relay(Bytes bytes);
@@ -155,10 +158,12 @@ class DestinationQemu final : public Destination {
   DestinationMultifd multifd_;
   PreemptLink preempt_;
   bool advice_taken_ = false;  // the destination has answered kAdvisePing
-  bool memory_there_ = false;  // and all of the memory it gave back is there again
+  bool refilling_ = false;
+  bool memory_there_ = false;  // what refilling_ began is done
   uint64_t refilled_ = 0;      // bytes, when that was looked at last
   bool in_postcopy_ = false;   // settings_.on_postcopy was called
   bool paused_ = false;
+  uint64_t pauses_ = 0;
   bool preempts_ = false;  // the destination had a connection of postcopy-preempt
   ReturnRelay return_relay_;
   std::vector<std::byte> said_;

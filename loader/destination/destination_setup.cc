@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <span>
 #include <sstream>
 #include <string_view>
 
@@ -13,8 +14,13 @@ namespace {
 
 // On at the destination these would make it wait for something that migrx does itself, or read the stream
 // differently (QEMU migration/options.c).
-constexpr std::array<std::string_view, 5> kMustBeOff{"multifd", "postcopy-ram", "postcopy-preempt",
-                                                     "mapped-ram", "x-colo"};
+constexpr std::array<std::string_view, 3> kMustBeOff{"multifd", "mapped-ram", "x-colo"};
+// QEMU has them and x-ignore-shared exclude each other.
+constexpr std::array<std::string_view, 2> kPostcopy{"postcopy-ram", "postcopy-preempt"};
+
+bool is_one_of(std::span<const std::string_view> names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
 
 // The id of a block's backend stands last in its name: alone, after "/objects/" (machine types up to 3.1),
 // or after a device's path ("0000:00:05.0/shm").
@@ -250,9 +256,9 @@ class Inspection : public Conversation {
 
 class Arming : public Conversation {
  public:
-  Arming(QmpCommands& qmp, const std::string& uri, bool switchover_ack, HandoffForm form,
+  Arming(QmpCommands& qmp, const std::string& uri, SourceCapabilities source, HandoffForm form,
          const std::vector<SharedFile>& files)
-      : Conversation(qmp, form), uri_(uri), switchover_ack_(switchover_ack), files_(files) {}
+      : Conversation(qmp, form), uri_(uri), source_(source), files_(files) {}
 
   DestinationSetup run() {
     if (still_waits() && has_our_files() && set_capabilities())
@@ -277,12 +283,15 @@ class Arming : public Conversation {
     std::string list = std::string("{\"capability\": \"x-ignore-shared\", \"state\": ") +
                        (form_ == HandoffForm::x_ignore_shared ? "true}" : "false}");
     for (const auto& [name, on] : *states)
-      if (on && std::find(kMustBeOff.begin(), kMustBeOff.end(), name) != kMustBeOff.end()) {
+      if (on && (is_one_of(kMustBeOff, name) ||
+                 (form_ == HandoffForm::x_ignore_shared && is_one_of(kPostcopy, name)))) {
         list += ", {\"capability\": " + qmp_quote(name) + ", \"state\": false}";
         out_.warnings.push_back("capability " + name +
                                 " was on at the destination and has been turned off: migrx does that part");
       }
-    if (switchover_ack_)
+    if (source_.postcopy_ram) list += ", {\"capability\": \"postcopy-ram\", \"state\": true}";
+    if (source_.postcopy_preempt) list += ", {\"capability\": \"postcopy-preempt\", \"state\": true}";
+    if (source_.switchover_ack)
       list +=
           ", {\"capability\": \"return-path\", \"state\": true}"  // without which QEMU refuses the other
           ", {\"capability\": \"switchover-ack\", \"state\": true}";
@@ -290,7 +299,7 @@ class Arming : public Conversation {
   }
 
   const std::string& uri_;
-  const bool switchover_ack_;
+  const SourceCapabilities source_;
   const std::vector<SharedFile>& files_;
 };
 
@@ -301,9 +310,9 @@ DestinationSetup inspect_destination(QmpCommands& qmp, const std::vector<SetupBl
   return Inspection(qmp, blocks, form, tls).run();
 }
 
-DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, bool switchover_ack,
+DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, SourceCapabilities source,
                                  HandoffForm form, const std::vector<SharedFile>& files) {
-  return Arming(qmp, uri, switchover_ack, form, files).run();
+  return Arming(qmp, uri, source, form, files).run();
 }
 
 std::string disarm_destination(QmpCommands& qmp) {

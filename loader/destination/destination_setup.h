@@ -23,6 +23,14 @@ struct SetupBlock {
   std::optional<uint64_t> addr{};  // given by the operator
 };
 
+// What is on at the source, as far as migrx was told (--capability), and has to be on at the destination,
+// too.
+struct SourceCapabilities {
+  bool switchover_ack = false;
+  bool postcopy_ram = false;
+  bool postcopy_preempt = false;
+};
+
 struct DestinationSetup {
   std::string problem;  // not empty: what is wrong at the destination, and what to change
   std::vector<std::string> warnings;
@@ -47,13 +55,16 @@ struct DestinationSetup {
 // not
 //    lead to the file that is claimed any more, the destination must map the claimed one all the same.
 // 2. x-ignore-shared is turned on or, in the plain form, off; multifd and what goes with it is turned off.
-//    switchover-ack is set as at the source: then the source gets the destination's own acknowledgment.
+//    switchover-ack is set as at the source: then the source gets the destination's own acknowledgment. In
+//    the plain form postcopy-ram and postcopy-preempt are turned on when the source is said to have them, and
+//    stay as they are when not: the source decides, and nothing is lost by a destination that could.
 // 3. migrate-incoming with `uri` comes last, so that a refusal leaves the destination as it was, apart from
 //    its capabilities.
 //
 // Control thread; blocks for as long as QEMU takes to answer.
-[[nodiscard]] DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri, bool switchover_ack,
-                                               HandoffForm form, const std::vector<SharedFile>& files);
+[[nodiscard]] DestinationSetup arm_destination(QmpCommands& qmp, const std::string& uri,
+                                               SourceCapabilities source, HandoffForm form,
+                                               const std::vector<SharedFile>& files);
 
 // When the guest is there: turns x-ignore-shared off, with which the guest's next migration would fail, and
 // its next save succeed without its RAM. Empty: done; otherwise what QEMU says.

@@ -1,5 +1,6 @@
-// The memory of the blocks in files is taken anew: a destination QEMU gives all of it back at POSTCOPY_ADVISE
-// (QEMU migration/postcopy-ram.c, postcopy_ram_incoming_init).
+// The memory of the blocks in files is taken while the source waits: a destination QEMU gives all of it back
+// at POSTCOPY_ADVISE (QEMU migration/postcopy-ram.c, postcopy_ram_incoming_init), so that it was taken in
+// vain before, or has not been (--expect-postcopy).
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,8 @@ namespace migrx {
 class MemoryRefill {
  public:
   virtual ~MemoryRefill() = default;
-  // Once, and no worker writes to the memory until it is there.
-  virtual void begin() = 0;
+  // Once, and no worker writes to the memory until it is there. emptied: the destination has given it back.
+  virtual void begin(bool emptied) = 0;
   // nullopt: it goes on, or has not begun. Empty: every page is there. Otherwise what is wrong with this
   // host, and what to do about it.
   [[nodiscard]] virtual std::optional<std::string> outcome() = 0;

@@ -3,7 +3,7 @@
 namespace migrx {
 
 uint32_t PreemptLink::do_work(uint64_t now_ns) {
-  if (!begun_ || !problem_.empty() || !further_.connect(to_, now_ns, problem_)) return 0;
+  if (!begun() || !problem_.empty() || !further_.connect(to_, now_ns, problem_)) return 0;
   DestinationLink& link = further_.link();
   uint32_t work = link.do_work(now_ns);
   if (link.open()) {
@@ -21,7 +21,7 @@ uint32_t PreemptLink::do_work(uint64_t now_ns) {
 
 void PreemptLink::close() {
   further_.close();
-  begun_ = false;
+  begun_.store(false, std::memory_order_release);
 }
 
 void PreemptLink::forget() {

@@ -7,8 +7,10 @@
 // destination is known to wait for it, and what the source's brings comes later, or never.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "loader/destination/byte_fifo.h"
 #include "loader/destination/further_link.h"
@@ -21,9 +23,9 @@ class PreemptLink final : public UrgentPages {
   // ---- Control thread
   void begin(FurtherAddress to) {
     to_ = std::move(to);
-    begun_ = true;
+    begun_.store(true, std::memory_order_release);
   }
-  [[nodiscard]] bool begun() const noexcept { return begun_; }
+  [[nodiscard]] bool begun() const noexcept { return begun_.load(std::memory_order_acquire); }
   // Connects, and sends what has come. Returns work done. problem() is set when it failed or ended.
   uint32_t do_work(uint64_t now_ns);
   [[nodiscard]] const std::string& problem() const noexcept { return problem_; }
@@ -35,12 +37,13 @@ class PreemptLink final : public UrgentPages {
   void forget();
 
   // ---- The source's preempt channel's worker
+  [[nodiscard]] bool wanted() const noexcept override { return begun(); }
   std::size_t write(Bytes bytes) noexcept override { return fifo_.write(bytes); }
   [[nodiscard]] bool has_room() const noexcept override { return fifo_.room() > 0; }
 
  private:
   FurtherAddress to_;
-  bool begun_ = false;
+  std::atomic<bool> begun_{false};
   FurtherLink further_;
   ByteFifo fifo_{std::size_t{1} << 20};
   uint64_t sent_ = 0;

@@ -87,7 +87,7 @@ void StreamRewriter::emit(const std::vector<std::byte>& bytes) noexcept {
 bool StreamRewriter::writable() noexcept {
   if (asked_ && !proved_.load(std::memory_order_acquire)) return false;  // pairs with destination_proved()
   // pairs with memory_ready()
-  if (advised() && !memory_ready_.load(std::memory_order_acquire)) return false;
+  if (wants_memory() && !memory_ready_.load(std::memory_order_acquire)) return false;
   return pump() && out_.room() >= kMainEventBytesMax;
 }
 
@@ -145,7 +145,8 @@ StreamError StreamRewriter::on_command(MigCommand command, Bytes payload) {
     std::array<std::byte, 4> value{};
     store_be32(value.data(), kAdvisePing);
     writer.command(MigCommand::ping, value);
-    advised_.store(true, std::memory_order_release);  // before the PING can be answered
+    advised_.store(true, std::memory_order_release);       // before the PING can be answered
+    wants_memory_.store(true, std::memory_order_release);  // whoever sees it sees advised_
   }
   emit(bytes);
   return {};
@@ -167,6 +168,7 @@ StreamError StreamRewriter::check_page_sizes(uint64_t announced) const {
 
 StreamError StreamRewriter::on_ram_start(const SectionHeader& section, std::span<const BlockEntry> blocks) {
   ram_section_ = section.section_id;
+  if (no_memory_) wants_memory_.store(true, std::memory_order_release);
   Writer writer(start_);
   writer.u8(static_cast<uint8_t>(SectionType::start))
       .be32(section.section_id)

@@ -56,8 +56,12 @@ class StreamRewriter final : public MainEvents {
   // Control thread: the destination has answered it.
   void destination_proved() noexcept { proved_.store(true, std::memory_order_release); }
 
-  // Control thread: the memory of the blocks in files is all there, after the destination has answered
-  // kAdvisePing.
+  // Before anything else: the memory of the blocks in files is not there yet.
+  void expect_no_memory() noexcept { no_memory_ = true; }
+  // Any thread: nothing goes on before memory_ready().
+  [[nodiscard]] bool wants_memory() const noexcept { return wants_memory_.load(std::memory_order_acquire); }
+  // Control thread: the memory of the blocks in files is all there; with postcopy-ram after the destination
+  // has answered kAdvisePing.
   void memory_ready() noexcept { memory_ready_.store(true, std::memory_order_release); }
 
   [[nodiscard]] bool writable() noexcept override;
@@ -128,6 +132,8 @@ class StreamRewriter final : public MainEvents {
   const std::map<std::string, uint64_t> page_bytes_;
   std::atomic<bool> proved_{false};        // control thread -> main's worker
   std::atomic<bool> memory_ready_{false};  // likewise
+  bool no_memory_ = false;
+  std::atomic<bool> wants_memory_{false};
   std::atomic<bool> advised_{false};
   std::atomic<bool> in_postcopy_{false};
   std::atomic<bool> packaged_{false};

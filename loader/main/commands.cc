@@ -81,6 +81,9 @@ bool CommandReader::check_advise(uint64_t at, uint16_t length, StreamError& erro
     case Postcopy::read_back:
       why = "--dump-blocks reads memory that is the destination's alone then: leave --dump-blocks out";
       break;
+    case Postcopy::colo:
+      why = "with x-colo all of the guest's memory is loaded here: turn one of the two off";
+      break;
     case Postcopy::declined:
       why = "--no-postcopy was given";
       break;

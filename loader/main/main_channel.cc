@@ -681,7 +681,10 @@ MainChannel::Outcome MainChannel::at_postcopy() {
     const Bytes piece = in_.peek_some(in_.available());
     if (piece.empty()) return ParseStatus::need_more;
     const std::optional<std::size_t> passed = relay(piece);
-    if (!passed) return ParseStatus::failed;
+    if (!passed) {
+      in_.skip(piece.size());  // read, and not passed on
+      return ParseStatus::failed;
+    }
     if (*passed == 0) return park(Wait::events);
     in_.skip(*passed);
   }

@@ -22,6 +22,7 @@ enum class Postcopy : uint8_t {
   no_handoff,     // refused: nobody here asks for the pages that are left behind
   ignore_shared,  // refused: QEMU has x-ignore-shared and postcopy-ram exclude each other
   read_back,      // refused: guest memory would be read at the end, and the destination's must not be touched
+  colo,           // refused: a checkpoint needs all of the guest here
   declined,       // refused: the operator said --no-postcopy
   relayed,        // pages are loaded until the switch; what follows is the destination QEMU's
 };

@@ -19,6 +19,16 @@ enum class Verdict : uint8_t {
   refused,   // error() says why; the source's guest must run on
 };
 
+// Of a migration in postcopy, so far.
+struct PostcopyNumbers {
+  uint64_t discarded_ranges = 0;  // of RAM_DISCARD
+  uint64_t discarded_pages = 0;   // of 4 KiB
+  uint64_t requests = 0;          // of the destination's guest, each for one host page or more
+  uint64_t requested_bytes = 0;
+  uint64_t urgent_bytes = 0;  // that came on the preempt channel
+  uint64_t pauses = 0;        // connections that broke
+};
+
 // events() is called on main's worker; everything else on the control thread.
 class Destination {
  public:
@@ -62,6 +72,7 @@ class Destination {
   virtual void resume() {}
   // It cannot come back: its process has ended.
   [[nodiscard]] virtual bool lost() const noexcept { return true; }
+  [[nodiscard]] virtual PostcopyNumbers postcopy() const noexcept { return {}; }
   // Where the source's preempt channel leads; null: there is none.
   [[nodiscard]] virtual UrgentPages* urgent_pages() noexcept { return nullptr; }
 

@@ -159,7 +159,9 @@ Introduction Session::identify_resumed(Handoff& connection) {
 
 // No magic tells it: what the source opens beside its other channels, and says in postcopy.
 Introduction Session::identify_preempt(const Handoff& connection) {
-  if (settings_.urgent_pages == nullptr || is_stranger(connection)) return {};
+  // Pages that the guest waits for would get nowhere: the source hears a reset, and pauses.
+  if (settings_.urgent_pages == nullptr || !settings_.urgent_pages->wanted()) return {};
+  if (is_stranger(connection)) return {};
   if (preempt_taken_.exchange(true, std::memory_order_acq_rel)) return {};
   preempt_ = std::make_unique<PreemptChannel>(*settings_.urgent_pages);
   return Introduction::as(*preempt_);

@@ -13,7 +13,7 @@ enum Setting : unsigned {
   kMappedRam = 8,
   kIgnoreShared = 16,
   kSnapshot = 32,
-  // 64 meant a setting that is gone; the corpus has it.
+  kPostcopy = 64,
   kMultifd = 128,
 };
 
@@ -83,6 +83,14 @@ std::vector<std::vector<std::byte>> fuzz_seeds() {
     b.command(8).ram_start({{"ram", 4096, {0}}}).ram_close().ram_end().ram_close().device_tail();
     seeds.push_back(with(kIgnoreShared | kColo, 1, b));
   }
+  {
+    MainStreamBuilder b;
+    b.header().configuration().open_return_path().advise(4096 | 2 << 20);
+    b.ram_start({{"ram", 4 * 4096, {}}, {"rom", 4096, {}}}).ram_close();
+    b.ram_part().page("ram", 0, make_page(7)).ram_close();
+    b.discard("ram", {{0, 4096}, {8192, 8192}}).ping(2).package(20).ram_part().ram_close().u8(0);
+    seeds.push_back(with(kPostcopy, 11, b));
+  }
   return seeds;
 }
 
@@ -98,6 +106,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   settings.mapped_ram = (data[0] & test::kMappedRam) != 0;
   settings.x_ignore_shared = (data[0] & test::kIgnoreShared) != 0;
   settings.background_snapshot = (data[0] & test::kSnapshot) != 0;
+  if ((data[0] & test::kPostcopy) != 0) settings.postcopy = Postcopy::relayed;
   settings.multifd_channels = (data[0] & test::kMultifd) != 0 ? 2 : 0;
   test::FuzzChannel channel(settings);
   channel.feed({reinterpret_cast<const std::byte*>(data) + 2, size - 2}, 1 + std::size_t{data[1]} * 16);

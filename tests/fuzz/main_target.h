@@ -1,6 +1,7 @@
 // A main channel for fuzzing: small guarded blocks, events that take everything, no gtest.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -40,12 +41,27 @@ class FuzzEvents final : public MainEvents {
   void on_other_section_begin(const SectionHeader&) noexcept override {}
   std::size_t on_verbatim(Bytes bytes) noexcept override { return bytes.size() > 600 ? 600 : bytes.size(); }
   void on_other_section_end(const SectionHeader&) noexcept override {}
-  std::size_t on_tail(Bytes bytes) noexcept override { return bytes.size(); }
+  StreamError on_postcopy() override {
+    in_postcopy_ = true;
+    return {};
+  }
+  // Whoever keeps a bitmap of the block would write there.
+  StreamError on_postcopy_discard(std::string_view idstr, uint64_t first, uint64_t pages) override {
+    const RamBlock* const block = blocks_.find(idstr);
+    if (!in_postcopy_ || block == nullptr || pages == 0 || first >= block->pages() ||
+        pages > block->pages() - first)
+      std::abort();
+    return {};
+  }
+  std::size_t on_tail(Bytes bytes) noexcept override {
+    return in_postcopy_ && ++asked_ % 5 == 2 ? std::min<std::size_t>(bytes.size(), asked_ % 3) : bytes.size();
+  }
 
  private:
   static constexpr uint64_t kBytesMax = 256 << 10;
   RamBlockList& blocks_;
   uint64_t asked_ = 0;
+  bool in_postcopy_ = false;
   std::vector<std::unique_ptr<GuardedMemory>> memory_;
 };
 

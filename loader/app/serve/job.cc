@@ -91,11 +91,13 @@ void Job::prepare() {
     guest_ = std::make_unique<GuestBlocks>(arguments_.ram, options.private_ram_max,
                                            options.handoff.has_value(), at_.lifeline, *cancellation_);
     const double since_s = now_s();
-    guest_->prefault(at_.host.placement(), memory_settings(options), terminal_, *cancellation_);
+    guest_->prefault(at_.host.placement(), memory_settings(options), terminal_, *cancellation_,
+                     options.expect_postcopy);
     report_.timeline.prefault_s = now_s() - since_s;
     if (report_.timeline.prefault_s > 0)
       report_.prefault_bytes_per_s = static_cast<double>(guest_->bytes()) / report_.timeline.prefault_s;
-    arm_by_qmp(options, settings_.main.switchover_ack, *guest_, report_, terminal_, *cancellation_);
+    arm_by_qmp(options, source_capabilities(options.capabilities), *guest_, report_, terminal_,
+               *cancellation_);
     sockets_.find_handoff(options);
   } catch (const std::exception& problem) {
     problem_ = problem.what();

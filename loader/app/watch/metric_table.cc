@@ -194,6 +194,26 @@ constexpr Row<BufferTotals> kMemoryRows[] = {
      [](const BufferTotals& b) -> uint64_t { return b.hugepages ? 1 : 0; }},
 };
 
+constexpr Row<PostcopyNumbers> kPostcopyRows[] = {
+    {"discarded_ranges", "migrx_postcopy_discarded_ranges_total", kOne, kCounter,
+     "Ranges of pages that the source named at the switch: they were left behind.",
+     [](const PostcopyNumbers& p) { return p.discarded_ranges; }},
+    {"discarded_pages", "migrx_postcopy_discarded_pages_total", kOne, kCounter,
+     "Pages of 4 KiB in those ranges: they come after the guest.",
+     [](const PostcopyNumbers& p) { return p.discarded_pages; }},
+    {"requests", "migrx_postcopy_requests_total", kOne, kCounter,
+     "Times that the guest at the destination waited for a page and asked for it.",
+     [](const PostcopyNumbers& p) { return p.requests; }},
+    {"requested_bytes", "migrx_postcopy_requested_bytes_total", kBytes, kCounter,
+     "Bytes of the pages that were asked for.", [](const PostcopyNumbers& p) { return p.requested_bytes; }},
+    {"urgent_bytes", "migrx_postcopy_urgent_bytes_total", kBytes, kCounter,
+     "Bytes of the stream that came on the source's channel of postcopy-preempt.",
+     [](const PostcopyNumbers& p) { return p.urgent_bytes; }},
+    {"pauses", "migrx_postcopy_pauses_total", kOne, kCounter,
+     "Times that a connection broke in postcopy, so that both QEMUs waited for it to be made anew.",
+     [](const PostcopyNumbers& p) { return p.pauses; }},
+};
+
 constexpr Row<ColoSecondary> kColoRows[] = {
     {"enabled", "migrx_colo_enabled", kFlag, kGauge, "Whether the source has begun with COLO, 1 or 0.",
      [](const ColoSecondary& c) -> uint64_t { return c.enabled() ? 1 : 0; }},
@@ -405,6 +425,8 @@ const char* to_string(MetricScope scope) noexcept {
       return "core";
     case MetricScope::dataplane:
       return "dataplane";
+    case MetricScope::postcopy:
+      return "postcopy";
     case MetricScope::colo:
       return "colo";
     case MetricScope::memory:
@@ -447,6 +469,7 @@ const std::vector<MetricInfo>& metric_table() {
     add_fates(all, "poll", kPollCounterInfo);
     add_fates(all, "wire", kWireCounterInfo);
     add_fates(all, "tcp", kTcpCounterInfo);
+    add_rows(all, MetricScope::postcopy, kPostcopyRows);
     add_rows(all, MetricScope::colo, kColoRows);
     add_rows(all, MetricScope::memory, kMemoryRows);
     add_rows(all, MetricScope::daemon, kDaemonRows);
@@ -487,6 +510,9 @@ CounterList counters_of(const AgentThreadCounters& counters) {
 }
 CounterList counters_of(const ColoSecondary& colo) {
   return read_all(kColoRows, colo);
+}
+CounterList counters_of(const PostcopyNumbers& postcopy) {
+  return read_all(kPostcopyRows, postcopy);
 }
 CounterList counters_of(const DaemonNumbers& numbers) {
   return read_all(kDaemonRows, numbers);

@@ -20,6 +20,7 @@
 #include "loader/main/main_channel.h"
 #include "loader/multifd/multifd_channel.h"
 #include "loader/session/channel.h"
+#include "loader/session/destination.h"
 #include "loader/snapshot/page_reader.h"
 
 namespace migrx {
@@ -34,6 +35,7 @@ enum class MetricScope : uint8_t {
   snapshot,         // of the main channel of `migrx load`
   core,
   dataplane,  // "tcp.in_order"
+  postcopy,
   colo,
   memory,
   daemon  // of `migrx serve`, in query-host
@@ -67,6 +69,7 @@ struct MetricInfo {
 [[nodiscard]] CounterList counters_of(const PageReader& reader);
 [[nodiscard]] CounterList counters_of(const AgentThreadCounters& counters);
 [[nodiscard]] CounterList counters_of(const ColoSecondary& colo);
+[[nodiscard]] CounterList counters_of(const PostcopyNumbers& postcopy);
 
 // Of all ports together.
 struct PortTotals {

@@ -69,6 +69,7 @@ void add_session(Collector& out, const Report& r, const ProgressSample& progress
     out.add({own, MetricScope::channel, MetricScope::snapshot}, channel.counters,
             with(labels, "channel", channel.name));
   }
+  out.add({MetricScope::postcopy}, r.postcopy, labels);
   out.add({MetricScope::colo}, r.colo, labels);
 }
 
@@ -109,6 +110,7 @@ Report condensed(const Report& report) {
   out.tls = report.tls;
   out.handoff_tls = report.handoff_tls;
   out.timeline = report.timeline;
+  out.postcopy = report.postcopy;
   out.colo = report.colo;
   for (const ChannelReport& channel : report.channels) {
     const std::string kind = channel.name == kMain ? kMain : "multifd";

@@ -446,6 +446,19 @@ TEST_F(TcpListenerPlaces, any_byte_does_while_there_are_plenty) {
   expect(give(data_of(syn(7), 1, 1448), 6), Action::accept, TcpCounter::handshake_done);
 }
 
+// The preempt channel of a source in postcopy may say nothing for minutes.
+TEST_F(TcpListenerPlaces, a_silent_peer_is_kept_where_that_is_asked_for) {
+  give(syn());
+  const TcpSegment late = data_of(syn(), 4);
+  give(ack_of(syn()));
+  listener->keep_silent(static_cast<uint16_t>(tenant.port + 1), 1000 * kNsPerSecond);  // another port's
+  listener->keep_silent(tenant.port, 1000 * kNsPerSecond);
+  OutSegment out;
+  now += 500 * kNsPerSecond;
+  EXPECT_FALSE(listener->poll_output(now, out));
+  expect(give(late), Action::accept, TcpCounter::handshake_done);
+}
+
 TEST_F(TcpListenerPlaces, a_silent_peer_is_forgotten_after_its_time) {
   give(syn());
   const TcpSegment late = data_of(syn(), 4);

@@ -62,14 +62,14 @@ class DestinationSetupTest : public ::testing::Test {
   }
   void TearDown() override { ::unlink(path_.c_str()); }
   // Both halves, as receive calls them.
-  DestinationSetup set_up(bool switchover_ack = false, HandoffForm form = HandoffForm::x_ignore_shared,
+  DestinationSetup set_up(SourceCapabilities source = {}, HandoffForm form = HandoffForm::x_ignore_shared,
                           bool tls = false) {
     const std::size_t before = qemu_.said.size();
     DestinationSetup setup = inspect_destination(qemu_, blocks_, form, tls);
     for (std::size_t i = before; i < qemu_.said.size(); ++i)
       EXPECT_FALSE(qemu_.said[i].starts_with("migrate-")) << "inspection changes nothing";
     if (!setup.problem.empty()) return setup;
-    DestinationSetup armed = arm_destination(qemu_, "unix:/run/vm0.sock", switchover_ack, form, {});
+    DestinationSetup armed = arm_destination(qemu_, "unix:/run/vm0.sock", source, form, {});
     setup.problem = armed.problem;
     setup.warnings.insert(setup.warnings.end(), armed.warnings.begin(), armed.warnings.end());
     return setup;
@@ -105,12 +105,25 @@ TEST_F(DestinationSetupTest,
        in_the_plain_form_nothing_is_turned_on_and_other_shared_memory_is_none_of_our_business) {
   qemu_.answers["query-memdev"] =
       R"([{"id": "mem", "size": 4096, "share": true}, {"id": "dimm", "size": 4096, "share": true}])";
-  const DestinationSetup setup = set_up(false, HandoffForm::plain);
+  const DestinationSetup setup = set_up({}, HandoffForm::plain);
   EXPECT_EQ(setup.problem, "");
   EXPECT_TRUE(setup.addresses.empty());
   EXPECT_TRUE(qemu_.was_told(R"({"capability": "x-ignore-shared", "state": false})"));
   EXPECT_FALSE(qemu_.was_told("info mtree"));
   EXPECT_EQ(qemu_.said.back(), R"(migrate-incoming {"uri": "unix:/run/vm0.sock"})");
+}
+
+TEST_F(DestinationSetupTest, postcopy_is_turned_on_as_at_the_source_and_otherwise_left_alone) {
+  EXPECT_EQ(set_up({.postcopy_ram = true, .postcopy_preempt = true}, HandoffForm::plain).problem, "");
+  EXPECT_TRUE(qemu_.was_told(R"({"capability": "postcopy-ram", "state": true})"));
+  EXPECT_TRUE(qemu_.was_told(R"({"capability": "postcopy-preempt", "state": true})"));
+  qemu_.said.clear();
+  qemu_.answers["query-migrate-capabilities"] = R"([{"capability": "postcopy-ram", "state": true}])";
+  EXPECT_EQ(set_up({}, HandoffForm::plain).problem, "");
+  EXPECT_FALSE(qemu_.was_told("postcopy"));
+  // x-ignore-shared excludes it.
+  EXPECT_EQ(set_up({}, HandoffForm::x_ignore_shared).problem, "");
+  EXPECT_TRUE(qemu_.was_told(R"({"capability": "postcopy-ram", "state": false})"));
 }
 
 TEST_F(DestinationSetupTest, one_that_expects_tls_is_refused) {
@@ -120,18 +133,18 @@ TEST_F(DestinationSetupTest, one_that_expects_tls_is_refused) {
 }
 
 TEST_F(DestinationSetupTest, tls_is_for_one_that_has_tls_creds_and_for_no_other) {
-  const DestinationSetup refused = set_up(false, HandoffForm::plain, /*tls=*/true);
+  const DestinationSetup refused = set_up({}, HandoffForm::plain, /*tls=*/true);
   EXPECT_NE(refused.problem.find("--handoff-tls off"), std::string::npos) << refused.problem;
   EXPECT_FALSE(qemu_.was_told("migrate-incoming"));
   qemu_.answers["query-migrate-parameters"] = R"({"max-bandwidth": 134217728, "tls-creds": "tls0"})";
-  EXPECT_EQ(set_up(false, HandoffForm::plain, /*tls=*/true).problem, "");
+  EXPECT_EQ(set_up({}, HandoffForm::plain, /*tls=*/true).problem, "");
 }
 
 TEST_F(DestinationSetupTest, one_that_was_given_a_guest_meanwhile_is_not_armed) {
   EXPECT_EQ(inspect_destination(qemu_, blocks_, HandoffForm::plain, false).problem, "");
   qemu_.answers["query-status"] = R"({"status": "running", "running": true})";
   EXPECT_NE(
-      arm_destination(qemu_, "unix:/run/vm0.sock", false, HandoffForm::plain, {}).problem.find("inmigrate"),
+      arm_destination(qemu_, "unix:/run/vm0.sock", {}, HandoffForm::plain, {}).problem.find("inmigrate"),
       std::string::npos);
   EXPECT_FALSE(qemu_.was_told("migrate-set-capabilities"));
 }
@@ -142,7 +155,7 @@ TEST_F(DestinationSetupTest, a_file_replaced_since_it_was_claimed_has_to_be_mapp
   ASSERT_EQ(::ftruncate(fd, 4096), 0);
   const std::vector<SharedFile> files{{"mem", path_, file_id_at(path_), 4096}};
   const auto arm = [&] {
-    return arm_destination(qemu_, "unix:/run/vm0.sock", false, HandoffForm::plain, files).problem;
+    return arm_destination(qemu_, "unix:/run/vm0.sock", {}, HandoffForm::plain, files).problem;
   };
   EXPECT_EQ(arm(), "");
   qemu_.said.clear();
@@ -181,7 +194,7 @@ TEST(QemuStartsStopped, is_a_word_of_its_command_line) {
 }
 
 TEST_F(DestinationSetupTest, switchover_ack_as_at_the_source) {
-  EXPECT_EQ(set_up(true).problem, "");
+  EXPECT_EQ(set_up({.switchover_ack = true}).problem, "");
   EXPECT_TRUE(qemu_.was_told(R"({"capability": "switchover-ack", "state": true})"));
 }
 

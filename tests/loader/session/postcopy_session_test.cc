@@ -42,6 +42,7 @@ class PostcopyDestination final : public Destination, private MainEvents, public
     return n;
   }
   [[nodiscard]] bool has_room() const noexcept override { return urgent_room > 0; }
+  [[nodiscard]] bool wanted() const noexcept override { return preempts; }
   void refuse() {
     verdict_now = Verdict::refused;
     error_ = make_error(ErrorClass::io, 0, "destination QEMU", "closed the connection");
@@ -53,6 +54,7 @@ class PostcopyDestination final : public Destination, private MainEvents, public
   std::vector<std::byte> urgent;
   std::size_t urgent_room = SIZE_MAX;
   bool gone = false;
+  bool preempts = true;
   int abandoned = 0;
   int paused = 0;
   int resumed = 0;
@@ -321,6 +323,18 @@ TEST_F(PostcopySession, urgent_pages_go_their_own_way_and_wait_for_room) {
   other.give(record, 100);
   run(40);
   EXPECT_TRUE(other.reset);
+}
+
+// Otherwise the guest would wait for ever, and nobody would know why.
+TEST_F(PostcopySession, urgent_pages_for_a_destination_without_preempt_are_refused) {
+  there_.preempts = false;
+  switch_over();
+  Wire& preempt = connect();
+  const std::vector<std::byte> record = bytes_of({0, 0, 0, 0, 0, 0, 0x10, 0x08});
+  preempt.give(record, 100);
+  run(40);
+  EXPECT_TRUE(preempt.reset);
+  EXPECT_TRUE(control_->relaying());
 }
 
 TEST_F(PostcopySession, the_preempt_channel_is_made_anew_with_the_others) {
