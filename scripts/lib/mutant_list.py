@@ -25,11 +25,15 @@ ROUTER = "loader/ram/node_router.cc"
 RESET = "dataplane/reset_mode.cc"
 POLL = "dataplane/poll_core.cc"
 FORWARD = "loader/forward/forward.cc"
+REWRITER = "loader/destination/stream_rewriter.cc"
+RELAY = "loader/destination/return_relay.cc"
+POSTCOPY = "loader/session/postcopy_control.cc"
 
 # The tests that are asked when no seed kills it.
 STREAM_TESTS = ("loader_main", "loader/multifd", "loader-session")
 TCP_TESTS = ("tcp", "dataplane")
 FORWARD_TESTS = ("loader-forward",)
+POSTCOPY_TESTS = ("loader_main", "loader-session", "loader-destination")
 
 MUTANTS = (
     # ---- Barrier and order of epochs
@@ -294,4 +298,30 @@ MUTANTS = (
     Mutant("a forwarded peer that says nothing keeps its place", FORWARD,
            "still_ns >= limits_.first_word_ns) fail(End::silent);", "still_ns == UINT64_MAX) fail(End::silent);",
            FORWARD_TESTS),
+    # ---- Postcopy (docs/postcopy.md: the rules)
+    Mutant("postcopy: pages are loaded before the memory is there again", REWRITER,
+           "if (wants_memory() && !memory_ready_.load(std::memory_order_acquire)) return false;", "", POSTCOPY_TESTS),
+    Mutant("postcopy: the switch passes with pages under way", MAIN,
+           "  ram_ended_ = true;\n  // Sources with multifd", "  // Sources with multifd", POSTCOPY_TESTS),
+    Mutant("postcopy: a channel with pages may be late", MAIN,
+           "if (const std::optional<MultifdId> late = barrier_.release_all())\n    return fail(make_error(ErrorClass::bad_stream, item_at_, \"command\",",
+           "if (const std::optional<MultifdId> late = barrier_.release_all(); false)\n    return fail(make_error(ErrorClass::bad_stream, item_at_, \"command\",",
+           POSTCOPY_TESTS),
+    Mutant("postcopy: changed private pages stay here", REWRITER,
+           "  take_pages();  // after those of a PART that may be on its way\n  pending_ = pending_ || !pages_.empty();",
+           "  pending_ = pending_ || !pages_.empty();", POSTCOPY_TESTS),
+    Mutant("postcopy: the bitmap of a recovery is passed on as it is", RELAY,
+           "out.push_back(bits[i] | std::byte{kept});", "static_cast<void>(kept), out.push_back(bits[i]);", POSTCOPY_TESTS),
+    Mutant("postcopy: discarded pages count as here", "loader/destination/discarded_pages.cc",
+           "if (page < discarded.pages() && !discarded.test(page))", "if (page < discarded.pages())", POSTCOPY_TESTS),
+    Mutant("postcopy: a failure of ours ends it", SESSION,
+           "  if (!settle()) return error_.get();\n  stamp(moments_.switchover);", "  stamp(moments_.switchover);", POSTCOPY_TESTS),
+    Mutant("postcopy: the end of the source's connection is not passed on", POSTCOPY,
+           "      if (gone) pause(main_error(end));", "      if (gone) return;", POSTCOPY_TESTS),
+    Mutant("postcopy: the end of the destination's connection is not passed on", POSTCOPY,
+           "if (!peers_.reset_identified()) return;", "", POSTCOPY_TESTS),
+    Mutant("postcopy: a source that resumes is reset with its old connection", CONTROL,
+           "    if (!served.channel->identified()) continue;\n    if (!served.aborted)", "    if (!served.aborted)", POSTCOPY_TESTS),
+    Mutant("postcopy: a silent preempt channel is forgotten", "dataplane/tcp/listener.cc",
+           "entries_[i].retry_ns += more_ns;", "entries_[i].retry_ns += more_ns * 0;", TCP_TESTS),
 )
