@@ -95,8 +95,6 @@ MainChannel::Outcome MainChannel::step() noexcept {
       return at_section_end();
     case State::tail:
       return at_tail();
-    case State::postcopy_settle:
-      return at_postcopy_settle();
     case State::postcopy_begin:
       return at_postcopy_begin();
     case State::postcopy_front:
@@ -638,15 +636,7 @@ MainChannel::Outcome MainChannel::begin_postcopy() noexcept {
     return fail(make_error(ErrorClass::bad_stream, item_at_, "command", "%s %s",
                            to_string(command_.command()),
                            ram_ended_ ? "behind the END section of RAM" : "before the list of RAM blocks"));
-  state_ = State::postcopy_settle;
-  return std::nullopt;
-}
-
-MainChannel::Outcome MainChannel::at_postcopy_settle() noexcept {
-  StreamError error;
-  if (!ram_.settled(error)) return park(Wait::settle);
-  if (error) return fail(error);
-  ram_.fence();
+  // What sections brought is in memory: each waits for that at its end.
   ram_ended_ = true;
   // Sources with multifd have their channels meet in the last PART before, and go on with SYNCs alone.
   if (const std::optional<MultifdId> late = barrier_.release_all())

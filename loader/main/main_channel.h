@@ -126,7 +126,6 @@ class MainChannel final : public ChannelParser {
     section_footer,
     section_end,
     tail,
-    postcopy_settle,
     postcopy_begin,
     postcopy_front,
     postcopy,
@@ -168,7 +167,6 @@ class MainChannel final : public ChannelParser {
   Outcome at_section_footer() noexcept;
   Outcome at_section_end() noexcept;
   Outcome at_tail() noexcept;
-  Outcome at_postcopy_settle() noexcept;
   Outcome at_postcopy_begin();
   Outcome at_postcopy_front();
   Outcome at_postcopy();

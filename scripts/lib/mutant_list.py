@@ -301,8 +301,6 @@ MUTANTS = (
     # ---- Postcopy (docs/postcopy.md: the rules)
     Mutant("postcopy: pages are loaded before the memory is there again", REWRITER,
            "if (wants_memory() && !memory_ready_.load(std::memory_order_acquire)) return false;", "", POSTCOPY_TESTS),
-    Mutant("postcopy: the switch passes with pages under way", MAIN,
-           "  ram_ended_ = true;\n  // Sources with multifd", "  // Sources with multifd", POSTCOPY_TESTS),
     Mutant("postcopy: a channel with pages may be late", MAIN,
            "if (const std::optional<MultifdId> late = barrier_.release_all())\n    return fail(make_error(ErrorClass::bad_stream, item_at_, \"command\",",
            "if (const std::optional<MultifdId> late = barrier_.release_all(); false)\n    return fail(make_error(ErrorClass::bad_stream, item_at_, \"command\",",
