@@ -12,6 +12,13 @@ beforehand in both. A run counts only when the guest's console shows neither gap
   RAM, device state, loading   the parts of the downtime: from STOP to the last byte of RAM in place, from there to the
                 last byte of device state in migrx's hands, and to RESUME (migrx's report)
 
+With --postcopy the source switches to postcopy after its second pass, with the background copy slowed down so that the
+guest has to ask for pages. Then also:
+
+  requests      pages that the guest had to wait for
+  wait          for such a page, as the destination QEMU has measured it (postcopy-latency; QEMU 10.1 and later): the
+                mean, and the powers of two that half of the waits and 99 of 100 are below
+
 Needs root, /dev/net/tun and a built migrx. It measures the machine that it runs on, and who else runs there.
 """
 
@@ -40,7 +47,19 @@ LOADS = {"idle": 0, "busy": 24}  # pages that the guest rewrites in a millisecon
 DIRTY_START, DIRTY_END = 8 * MIB, 72 * MIB
 ROWS = (("downtime", "downtime_s", 1e3, "ms"), ("total", "total_s", 1, "s"), ("CPU", "cpu_s", 1, "s"),
         ("RAM", "stop_to_ram_s", 1e3, "ms"), ("device state", "device_state_s", 1e3, "ms"),
-        ("loading", "load_s", 1e3, "ms"))
+        ("loading", "load_s", 1e3, "ms"), ("requests", "requests", 1, ""), ("wait, mean", "wait_s", 1e3, "ms"),
+        ("wait, 50 %", "wait_50_s", 1e3, "ms"), ("wait, 99 %", "wait_99_s", 1e3, "ms"))
+POSTCOPY_RATE = 16 * MIB  # of the background copy, in bytes for each second
+
+
+def wait_below(distribution, share):
+    """The bound in seconds below which that share of the waits is; bucket i of the distribution ends at 2^(i+1) us."""
+    left = share * sum(distribution)
+    for bucket, count in enumerate(distribution):
+        left -= count
+        if left <= 0:
+            return 2e-6 * (1 << bucket)
+    return 0.0
 
 
 class Run:
@@ -65,6 +84,8 @@ class Run:
     def _set(self, machine):
         channels = self._options.channels
         machine.set_capabilities(multifd=channels > 0, return_path=True)
+        if self._options.postcopy:
+            machine.set_capabilities(postcopy_ram=True, postcopy_preempt=self._options.preempt, postcopy_blocktime=True)
         if channels:
             machine.set_parameters(multifd_channels=channels)
 
@@ -81,12 +102,25 @@ class Run:
 
     def _start_migrx(self, source):
         self._network.set_kernel_listens(False)
-        destination, address = start_destination(source, {"mem": self._path}, self._stack)
+        destination, address = start_destination(source, {"mem": self._path}, self._stack, prepare=self._prepare)
         receiver = self._stack.enter_context(Receiver(
             self._folder, self._network, {"mem": "%s,size=%d" % (self._path, source.backends[0].size)},
-            self._options.channels, handoff=address, extra=self._options.receiver_extra))
+            self._options.channels, handoff=address, extra=self._options.receiver_extra,
+            dump=not self._options.postcopy))
         expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
         return destination, receiver, receiver.uri
+
+    def _prepare(self, destination):
+        if self._options.postcopy:
+            destination.set_capabilities(postcopy_ram=True, postcopy_preempt=self._options.preempt,
+                                         postcopy_blocktime=True)
+
+    def _switch(self, source):
+        deadline = time.monotonic() + 60
+        while source.migration().get("ram", {}).get("dirty-sync-count", 0) < 3:
+            expect(time.monotonic() < deadline, "no second pass")
+            time.sleep(0.01)
+        source.qmp.command("migrate-start-postcopy")
 
     def measure(self, form, load):
         """Returns the figures of one run as a dictionary."""
@@ -98,7 +132,11 @@ class Run:
         def cpu():
             return cpu_seconds(destination.process.pid) + (receiver.cpu_seconds() if receiver else 0)
         before, begun = cpu(), time.monotonic()
+        if self._options.postcopy:
+            source.set_parameters(max_bandwidth=400 * MIB, downtime_limit=1, max_postcopy_bandwidth=POSTCOPY_RATE)
         source.migrate(uri)
+        if self._options.postcopy:
+            self._switch(source)
         status = source.wait_migration_event(timeout=60)
         total, used = time.monotonic() - begun, cpu() - before
         expect(status == "completed", "the migration %s: %s", status, source.migration())
@@ -114,7 +152,14 @@ class Run:
         figures = {"form": form, "load": load, "downtime_s": downtime_s(source, destination), "total_s": total,
                    "cpu_s": used, "rounds": information["ram"]["dirty-sync-count"],
                    "source_says_ms": information["downtime"]}
-        if receiver:
+        if self._options.postcopy:
+            figures["requests"] = information["ram"]["postcopy-requests"]
+            there = destination.migration()
+            if "postcopy-latency" in there:
+                figures["wait_s"] = there["postcopy-latency"] * 1e-9
+                figures["wait_50_s"] = wait_below(there["postcopy-latency-dist"], 0.5)
+                figures["wait_99_s"] = wait_below(there["postcopy-latency-dist"], 0.99)
+        elif receiver:
             report = receiver.report()
             timeline, start = report["timeline"], report["started_unix_s"]
             figures["stop_to_ram_s"] = start + timeline["ram_complete_s"] - source.event_times("STOP")[-1]
@@ -154,17 +199,24 @@ def print_table(runs, options):
                  for form in FORMS}
         ratio = statistics.median(pairs["migrx"]) / statistics.median(pairs["qemu"])
         print("  downtime, migrx to QEMU: %.2f" % ratio)
+        waits = {form: [run["wait_s"] for run in runs
+                        if run["load"] == load and run["form"] == form and "wait_s" in run] for form in FORMS}
+        if all(waits.values()):
+            print("  mean wait, migrx to QEMU: %.2f" % (
+                statistics.median(waits["migrx"]) / statistics.median(waits["qemu"])))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--qemu", default="10", choices=("7.2", "10"))
+    parser.add_argument("--qemu", default="10", choices=("7.2", "10", "newest"))
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="guest RAM, at least 128")
     parser.add_argument("--channels", type=int, default=2, help="multifd channels; 0: multifd off")
     parser.add_argument("--downtime-limit", type=int, default=50, metavar="MS", help="the source's downtime-limit")
     parser.add_argument("--loads", nargs="+", default=list(LOADS), choices=list(LOADS))
     parser.add_argument("--accel", default="tcg", choices=("tcg", "kvm"))
+    parser.add_argument("--postcopy", action="store_true", help="the source switches to postcopy")
+    parser.add_argument("--preempt", action="store_true", help="with --postcopy: postcopy-preempt")
     parser.add_argument("--receiver-extra", nargs="*", default=[], metavar="WORD",
                         help="further options of migrx receive, written --receiver-extra=--idle=spin")
     parser.add_argument("--scratch", default="/dev/shm", metavar="FOLDER", help="on tmpfs")

@@ -4,7 +4,7 @@
 
 namespace migrx {
 
-GuestRefill::~GuestRefill() {
+void GuestRefill::stop() {
   stop_.store(true, std::memory_order_relaxed);
   if (thread_.joinable()) thread_.join();
 }

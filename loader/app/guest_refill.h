@@ -18,10 +18,12 @@ class GuestRefill final : public MemoryRefill {
   // Both must outlive it.
   GuestRefill(GuestBlocks& guest, const Placement& placement, std::string group)
       : guest_(guest), placement_(placement), group_(std::move(group)) {}
-  // Ends what is under way within some milliseconds.
-  ~GuestRefill() override;
+  ~GuestRefill() override { stop(); }
   GuestRefill(const GuestRefill&) = delete;
   GuestRefill& operator=(const GuestRefill&) = delete;
+
+  // Ends what is under way within some milliseconds, and touches the guest no more.
+  void stop();
 
   void begin(bool emptied) override;
   [[nodiscard]] std::optional<std::string> outcome() override;

@@ -4,7 +4,8 @@
 
 namespace migrx {
 
-PostcopyDuty::~PostcopyDuty() {
+void PostcopyDuty::let_go() {
+  refill_.stop();
   if (giving_up_.joinable()) giving_up_.join();
 }
 

@@ -68,6 +68,8 @@ class Reception {
   void report_end(Report& report) const;
   // The session fails with this error, unless it is settled already.
   void fail(const StreamError& error) noexcept { session_->fail(error); }
+  // The guest's memory is about to go. May block: see PostcopyDuty::let_go().
+  void let_go_of_guest() { postcopy_.let_go(); }
   // Nobody connects any more.
   void close_port() noexcept { port_.reset(); }
 

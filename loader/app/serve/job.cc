@@ -122,6 +122,7 @@ void Job::report_and_release() {
   }
   report_json_ = to_json(report_);
   summary_ = summary(report_);
+  if (reception_ != nullptr) reception_->let_go_of_guest();
   guest_.reset();
   came_.clear();
   sockets_.close();
@@ -227,7 +228,8 @@ void Job::tell_progress() {
   if (state != told_state_) {
     if (told_state_ == SessionState::listening) at_.tell("CONNECTED", {{"id", id_}});
     if (state == SessionState::switchover ||
-        (state == SessionState::device_state && told_state_ != SessionState::switchover))
+        (state == SessionState::device_state && told_state_ != SessionState::switchover) ||
+        (state == SessionState::postcopy && told_state_ < SessionState::switchover))
       at_.tell("SWITCHOVER", {{"id", id_}});
     told_state_ = state;
   }
