@@ -26,8 +26,8 @@
 #include <thread>
 #include <vector>
 
-#include "dataplane/agent_thread.h"
 #include "loader/stream/flush_barrier.h"
+#include "numa/clock.h"
 
 namespace migrx::bench {
 namespace {

@@ -172,7 +172,8 @@ def measure(options, form, load):
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="migrx-downtime-", dir=options.scratch))
         try:
-            memory = hugetlb_folder(options.memory * MIB)
+            # Postcopy wants the source's page size, and the source's RAM is on tmpfs.
+            memory = folder if options.postcopy else hugetlb_folder(options.memory * MIB)
         except Skip:
             memory = folder
         network = stack.enter_context(Veth())

@@ -12,6 +12,8 @@
 #include <string>
 #include <system_error>
 
+#include "numa/clock.h"
+
 namespace migrx {
 namespace {
 
@@ -82,12 +84,6 @@ void pin_current_thread(CpuId cpu) {
     throw std::system_error(error, std::generic_category(),
                             "cannot pin a thread to CPU " + std::to_string(cpu.value()) +
                                 ": is it online, and in this process's cpuset?");
-}
-
-uint64_t monotonic_ns() noexcept {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<uint64_t>(now.tv_nsec);
 }
 
 AgentThread::AgentThread(std::vector<Agent*> agents, AgentThreadOptions options)

@@ -27,9 +27,6 @@ enum class IdleStrategy : uint8_t {
 [[nodiscard]] std::optional<IdleStrategy> parse_idle_strategy(std::string_view name) noexcept;
 [[nodiscard]] std::string_view to_string(IdleStrategy idle) noexcept;
 
-// Monotonic, in ns: the clock that agents are given.
-[[nodiscard]] uint64_t monotonic_ns() noexcept;
-
 // Binds the calling thread. Throws std::system_error, with what to look at, when the CPU cannot be used.
 void pin_current_thread(CpuId cpu);
 

@@ -8,6 +8,7 @@
 #include "bench/pipeline/stage_timing.h"
 #include "bench/pipeline/stages.h"
 #include "dataplane/agent_thread.h"
+#include "numa/clock.h"
 
 namespace migrx::bench {
 namespace {

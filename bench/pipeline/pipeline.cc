@@ -15,6 +15,7 @@
 #include "bench/pipeline/replay_check.h"
 #include "dataplane/agent_thread.h"
 #include "dataplane/wire/ipv6.h"
+#include "numa/clock.h"
 
 namespace migrx::bench {
 namespace {

@@ -10,6 +10,7 @@
 #include "dataplane/flow_table.h"
 #include "dataplane/tcp/connection.h"
 #include "dataplane/wire/header_match.h"
+#include "numa/clock.h"
 
 namespace migrx::bench {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "dataplane/agent_thread.h"
+#include "numa/clock.h"
 
 namespace migrx::bench {
 

@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "dataplane/address_probe.h"
-#include "dataplane/agent_thread.h"
 #include "dataplane/wire/address_text.h"
 #include "dataplane/wire/mld.h"
 #include "loader/app/signals.h"
 #include "loader/app/terminal.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <set>
 
+#include "loader/destination/port_range.h"
+
 namespace migrx {
 
 void add_forward_options(CLI::App& command, ForwardOptions& o) {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "loader/app/job_options.h"
-#include "loader/app/serve/serve_options.h"
 #include "loader/app/tenant_options.h"
+#include "loader/destination/port_range.h"
 #include "loader/forward/forward_rule.h"
 
 namespace migrx {

@@ -5,11 +5,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "dataplane/agent_thread.h"
+#include "dataplane/wire/address_text.h"
 #include "loader/app/address_list.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/signals.h"
 #include "loader/destination/socket_diag.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {
@@ -34,7 +35,8 @@ std::optional<pid_t> destination_process(const JobOptions& options, const Socket
 }
 
 bool is_loopback(const SocketAddress& address) {
-  return address.host == "::1" || address.host.starts_with("127.");
+  IpAddress ip;
+  return parse_ip_address(address.host.c_str(), ip) && ip.is_loopback();
 }
 
 }  // namespace

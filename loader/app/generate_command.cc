@@ -23,6 +23,7 @@
 #include "loader/app/signals.h"
 #include "loader/app/terminal.h"
 #include "loader/generate/generator.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

@@ -6,9 +6,9 @@
 #include <set>
 #include <span>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/setup_error.h"
 #include "loader/snapshot/snapshot_format.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "dataplane/dpdk/eal.h"
 #include "loader/app/watch/metric_table.h"
+#include "numa/clock.h"
 
 namespace migrx {
 

@@ -20,6 +20,7 @@
 #include "loader/app/network.h"
 #include "loader/app/runtime_folder.h"
 #include "loader/app/signals.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

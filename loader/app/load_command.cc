@@ -10,7 +10,6 @@
 #include <memory>
 #include <thread>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/destinations.h"
 #include "loader/app/guest_blocks.h"
 #include "loader/app/handoff_tls.h"
@@ -27,6 +26,7 @@
 #include "loader/app/workers.h"
 #include "loader/destination/destination_qemu.h"
 #include "loader/snapshot/file_loader.h"
+#include "numa/clock.h"
 #include "numa/cpu_list.h"
 #include "numa/file_id.h"
 

@@ -26,8 +26,8 @@ class PostcopyDuty {
   [[nodiscard]] MemoryRefill& refill() noexcept { return refill_; }
   // The switch, before a byte of it has left: whatever becomes of this process, nobody removes the files.
   void begin(uint64_t now_ns);
-  // Touches the guest no more: its memory is about to go. Waits for what is under way, some seconds for a large
-  // guest.
+  // Touches the guest no more: its memory is about to go. Waits for what is under way, some seconds for a
+  // large guest.
   void let_go();
   // Gives the mapping up once that costs no downtime any more. Tells the operator of the switch.
   void look(uint64_t now_ns, Terminal& terminal);

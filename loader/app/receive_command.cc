@@ -13,7 +13,6 @@
 #include <utility>
 #include <vector>
 
-#include "dataplane/agent_thread.h"
 #include "dataplane/dpdk/telemetry.h"
 #include "loader/app/control_pace.h"
 #include "loader/app/core_options.h"
@@ -41,6 +40,7 @@
 #include "loader/app/watch/service_manager.h"
 #include "loader/app/watch/telemetry_pages.h"
 #include "loader/app/watch/watch.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/inherited_descriptors.h"
 #include "loader/app/remote_session.h"
 #include "loader/app/report.h"
@@ -14,6 +13,7 @@
 #include "loader/app/signals.h"
 #include "loader/app/terminal.h"
 #include "loader/control/control_client.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

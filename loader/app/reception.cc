@@ -6,12 +6,12 @@
 #include <optional>
 #include <utility>
 
-#include "dataplane/agent_thread.h"
 #include "dataplane/wire/address_text.h"
 #include "loader/app/destinations.h"
 #include "loader/app/session_report.h"
 #include "loader/app/setup_error.h"
 #include "loader/app/watch/metric_table.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

@@ -64,9 +64,9 @@ std::string to_json(const Report& r) {
     if (!tls->session.empty())
       out[name] = {{"session", tls->session}, {"handshakes", tls->handshakes}, {"reloads", tls->reloads}};
   if (out.contains("tls")) {
-    out["tls"]["records"] = r.tls.records.records;
-    out["tls"]["straight_pages"] = r.tls.records.straight_pages;
-    out["tls"]["key_updates"] = r.tls.records.key_updates;
+    out["tls"]["records"] = r.tls_records.records;
+    out["tls"]["straight_pages"] = r.tls_records.straight_pages;
+    out["tls"]["key_updates"] = r.tls_records.key_updates;
   }
   out["source_machine"] = r.source_machine;
   out["sync_mode"] = r.sync_mode;

@@ -97,7 +97,6 @@ struct ReportTls {
       session;  // "TLS1.3 AES-256-GCM, CN=…" of the first connection; empty: no TLS, or no handshake yet
   uint64_t handshakes = 0;
   uint32_t reloads = 0;  // of credentials that changed
-  TlsRecords records{};  // opened by the loader; none of the hand-off's
 };
 
 struct Report {
@@ -108,6 +107,7 @@ struct Report {
   std::vector<std::string> warnings;
   std::string destination_version;  // QEMU's, where --qmp asked
   ReportTls tls;                    // of the source's connections
+  TlsRecords tls_records;           // of those, as the loader has opened them
   ReportTls handoff_tls;            // of those to the destination
   std::string source_machine;       // machine type as the stream says it
   std::string sync_mode;            // "per round", "per section", "" without multifd

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/host_options.h"
 #include "loader/app/linger.h"
 #include "loader/app/lost_connection.h"
@@ -11,6 +10,7 @@
 #include "loader/app/signals.h"
 #include "loader/app/terminal.h"
 #include "loader/session/session.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

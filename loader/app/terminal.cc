@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <utility>
 
-#include "dataplane/agent_thread.h"
 #include "loader/stream/printable.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

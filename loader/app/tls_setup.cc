@@ -32,8 +32,8 @@ void TlsSetup::tell(Terminal& terminal, Report& report) {
 }
 
 void TlsSetup::report(Report& report) const {
-  report.tls = {acceptor_->description(), acceptor_->handshakes(), acceptor_->reloads(),
-                acceptor_->records()};
+  report.tls = {acceptor_->description(), acceptor_->handshakes(), acceptor_->reloads()};
+  report.tls_records = acceptor_->records();
 }
 
 std::string check_tls_options(const std::optional<std::string>& creds,

@@ -11,12 +11,12 @@
 #include <ctime>
 #include <memory>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/session_commands.h"
 #include "loader/app/signals.h"
 #include "loader/app/top_screen.h"
 #include "loader/control/control_client.h"
 #include "loader/stream/printable.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

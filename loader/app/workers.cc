@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <map>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/address_list.h"
 #include "loader/app/network.h"
 #include "loader/app/setup_error.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <utility>
 
+#include "numa/clock.h"
+
 namespace migrx {
 namespace {
 
@@ -19,9 +21,7 @@ using Json = nlohmann::json;
 constexpr int kLastWordsMs = 500;
 
 int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return static_cast<int64_t>(monotonic_ns() / 1'000'000);
 }
 
 std::string text_in(const Json& object, const char* member) {

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "loader/control/control_message.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {
@@ -21,11 +22,6 @@ namespace {
 constexpr uint64_t kListener = 0;
 constexpr uint64_t kMore = 1;
 constexpr uint64_t kRest_ns = 1'000'000'000;
-
-uint64_t now_ns() {
-  return static_cast<uint64_t>(
-      std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
 
 uint64_t unix_us() {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
@@ -58,7 +54,7 @@ ControlSocket::ControlSocket(const ControlSocketSettings& settings, ControlServi
 ControlSocket::~ControlSocket() = default;
 
 uint32_t ControlSocket::do_work() {
-  if (listener_rests_until_ns_ != 0 && now_ns() >= listener_rests_until_ns_) watch_listener(true);
+  if (listener_rests_until_ns_ != 0 && monotonic_ns() >= listener_rests_until_ns_) watch_listener(true);
   std::array<epoll_event, 64> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
   uint32_t work = 0;
@@ -99,7 +95,7 @@ uint32_t ControlSocket::accept_some() {
 }
 
 void ControlSocket::watch_listener(bool on) {
-  listener_rests_until_ns_ = on ? 0 : now_ns() + kRest_ns;
+  listener_rests_until_ns_ = on ? 0 : monotonic_ns() + kRest_ns;
   (void)watch(epoll_.get(), EPOLL_CTL_MOD, listener_.fd(), on ? uint32_t{EPOLLIN} : 0U, kListener);
 }
 

@@ -8,11 +8,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 
+#include "numa/clock.h"
 #include "numa/process_user.h"
 
 namespace migrx {
@@ -21,9 +21,7 @@ namespace {
 constexpr int kTellMs = 500;
 
 int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return static_cast<int64_t>(monotonic_ns() / 1'000'000);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "loader/destination/network_namespace.h"
 #include "loader/forward/tcp_server_link.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {
@@ -19,12 +20,6 @@ constexpr std::chrono::milliseconds kIdle{100};
 // poll core makes no system calls.
 constexpr uint32_t kPauseMinUs = 50;
 constexpr uint32_t kPauseMaxUs = 2000;
-
-uint64_t steady_ns() noexcept {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                   std::chrono::steady_clock::now().time_since_epoch())
-                                   .count());
-}
 
 template <class T>
 auto find_inode(std::vector<T>& known, uint64_t inode) {
@@ -43,7 +38,7 @@ ForwardThread::ForwardThread(const std::optional<WatchedProcess>& watched, const
     std::string problem = process_.watch(watched_->process);
     if (problem.empty()) namespace_ = network_namespace_of(watched_->process, problem);
     if (problem.empty())
-      look(steady_ns());
+      look(monotonic_ns());
     else
       tell(std::move(problem));
   }
@@ -82,7 +77,7 @@ void ForwardThread::run() {
   while (!stop_) {
     const std::vector<Arrival> arrivals = std::exchange(arrivals_, {});
     lock.unlock();
-    const uint64_t now_ns = steady_ns();
+    const uint64_t now_ns = monotonic_ns();
     uint32_t work = static_cast<uint32_t>(arrivals.size());
     admit(arrivals, now_ns);
     work += turn(now_ns);
@@ -102,7 +97,7 @@ void ForwardThread::run() {
   }
   std::vector<Arrival> late = std::exchange(arrivals_, {});
   lock.unlock();
-  admit(late, steady_ns());
+  admit(late, monotonic_ns());
   for (const std::unique_ptr<Forward>& forward : forwards_) {
     forward->stop();
     tell_ended(*forward);

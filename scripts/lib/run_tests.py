@@ -37,10 +37,7 @@ STRICT = ("-Dcpp_args=-g1", "-Dwerror=true")
 # so that none of them leans on what another one includes.
 GROUPED = ("-Dunity=on", "-Dunity_size=8", "-Dquick_build=true")
 UNGROUPED = ("-Dunity=off", "-Dquick_build=false")
-# -O1 finds as much as -O2 does and builds in much less time. Clang takes half of the time that GCC takes for it, its
-# programs run a third faster, and what is built has been read by a second compiler. Not for TSan: clang's takes mmap()
-# for a write, and reports a page that one thread's SIGBUS handler maps while another one writes to it.
-SANITIZING_COMPILERS = {"build-asan": ("clang", "clang++"), "build-tsan": ("gcc", "g++")}
+# -O1 finds as much as -O2 does and builds in much less time.
 SANITIZED = (*STRICT, "-Db_lundef=false", "-Dbench=false", "--buildtype=debug", "-Doptimization=1")
 
 
@@ -80,9 +77,9 @@ def set_up(folder, options, compiler=("gcc", "g++")):
     return path
 
 
-def build_sanitized(folder, options, tests):
-    """Builds these tests; False when that fails."""
-    path = set_up(folder, options, SANITIZING_COMPILERS[folder])
+def build_sanitized(folder, options, compilers, tests):
+    """Builds these tests by (C compiler, C++ compiler); False when that fails."""
+    path = set_up(folder, options, compilers)
     if path is None:
         return False
     programs = [program for name, program in build_folder.tests(path).items() if name in tests]
@@ -164,14 +161,17 @@ def tested_sanitized(build_of, file_by_file, tests, environment, wrapper=None):
     return counts
 
 
-# Folder, and what b_sanitize is there.
-ASAN, TSAN = ("build-asan", "address,undefined"), ("build-tsan", "thread")
+# Folder, what b_sanitize is there, and the compilers. Clang takes half of the time that GCC takes, its programs run a third
+# faster, and what is built has been read by a second compiler. Not for TSan: clang's takes mmap() for a write, and reports a
+# page that one thread's SIGBUS handler maps while another one writes to it.
+ASAN = ("build-asan", "address,undefined", ("clang", "clang++"))
+TSAN = ("build-tsan", "thread", ("gcc", "g++"))
 
 
 def sanitized(build_of, file_by_file):
-    """Folder and options of a sanitizers' build."""
-    folder, sanitizers = build_of
-    return folder, ("-Db_sanitize=" + sanitizers, *SANITIZED, *(UNGROUPED if file_by_file else GROUPED))
+    """Folder, options and compilers of a sanitizers' build."""
+    folder, sanitizers, compilers = build_of
+    return folder, ("-Db_sanitize=" + sanitizers, *SANITIZED, *(UNGROUPED if file_by_file else GROUPED)), compilers
 
 
 # Memory that was given back is watched until 32 MiB more of it came; 256 cost a fifth more time, in page faults.

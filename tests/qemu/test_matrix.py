@@ -19,7 +19,8 @@ from rig.network import remove_stale_namespaces
 
 # Of the newest QEMU's cases the default set has these; --all runs all of them.
 QUICK_NEWEST = ("multifd-4-dirty-newest", "xbzrle-newest", "handoff-multifd-7.2-to-newest",
-                "handoff-multifd-newest-to-10", "handoff-qmp-newest", "switchover-ack-newest", "colo-refused-newest")
+                "handoff-multifd-newest-to-10", "handoff-qmp-newest", "switchover-ack-newest", "colo-refused-newest",
+                "postcopy-multifd-preempt-newest")
 
 
 # QEMU's version makes no difference to what these are about, so the default set has them with the other one of 7.2 and 10.

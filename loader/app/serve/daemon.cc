@@ -11,6 +11,8 @@
 #include "dataplane/tenants.h"
 #include "loader/app/serve/client_sockets.h"
 #include "loader/control/control_message.h"
+#include "loader/destination/port_range.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

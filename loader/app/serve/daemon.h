@@ -13,6 +13,7 @@
 #include "loader/app/serve/job.h"
 #include "loader/app/serve/serve_options.h"
 #include "loader/control/control_service.h"
+#include "loader/destination/port_range.h"
 
 namespace migrx {
 

@@ -7,7 +7,8 @@
 #include <exception>
 #include <utility>
 
-#include "dataplane/agent_thread.h"
+#include "loader/destination/port_range.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

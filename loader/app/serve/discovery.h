@@ -20,6 +20,7 @@
 #include "loader/app/serve/serve_options.h"
 #include "loader/app/serve/unreachable_listeners.h"
 #include "loader/destination/incoming_qemu.h"
+#include "loader/destination/port_range.h"
 
 namespace migrx {
 

@@ -8,10 +8,10 @@
 #include <system_error>
 #include <utility>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/destinations.h"
 #include "loader/app/session_signals.h"
 #include "loader/app/setup_error.h"
+#include "numa/clock.h"
 
 namespace migrx {
 namespace {

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/terminal.h"
+#include "numa/clock.h"
 
 namespace migrx {
 

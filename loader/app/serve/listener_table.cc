@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "loader/destination/port_range.h"
+
 namespace migrx {
 
 ListenerTable::ListenerTable(PortRange range)

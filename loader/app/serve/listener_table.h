@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "loader/app/serve/serve_options.h"
+#include "loader/destination/port_range.h"
 #include "loader/destination/socket_diag.h"
 
 namespace migrx {

@@ -17,7 +17,6 @@
 #include <utility>
 #include <vector>
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/handoff_tls.h"
 #include "loader/app/host.h"
 #include "loader/app/live_connections.h"
@@ -37,6 +36,8 @@
 #include "loader/app/watch/service_manager.h"
 #include "loader/app/watch/watch.h"
 #include "loader/control/control_socket.h"
+#include "loader/destination/port_range.h"
+#include "numa/clock.h"
 #include "numa/mapping_guard.h"
 
 namespace migrx {

@@ -13,6 +13,7 @@
 #include "loader/app/tenant_options.h"
 #include "loader/app/tls_setup.h"
 #include "loader/app/watch/metrics_server.h"
+#include "loader/destination/port_range.h"
 
 namespace migrx {
 namespace {
@@ -22,11 +23,6 @@ constexpr uint32_t kConnectionsMax = 4096;  // of a poll core
 constexpr const char* kAny = "any";
 // Of libvirt on Debian, and elsewhere.
 constexpr std::array kUsualUsers{"root", "libvirt-qemu", "qemu"};
-
-bool parse_port(std::string_view text, uint16_t& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size() && out > 0;
-}
 
 bool has_family(const std::vector<std::string>& addresses, bool ipv6) {
   return std::any_of(addresses.begin(), addresses.end(), [ipv6](const std::string& list) {
@@ -118,14 +114,6 @@ std::string user_ids(const std::vector<std::string>& names, std::vector<uid_t>& 
     }
   }
   return {};
-}
-
-bool parse_port_range(const std::string& text, PortRange& out) {
-  const std::size_t dash = text.find('-');
-  const std::string_view whole(text);
-  if (dash == std::string::npos) return parse_port(whole, out.first) && parse_port(whole, out.last);
-  return parse_port(whole.substr(0, dash), out.first) && parse_port(whole.substr(dash + 1), out.last) &&
-         out.first <= out.last;
 }
 
 void add_serve_options(CLI::App& command, ServeOptions& o) {

@@ -18,13 +18,6 @@ class App;
 
 namespace migrx {
 
-struct PortRange {
-  uint16_t first = 49152;
-  uint16_t last = 49215;
-};
-// "49152-49215", or one port. False: it is neither.
-[[nodiscard]] bool parse_port_range(const std::string& text, PortRange& out);
-
 // TLS of the QEMUs of --serve-ports and of their sources: libvirt sets it at both or at none.
 struct FoundTlsOptions {
   std::optional<std::string> creds;

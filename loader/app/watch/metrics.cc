@@ -108,6 +108,7 @@ Report condensed(const Report& report) {
   out.started_unix_s = report.started_unix_s;
   out.warnings.resize(report.warnings.size());  // how many
   out.tls = report.tls;
+  out.tls_records = report.tls_records;
   out.handoff_tls = report.handoff_tls;
   out.timeline = report.timeline;
   out.postcopy = report.postcopy;

@@ -1,8 +1,8 @@
 #include "loader/app/supervisor.h"
 
-#include "dataplane/agent_thread.h"
 #include "loader/app/lost_connection.h"
 #include "loader/app/signals.h"
+#include "numa/clock.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -12,7 +12,7 @@ import time
 from rig.compare import expect_same_files
 from rig.guest import MIB
 from rig.machine import Backend, Machine
-from rig.network import NEAR, RECEIVER, Network, _ip
+from rig.network import NEAR, Network, RECEIVER, _ip, attached
 from rig.receiver import Receiver
 from rig.runner import Case, expect
 from rig.transfer import FAST, Transfer, need
@@ -256,24 +256,6 @@ def _nbd(version):
     return run
 
 
-@contextlib.contextmanager
-def _attached(network):
-    """As the host's network manager would, whoever makes the interface."""
-    over = threading.Event()
-
-    def attach():
-        while not over.wait(0.1):
-            with contextlib.suppress(Exception):
-                network.attach(timeout=1)
-    thread = threading.Thread(target=attach)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def _killed(folder):
     """migrx is ended, and another one killed, with forwarded connections: their peers are reset, too."""
     need()
@@ -292,7 +274,7 @@ def _killed(folder):
             expect(_receive(peer, 5) == b"hello", "not forwarded")
             if kill:
                 os.kill(receiver.children()[0], 9)
-                stack.enter_context(_attached(network))  # the interface is made anew by the one that resets
+                stack.enter_context(attached(network))  # the interface is made anew by the one that resets
             else:
                 receiver.signal()
             _expect_reset(client, name)

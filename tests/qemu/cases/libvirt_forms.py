@@ -54,6 +54,26 @@ def _blocks(*names):
     return look
 
 
+def _switched(_hosts, report):
+    numbers = report.get("postcopy")
+    expect(numbers and numbers["discarded_pages"] > 0, "it did not end by postcopy: %r", numbers)
+
+
+def _switched_by_virsh(folder):
+    """The guest writes faster than the migration may send, until the operator has had enough."""
+    with contextlib.ExitStack() as stack:
+        hosts = Hosts(folder, stack)
+        hosts.source.virsh("migrate-setmaxdowntime", GUEST, "1", check=False)
+        migration = stack.enter_context(contextlib.closing(Background(
+            hosts, "--postcopy", "--bandwidth", "8", "--postcopy-bandwidth", "8", *URI)))
+        time.sleep(6)
+        hosts.source.virsh("migrate-postcopy", GUEST)
+        expect(migration.wait() == 0, "virsh migrate failed: %s", hosts.destination.receiver_log())
+        _switched(hosts, hosts.expect_came_through_migrx(0, least=MIB))
+        hosts.wait_lines(20)
+        return "%d lines without a gap" % len(hosts.wait_lines(1))
+
+
 def _huge(folder):
     """Hugepages of both QEMUs, from a mount of the rig's own."""
     path = hugetlb_folder(2 * SIZE)
@@ -234,6 +254,9 @@ def cases():
             Case("libvirt-migrx-terminated", _struck(_terminate)),
             Case("libvirt-migrx-killed", _struck(_kill_worker)),
             Case("libvirt-destination-killed", _struck(_kill_qemu)),
+            Case("libvirt-postcopy", _through("--postcopy", "--postcopy-after-precopy", "--bandwidth", "8",
+                                              "--postcopy-bandwidth", "8", then=_switched)),
+            Case("libvirt-postcopy-later", _switched_by_virsh),
             Case("libvirt-unit", _unit),
             Case("libvirt-ten-hops", _hops(10))):
         case.quick, case.seconds = False, 400

@@ -3,13 +3,12 @@
 import contextlib
 import os
 import signal
-import threading
 import time
 
 from rig.compare import expect_same_files
 from rig.guest import MIB, console_lines, expect_unbroken
 from rig.machine import Backend, Machine
-from rig.network import Network
+from rig.network import Network, attached
 from rig.receiver import Receiver
 from rig.runner import MACHINE, Case, expect
 from rig.transfer import FAST, SLOW, Transfer, need
@@ -52,7 +51,7 @@ class _Outage:
         ram = path if handoff else "%s,size=%d" % (path, self.transfer.size)
         receiver = self.stack.enter_context(Receiver(self.folder, self.network, {"mem": ram}, self.transfer.channels,
                                                      handoff=handoff, name=name))
-        with _attached(self.network):  # a predecessor's interface goes, and its own comes
+        with attached(self.network):  # a predecessor's interface goes, and its own comes
             expect(receiver.told_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
         return receiver
 
@@ -112,25 +111,6 @@ def expect_nobody_behind(receiver, within):
     while left := receiver.lingering():
         expect(time.monotonic() < deadline, "who stays behind, and for how many: %s", left)
         time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def _attached(network):
-    """Whoever makes the interface finds it configured, as a network manager would."""
-    over = threading.Event()
-
-    def keep():
-        while not over.wait(0.1):
-            with contextlib.suppress(Exception):
-                network.attach(lambda: not over.is_set(), 1)
-
-    thread = threading.Thread(target=keep)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def while_loading(version, seconds, moves=False):
@@ -199,7 +179,7 @@ def gives_up(version, harm):
         outage.network.set_away(True)
         time.sleep(1)
         _, taken = outage.expect_gives_up(lambda: harm(outage.receiver))
-        with _attached(outage.network):
+        with attached(outage.network):
             time.sleep(5)
             outage.network.set_away(False)
             free = outage.expect_source_free(SOON_S)

@@ -43,6 +43,25 @@ def remove_stale_namespaces():
             _ip("netns", "del", name, check=False)
 
 
+@contextlib.contextmanager
+def attached(network):
+    """Whoever makes the interface meanwhile finds it configured, as a network manager would do it."""
+    over = threading.Event()
+
+    def keep():
+        while not over.wait(0.1):
+            with contextlib.suppress(Exception):
+                network.attach(lambda: not over.is_set(), 1)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 class Network:
     """The namespaces of one test. `source` and `receiver` name those for the two processes."""
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "loader/destination/port_range.h"
+
 namespace migrx {
 namespace {
 

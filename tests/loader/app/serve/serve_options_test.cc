@@ -28,18 +28,6 @@ std::vector<std::string> with(std::vector<std::string> more) {
   return more;
 }
 
-TEST(ServeOptions, port_ranges) {
-  PortRange range;
-  EXPECT_TRUE(parse_port_range("49152-49215", range));
-  EXPECT_EQ(range.first, 49152);
-  EXPECT_EQ(range.last, 49215);
-  EXPECT_TRUE(parse_port_range("4444", range));
-  EXPECT_EQ(range.last, 4444);
-  EXPECT_TRUE(parse_port_range("1-65535", range));
-  for (const char* const bad : {"", "-", "0-5", "5-", "-5", "6-5", "1-65536", "1-2-3", "1 -2", "a-b"})
-    EXPECT_FALSE(parse_port_range(bad, range)) << bad;
-}
-
 // The host's firewall does not see these packets: nobody may be let in by forgetting an option.
 TEST(ServeOptions, nobody_is_allowed_by_default) {
   EXPECT_THROW(parsed({"--port", "net_tap0", "--address", "192.0.2.10/24"}), CLI::ParseError);
