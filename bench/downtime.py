@@ -105,7 +105,9 @@ class Run:
         destination, address = start_destination(source, {"mem": self._path}, self._stack, prepare=self._prepare)
         receiver = self._stack.enter_context(Receiver(
             self._folder, self._network, {"mem": "%s,size=%d" % (self._path, source.backends[0].size)},
-            self._options.channels, handoff=address, extra=self._options.receiver_extra,
+            self._options.channels, handoff=address,
+            # It is in the source's network namespace, where its listener is not seen otherwise.
+            extra=["--destination-pid", str(destination.process.pid), *self._options.receiver_extra],
             dump=not self._options.postcopy))
         expect(receiver.wait_ready(), "migrx never got ready: %s", receiver.log()[-2000:])
         return destination, receiver, receiver.uri
