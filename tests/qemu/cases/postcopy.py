@@ -235,12 +235,14 @@ def _link_breaks(postcopy):
 
 
 def _sigterms(postcopy):
-    """migrx goes on, whatever it is told."""
+    """migrx goes on, whatever it is told. The guest stands still meanwhile, so that pages are missing long enough."""
+    postcopy.destination.qmp.command("stop")
     for _again in range(2):
         postcopy.receiver.signal(signal.SIGTERM)
         time.sleep(1.1)
         expect(postcopy.receiver.alive(), "SIGTERM ended migrx in postcopy: %s", postcopy.receiver.log()[-2000:])
     log = postcopy.receiver.log()
+    postcopy.destination.qmp.command("cont")
     expect("SIGKILL ends it all the same" in log, "the operator is not told the price: %s", log[-2000:])
 
 
